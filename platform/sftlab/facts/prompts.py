@@ -1,0 +1,36 @@
+"""The one prompt of fine-tuning and of closed-book answers (paper, Appendix A).
+
+    bos <|question|> Q <|answer|>      then the target      A  eos
+
+The two markers are plain text and not special tokens, as in the study.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def question_prompt(question: str) -> str:
+    """Text of the prompt, without the beginning-of-sequence token."""
+    return f"<|question|> {question.strip()} <|answer|>"
+
+
+def answer_target(answer: str) -> str:
+    """Text of the target, without the end-of-sequence token; both blanks are the study's."""
+    return f" {answer.strip()} "
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of `text` after the tokenizer's beginning-of-sequence token, if it has one.
+
+    `tokenizer` is a transformers tokenizer. Whatever its own settings would add is left out, so that
+    training, answers and mastery scoring see the same ids.
+    """
+    ids: list[int] = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
+
+
+def target_ids(tokenizer: Any, answer: str) -> list[int]:
+    """Token ids of the target, closed by the end-of-sequence token; loss is taken on these alone."""
+    ids: list[int] = list(tokenizer(answer_target(answer), add_special_tokens=False)["input_ids"])
+    return [*ids, tokenizer.eos_token_id]

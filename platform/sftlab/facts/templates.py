@@ -1,0 +1,107 @@
+"""Topics: one relation each, with its question and its mapping templates (paper, Appendix F.2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sftlab.errors import UserError
+
+SUBJECT = "{subject}"
+Domain = Literal["in-domain", "out-of-domain"]
+DOMAINS: tuple[Domain, Domain] = ("in-domain", "out-of-domain")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One relation: `question` and every one of `templates` holds `{subject}` exactly once."""
+
+    topic: str
+    domain: Domain
+    question: str
+    templates: tuple[str, ...]
+
+    def ask(self, subject: str) -> str:
+        return self.question.replace(SUBJECT, subject)
+
+    def fill(self, subject: str) -> list[str]:
+        """The mapping templates with the subject put in, in their published order."""
+        return [template.replace(SUBJECT, subject) for template in self.templates]
+
+    def subject_of(self, question: str) -> str | None:
+        """The subject asked for, or None where the question is not of this topic's wording."""
+        head, tail = self.question.split(SUBJECT)
+        if len(question) <= len(head) + len(tail):
+            return None
+        if not (question.startswith(head) and question.endswith(tail)):
+            return None
+        return question[len(head) : len(question) - len(tail)]
+
+
+def published_topics() -> dict[str, Topic]:
+    """The 24 topics of the study (10 in-domain, 14 out-of-domain), 21 mapping templates each."""
+    text = files("sftlab.facts").joinpath("data/mapping_templates.json").read_text(encoding="utf-8")
+    return parse_topics(json.loads(text), "package data mapping_templates.json")
+
+
+def load_topics(path: Path) -> dict[str, Topic]:
+    """Read topics from YAML or JSON: a list of {topic, domain, question, templates}.
+
+    Raises UserError naming the file, the topic and the field.
+    """
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file of topics.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid YAML: {error}") from error
+    return parse_topics(rows, str(path))
+
+
+def parse_topics(rows: Any, source: str) -> dict[str, Topic]:
+    """Check and index topics.
+
+    Raises UserError where a key is missing or unknown, a topic repeats, or `{subject}` does not occur
+    exactly once in a question or template.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise UserError(f"{source}: expected a list of topics, each with topic, domain, question, templates.")
+    topics: dict[str, Topic] = {}
+    for index, row in enumerate(rows):
+        topic = _parse_topic(row, f"{source}, topic {index + 1}")
+        if topic.topic in topics:
+            raise UserError(f"{source}: topic {topic.topic!r} is listed twice; keep one of them.")
+        topics[topic.topic] = topic
+    return topics
+
+
+def _parse_topic(row: Any, where: str) -> Topic:
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: expected a mapping with topic, domain, question and templates.")
+    missing = {"topic", "question", "templates"} - row.keys()
+    if missing:
+        raise UserError(f"{where}: lacks {', '.join(sorted(missing))}.")
+    unknown = row.keys() - {"topic", "domain", "question", "templates", "table"}
+    if unknown:
+        raise UserError(f"{where}: unknown field {', '.join(sorted(map(str, unknown)))}.")
+    domain = row.get("domain", "in-domain")
+    if domain not in DOMAINS:
+        raise UserError(f"{where}: domain {domain!r} is neither {DOMAINS[0]!r} nor {DOMAINS[1]!r}.")
+    templates = row["templates"]
+    if not isinstance(templates, list) or not templates:
+        raise UserError(f"{where} ({row['topic']}): has no templates; list at least one with {SUBJECT}.")
+    for field, text in [("question", row["question"]), *((f"template {i + 1}", t) for i, t in enumerate(templates))]:
+        if not isinstance(text, str) or text.count(SUBJECT) != 1:
+            raise UserError(f"{where} ({row['topic']}), {field}: {text!r} must hold {SUBJECT} exactly once.")
+    return Topic(str(row["topic"]), domain, row["question"], tuple(templates))
+
+
+def dump_topics(topics: Iterable[Topic]) -> str:
+    """The topics as JSON text that `load_topics` reads back."""
+    return json.dumps([asdict(t) for t in topics], ensure_ascii=False, indent=1) + "\n"
