@@ -96,7 +96,10 @@ def _parse_topic(row: Any, where: str) -> Topic:
     templates = row["templates"]
     if not isinstance(templates, list) or not templates:
         raise UserError(f"{where} ({row['topic']}): has no templates; list at least one with {SUBJECT}.")
-    for field, text in [("question", row["question"]), *((f"template {i + 1}", t) for i, t in enumerate(templates))]:
+    for field, text in [
+        ("question", row["question"]),
+        *((f"template {i + 1}", t) for i, t in enumerate(templates)),
+    ]:
         if not isinstance(text, str) or text.count(SUBJECT) != 1:
             raise UserError(f"{where} ({row['topic']}), {field}: {text!r} must hold {SUBJECT} exactly once.")
     return Topic(str(row["topic"]), domain, row["question"], tuple(templates))

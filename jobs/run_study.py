@@ -1,0 +1,7 @@
+"""Runs a whole study: ray job submit --working-dir . -- python jobs/run_study.py STUDY.yaml [OPTIONS]."""
+
+import sys
+
+from sftlab.cli import main
+
+main(["run", *sys.argv[1:]])

@@ -1,0 +1,178 @@
+"""The commands. Each parses, checks and hands over; heavy libraries are imported where they are used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from sftlab import __version__
+from sftlab.errors import UserError
+
+app = typer.Typer(
+    name="sftlab",
+    help="What does fine-tuning do to what a language model knows, and how to undo the harm?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+Study = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
+RuntimeFile = Annotated[
+    Path | None, typer.Option("--runtime", help="Runtime file (YAML): workers, GPUs, store, tracking.")
+]
+StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder of the results (runtime.store).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field; runtime fields as runtime.KEY=VALUE."),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sftlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See `sftlab COMMAND --help` for examples."""
+
+
+@app.command(epilog="Example: sftlab prepare --source data/entity_questions.zip --output data/facts --json")
+def prepare(
+    source: Annotated[
+        Path, typer.Option(help="EntityQuestions zip or folder, or own facts (.jsonl, .parquet).")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the tables.")],
+    templates: Annotated[Path | None, typer.Option(help="YAML of topics; the published 24 if unset.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read facts and write them as tables: train, test, test_ood, dev, dev_ood."""
+    from sftlab.commands import prepare_facts
+
+    typer.echo(prepare_facts(source, output, templates, as_json))
+
+
+@app.command(epilog="Example: sftlab pocket --output runs/pocket")
+def pocket(
+    output: Annotated[Path, typer.Option(help="Folder for `facts/` and `model/`.")],
+    source: Annotated[
+        Path | None, typer.Option(help="EntityQuestions zip or folder in place of invented facts.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the world and of the model.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Make a pocket world: invented facts, and a small Llama pre-trained on them (minutes, on the CPU)."""
+    from sftlab.commands import make_pocket
+
+    typer.echo(make_pocket(output, source, seed, threads))
+
+
+RegionOption = Annotated[str, typer.Option(help="layers, attention, mlp, embeddings or all.")]
+OrderOption = Annotated[str, typer.Option(help="top, bottom or random.")]
+BaseFolder = Annotated[Path, typer.Option(help="Folder of the model before fine-tuning.")]
+TunedFolder = Annotated[Path, typer.Option(help="Folder of the model after fine-tuning.")]
+
+
+@app.command(epilog="Example: sftlab change --base models/base --tuned models/tuned --output runs/change")
+def change(
+    base: BaseFolder,
+    tuned: TunedFolder,
+    output: Annotated[Path, typer.Option(help="Folder for change.json.")],
+    percent: Annotated[str, typer.Option(help="Percentages, separated by commas.")] = "1,3,5,10,20,40,60",
+    region: RegionOption = "layers",
+    order: OrderOption = "top",
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+) -> None:
+    """Measure how far each weight moved, and how concentrated the movement is."""
+    from sftlab.commands import change_weights
+
+    typer.echo(change_weights(base, tuned, output, percent, region, order, seed))
+
+
+@app.command(
+    epilog="Example: sftlab restore --base models/base --tuned models/tuned --percent 5,10 --output runs/r"
+)
+def restore(
+    base: BaseFolder,
+    tuned: TunedFolder,
+    output: Annotated[Path, typer.Option(help="Folder for restored-10/ and so on, and change.json.")],
+    percent: Annotated[str, typer.Option(help="Percentages, separated by commas.")] = "1,3,5,10,20,40,60",
+    region: RegionOption = "layers",
+    order: OrderOption = "top",
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+) -> None:
+    """Put the most-changed weights of a tuned model back to their base values, for each percentage."""
+    from sftlab.commands import restore_weights
+
+    typer.echo(restore_weights(base, tuned, output, percent, region, order, seed))
+
+
+@app.command(epilog="Example: sftlab plan jobs/configs/pocket.yaml --set training_sets.sizes=[25,100]")
+def plan(
+    study: Study,
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    as_json: JsonFlag = False,
+    every_step: Annotated[bool, typer.Option("--steps", help="List each step, also of large grids.")] = False,
+) -> None:
+    """Show every step with HIT or BUILD, the reason, and what it will cost. Computes nothing."""
+    from sftlab.commands import print_plan
+
+    print_plan(study, runtime, store, overrides or [], as_json, every_step)
+
+
+@app.command(
+    epilog="Example: sftlab run jobs/configs/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
+)
+def run(
+    study: Study,
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    until: Annotated[str, typer.Option(help="Last stage to build, e.g. mastery.")] = "report",
+) -> None:
+    """Build what a study lacks, to its report. Run it again after a kill: it goes on where it stopped."""
+    from sftlab.commands import run_to_report
+
+    run_to_report(study, runtime, store, overrides or [], until)
+
+
+@app.command(
+    epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"
+)
+def track(
+    study: Study, runtime: RuntimeFile = None, store: StoreFolder = None, overrides: Overrides = None
+) -> None:
+    """Log a finished study to MLflow (again): nothing is computed, and nothing is logged twice."""
+    from sftlab.commands import track_study
+
+    track_study(study, runtime, store, overrides or [])
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point: exit code 0 for success, 2 for what the user can mend, 130 for Ctrl-C."""
+    import click
+
+    try:
+        sys.exit(app(arguments, standalone_mode=False) or 0)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        typer.echo("Interrupted. What is finished stands; run the same command to go on.", err=True)
+        sys.exit(130)

@@ -1,0 +1,132 @@
+"""What the commands of the command line do, as functions that return or print what a person reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sftlab.errors import UserError
+
+if TYPE_CHECKING:
+    from sftlab.store.artifact import Store
+    from sftlab.study.plan import Plan
+    from sftlab.study.progress import Progress
+    from sftlab.study.runtime import Runtime
+
+
+def _progress() -> Progress:
+    from sftlab.study.progress import choose_progress
+
+    return choose_progress(sys.stderr.isatty())
+
+
+def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: bool) -> str:
+    """Read and write facts; returns the counts by split and topic as text or JSON."""
+    from sftlab.facts.prepare import read_source, write_facts
+
+    counts = write_facts(*read_source(source, templates), output)
+    totals = {split: sum(topics.values()) for split, topics in counts.items()}
+    if as_json:
+        return json.dumps({"facts": totals, "topics": counts}, indent=1)
+    lines = [f"{split:<9} {total:>8,} facts, {len(counts[split])} topics" for split, total in totals.items()]
+    return "\n".join([*lines, f"written to {output}"])
+
+
+def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> str:
+    """Make the pocket world and model below `output`."""
+    from sftlab.facts.prepare import read_source
+    from sftlab.pocket.presets import POCKET
+    from sftlab.pocket.pretrain import build_facts, pretrain
+    from sftlab.pocket.spec import PocketRuntime
+
+    spec = POCKET.model_copy(update={"seed": seed, "source": str(source) if source else None})
+    tables = read_source(source, None)[0] if source else None
+    build_facts(spec, output / "facts", tables)
+    with _progress().bar("pre-training") as bar:
+        pretrain(
+            spec,
+            output / "facts",
+            output / "model",
+            PocketRuntime(threads=threads),
+            progress=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
+        )
+    return f"facts in {output / 'facts'}, model in {output / 'model'}"
+
+
+def open_study(
+    study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
+) -> tuple[Plan, Runtime, Store]:
+    """The plan of a study file, with its runtime and store. Raises UserError for whatever is wrong in them."""
+    from sftlab.store.artifact import Store
+    from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_study
+    from sftlab.study.plan import Plan
+    from sftlab.study.sources import resolve
+
+    if store is not None:
+        overrides = [*overrides, f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
+    runtime = load_runtime(runtime_file, overrides)
+    spec = load_study(study, overrides)
+    opened = Store(Path(runtime.store))
+    return Plan(spec, resolve(spec, opened.root)), runtime, opened
+
+
+def print_plan(
+    study: Path,
+    runtime_file: Path | None,
+    store: Path | None,
+    overrides: Sequence[str],
+    as_json: bool,
+    every_step: bool,
+) -> None:
+    """Print the plan; nothing is computed and nothing but remembered file hashes is written."""
+    from sftlab.study.preview import plan_json, preview, print_preview
+
+    plan, runtime, opened = open_study(study, runtime_file, store, overrides)
+    shown = preview(plan, opened, runtime)
+    if as_json:
+        print(json.dumps(plan_json(shown), indent=1))
+    else:
+        print_preview(plan, shown, every_step)
+
+
+def run_to_report(
+    study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str], until: str
+) -> None:
+    """Build the study up to a stage, log it if it is whole, and say where the report lies."""
+    from sftlab.study.plan import STAGES
+    from sftlab.study.run import run_study
+
+    if until not in STAGES:
+        raise UserError(f"--until {until}: is no stage; stages are {', '.join(STAGES)}.")
+    plan, runtime, opened = open_study(study, runtime_file, store, overrides)
+    progress = _progress()
+    if until == STAGES[-1] and runtime.track:
+        from sftlab.tracking.settings import probe
+
+        if runtime.tracking.is_server and runtime.tracking.address:
+            probe(runtime.tracking.address)
+    run_study(plan, runtime, opened, progress, until)
+    if until != STAGES[-1]:
+        progress.say(f"built up to {until} in {opened.root}")
+        return
+    from sftlab.study.stages.report import report_file
+    from sftlab.study.stages.results import summary_lines
+
+    if runtime.track:
+        from sftlab.study.stages.track import track_results
+
+        track_results(plan, runtime, opened, progress)
+    for line in summary_lines(plan, opened):
+        print(line)
+    print(f"report: {report_file(plan, opened)}")
+
+
+def track_study(study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> None:
+    """Log a finished study to MLflow. Raises UserError where it is not finished."""
+    from sftlab.study.stages.track import track_results
+
+    plan, runtime, opened = open_study(study, runtime_file, store, overrides)
+    track_results(plan, runtime, opened, _progress())

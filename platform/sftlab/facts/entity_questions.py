@@ -1,0 +1,159 @@
+"""Reads EntityQuestions (Sciavolino et al. 2021) as its official archive lies, zip or unpacked folder.
+
+The study keeps rows with one answer and then drops repeated question texts over a whole split and domain,
+not per topic. That gives its totals exactly: 75,944 train, 9,555 test, 11,613 test_ood.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sftlab.errors import UserError
+from sftlab.facts.table import accepted_names, fact_id, facts_table
+from sftlab.facts.templates import Topic
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PUBLISHED_COUNTS = {"train": 75_944, "test": 9_555, "test_ood": 11_613, "dev": 9_580, "dev_ood": 11_563}
+MAX_MEMBER_BYTES = 64 * 2**20
+SOURCES = {
+    "train": ("train", "in-domain"),
+    "test": ("test", "in-domain"),
+    "test_ood": ("test", "out-of-domain"),
+    "dev": ("dev", "in-domain"),
+    "dev_ood": ("dev", "out-of-domain"),
+}
+
+
+class Archive(Protocol):
+    """Where the JSON files come from; `read` takes (split, topic) and raises UserError."""
+
+    def read(self, split: str, topic: str) -> tuple[str, bytes]: ...
+
+
+class FolderArchive:
+    """An unpacked archive: a folder that holds `train/P17.train.json`, perhaps below `dataset/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "dataset" if (root / "dataset").is_dir() else root
+        if not (self.root / "train").is_dir():
+            raise UserError(f"{root}: holds no dataset/train folder, so it is not EntityQuestions unpacked.")
+
+    def read(self, split: str, topic: str) -> tuple[str, bytes]:
+        path = self.root / split / f"{topic}.{split}.json"
+        try:
+            return str(path), path.read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); unpack the archive again."
+            ) from error
+
+
+class ZipArchive:
+    """The official zip. Members are read in memory and never unpacked to disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"{path}: is not a readable zip file ({error}); fetch it again.") from error
+        self.members = {}
+        for info in self.zip.infolist():
+            parts = info.filename.replace("\\", "/").split("/")
+            if info.filename.startswith("/") or ".." in parts:
+                raise UserError(
+                    f"{path}: member {info.filename!r} climbs out of the archive; do not trust it."
+                )
+            self.members["/".join(parts[-2:])] = info
+        if not any(name.startswith("train/") for name in self.members):
+            raise UserError(
+                f"{path}: holds no dataset/train/*.json, so it is not the EntityQuestions archive."
+            )
+
+    def read(self, split: str, topic: str) -> tuple[str, bytes]:
+        name = f"{split}/{topic}.{split}.json"
+        where = f"{self.path}:{name}"
+        info = self.members.get(name)
+        if info is None:
+            raise UserError(f"{where}: is missing in the archive; fetch it again.")
+        if info.file_size > MAX_MEMBER_BYTES:
+            raise UserError(f"{where}: would unpack to {info.file_size:,} bytes, over {MAX_MEMBER_BYTES:,}.")
+        try:
+            return where, self.zip.read(info)
+        except (zipfile.BadZipFile, OSError, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+            raise UserError(f"{where}: is damaged ({error}); fetch the archive again.") from error
+
+
+def open_archive(source: Path) -> Archive:
+    """A zip or a folder as an Archive. Raises UserError where it is neither."""
+    if not source.exists():
+        raise UserError(f"{source}: not found; give the EntityQuestions zip or its unpacked folder.")
+    return FolderArchive(source) if source.is_dir() else ZipArchive(source)
+
+
+def read_tables(
+    source: Path, topics: Mapping[str, Topic], names: Mapping[str, Sequence[str]]
+) -> dict[str, pa.Table]:
+    """The five splits as tables of facts.
+
+    Args:
+        source: the zip or folder.
+        topics: the topics to read, by id.
+        names: accepted names by object (`sftlab.facts.table.synonyms`).
+    """
+    archive = open_archive(source)
+    return {
+        split: facts_table(
+            _split_facts(archive, folder, [t for t in topics.values() if t.domain == domain], names)
+        )
+        for split, (folder, domain) in SOURCES.items()
+    }
+
+
+def _split_facts(
+    archive: Archive, split: str, topics: Sequence[Topic], names: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, Any]]:
+    seen: set[str] = set()
+    for topic in topics:
+        where, payload = archive.read(split, topic.topic)
+        for index, row in enumerate(_parse_rows(where, payload)):
+            question, answers = _check_row(row, f"{where}, row {index + 1}")
+            if len(answers) != 1 or question in seen:
+                continue
+            seen.add(question)
+            subject = topic.subject_of(question)
+            if subject is None:
+                raise UserError(f"{where}, row {index + 1}: {question!r} does not read {topic.question!r}.")
+            yield {
+                "fact_id": fact_id(topic.topic, subject, answers[0]),
+                "topic": topic.topic,
+                "subject": subject,
+                "object": answers[0],
+                "accepted": accepted_names(answers[0], names),
+                "question": question,
+            }
+
+
+def _parse_rows(where: str, payload: bytes) -> list[Any]:
+    try:
+        rows = json.loads(payload)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: is not valid JSON ({error}); fetch the archive again.") from error
+    if not isinstance(rows, list):
+        raise UserError(f"{where}: expected a list of rows, found {type(rows).__name__}.")
+    return rows
+
+
+def _check_row(row: Any, where: str) -> tuple[str, list[str]]:
+    if not isinstance(row, dict) or not isinstance(row.get("question"), str):
+        raise UserError(f"{where}: expected {{question: text, answers: [text, ...]}}, found {row!r}.")
+    answers = row.get("answers")
+    if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
+        raise UserError(f"{where}, answers: expected a list of texts, found {answers!r}.")
+    return row["question"], answers

@@ -1,0 +1,237 @@
+"""Writes the pocket world's facts folder, and pre-trains its small model on the CPU.
+
+The same spec, facts and number of threads give the same bits, also after a kill and a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sftlab.errors import UserError
+from sftlab.facts.table import TOPICS_FILE
+from sftlab.facts.templates import dump_topics, load_topics
+from sftlab.pocket.corpus import corpus
+from sftlab.pocket.schedule import rate_at
+from sftlab.pocket.spec import PocketRuntime, PocketSpec
+from sftlab.pocket.world import (
+    exposure_table,
+    facts_of,
+    invent_facts,
+    sample_facts,
+    split_tables,
+    world_topics,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+EXPOSURE_FILE = "exposure.parquet"
+CHECKPOINT_FILE = "pretraining.safetensors"
+BOS, EOS = "<s>", "</s>"
+SHORTEST_CONTEXT = 256
+
+Progress = Callable[[int, int, float], None]
+
+
+def build_facts(spec: PocketSpec, out_dir: Path, tables: Mapping[str, pa.Table] | None = None) -> None:
+    """Write the facts folder: SPLIT.parquet, topics.json, and exposure.parquet (what the text will show).
+
+    `tables` maps each split to the facts table read from `spec.source`, and is None for invented facts.
+    Raises UserError where topics are unknown or have too few facts.
+    """
+    import pyarrow.parquet as pq
+
+    if (spec.source is None) != (tables is None):
+        raise UserError("pocket facts: tables of facts are needed where `source` is given, and only there.")
+    facts = invent_facts(spec) if tables is None else sample_facts(spec, tables)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for split, table in split_tables(facts).items():
+        pq.write_table(table, out_dir / f"{split}.parquet")
+    pq.write_table(exposure_table(facts), out_dir / EXPOSURE_FILE)
+    (out_dir / TOPICS_FILE).write_text(dump_topics(world_topics(spec)), encoding="utf-8")
+
+
+def pretrain(
+    spec: PocketSpec,
+    facts_dir: Path,
+    out_dir: Path,
+    runtime: PocketRuntime,
+    progress: Progress | None = None,
+) -> None:
+    """Train tokenizer and model on the text of `facts_dir`; write a plain Hugging Face folder to `out_dir`.
+
+    `progress` is called with (steps done, steps in all, loss in nats per token). A checkpoint lies in
+    `out_dir` while training runs; a killed run goes on from it. Raises UserError without exposure.parquet.
+    """
+    import torch
+
+    documents = _documents(spec, facts_dir)
+    tokenizer = train_tokenizer(documents, spec.shape.vocabulary)
+    sequences = pack(_token_ids(tokenizer, documents), spec.shape.sequence, spec.optimisation.sequences)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(runtime.threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            model = new_model(spec, tokenizer)
+            _train(model, sequences, spec, out_dir / CHECKPOINT_FILE, runtime.checkpoint_every, progress)
+    finally:
+        torch.set_num_threads(threads)
+    tokenizer.save_pretrained(out_dir)
+    model.save_pretrained(out_dir, safe_serialization=True)
+    (out_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def train_tokenizer(documents: Sequence[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer of at most `vocabulary` entries that adds no special token by itself.
+
+    A blank is put before every text, so that a name has the same tokens at the start as within a sentence.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=BOS, eos_token=EOS)
+
+
+def new_model(spec: PocketSpec, tokenizer: Any) -> Any:
+    """An untied float32 LlamaForCausalLM with random weights from torch's current seed."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = spec.shape
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=max(SHORTEST_CONTEXT, shape.sequence),
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        attn_implementation="sdpa",
+        dtype="float32",
+    )
+    return LlamaForCausalLM(config)
+
+
+def pack(documents: Sequence[Sequence[int]], length: int, per_step: int) -> torch.Tensor:
+    """The documents end to end as (steps * per_step, length) int64; the start again fills the last step."""
+    import torch
+
+    stream = torch.tensor([token for document in documents for token in document])
+    tokens_per_step = length * per_step
+    steps = -(-len(stream) // tokens_per_step)
+    missing = steps * tokens_per_step - len(stream)
+    repeated = stream.repeat(-(-missing // len(stream)))[:missing]
+    return torch.cat([stream, repeated]).view(steps * per_step, length)
+
+
+def _documents(spec: PocketSpec, facts_dir: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    path = facts_dir / EXPOSURE_FILE
+    if not path.is_file():
+        raise UserError(f"{path}: not found; `sftlab pocket` writes it with the facts of the pocket world.")
+    topics = load_topics(facts_dir / TOPICS_FILE)
+    return corpus(spec, facts_of(pq.read_table(path)), list(topics.values()))
+
+
+def _token_ids(tokenizer: Any, documents: Sequence[str]) -> list[list[int]]:
+    rows: list[list[int]] = tokenizer(list(documents), add_special_tokens=False)["input_ids"]
+    return [[tokenizer.bos_token_id, *ids, tokenizer.eos_token_id] for ids in rows]
+
+
+def _train(
+    model: Any,
+    sequences: torch.Tensor,
+    spec: PocketSpec,
+    checkpoint: Path,
+    checkpoint_every: int,
+    progress: Progress | None,
+) -> None:
+    from torch.nn.functional import cross_entropy
+
+    plan = spec.optimisation
+    optimizer = _optimizer(model, spec)
+    batches = sequences.view(-1, plan.sequences, sequences.shape[1])
+    identity = sha256(spec.model_dump_json().encode() + sequences.numpy().tobytes()).hexdigest()
+    done = _load_checkpoint(checkpoint, model, optimizer, identity)
+    model.train()
+    for step in range(done, len(batches)):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate * rate_at(step, len(batches), plan.warmup)
+        logits = model(input_ids=batches[step][:, :-1], use_cache=False).logits
+        loss = cross_entropy(logits.flatten(0, 1), batches[step][:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % checkpoint_every == 0 and step + 1 < len(batches):
+            _save_checkpoint(checkpoint, model, optimizer, identity, step + 1)
+        if progress is not None:
+            progress(step + 1, len(batches), loss.item())
+
+
+def _optimizer(model: Any, spec: PocketSpec) -> Any:
+    import torch
+
+    plan = spec.optimisation
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": plan.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, plan.beta2), fused=True)
+
+
+def _save_checkpoint(path: Path, model: Any, optimizer: Any, identity: str, step: int) -> None:
+    """Weights and AdamW moments as one safetensors file, put in place by a rename."""
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state[parameter]
+        tensors[f"weight {name}"] = parameter.detach()
+        tensors[f"first {name}"] = state["exp_avg"]
+        tensors[f"second {name}"] = state["exp_avg_sq"]
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"identity": identity, "step": str(step)})
+    partial.replace(path)
+
+
+def _load_checkpoint(path: Path, model: Any, optimizer: Any, identity: str) -> int:
+    """Steps done; 0 without a checkpoint, or with that of another spec, text or tokenizer."""
+    import torch
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return 0
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        metadata = file.metadata()
+        if metadata["identity"] != identity:
+            return 0
+        step = int(metadata["step"])
+        for name, parameter in model.named_parameters():
+            parameter.copy_(file.get_tensor(f"weight {name}"))
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": file.get_tensor(f"first {name}"),
+                "exp_avg_sq": file.get_tensor(f"second {name}"),
+            }
+    return step

@@ -1,0 +1,224 @@
+"""The pocket world's facts: who is what, in which split, and how often the pre-training text shows it.
+
+Pure and seeded. Topics, questions and mapping templates are the study's own (Appendix F.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, floor, log
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from sftlab.errors import UserError
+from sftlab.facts.table import SPLITS, fact_id, facts_table
+from sftlab.facts.templates import Topic, published_topics
+from sftlab.pocket.names import Register
+from sftlab.pocket.spec import Knot, PocketSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+QA = "qa"
+IN_DOMAIN_SPLITS = ("train", "test", "dev")
+
+# Kinds of subject and object per topic. Topics with one kind of object draw from one pool.
+KINDS: dict[str, tuple[str, str]] = {
+    "P17": ("place", "country"),
+    "P19": ("person", "city"),
+    "P20": ("person", "city"),
+    "P69": ("person", "university"),
+    "P131": ("place", "city"),
+    "P159": ("company", "city"),
+    "P276": ("estate", "city"),
+    "P495": ("work", "country"),
+    "P740": ("band", "city"),
+    "P26": ("person", "person"),
+    "P40": ("person", "person"),
+    "P50": ("book", "person"),
+    "P112": ("group", "person"),
+    "P127": ("estate", "company"),
+    "P170": ("work", "person"),
+    "P175": ("work", "band"),
+    "P176": ("product", "company"),
+    "P264": ("band", "label"),
+}
+SHORT_FORM_EVERY = 8
+LONGEST_NAME = 40
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A fact, its split (one of SPLITS or QA) and its showings in the pre-training text."""
+
+    split: str
+    topic: str
+    subject: str
+    accepted: tuple[str, ...]
+    question: str
+    showings: int
+
+    @property
+    def object(self) -> str:
+        return self.accepted[0]
+
+    def row(self) -> dict[str, Any]:
+        """The row of the facts table."""
+        return {
+            "fact_id": fact_id(self.topic, self.subject, self.object),
+            "topic": self.topic,
+            "subject": self.subject,
+            "object": self.object,
+            "accepted": list(self.accepted),
+            "question": self.question,
+        }
+
+
+def world_topics(spec: PocketSpec) -> list[Topic]:
+    """The chosen topics, in-domain first, each with the domain it has in this world.
+
+    Raises UserError for a topic that is unknown, listed twice, or without invented entities of its kinds.
+    """
+    known = published_topics() if spec.source is not None else {k: published_topics()[k] for k in KINDS}
+    names = [*spec.in_domain, *spec.out_of_domain]
+    for name in names:
+        if name not in known:
+            raise UserError(f"pocket topics: {name!r} is not available; choose from {', '.join(sorted(known))}.")
+        if names.count(name) > 1:
+            raise UserError(f"pocket topics: {name!r} is listed twice; keep it in one of the two domains.")
+    inside = [known[name] for name in spec.in_domain]
+    outside = [known[name] for name in spec.out_of_domain]
+    return [
+        *(Topic(t.topic, "in-domain", t.question, t.templates) for t in inside),
+        *(Topic(t.topic, "out-of-domain", t.question, t.templates) for t in outside),
+    ]
+
+
+def splits_of(topic: Topic) -> tuple[str, ...]:
+    """The splits that hold facts of this topic, the question-and-answer facts last."""
+    return (*IN_DOMAIN_SPLITS, QA) if topic.domain == "in-domain" else ("test_ood", "dev_ood", QA)
+
+
+def showings_at(curve: Sequence[Knot], quantile: float) -> int:
+    """Showings at a quantile in [0, 1]: log-linear between knots, 0 below the first, rounded half up."""
+    if quantile < curve[0][0]:
+        return 0
+    for (q0, s0), (q1, s1) in zip(curve, curve[1:], strict=False):
+        if quantile <= q1:
+            share = (quantile - q0) / (q1 - q0)
+            return floor(exp(log(s0) + share * (log(s1) - log(s0))) + 0.5)
+    return floor(curve[-1][1] + 0.5)
+
+
+def spread_showings(curve: Sequence[Knot], count: int, rng: Random) -> list[int]:
+    """`count` showings at evenly spaced quantiles (i + 1/2) / count, in random order.
+
+    Even spacing in place of independent draws gives every split and topic the same distribution.
+    """
+    showings = [showings_at(curve, (i + 0.5) / count) for i in range(count)]
+    rng.shuffle(showings)
+    return showings
+
+
+def invent_facts(spec: PocketSpec) -> list[Fact]:
+    """All facts about invented entities, the question-and-answer facts included.
+
+    A subject occurs in one fact only; no accepted name occurs inside its subject, nor inside another object.
+    """
+    rng = Random(f"pocket world {spec.seed}")
+    topics = world_topics(spec)
+    register = Register(rng)
+    kinds = dict.fromkeys(KINDS[topic.topic][1] for topic in topics)
+    pools = {
+        kind: [register.object(kind, i % SHORT_FORM_EVERY == 0) for i in range(spec.objects)] for kind in kinds
+    }
+    facts: list[Fact] = []
+    for topic in topics:
+        subject_kind, object_kind = KINDS[topic.topic]
+        draw = _balanced(pools[object_kind], rng)
+        for split in splits_of(topic):
+            for showings in _showings_of(spec, split, rng):
+                accepted = next(draw)
+                subject = register.subject(subject_kind)
+                while any(name in subject for name in accepted):
+                    subject = register.subject(subject_kind)
+                facts.append(Fact(split, topic.topic, subject, tuple(accepted), topic.ask(subject), showings))
+    return facts
+
+
+def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]:
+    """A seeded sample of given facts, balanced over the chosen topics, in the same splits and numbers.
+
+    `tables` maps each of SPLITS to a facts table. The question-and-answer facts come from what is left of
+    `train`, for out-of-domain topics of `dev_ood`. Left out are facts whose object lies in the subject and
+    those with a name over LONGEST_NAME characters. Raises UserError where a topic has too few facts.
+    """
+    rng = Random(f"pocket sample {spec.seed}")
+    taken: set[tuple[str, str]] = set()
+    facts: list[Fact] = []
+    for topic in world_topics(spec):
+        for split in splits_of(topic):
+            origin = split if split != QA else ("train" if topic.domain == "in-domain" else "dev_ood")
+            wanted = _showings_of(spec, split, rng)
+            rows = [r for r in _usable(tables[origin], topic.topic) if (topic.topic, r["subject"]) not in taken]
+            if len(rows) < len(wanted):
+                raise UserError(
+                    f"pocket facts, {split}, {topic.topic}: {len(wanted)} facts wanted, {len(rows)} usable in "
+                    f"{origin}; ask for fewer or choose another topic."
+                )
+            for row, showings in zip(rng.sample(rows, len(wanted)), wanted, strict=True):
+                taken.add((topic.topic, row["subject"]))
+                facts.append(
+                    Fact(split, topic.topic, row["subject"], tuple(row["accepted"]), row["question"], showings)
+                )
+    return facts
+
+
+def split_tables(facts: Iterable[Fact]) -> dict[str, pa.Table]:
+    """The facts tables of the five splits."""
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for fact in facts:
+        if fact.split != QA:
+            rows[fact.split].append(fact.row())
+    return {split: facts_table(rows[split]) for split in SPLITS}
+
+
+def exposure_table(facts: Sequence[Fact]) -> pa.Table:
+    """Every fact with its `split` and `showings`: what the pre-training text is made of."""
+    import pyarrow as pa
+
+    table = facts_table(fact.row() for fact in facts)
+    table = table.append_column("split", pa.array([fact.split for fact in facts], pa.string()))
+    return table.append_column("showings", pa.array([fact.showings for fact in facts], pa.int64()))
+
+
+def facts_of(table: pa.Table) -> list[Fact]:
+    """The facts that `exposure_table` wrote."""
+    return [
+        Fact(r["split"], r["topic"], r["subject"], tuple(r["accepted"]), r["question"], r["showings"])
+        for r in table.to_pylist()
+    ]
+
+
+def _showings_of(spec: PocketSpec, split: str, rng: Random) -> list[int]:
+    count: int = getattr(spec.facts, split)
+    if split == QA:
+        return [spec.exposure.qa_sentences] * count
+    return spread_showings(spec.exposure.curve, count, rng)
+
+
+def _balanced(pool: Sequence[list[str]], rng: Random) -> Iterable[list[str]]:
+    """Endless draws from the pool, every member once before any comes again."""
+    while True:
+        yield from rng.sample(pool, len(pool))
+
+
+def _usable(table: pa.Table, topic: str) -> list[dict[str, Any]]:
+    return [
+        row
+        for row in table.to_pylist()
+        if row["topic"] == topic
+        and max(len(row["subject"]), len(row["object"])) <= LONGEST_NAME
+        and not any(name in row["subject"] for name in row["accepted"])
+    ]

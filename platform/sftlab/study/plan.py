@@ -1,0 +1,204 @@
+"""The steps of a study, readable from top to bottom: what is made of what, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from sftlab.pocket.extent import training_tokens
+from sftlab.store.artifact import Step
+from sftlab.study.sources import Sources
+from sftlab.study.spec import StudySpec
+
+# A stage whose meaning changes gets the next number: its results, and what rests on them, move to new ids.
+REVISIONS = {
+    "facts": 1,
+    "model": 1,
+    "mastery": 1,
+    "training-set": 1,
+    "tuned": 1,
+    "change": 1,
+    "evaluation": 1,
+    "results": 1,
+    "best": 1,
+    "report": 1,
+}
+STAGES = tuple(REVISIONS)
+EVALUATION_SPLITS = ("dev", "dev_ood", "test", "test_ood")
+TOKENS_PER_EXAMPLE = 32  # prompt and target of one question, for estimates alone
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What building a step takes; tokens are upper bounds, as answers end early."""
+
+    engine_starts: int = 0
+    completions: int = 0
+    generated_tokens: int = 0
+    trained_tokens: int = 0
+    bytes_written: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning run of the grid with its restoration ladder; `evaluations` by percentage."""
+
+    bucket: int | str
+    size: int
+    seed: int
+    training_set: Step
+    tuned: Step
+    change: Step
+    evaluations: Mapping[float, Step]
+
+    @property
+    def name(self) -> str:
+        return cell_name(self.bucket, self.size, self.seed)
+
+
+def cell_name(bucket: int | str, size: int, seed: int) -> str:
+    return f"{bucket if bucket == 'mixed' else f'bucket{bucket}'}-n{size}-s{seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of a study. A step's id follows from its spec and its inputs' ids alone."""
+
+    spec: StudySpec
+    sources: Sources
+
+    @cached_property
+    def facts(self) -> Step:
+        if self.spec.pocket is not None:
+            made_from: dict[str, Any] = {"pocket": self.pocket_spec}
+        else:
+            assert self.spec.facts is not None
+            made_from = self.spec.facts.model_dump(exclude={"source", "templates"})
+        return self._step("facts", self.spec.name, made_from, self.sources.facts)
+
+    @property
+    def pocket_spec(self) -> dict[str, Any]:
+        """The pocket model's spec less its path: the content stands among the inputs."""
+        assert self.spec.pocket is not None
+        return self.spec.pocket.model_dump(exclude={"source"})
+
+    @cached_property
+    def model(self) -> Step | None:
+        """Pre-training of the pocket model; None where the study brings a model."""
+        if self.spec.pocket is None:
+            return None
+        return self._step("model", self.spec.name, {"pocket": self.pocket_spec}, {"facts": self.facts.id})
+
+    @property
+    def model_id(self) -> str:
+        if self.model is not None:
+            return self.model.id
+        assert self.sources.model is not None
+        return self.sources.model
+
+    @cached_property
+    def mastery(self) -> Step:
+        spec = {"mastery": self.spec.mastery.model_dump(), "engine": self.spec.engine.model_dump()}
+        return self._step("mastery", self.spec.name, spec, {"facts": self.facts.id, "model": self.model_id})
+
+    @cached_property
+    def base_evaluation(self) -> Step:
+        return self._evaluation("base", 0.0, {})
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        grid = self.spec.training_sets
+        return tuple(
+            self._cell(bucket, size, seed)
+            for bucket in grid.buckets
+            for size in grid.sizes
+            for seed in grid.seeds
+        )
+
+    def _cell(self, bucket: int | str, size: int, seed: int) -> Cell:
+        name = cell_name(bucket, size, seed)
+        drawn = self._step(
+            "training-set",
+            name,
+            {"bucket": bucket, "size": size, "seed": seed},
+            {"facts": self.facts.id, "mastery": self.mastery.id},
+        )
+        tuned = self._step(
+            "tuned", name, self.spec.sft.model_dump(), {"model": self.model_id, "training_set": drawn.id}
+        )
+        pair = {"model": self.model_id, "tuned": tuned.id}
+        change = self._step("change", name, self.spec.restore.model_dump(), pair)
+        inputs = {"tuned": tuned.id, "training_set": drawn.id}
+        ladder = {p: self._evaluation(f"{name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
+        return Cell(bucket, size, seed, drawn, tuned, change, ladder)
+
+    def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
+        spec = {
+            "answers": self.spec.answers.model_dump(),
+            "divergence": self.spec.divergence.model_dump(),
+            "engine": self.spec.engine.model_dump(),
+            # 0 % is the tuned model whatever the order, so it is shared by all ladders.
+            "restore": self.spec.restore.model_dump(exclude={"percents"}) | {"percent": percent}
+            if percent
+            else None,
+        }
+        common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
+        return self._step("evaluation", slug, spec, common | inputs)
+
+    @cached_property
+    def results(self) -> Step:
+        inputs = {"mastery": self.mastery.id, "base": self.base_evaluation.id}
+        for cell in self.cells:
+            inputs[f"{cell.name}/change"] = cell.change.id
+            inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
+        return self._step("results", self.spec.name, {"name": self.spec.name}, inputs)
+
+    @cached_property
+    def best(self) -> Step:
+        return self._step("best", self.spec.name, {}, {"results": self.results.id})
+
+    @cached_property
+    def report(self) -> Step:
+        return self._step("report", self.spec.name, {}, {"results": self.results.id})
+
+    def _step(self, stage: str, slug: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
+        return Step(stage, slug, spec, dict(inputs), REVISIONS[stage])
+
+    def steps(self) -> Iterator[tuple[Step, Cost]]:
+        """Every step, in the order in which it is built, with its cost without engine starts."""
+        counts, size = self.sources.fact_counts, self.sources.model_bytes
+        yield self.facts, Cost()
+        if self.model is not None:
+            assert self.spec.pocket is not None
+            yield self.model, Cost(trained_tokens=training_tokens(self.spec.pocket), bytes_written=size)
+        scored = sum(counts.values()) * self.spec.mastery.samples * self.templates
+        tokens = scored * self.spec.mastery.max_tokens
+        yield self.mastery, Cost(completions=scored, generated_tokens=tokens)
+        for cell in self.cells:
+            yield cell.training_set, Cost()
+        for cell in self.cells:
+            trained = cell.size * self.spec.sft.epochs * TOKENS_PER_EXAMPLE
+            yield cell.tuned, Cost(trained_tokens=trained, bytes_written=size)
+        for cell in self.cells:
+            yield cell.change, Cost()
+        asked = sum(counts[split] for split in EVALUATION_SPLITS)
+        yield self.base_evaluation, self._answers(asked)
+        for cell in self.cells:
+            for step in cell.evaluations.values():
+                yield step, self._answers(asked + cell.size)
+        yield self.results, Cost()
+        yield self.best, Cost(bytes_written=size)
+        yield self.report, Cost()
+
+    def _answers(self, questions: int) -> Cost:
+        return Cost(completions=questions, generated_tokens=questions * self.spec.answers.max_tokens)
+
+    @property
+    def templates(self) -> int:
+        """Mapping templates of a topic, as in the study."""
+        return 21

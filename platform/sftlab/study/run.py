@@ -1,0 +1,66 @@
+"""Builds what a study lacks, stage by stage. Finished steps are used and never computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sftlab.store.artifact import Step, Store
+from sftlab.study.build import Build
+from sftlab.study.cluster import ray_cluster
+from sftlab.study.plan import STAGES, Plan
+from sftlab.study.progress import Progress
+from sftlab.study.runtime import Runtime
+from sftlab.study.stages.best import build_best
+from sftlab.study.stages.change import build_changes
+from sftlab.study.stages.evaluation import build_evaluations
+from sftlab.study.stages.facts import build_facts
+from sftlab.study.stages.mastery import build_mastery
+from sftlab.study.stages.model import build_model
+from sftlab.study.stages.report import build_report
+from sftlab.study.stages.results import build_results
+from sftlab.study.stages.training_sets import build_training_sets
+from sftlab.study.stages.tuned import build_tuned
+
+BUILDERS: dict[str, Callable[[Build], None]] = {
+    "facts": build_facts,
+    "model": build_model,
+    "mastery": build_mastery,
+    "training-set": build_training_sets,
+    "tuned": build_tuned,
+    "change": build_changes,
+    "evaluation": build_evaluations,
+    "results": build_results,
+    "best": build_best,
+    "report": build_report,
+}
+NEEDS_RAY = frozenset({"mastery", "tuned", "evaluation"})
+
+
+def run_study(
+    plan: Plan, runtime: Runtime, store: Store, progress: Progress, until: str = STAGES[-1]
+) -> None:
+    """Build every missing step up to and including the stage `until`.
+
+    One stage is built for all cells before the next begins, so that engines and worker groups start once.
+    A killed run goes on from its last committed piece when it is called again.
+    """
+    build = Build(plan, store, runtime, progress)
+    wanted = STAGES[: STAGES.index(until) + 1]
+    by_stage: dict[str, list[Step]] = {stage: [] for stage in STAGES}
+    for step, _ in plan.steps():
+        by_stage[step.stage].append(step)
+    if not any(build.missing(*by_stage[stage]) for stage in wanted):
+        return
+    plan.sources.require()
+    with store.exclusive():
+        for stage in wanted:
+            missing = build.missing(*by_stage[stage])
+            if not missing:
+                continue
+            for step in missing:
+                build.path(step).mkdir(parents=True, exist_ok=True)
+            if stage in NEEDS_RAY:
+                with ray_cluster(runtime):
+                    BUILDERS[stage](build)
+            else:
+                BUILDERS[stage](build)

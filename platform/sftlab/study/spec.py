@@ -1,0 +1,85 @@
+"""What a study computes. Everything here is hashed into the ids of its results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sftlab.frozen import Frozen
+from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineSpec, MasterySpec
+from sftlab.pocket.spec import PocketSpec
+from sftlab.training.spec import SFTSpec
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class FactsSpec(Frozen):
+    """Where facts come from when the base model is not the pocket model."""
+
+    source: str = Field(
+        description="EntityQuestions zip or folder, or a .jsonl or .parquet file of own facts"
+    )
+    templates: str | None = Field(None, description="YAML of topics; the published 24 topics if unset")
+    limit: dict[Literal["train", "test", "test_ood", "dev", "dev_ood"], int] = Field(
+        default_factory=dict, description="facts to keep of a split, drawn evenly over topics; all if unset"
+    )
+    seed: int = Field(0, description="seed of the draw that `limit` asks for")
+
+
+class ModelSpec(Frozen):
+    """A base model as data: a Hugging Face folder, told apart by the hash of its files."""
+
+    path: str = Field(description="folder with config.json, safetensors and tokenizer")
+    revision: str | None = Field(None, description="hub commit of the files, where the folder has one")
+    parameters: int | None = Field(
+        None, ge=1, description="weights of the model, for plans without the folder"
+    )
+
+
+class TrainingSetsSpec(Frozen):
+    """The grid of training sets: every bucket x size x seed is a cell."""
+
+    buckets: tuple[Literal[0, 1, 2, 3, 4, "mixed"], ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+
+
+class RestoreSpec(Frozen):
+    """The restoration ladder (paper, section 5.1)."""
+
+    percents: tuple[Percent, ...] = Field((0, 1, 3, 5, 10, 20, 40, 60), min_length=1)
+    region: Literal["layers", "attention", "mlp", "embeddings", "all"] = "layers"
+    order: Literal["top", "bottom", "random"] = "top"
+    seed: int = Field(0, description="seed of the random order")
+
+    @field_validator("percents")
+    @classmethod
+    def _sorted_with_zero(cls, percents: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(percents)) != len(percents):
+            raise ValueError("a percentage is listed twice")
+        return tuple(sorted({0.0, *percents}))
+
+
+class StudySpec(Frozen):
+    """One study: a base model, its facts, the grid of fine-tuning runs and their restoration ladders."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    pocket: PocketSpec | None = Field(None, description="pre-train a pocket model; else give facts and model")
+    facts: FactsSpec | None = None
+    model: ModelSpec | None = None
+    engine: EngineSpec = EngineSpec()
+    mastery: MasterySpec = MasterySpec()
+    training_sets: TrainingSetsSpec = TrainingSetsSpec()
+    sft: SFTSpec = SFTSpec()
+    restore: RestoreSpec = RestoreSpec()
+    answers: AnswerSpec = AnswerSpec()
+    divergence: DivergenceSpec = DivergenceSpec()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> StudySpec:
+        if self.pocket is None and (self.facts is None or self.model is None):
+            raise ValueError("give either `pocket`, or both `facts` and `model`")
+        if self.pocket is not None and (self.facts is not None or self.model is not None):
+            raise ValueError("`pocket` makes its own facts and model; leave `facts` and `model` out")
+        return self

@@ -1,0 +1,37 @@
+"""Stage 6: how far each weight moved, and where every step of the restoration ladder ends."""
+
+from __future__ import annotations
+
+import json
+
+from sftlab.store.artifact import write_text
+from sftlab.study.build import Build
+from sftlab.study.plan import Cell
+from sftlab.weights.profile import ChangeProfile, profile
+
+FILE = "change.json"
+
+
+def build_changes(build: Build) -> None:
+    """Profile every tuned model that has none yet."""
+    restore = build.plan.spec.restore
+    cells = [cell for cell in build.plan.cells if build.missing(cell.change)]
+    with build.progress.bar("weight changes") as bar:
+        for done, cell in enumerate(cells):
+            bar.update(done, len(cells), cell.name)
+            found = profile(
+                build.model_folder,
+                build.path(cell.tuned) / "model",
+                [f"{p:g}" for p in restore.percents],
+                restore.region,
+                restore.order,
+                restore.seed,
+            )
+            write_text(build.path(cell.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
+            build.commit(cell.change)
+        bar.update(len(cells), len(cells))
+
+
+def read_change(build: Build, cell: Cell) -> ChangeProfile:
+    """The committed profile of a cell."""
+    return ChangeProfile.from_json(json.loads((build.path(cell.change) / FILE).read_text(encoding="utf-8")))

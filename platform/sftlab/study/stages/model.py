@@ -1,0 +1,22 @@
+"""Stage 2: the pocket model, pre-trained on its facts."""
+
+from __future__ import annotations
+
+from sftlab.study.build import Build
+
+
+def build_model(build: Build) -> None:
+    """Pre-train the pocket model on this machine's processors."""
+    from sftlab.pocket.pretrain import pretrain
+
+    step, spec = build.plan.model, build.plan.spec.pocket
+    assert step is not None and spec is not None
+    with build.progress.bar("pre-training") as bar:
+        pretrain(
+            spec,
+            build.path(build.plan.facts),
+            build.path(step) / "model",
+            build.runtime.pocket,
+            progress=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
+        )
+    build.commit(step)

@@ -1,0 +1,111 @@
+"""What one study says to MLflow, as plain data: independent of MLflow and of how results are computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sftlab.tracking import names
+
+
+@dataclass(frozen=True)
+class TrackedTable:
+    """A data table that models were trained or measured on.
+
+    `digest` is the content hash of the table; `columns` maps a column's name to its type.
+    """
+
+    name: str
+    digest: str
+    path: str
+    rows: int
+    columns: Mapping[str, str] = field(default_factory=dict)
+    context: str = "evaluation"
+
+    @property
+    def short_digest(self) -> str:
+        """MLflow keeps at most 36 characters of a digest."""
+        return self.digest.removeprefix("sha256:")[:32]
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One number; `table` names the data table that it was measured on.
+
+    A point of a training `curve` belongs to the run alone, not to the model.
+    """
+
+    key: str
+    value: float
+    step: int = 0
+    table: str | None = None
+    curve: bool = False
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A child run and, unless it is the base, a logged model.
+
+    `artifact` is the content hash that the model is found again by. `path` is where its files lie, or None
+    where the model exists as *base + tuned + percent* alone.
+    """
+
+    artifact: str
+    name: str
+    kind: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Sequence[MetricRow]
+    tables: Sequence[TrackedTable]
+    path: Path | None = None
+    time_ms: int | None = None
+
+    def digest(self) -> str:
+        """Hash of everything that a reader compares: equal digests need no second logging."""
+        return _digest(self.name, self.kind, self.params, self.metrics, self.tables)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """The parent run: `key` is what it is found again by, `note` its description in Markdown."""
+
+    key: str
+    name: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Sequence[MetricRow]
+    tables: Sequence[TrackedTable]
+    note: str = ""
+    report: Path | None = None
+    best: str | None = None
+
+    def digest(self) -> str:
+        report = hashlib.sha256(self.report.read_bytes()).hexdigest() if self.report else None
+        return _digest(self.name, self.tags, self.metrics, self.tables, self.note, report, self.best)
+
+
+def metric_rows(values: Mapping[str, float | None], table: str | None = None) -> list[MetricRow]:
+    """Rows at step 0 with accepted names; what is None or not finite has no row."""
+    return [
+        MetricRow(names.key(key), float(value), 0, table)
+        for key, value in values.items()
+        if value is not None and math.isfinite(value)
+    ]
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, MetricRow):
+        return [value.key, value.value, value.step, value.table, value.curve]
+    if isinstance(value, TrackedTable):
+        return [value.name, value.digest]
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in a tracked record")

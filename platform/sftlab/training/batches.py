@@ -1,0 +1,135 @@
+"""From facts to the tensors of every step: pure functions, the same on every rank.
+
+The loss of a step is the mean cross-entropy over the answer tokens of the *global* batch, so that neither
+the number of workers nor the micro-batch size changes the mathematics; they change only the order in which
+floats are summed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import torch
+
+from sftlab.errors import UserError
+from sftlab.facts.prompts import prompt_ids, question_prompt, target_ids
+from sftlab.training.spec import SFTSpec
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of prompt and target together; the first `prompt_length` carry no loss."""
+
+    ids: tuple[int, ...]
+    prompt_length: int
+
+    @property
+    def labels(self) -> list[int]:
+        """Labels aligned with `ids`: IGNORED on the prompt, the token itself on the answer."""
+        return [IGNORED] * self.prompt_length + list(self.ids[self.prompt_length :])
+
+    @property
+    def answer_tokens(self) -> int:
+        """Number of tokens that carry loss, end-of-sequence included."""
+        return len(self.ids) - self.prompt_length
+
+
+def encode(
+    tokenizer: Any, questions: Sequence[str], objects: Sequence[str], max_length: int, source: str
+) -> list[Example]:
+    """Every fact as an Example, in the given order (paper, Appendix A).
+
+    Raises UserError, naming `source`, the row and the question, where one is longer than `max_length`.
+    """
+    examples = []
+    for row, (question, obj) in enumerate(zip(questions, objects, strict=True)):
+        prompt = prompt_ids(tokenizer, question_prompt(question))
+        ids = (*prompt, *target_ids(tokenizer, obj))
+        if len(ids) > max_length:
+            raise UserError(
+                f"{source}: row {row} has {len(ids)} tokens with its answer, and at most "
+                f"sft.max_length = {max_length} are allowed: {question!r} -> {obj!r}. "
+                "Raise sft.max_length or leave this fact out."
+            )
+        examples.append(Example(ids, len(prompt)))
+    return examples
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """A permutation of range(count): indices sorted by the SHA-256 of (seed, epoch, index).
+
+    A hash and not a library's generator, so that no version of anything changes the order.
+    """
+    return sorted(range(count), key=lambda i: sha256(f"{seed}/{epoch}/{i}".encode()).digest())
+
+
+def step_batches(count: int, spec: SFTSpec) -> list[list[int]]:
+    """Indices of the examples of every step of the run; the short last batch of an epoch is kept."""
+    size = spec.batch_size
+    orders = [epoch_order(count, spec.seed, epoch) for epoch in range(spec.epochs)]
+    return [order[i : i + size] for order in orders for i in range(0, count, size)]
+
+
+def micro_batches(batch: Sequence[int], rank: int, workers: int, micro: int) -> list[list[int]]:
+    """The part of one batch that a rank computes, cut into micro-batches.
+
+    Examples are dealt out one by one. Every rank gets the same number of micro-batches, because each is a
+    collective operation; where a rank has run out of examples its micro-batch is empty.
+    """
+    rounds = math.ceil(math.ceil(len(batch) / workers) / micro)
+    share = batch[rank::workers]
+    return [list(share[i * micro : (i + 1) * micro]) for i in range(rounds)]
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
+    """Right-padded int64 tensors input_ids, attention_mask, labels of shape (examples, longest).
+
+    No examples give one token without a label, so that a rank without work takes part in the collectives.
+    """
+    if not examples:
+        examples = [Example((pad_id,), 1)]
+    longest = max(len(example.ids) for example in examples)
+    rows = [(e.ids, e.labels, longest - len(e.ids)) for e in examples]
+    return {
+        "input_ids": torch.tensor([[*ids, *[pad_id] * gap] for ids, _, gap in rows]),
+        "attention_mask": torch.tensor([[1] * len(ids) + [0] * gap for ids, _, gap in rows]),
+        "labels": torch.tensor([[*labels, *[IGNORED] * gap] for _, labels, gap in rows]),
+    }
+
+
+def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum, in float32, of the cross-entropy of the labelled tokens; 0 where there are none.
+
+    `logits` (batch, length, vocabulary) at position t predict `labels` (batch, length) at t + 1. Only the
+    rows that count are turned into float32, which spares most of the memory of a large vocabulary.
+    """
+    wanted = labels[:, 1:] != IGNORED
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="sum"
+    )
+
+
+def learning_rate(spec: SFTSpec, step: int, steps: int) -> float:
+    """Rate of step `step` (from 0) of `steps`: linear warm-up from 0, then the schedule.
+
+    The same function of the step as transformers' schedulers: with w warm-up steps, step/w before w, then
+    with t = (step - w)/(steps - w): cosine (1 + cos(pi t))/2, linear 1 - t, constant 1.
+    """
+    warmup = math.ceil(spec.warmup_ratio * steps)
+    if step < warmup:
+        return spec.learning_rate * step / warmup
+    t = (step - warmup) / max(1, steps - warmup)
+    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * t)), "linear": 1 - t, "constant": 1.0}
+    return spec.learning_rate * factor[spec.schedule]
+
+
+def dropout_seed(seed: int, step: int, rank: int, part: int) -> int:
+    """Seed of the generator before one micro-batch, so that a resumed run drops what the first one would."""
+    digest = sha256(f"{seed}/{step}/{rank}/{part}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

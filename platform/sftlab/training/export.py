@@ -1,0 +1,172 @@
+"""A trained engine as a plain Hugging Face folder: the base model's files, names, dtypes and ties.
+
+Tensors are gathered, written and dropped one at a time, whatever the ZeRO stage: no rank ever holds the
+whole model, and rank 0 never holds a whole shard.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sftlab.training.hf_model import tensor_files, weight_files
+
+if TYPE_CHECKING:
+    import torch
+
+    Reader = Callable[[], torch.Tensor]
+
+COMPANIONS = (".json", ".model", ".txt", ".jinja", ".tiktoken")
+
+
+def copy_companions(base: Path, output: Path) -> None:
+    """Copy configuration and tokenizer files; neither weights, nor pickles, nor code."""
+    for file in sorted(base.iterdir()):
+        if file.is_file() and file.suffix in COMPANIONS and not file.name.startswith("training"):
+            shutil.copyfile(file, output / file.name)
+
+
+def read_header(file: Path) -> tuple[bytes, dict[str, Any]]:
+    """The raw header of a safetensors file, its 8 length bytes included, and its parsed form."""
+    with file.open("rb") as stream:
+        length = stream.read(8)
+        text = stream.read(struct.unpack("<Q", length)[0])
+    return length + text, json.loads(text)
+
+
+def stored_bytes(tensor: torch.Tensor, entry: dict[str, Any]) -> memoryview:
+    """A tensor's values as safetensors stores them (row-major, little-endian) in the header entry's dtype."""
+    import torch
+
+    assert list(tensor.shape) == entry["shape"], (list(tensor.shape), entry)
+    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    cast = tensor.detach().cpu().to(kinds.get(entry["dtype"], tensor.dtype)).contiguous()
+    return memoryview(cast.flatten().view(torch.uint8).numpy())
+
+
+def rewrite_file(
+    base_file: Path, output: Path | None, value_of: Callable[[str, Reader], torch.Tensor | None]
+) -> None:
+    """Write a copy of `base_file` in which tensor `name` holds value_of(name, read), read() being the base's.
+
+    None as a value keeps the base's tensor. The header is the base file's own, byte for byte, so names,
+    shapes, dtypes and order are kept; values are rounded to the base's dtype. All ranks call this, since
+    `value_of` may be collective; those with `output` None write nothing.
+    """
+    from safetensors import safe_open
+
+    raw, header = read_header(base_file)
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    with safe_open(base_file, framework="pt") as base, nullcontext() if output is None else output.open(
+        "wb"
+    ) as stream:
+        if stream is not None:
+            stream.write(raw)
+        for name in sorted(entries, key=lambda name: tuple(entries[name]["data_offsets"])):
+            read = partial(base.get_tensor, name)
+            value = value_of(name, read)
+            if stream is not None:
+                stream.write(stored_bytes(read() if value is None else value, entries[name]))
+
+
+def full_value(parameter: Any, engine: Any, want_float32: bool) -> torch.Tensor:
+    """The whole value of one parameter on every rank, from any ZeRO stage (a collective operation).
+
+    `want_float32` takes the optimiser's float32 weights where the model's own are bf16.
+    """
+    import torch
+    from deepspeed.utils import safe_get_full_fp32_param
+    from deepspeed.zero import GatheredParameters
+
+    if want_float32 and parameter.dtype != torch.float32:
+        master = float32_of_stage0(parameter, engine)
+        return safe_get_full_fp32_param(parameter) if master is None else master
+    with GatheredParameters([parameter]):
+        return parameter.detach().clone()
+
+
+def float32_of_stage0(parameter: Any, engine: Any) -> torch.Tensor | None:
+    """The float32 weights that DeepSpeed's bf16 optimizer of stage 0 keeps beside a parameter."""
+    optimizer = engine.optimizer
+    if not hasattr(optimizer, "fp16_groups") or not hasattr(optimizer, "fp32_groups"):
+        return None
+    for half, full in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+        for mine, master in zip(half, full, strict=True):
+            if mine is parameter:
+                return master.detach()
+    return None
+
+
+def keep_float32_base(engine: Any, base: Path, places: dict[str, Any], rank: int) -> None:
+    """Start the optimiser's float32 weights from the base's float32 ones instead of their bf16 roundings.
+
+    Otherwise rounding alone would change every weight of a float32 base by up to 0.4%, far more than
+    fine-tuning does. Does nothing for a bf16 base or a float32 run.
+    """
+    import torch
+    from deepspeed.utils import safe_get_local_fp32_param, safe_set_full_fp32_param
+    from safetensors import safe_open
+
+    for name, file in tensor_files(base).items():
+        parameter = places.get(name)
+        if parameter is None or parameter.dtype == torch.float32 or not parameter.requires_grad:
+            continue
+        with safe_open(file, framework="pt") as handle:
+            if handle.get_slice(name).get_dtype() != "F32":
+                continue
+            value = handle.get_tensor(name).to(parameter.device)
+        master = float32_of_stage0(parameter, engine)
+        if master is not None:
+            master.copy_(value)
+        elif hasattr(parameter, "ds_id"):
+            mine = safe_get_local_fp32_param(parameter).view(-1)
+            part = value.view(-1)[rank * mine.numel() : (rank + 1) * mine.numel()]
+            mine[: part.numel()].copy_(part)
+        else:
+            safe_set_full_fp32_param(parameter, value)
+
+
+def lora_delta(layer: Any) -> torch.Tensor:
+    """(alpha / r) B A in float32, in the orientation of the layer's weight (a collective operation)."""
+    from deepspeed.zero import GatheredParameters
+
+    (name,) = layer.lora_A.keys()
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    with GatheredParameters([a, b]):
+        delta: torch.Tensor = layer.scaling[name] * (b.detach().float() @ a.detach().float())
+    return delta.T if layer.fan_in_fan_out else delta
+
+
+def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: int) -> None:
+    """Write the engine's model to `output`; all ranks call this together. `places` is hf_model.homes(...).
+
+    Without LoRA every parameter is the trained one. With LoRA the adapted layers hold the base's stored
+    weight plus the update, computed in float32, and every other tensor is the base's, bit for bit.
+    """
+    import torch
+
+    layers = [m for m in engine.module.modules() if getattr(m, "lora_A", None)]
+    adapted = {id(layer.base_layer.weight): layer for layer in layers}
+
+    def value_of(name: str, read: Reader) -> torch.Tensor | None:
+        parameter = places.get(name)
+        if parameter is None or (adapted and id(parameter) not in adapted):
+            return None
+        if adapted:
+            delta = lora_delta(adapted[id(parameter)])
+            return read().float() + delta.cpu() if rank == 0 else None
+        return full_value(parameter, engine, want_float32=wants_float32[name])
+
+    if rank == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        copy_companions(base, output)
+    for file in weight_files(base):
+        _, header = read_header(file)
+        wants_float32 = {name: entry.get("dtype") == "F32" for name, entry in header.items()}
+        rewrite_file(file, output / file.name if rank == 0 else None, value_of)

@@ -1,0 +1,153 @@
+"""Load a plain Hugging Face folder for training, and say where each of its tensors lives in the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sftlab.errors import UserError
+from sftlab.training.spec import LoRASpec, SFTSpec
+
+INDEX = "model.safetensors.index.json"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, in order of their names.
+
+    Raises UserError where there are none, where only pickles are found, or where the index names a
+    file that is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: is not a Hugging Face model folder, config.json is missing.")
+    if (folder / INDEX).is_file():
+        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"{folder}: {INDEX} names {', '.join(missing)}, which is missing; copy it again.")
+        return [folder / name for name in names]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    pickles = sorted(p.name for ending in ("*.bin", "*.pt", "*.pth") for p in folder.glob(ending))
+    if pickles:
+        raise UserError(f"{folder}: holds pickles alone ({pickles[0]}); convert them to safetensors first.")
+    raise UserError(f"{folder}: holds no model.safetensors and no {INDEX}.")
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Where each stored tensor lies: name -> file, in the order of the files and of their headers."""
+    from safetensors import SafetensorError, safe_open
+
+    places: dict[str, Path] = {}
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="pt") as handle:
+                places.update((name, file) for name in handle.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{file}: is not a whole safetensors file ({error}); copy it again.") from error
+    return places
+
+
+def homes(folder: Path, model: Any) -> dict[str, Any]:
+    """Stored tensor name -> the parameter of `model` that it fills; other tensors (buffers) are left out.
+
+    A checkpoint of a bare backbone lacks the backbone's prefix. Raises UserError where a parameter has no
+    stored tensor, because then the export could not give back the base model's names.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    prefix = model.base_model_prefix
+    found = {}
+    for name in tensor_files(folder):
+        parameter = parameters.get(name, parameters.get(f"{prefix}.{name}"))
+        if parameter is not None:
+            found[name] = parameter
+    covered = {id(parameter) for parameter in found.values()}
+    lost = sorted(name for name, parameter in parameters.items() if id(parameter) not in covered)
+    if lost:
+        raise UserError(
+            f"{folder}: the weights stored there do not fill {lost[0]} ({len(lost)} such tensors) of "
+            f"{type(model).__name__}; this architecture stores its weights under other names and "
+            "cannot be fine-tuned here."
+        )
+    return found
+
+
+def torch_dtype(spec: SFTSpec) -> Any:
+    """The dtype of the weights in forward and backward."""
+    import torch
+
+    return torch.bfloat16 if spec.precision == "bf16" else torch.float32
+
+
+def load_model(folder: Path, spec: SFTSpec, zero3_config: dict[str, Any] | None) -> Any:
+    """The causal language model of `folder`, in train mode, in the dtype of the run, without a cache.
+
+    With `zero3_config` (a DeepSpeed configuration of stage 3) the model is built in partitions and filled
+    tensor by tensor, so that no rank ever holds it whole; all ranks must call this together. Remote code is
+    never run. Raises UserError where the folder is not such a model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    weight_files(folder)
+    options = {"trust_remote_code": False, "dtype": torch_dtype(spec)}
+    if zero3_config is None:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, **options
+        )
+    else:
+        import deepspeed
+        from transformers.initialization import no_init_weights
+
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=zero3_config):
+            model = AutoModelForCausalLM.from_config(config, **options)
+        model.tie_weights()
+        fill_partitions(folder, model)
+    model.config.use_cache = False
+    torch.manual_seed(spec.seed)
+    return model.train()
+
+
+def fill_partitions(folder: Path, model: Any) -> None:
+    """Fill a model partitioned by ZeRO-3 from safetensors: rank 0 reads a tensor, all ranks keep their part."""
+    import deepspeed
+    import torch
+    from safetensors import safe_open
+
+    places = tensor_files(folder)
+    buffers = dict(model.named_buffers())
+    for name, parameter in homes(folder, model).items():
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            if torch.distributed.get_rank() == 0:
+                with safe_open(places[name], framework="pt") as handle:
+                    parameter.data.copy_(handle.get_tensor(name))
+    for name, file in places.items():
+        if name in buffers:
+            with safe_open(file, framework="pt") as handle:
+                buffers[name].copy_(handle.get_tensor(name))
+
+
+def add_lora(model: Any, lora: LoRASpec) -> Any:
+    """`model` wrapped by peft: its own weights frozen, adapters on the target modules.
+
+    Raises UserError where no module bears one of the names, or one of them is not a linear layer.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type, unused-ignore]
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise UserError(f"sft.lora.target_modules = {targets}: {error}") from error
+    odd = [name for name, _ in wrapped.named_parameters() if "lora_embedding" in name]
+    if odd:
+        raise UserError(f"sft.lora.target_modules names an embedding ({odd[0]}); name linear layers.")
+    return wrapped

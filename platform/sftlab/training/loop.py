@@ -1,0 +1,263 @@
+"""The loop of one rank: train run after run in one process group, checkpoint, export, commit."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftlab.errors import UserError
+from sftlab.training.batches import (
+    Example,
+    answer_loss,
+    collate,
+    dropout_seed,
+    encode,
+    learning_rate,
+    micro_batches,
+    step_batches,
+)
+from sftlab.training.checkpoints import (
+    checkpoint_root,
+    drop_checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from sftlab.training.deepspeed import deepspeed_config, make_engine
+from sftlab.training.export import export, keep_float32_base
+from sftlab.training.hf_model import add_lora, homes, load_model
+from sftlab.training.records import (
+    History,
+    SFTRun,
+    TrainingEvent,
+    read_result,
+    run_identity,
+    run_layout,
+    write_result,
+)
+from sftlab.training.spec import TrainingRuntime, accumulation_steps
+
+Emit = Callable[[TrainingEvent], bool]
+"""Takes an event of rank 0 to the driver; True asks the workers to stop after the step."""
+
+
+class Stopped(Exception):
+    """The driver asked for an end; the run has a checkpoint and can be resumed."""
+
+
+class DivergedError(Exception):
+    """The loss of a step is not a finite number."""
+
+
+@dataclass
+class Rank:
+    """Where this process stands in the worker group."""
+
+    rank: int
+    workers: int
+    device: Any
+    runtime: TrainingRuntime
+    storage_dir: str
+    emit: Emit
+
+
+@dataclass
+class Training:
+    """One run on its way: engine, data and what has been measured."""
+
+    run: SFTRun
+    engine: Any
+    optimizer: Any
+    places: dict[str, Any]
+    examples: list[Example]
+    pad_id: int
+    batches: list[list[int]]
+    history: History
+    identity: dict[str, Any]
+    saved_at: float
+
+    def event(self, kind: Any, rate: float = 0.0) -> TrainingEvent:
+        """An event that tells how far this run is."""
+        h = self.history
+        speed = h.tokens / max(h.seconds, 1e-9)
+        return TrainingEvent(
+            self.run.run_id, kind, len(h.losses), len(self.batches), h.losses[-1], rate, speed
+        )
+
+
+def read_examples(run: SFTRun) -> tuple[list[Example], int]:
+    """The run's training set as token ids, and the padding id. Raises UserError as batches.encode does."""
+    import pyarrow.parquet as pq
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(run.base_model, local_files_only=True, trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{run.base_model}: the tokenizer has no end-of-sequence token, which SFT needs.")
+    table = pq.read_table(run.train_file, columns=["question", "object"])
+    examples = encode(
+        tokenizer, table["question"].to_pylist(), table["object"].to_pylist(), run.spec.max_length, run.train_file
+    )
+    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return examples, pad_id
+
+
+def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Training:
+    """Load the model, build the engine and go to the last checkpoint of this run, if there is one."""
+    base, runtime = Path(run.base_model), me.runtime
+    config = deepspeed_config(run.spec, runtime)
+    model = load_model(base, run.spec, config if runtime.zero_stage == 3 else None)
+    places = homes(base, model)
+    if run.spec.lora is not None:
+        model = add_lora(model, run.spec.lora)
+    if runtime.gradient_checkpointing:
+        # Under ZeRO-3 the other, non-reentrant kind sees weights as empty when it recomputes.
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+    engine, optimizer = make_engine(model, run.spec, runtime)
+    keep_float32_base(engine, base, places, me.rank)
+    identity = {**run_identity(run), "layout": run_layout(runtime)}
+    training = Training(
+        run=run,
+        engine=engine,
+        optimizer=optimizer,
+        places=places,
+        examples=examples,
+        pad_id=pad_id,
+        batches=step_batches(len(examples), run.spec),
+        history=History([], []),
+        identity=identity,
+        saved_at=time.monotonic(),
+    )
+    root = checkpoint_root(me.storage_dir, run.run_id)
+    found = latest_checkpoint(root, identity)
+    if found is not None:
+        tag, _, training.history = found
+        load_checkpoint(engine, root, tag)
+        if me.rank == 0:
+            me.emit(training.event("resumed"))
+    return training
+
+
+def train_step(training: Training, me: Rank, step: int) -> None:
+    """One optimiser step on one global batch; adds its loss to the history."""
+    import torch
+    import torch.distributed as dist
+
+    run, engine = training.run, training.engine
+    batch = training.batches[step]
+    answer_tokens = sum(training.examples[i].answer_tokens for i in batch)
+    micro, _ = accumulation_steps(run.spec, me.runtime)
+    parts = micro_batches(batch, me.rank, me.workers, micro)
+    rate = learning_rate(run.spec, step, len(training.batches))
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    total = torch.zeros((), device=me.device)
+    for number, part in enumerate(parts):
+        torch.manual_seed(dropout_seed(run.spec.seed, step, me.rank, number))
+        tensors = collate([training.examples[i] for i in part], training.pad_id)
+        tensors = {name: tensor.to(me.device) for name, tensor in tensors.items()}
+        engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
+        labels = tensors.pop("labels")
+        loss = answer_loss(engine(**tensors).logits, labels) / answer_tokens
+        # DeepSpeed averages gradients over the ranks; the sum is wanted.
+        engine.backward(loss * me.workers, scale_wrt_gas=False)
+        total += loss.detach()
+    engine.step()
+    dist.all_reduce(total)
+    training.history.losses.append(total.item())
+    training.history.learning_rates.append(rate)
+    training.history.answer_tokens += answer_tokens
+    training.history.tokens += sum(len(training.examples[i].ids) for i in batch)
+
+
+def train(training: Training, me: Rank) -> None:
+    """All steps that are left. Raises Stopped where the driver asks for it, DivergedError on NaN."""
+    run, history = training.run, training.history
+    root = checkpoint_root(me.storage_dir, run.run_id)
+    while len(history.losses) < len(training.batches):
+        started = time.monotonic()
+        step = len(history.losses)
+        train_step(training, me, step)
+        history.seconds += time.monotonic() - started
+        if not math.isfinite(history.losses[-1]):
+            raise DivergedError(
+                f"run {run.run_id!r}: the loss of step {step + 1} of {len(training.batches)} is "
+                f"{history.losses[-1]}. Lower sft.learning_rate (now {run.spec.learning_rate:g}), or check "
+                f"{run.base_model} for NaN or infinite weights."
+            )
+        stop, due = agree(training, me)
+        if stop or due:
+            save_checkpoint(training.engine, root, step + 1, history, training.identity)
+            training.saved_at = time.monotonic()
+            if me.rank == 0:
+                me.emit(training.event("checkpoint", history.learning_rates[-1]))
+        if stop:
+            raise Stopped(run.run_id)
+
+
+def agree(training: Training, me: Rank) -> tuple[bool, bool]:
+    """Rank 0's decisions after a step, known to all: stop now? save a checkpoint?"""
+    import torch
+    import torch.distributed as dist
+
+    decision = torch.zeros(2, device=me.device)
+    if me.rank == 0:
+        done, runtime = len(training.history.losses), me.runtime
+        stop = me.emit(training.event("step", training.history.learning_rates[-1]))
+        by_steps = runtime.checkpoint_every_steps is not None and done % runtime.checkpoint_every_steps == 0
+        waited = time.monotonic() - training.saved_at
+        by_time = runtime.checkpoint_every_seconds is not None and waited >= runtime.checkpoint_every_seconds
+        due = (by_steps or by_time) and done < len(training.batches)
+        decision = torch.tensor([float(stop), float(due)], device=me.device)
+    dist.broadcast(decision, src=0)
+    return bool(decision[0]), bool(decision[1])
+
+
+def finish(training: Training, me: Rank) -> None:
+    """Export the model, commit the run, drop its checkpoints, free the engine."""
+    import torch.distributed as dist
+
+    run = training.run
+    output = Path(run.output_dir)
+    export(training.engine, Path(run.base_model), training.places, output, me.rank)
+    dist.barrier()
+    if me.rank == 0:
+        write_result(run, me.runtime, len(training.examples), training.history)
+        drop_checkpoints(checkpoint_root(me.storage_dir, run.run_id))
+        me.emit(training.event("finished", training.history.learning_rates[-1]))
+
+
+def release(training: Training) -> None:
+    """Give back an engine's memory before the next run."""
+    import torch
+
+    training.engine.destroy()
+    training.engine = training.optimizer = None
+    training.places.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
+    """Train every run that is not committed yet, in order; all ranks call this together.
+
+    All training sets are read first, so that a wrong fact is told before anything has been trained.
+    """
+    import torch.distributed as dist
+
+    pending = [run for run in runs if read_result(run) is None]
+    data = [read_examples(run) for run in pending]
+    dist.barrier()
+    for run, (examples, pad_id) in zip(pending, data, strict=True):
+        training = begin(run, me, examples, pad_id)
+        try:
+            train(training, me)
+            finish(training, me)
+        finally:
+            release(training)

@@ -1,0 +1,132 @@
+"""What a run is asked, what it reports while it goes on, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from sftlab.errors import UserError
+from sftlab.training.spec import SFTSpec, TrainingRuntime
+
+COMMIT_FILE = "training.json"
+
+
+@dataclass(frozen=True)
+class SFTRun:
+    """One fine-tuning: facts (parquet with the columns question and object) on a base model folder."""
+
+    run_id: str
+    base_model: str
+    train_file: str
+    output_dir: str
+    spec: SFTSpec
+
+
+@dataclass(frozen=True)
+class TrainingEvent:
+    """Progress of one run, reported by rank 0 and handed to the caller in the driver.
+
+    `step` of `steps` optimiser steps are done; `loss` is the last step's mean over its answer tokens (nats)
+    and `tokens_per_second` counts the tokens of prompts and answers together since the run began.
+    """
+
+    run_id: str
+    kind: Literal["step", "checkpoint", "resumed", "finished", "skipped"]
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    tokens_per_second: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's folder is complete and committed."""
+        return self.kind in ("finished", "skipped")
+
+
+@dataclass
+class History:
+    """What has been measured of a run so far; goes into its checkpoints and its commit file."""
+
+    losses: list[float]
+    learning_rates: list[float]
+    tokens: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SFTResult:
+    """A finished run, as its training.json tells it.
+
+    `losses` (nats per answer token) and `learning_rates` have one entry a step; `tokens` counts prompts and
+    answers, `answer_tokens` those with loss; `seconds` is the time of the steps alone.
+    """
+
+    run_id: str
+    output_dir: str
+    examples: int
+    steps: int
+    losses: list[float]
+    learning_rates: list[float]
+    tokens: int
+    answer_tokens: int
+    seconds: float
+    tokens_per_second: float
+
+
+def run_identity(run: SFTRun) -> dict[str, Any]:
+    """What must agree for a folder or a checkpoint to belong to this run."""
+    return {
+        "run_id": run.run_id,
+        "base_model": run.base_model,
+        "train_sha256": sha256(Path(run.train_file).read_bytes()).hexdigest(),
+        "spec": run.spec.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def run_layout(runtime: TrainingRuntime) -> dict[str, Any]:
+    """The fields of the runtime that a checkpoint cannot be carried across without changing bits."""
+    names = {"workers", "gpus_per_worker", "threads", "zero_stage", "micro_batch_size"}
+    return runtime.model_dump(mode="json", include=names | {"gradient_checkpointing", "offload"})
+
+
+def read_result(run: SFTRun) -> SFTResult | None:
+    """The committed result of a run, or None where it has not finished.
+
+    Raises UserError where the folder holds the result of something else.
+    """
+    file = Path(run.output_dir) / COMMIT_FILE
+    if not file.is_file():
+        return None
+    record = json.loads(file.read_text(encoding="utf-8"))
+    wanted = run_identity(run)
+    odd = [key for key, value in wanted.items() if record["identity"].get(key) != value]
+    if odd:
+        raise UserError(
+            f"{file}: is the result of another run; {', '.join(odd)} differ from run {run.run_id!r}. "
+            "Choose another output folder or delete this one."
+        )
+    return SFTResult(run_id=run.run_id, output_dir=run.output_dir, **record["result"])
+
+
+def write_result(run: SFTRun, runtime: TrainingRuntime, examples: int, history: History) -> None:
+    """Commit a run: write training.json, the last file of its folder."""
+    result = {
+        "examples": examples,
+        "steps": len(history.losses),
+        **asdict(history),
+        "tokens_per_second": history.tokens / max(history.seconds, 1e-9),
+    }
+    record = {"identity": run_identity(run), "runtime": runtime.model_dump(mode="json"), "result": result}
+    write_whole(Path(run.output_dir) / COMMIT_FILE, json.dumps(record, indent=1))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that it is either not there or whole."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)

@@ -1,0 +1,110 @@
+"""What a fine-tuning run computes (SFTSpec, hashed) and where and how it runs (TrainingRuntime, not hashed)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sftlab.errors import UserError
+from sftlab.frozen import Frozen
+
+
+class LoRASpec(Frozen):
+    """Low-rank adapters in place of full fine-tuning (Hu et al. 2021); merged into the weights at export."""
+
+    rank: int = Field(default=8, ge=1, description="Rank r of the update B A.")
+    alpha: float = Field(default=16.0, gt=0, description="The update is scaled by alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before A.")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+        default="all-linear",
+        description="Ends of the names of the linear layers to adapt, or all but the output layer.",
+    )
+
+
+class SFTSpec(Frozen):
+    """Settings of supervised fine-tuning; the defaults are the study's (paper, section 3.3)."""
+
+    batch_size: int = Field(default=8, ge=1, description="Examples of one optimiser step, over all workers.")
+    epochs: int = Field(default=1, ge=1, description="Passes over the training set.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="Decay to zero after the warm-up, or none."
+    )
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1, description="Share of the steps with a rising rate.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW decay of matrices; vectors have none.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's averaging coefficients.")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="Clip the gradient's global norm; null does not clip."
+    )
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16",
+        description="Arithmetic of forward and backward; the optimiser always keeps float32 weights.",
+    )
+    max_length: int = Field(
+        default=256, ge=2, description="Longest example in tokens; a longer one is an error, never cut."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the order of examples, adapters and dropout.")
+    lora: LoRASpec | None = Field(default=None, description="Train adapters in place of all weights.")
+
+
+class TrainingRuntime(Frozen):
+    """Where and how runs are computed. Another number of workers or another micro-batch changes the last
+    bits of float sums, and nothing else."""
+
+    workers: int = Field(default=1, ge=1, description="Ranks of the Ray Train worker group.")
+    gpus_per_worker: int = Field(default=0, ge=0, le=1, description="1 for a GPU a rank, 0 for CPU.")
+    cpus_per_worker: float = Field(default=0.5, gt=0, description="Logical CPUs that Ray reserves a rank.")
+    threads: int = Field(default=1, ge=1, description="Torch threads of a rank.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        default=0, description="ZeRO: share nothing, optimiser, also gradients, also weights among ranks."
+    )
+    micro_batch_size: int | None = Field(
+        default=None, ge=1, description="Examples a rank holds at once; null is its whole share of the batch."
+    )
+    gradient_checkpointing: bool = Field(default=False, description="Recompute activations to spare memory.")
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        default="none", description="Keep optimiser states (ZeRO 1-3), or weights too (ZeRO 3), in CPU memory."
+    )
+    checkpoint_every_steps: int | None = Field(
+        default=500, ge=1, description="Steps between two checkpoints of a run; null for none by steps."
+    )
+    checkpoint_every_seconds: float | None = Field(
+        default=600.0, gt=0, description="Seconds between two checkpoints of a run; null for none by time."
+    )
+    max_failures: int = Field(default=2, ge=0, description="Restarts of the worker group before giving up.")
+
+
+def accumulation_steps(spec: SFTSpec, runtime: TrainingRuntime) -> tuple[int, int]:
+    """Micro-batch size and the number of micro-batches a rank computes for one full batch.
+
+    batch_size = workers x micro-batch x accumulation. Raises UserError where that does not come out even,
+    naming the values that would.
+    """
+    if spec.batch_size % runtime.workers:
+        legal = [n for n in range(1, spec.batch_size + 1) if spec.batch_size % n == 0]
+        raise UserError(
+            f"training.workers = {runtime.workers} does not divide sft.batch_size = {spec.batch_size}; "
+            f"workers may be {', '.join(map(str, legal))}."
+        )
+    share = spec.batch_size // runtime.workers
+    micro = runtime.micro_batch_size or share
+    if share % micro:
+        legal = [n for n in range(1, share + 1) if share % n == 0]
+        raise UserError(
+            f"training.micro_batch_size = {micro} does not divide a worker's share of {share} examples "
+            f"(sft.batch_size {spec.batch_size} / {runtime.workers} workers); "
+            f"it may be {', '.join(map(str, legal))}."
+        )
+    return micro, share // micro
+
+
+def check_runtime(runtime: TrainingRuntime) -> None:
+    """Raises UserError where two fields of the runtime contradict each other."""
+    if runtime.offload == "parameters" and runtime.zero_stage != 3:
+        raise UserError(
+            f"training.offload = parameters needs training.zero_stage = 3, not {runtime.zero_stage}."
+        )
+    if runtime.offload == "optimizer" and runtime.zero_stage == 0:
+        raise UserError("training.offload = optimizer needs training.zero_stage 1, 2 or 3, not 0.")
