@@ -96,6 +96,7 @@ def run_to_report(
     study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str], until: str
 ) -> None:
     """Build the study up to a stage, log it if it is whole, and say where the report lies."""
+    from sftlab.study.build import Build
     from sftlab.study.plan import STAGES
     from sftlab.study.run import run_study
 
@@ -108,25 +109,26 @@ def run_to_report(
 
         if runtime.tracking.is_server and runtime.tracking.address:
             probe(runtime.tracking.address)
-    run_study(plan, runtime, opened, progress, until)
+    build = Build(plan, opened, runtime, progress)
+    run_study(build, until)
     if until != STAGES[-1]:
         progress.say(f"built up to {until} in {opened.root}")
         return
     from sftlab.study.stages.report import report_file
-    from sftlab.study.stages.results import summary_lines
+    from sftlab.study.stages.results import summary
 
+    print(summary(build))
+    print(f"report: {report_file(plan, opened)}")
     if runtime.track:
         from sftlab.study.stages.track import track_results
 
-        track_results(plan, runtime, opened, progress)
-    for line in summary_lines(plan, opened):
-        print(line)
-    print(f"report: {report_file(plan, opened)}")
+        print(f"MLflow: {track_results(build)}")
 
 
 def track_study(study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> None:
     """Log a finished study to MLflow. Raises UserError where it is not finished."""
+    from sftlab.study.build import Build
     from sftlab.study.stages.track import track_results
 
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
-    track_results(plan, runtime, opened, _progress())
+    print(f"MLflow: {track_results(Build(plan, opened, runtime, _progress()))}")

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 
 class EngineSwapError(RuntimeError):
     """A swap of weights did not take: the live model does not compute with the tensors it was given."""
+
+
+class WeightSource(Protocol):
+    """All tensors of one model, under the names of its checkpoint; read anew by every call."""
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and tensor (on the CPU), one at a time."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +55,15 @@ class Completion:
 
 
 class Engine(Protocol):
-    """One model, ready to complete prompts. All lists are in the order of the prompts."""
+    """One model, ready to complete prompts. All results are in the order of the prompts."""
 
-    tokenizer: Any
-    max_model_len: int
+    @property
+    def tokenizer(self) -> Any:
+        """The model's transformers tokenizer."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt plus completion, in tokens."""
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """`sampling.samples` random completions of each prompt."""
@@ -54,11 +71,13 @@ class Engine(Protocol):
     def answer(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
         """The greedy completion of each prompt."""
 
-    def first_token_top(self, prompts: Sequence[Sequence[int]], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids (n, k) int64 and logits (n, k) float32 of the k largest first-token logits, falling."""
+    def first_token_top(self, prompts: Sequence[Sequence[int]], k: int) -> tuple[Ids, Floats]:
+        """Ids (n, k) and logits (n, k) of the k largest first-token logits, the largest first."""
 
-    def first_token_at(self, prompts: Sequence[Sequence[int]], token_ids: np.ndarray) -> np.ndarray:
-        """First-token logits (n, k) float32 at the ids (n, k) of each prompt."""
+    def first_token_at(
+        self, prompts: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
+    ) -> list[Floats]:
+        """First-token logits of every prompt at its own ids, in their order."""
 
-    def load_weights(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def load_weights(self, source: WeightSource) -> None:
         """Put other weights of the same architecture in place. Raises EngineSwapError if that failed."""

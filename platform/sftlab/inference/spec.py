@@ -80,13 +80,19 @@ class EngineRuntime(Frozen):
     max_model_len: int | None = Field(
         default=None, ge=2, description="Longest prompt plus completion, in tokens; None is the model's own."
     )
-    max_num_seqs: int = Field(default=256, ge=1, description="Completions that run at a time; 512 at most on CPU.")
+    max_num_seqs: int = Field(
+        default=256, ge=1, description="Completions that run at a time; 512 at most on CPU."
+    )
     kv_cache_gib: float | None = Field(
         default=None, gt=0, description="Key-value cache; None is 0.25 GiB on CPU and vLLM's share on GPU."
     )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads of an engine; None is all cores.")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of an engine; None is all cores."
+    )
     enforce_eager: bool | None = Field(
         default=None, description="Run without compilation and graphs; None is yes on CPU and no on GPU."
     )
-    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="Share of a GPU's memory used.")
+    gpu_memory_utilization: float = Field(
+        default=0.9, gt=0, le=1, description="Share of a GPU's memory used."
+    )
     max_restarts: int = Field(default=3, ge=0, description="How often a dead engine is started again.")

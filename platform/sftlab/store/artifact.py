@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class Store:
     """Results below one root folder."""
 
     def __init__(self, root: Path) -> None:
-        if "://" in str(root):
+        if re.match(r"\w+:/", str(root)):
             raise UserError(f"{root}: the store must be a folder (local or a shared mount), not an address.")
         self.root = root.resolve()
 

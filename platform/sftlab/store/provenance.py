@@ -19,14 +19,20 @@ def provenance() -> dict[str, str]:
 
 @cache
 def _machine() -> dict[str, str]:
-    facts = {"host": platform.node(), "python": platform.python_version(), "system": platform.system()}
-    for name in PACKAGES:
-        try:
-            facts[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    facts = {"host": platform.node(), "system": platform.system(), **package_versions()}
     commit = git_commit(Path(__file__).parent)
     return {**facts, "commit": commit} if commit else facts
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that compute results."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def git_commit(folder: Path) -> str | None:

@@ -11,7 +11,6 @@ from sftlab.study.plan import STAGES, Cost, Plan
 from sftlab.study.runtime import Runtime
 
 REASONS_SHOWN = 3
-STEPS_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
 def why_not(step: Step, records: Sequence[Record]) -> str:
     """Why a step is not a HIT: the fields in which the nearest committed result differs."""
     if not records:
-        return "nothing of this stage is in the store"
+        return "not in the store"
     named = [record for record in records if record.slug == step.slug] or list(records)
     nearest = min((differences(step.spec, step.inputs, record) for record in named), key=len)
     if not nearest:
@@ -75,48 +74,53 @@ def plan_json(shown: Sequence[PlannedStep]) -> dict[str, Any]:
 
 
 def print_preview(plan: Plan, shown: Sequence[PlannedStep], every_step: bool) -> None:
-    """Print a table of the steps (long stages in one row, unless `every_step`) and the total cost."""
+    """Print a row a stage (a row a step if `every_step`) and the total cost."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     table = Table(title=f"study {plan.spec.name}", title_justify="left", box=None, pad_edge=False)
-    for name in ("stage", "step", "state"):
+    for name in ("stage", "step" if every_step else "steps", "state"):
         table.add_column(name, no_wrap=True)
-    for name in ("completions", "tokens out", "tokens trained", "bytes"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("cost", overflow="fold")
     table.add_column("why", overflow="fold")
     for stage in STAGES:
         rows = [planned for planned in shown if planned.step.stage == stage]
-        if not rows:
-            continue
-        if len(rows) > STEPS_SHOWN and not every_step:
-            hits = sum(row.hit for row in rows)
-            state = "HIT" if hits == len(rows) else f"BUILD {len(rows) - hits}"
-            reason = next((row.reason for row in rows if not row.hit), "")
-            table.add_row(stage, f"{len(rows)} steps", state, *_costs(total_cost(rows)), reason)
-            continue
-        for row in rows:
-            state = "HIT" if row.hit else "BUILD"
-            table.add_row(stage, f"{row.step.slug} {row.step.id[:12]}", state, *_costs(row.cost), row.reason)
+        for group in [[row] for row in rows] if every_step else [rows] if rows else []:
+            hits = sum(row.hit for row in group)
+            state = "HIT" if hits == len(group) else "BUILD" if not hits else f"BUILD {len(group) - hits}"
+            name = f"{group[0].step.slug} {group[0].step.id[:12]}" if every_step else str(len(group))
+            reason = next((row.reason for row in group if not row.hit), "")
+            table.add_row(stage, name, state, cost_text(total_cost(group)), reason)
     console.print(table, highlight=False, markup=False)
-    total = total_cost(shown)
     hits = sum(row.hit for row in shown)
-    console.print(
-        f"{hits} of {len(shown)} steps are HITs. To build: {total.engine_starts} engine starts, "
-        f"{total.completions:,} completions of at most {total.generated_tokens:,} tokens, "
-        f"about {total.trained_tokens:,} trained tokens, {_bytes(total.bytes_written)} of weights.",
-        highlight=False,
-        markup=False,
-    )
+    total = cost_text(total_cost(shown)) or "nothing"
+    console.print(f"{hits} of {len(shown)} steps are HITs; to build: {total}.", highlight=False, markup=False)
     for value in [*plan.sources.facts.values(), plan.sources.model or ""]:
         if value.startswith("missing:"):
             console.print(f"Not here yet: {value.removeprefix('missing:')}", highlight=False, markup=False)
 
 
-def _costs(cost: Cost) -> tuple[str, str, str, str]:
-    counts = (cost.completions, cost.generated_tokens, cost.trained_tokens)
-    return (*(f"{count:,}" if count else "" for count in counts), _bytes(cost.bytes_written))  # type: ignore[return-value]
+def cost_text(cost: Cost) -> str:
+    """A cost in words; tokens generated are an upper bound, tokens trained an estimate."""
+    starts = "engine start" if cost.engine_starts == 1 else "engine starts"
+    parts = [
+        f"{cost.engine_starts:,} {starts}" if cost.engine_starts else "",
+        f"{cost.completions:,} completions (at most {_short(cost.generated_tokens)} tokens)"
+        if cost.completions
+        else "",
+        f"about {_short(cost.trained_tokens)} trained tokens" if cost.trained_tokens else "",
+        f"{_bytes(cost.bytes_written)} of weights" if cost.bytes_written else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _short(count: float) -> str:
+    for unit in ("", " k", " M", " G"):
+        if count < 1000 or unit == " G":
+            break
+        count /= 1000
+    return f"{count:,.0f}{unit}" if count >= 100 or not unit else f"{count:,.1f}{unit}"
 
 
 def _bytes(count: float) -> str:

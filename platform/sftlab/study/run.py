@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sftlab.store.artifact import Step, Store
+from sftlab.store.artifact import Step
 from sftlab.study.build import Build
 from sftlab.study.cluster import ray_cluster
-from sftlab.study.plan import STAGES, Plan
-from sftlab.study.progress import Progress
-from sftlab.study.runtime import Runtime
+from sftlab.study.plan import STAGES
 from sftlab.study.stages.best import build_best
 from sftlab.study.stages.change import build_changes
 from sftlab.study.stages.evaluation import build_evaluations
@@ -44,7 +42,7 @@ def run_study(
     One stage is built for all cells before the next begins, so that engines and worker groups start once.
     A killed run goes on from its last committed piece when it is called again.
     """
-    build = Build(plan, store, runtime, progress)
+    plan = build.plan
     wanted = STAGES[: STAGES.index(until) + 1]
     by_stage: dict[str, list[Step]] = {stage: [] for stage in STAGES}
     for step, _ in plan.steps():
@@ -52,7 +50,7 @@ def run_study(
     if not any(build.missing(*by_stage[stage]) for stage in wanted):
         return
     plan.sources.require()
-    with store.exclusive():
+    with build.store.exclusive():
         for stage in wanted:
             missing = build.missing(*by_stage[stage])
             if not missing:
@@ -60,7 +58,7 @@ def run_study(
             for step in missing:
                 build.path(step).mkdir(parents=True, exist_ok=True)
             if stage in NEEDS_RAY:
-                with ray_cluster(runtime):
+                with ray_cluster(build.runtime):
                     BUILDERS[stage](build)
             else:
                 BUILDERS[stage](build)

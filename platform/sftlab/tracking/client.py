@@ -32,6 +32,8 @@ FILES = "sftlab.files"
 RECOMMENDED = "sftlab.recommended"
 PARENT = "mlflow.parentRunId"
 EXTERNAL = "mlflow.model.isExternal"
+# Without it the user interface opens as for agents and traces.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,11 @@ def write_study(
     hears the number of models that are in MLflow, and of all. Raises UserError where MLflow cannot be
     reached or refuses.
     """
+    _set_environment()
     with _refusals(settings.address or str(settings.sqlite_file(store))):
         writer = _Writer.connect(settings, store)
-        run_id, parent_complete = writer.open_study(study)
+        times = [model.end_ms for model in models if model.end_ms is not None] or [_now_ms()]
+        run_id, parent_complete = writer.open_study(study, min(times))
         known = writer.logged_runs(run_id)
         runs: dict[str, str] = {}
         written: list[str] = []
@@ -83,7 +87,7 @@ def write_study(
             paths = {model.artifact: model.path for model in models}
             writer.recommend(study.best, paths.get(study.best), logged)
         if written or not parent_complete:
-            writer.close_study(study, run_id)
+            writer.close_study(study, run_id, max(times))
         if progress:
             progress(len(models), len(models))
     ids = {artifact: str(model.model_id) for artifact, model in logged.items()}
@@ -94,11 +98,12 @@ def write_study(
 def _refusals(address: str) -> Iterator[None]:
     """What MLflow or its server refuses becomes a message; a wrong call of ours stays a traceback."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
-        if error.error_code == "INVALID_PARAMETER_VALUE":
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE":
             raise
         reason = str(error).strip().splitlines()[0][:500]
         raise UserError(
@@ -120,8 +125,10 @@ class _Writer:
         client = _client(uri)
         found = client.get_experiment_by_name(settings.experiment)
         if found is None:
-            location = settings.artifact_location(store)
-            return cls(client, str(client.create_experiment(settings.experiment, artifact_location=location)))
+            made = client.create_experiment(
+                settings.experiment, artifact_location=settings.artifact_location(store), tags=EXPERIMENT_TAGS
+            )
+            return cls(client, str(made))
         if found.lifecycle_stage != "active":
             raise UserError(
                 f"MLflow at {uri}: the experiment {settings.experiment!r} is deleted; restore it with "
@@ -132,27 +139,29 @@ class _Writer:
 
     # ---- the parent run
 
-    def open_study(self, study: StudyRecord) -> tuple[str, bool]:
+    def open_study(self, study: StudyRecord, start_ms: int) -> tuple[str, bool]:
         """The parent run's id, made where it is missing, and whether it is complete and up to date."""
         found = self.search_runs(f"tags.`{STUDY}` = '{study.key}'")
         if found:
             run = min(found, key=lambda run: (run.info.start_time, run.info.run_id))
             return str(run.info.run_id), run.data.tags.get(COMPLETE) == study.digest()
-        run = self.client.create_run(
-            self.experiment_id, tags={STUDY: study.key, "mlflow.source.name": "sftlab"}, run_name=study.name
-        )
+        tags = {STUDY: study.key, "mlflow.source.name": "sftlab"}
+        run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=study.name)
         return str(run.info.run_id), False
 
-    def close_study(self, study: StudyRecord, run_id: str) -> None:
+    def close_study(self, study: StudyRecord, run_id: str, end_ms: int) -> None:
         """Bring the parent run's summary up to date; its commit mark comes last."""
+        from mlflow.entities import RunTag
+
         client = self.client
         client.update_run(run_id, status="RUNNING", name=study.name)
         known = client.get_run(run_id).data.params
         self.log_content(run_id, study, _now_ms(), known_params=known)
-        client.set_tag(run_id, "mlflow.note.content", names.shortened(study.note, names.TAG_LENGTH))
+        tags = _tags({**study.tags, "mlflow.note.content": study.note})
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         if study.report is not None:
             client.log_artifact(run_id, str(study.report))
-        client.set_terminated(run_id, "FINISHED")
+        client.set_terminated(run_id, "FINISHED", end_time=end_ms)
         client.set_tag(run_id, COMPLETE, study.digest())
 
     # ---- the models
@@ -179,7 +188,8 @@ class _Writer:
 
     def write(self, model: ModelRecord, study: str, parent: str, digest: str) -> str:
         client = self.client
-        time_ms = model.time_ms or _now_ms()
+        end_ms = model.end_ms or _now_ms()
+        start_ms = end_ms - round(1000 * model.seconds)
         tags = {
             **_tags(model.tags),
             PARENT: parent,
@@ -188,11 +198,11 @@ class _Writer:
             "sftlab.study_name": study,
             "mlflow.source.name": "sftlab",
         }
-        run = client.create_run(self.experiment_id, start_time=time_ms, tags=tags, run_name=model.name)
+        run = client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=model.name)
         run_id = str(run.info.run_id)
         model_id = None if model.kind == "base" else self.log_model(model, run_id)
-        self.log_content(run_id, model, time_ms, model_id)
-        client.set_terminated(run_id, "FINISHED", end_time=time_ms)
+        self.log_content(run_id, model, end_ms, model_id)
+        client.set_terminated(run_id, "FINISHED", end_time=end_ms)
         client.set_tag(run_id, COMPLETE, digest)
         return run_id
 
@@ -271,8 +281,8 @@ class _Writer:
         model_id: str | None = None,
         known_params: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Tables, metrics (attached to `model_id` too, with the table each was measured on), parameters, tags."""
-        from mlflow.entities import Metric, Param, RunTag
+        """Tables; metrics, each with its table and, if given, the logged model; parameters."""
+        from mlflow.entities import Metric, Param
 
         if record.tables:
             self.client.log_inputs(run_id, datasets=[_dataset_input(table) for table in record.tables])
@@ -290,15 +300,17 @@ class _Writer:
             for row in record.metrics
         ]
         params = [Param(k, v) for k, v in _params(record.params).items() if k not in known_params]
-        tags = [RunTag(k, v) for k, v in _tags(record.tags).items()]
-        self.client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+        self.client.log_batch(run_id, metrics=metrics, params=params)
 
 
-def _client(uri: str) -> MlflowClient:
-    # Read by MLflow at import and at each request; what the user has set stands.
+def _set_environment() -> None:
+    """What MLflow reads at import and at each request; what the user has set stands."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # A server that dies in mid-study is given up after half a minute instead of four.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+
+
+def _client(uri: str) -> MlflowClient:
     import mlflow
 
     for noisy in ("alembic", "mlflow.store.db.utils"):

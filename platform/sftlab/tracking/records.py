@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sftlab.store.fingerprint import file_hash
 from sftlab.tracking import names
+
+_MLFLOW_TYPES = {"int32": "integer", "int64": "long", "float": "float", "double": "double", "bool": "boolean"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class ModelRecord:
     """A child run and, unless it is the base, a logged model.
 
     `artifact` is the content hash that the model is found again by. `path` is where its files lie, or None
-    where the model exists as *base + tuned + percent* alone.
+    where the model exists as *base + tuned + percent* alone. It was finished at `end_ms` (since 1970, UTC;
+    None: now) after `seconds` of work.
     """
 
     artifact: str
@@ -62,7 +66,8 @@ class ModelRecord:
     metrics: Sequence[MetricRow]
     tables: Sequence[TrackedTable]
     path: Path | None = None
-    time_ms: int | None = None
+    end_ms: int | None = None
+    seconds: float = 0.0
 
     def digest(self) -> str:
         """Hash of everything that a reader compares: equal digests need no second logging."""
@@ -85,7 +90,17 @@ class StudyRecord:
 
     def digest(self) -> str:
         report = hashlib.sha256(self.report.read_bytes()).hexdigest() if self.report else None
-        return _digest(self.name, self.tags, self.metrics, self.tables, self.note, report, self.best)
+        return _digest(self.name, self.metrics, self.tables, self.note, report, self.best)
+
+
+def table_of(path: Path, name: str | None = None, context: str = "evaluation") -> TrackedTable:
+    """A parquet file as a tracked table: rows and columns from its footer, digest of its bytes."""
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(path)
+    columns = {field.name: _MLFLOW_TYPES.get(str(field.type), "string") for field in schema}
+    rows = pq.read_metadata(path).num_rows
+    return TrackedTable(name or path.stem, file_hash(path), str(path), rows, columns, context)
 
 
 def metric_rows(values: Mapping[str, float | None], table: str | None = None) -> list[MetricRow]:

@@ -44,6 +44,9 @@ def deepspeed_config(spec: SFTSpec, runtime: TrainingRuntime) -> dict[str, Any]:
         config["bf16"] = {"enabled": True}
         if runtime.zero_stage > 0:
             config["data_types"] = {"grad_accum_dtype": "fp32"}
+        else:
+            # Stage 0 divides bf16 gradients by the loss scale of fp16 without having multiplied the loss.
+            config["fp16"] = {"enabled": False, "loss_scale": 1.0}
     return config
 
 
@@ -70,7 +73,9 @@ def disable_shared_memory_op() -> None:
     import deepspeed
 
     table = deepspeed.ops.__compatible_ops__
-    assert "deepspeed_shm_comm" in table, "DeepSpeed renamed its shared-memory op; see disable_shared_memory_op"
+    assert "deepspeed_shm_comm" in table, (
+        "DeepSpeed renamed its shared-memory op; see disable_shared_memory_op"
+    )
     table["deepspeed_shm_comm"] = False
 
 

@@ -63,9 +63,10 @@ def rewrite_file(
 
     raw, header = read_header(base_file)
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    with safe_open(base_file, framework="pt") as base, nullcontext() if output is None else output.open(
-        "wb"
-    ) as stream:
+    with (
+        safe_open(base_file, framework="pt") as base,
+        nullcontext() if output is None else output.open("wb") as stream,
+    ):
         if stream is not None:
             stream.write(raw)
         for name in sorted(entries, key=lambda name: tuple(entries[name]["data_offsets"])):
@@ -80,14 +81,14 @@ def full_value(parameter: Any, engine: Any, want_float32: bool) -> torch.Tensor:
 
     `want_float32` takes the optimiser's float32 weights where the model's own are bf16.
     """
+    import deepspeed
     import torch
     from deepspeed.utils import safe_get_full_fp32_param
-    from deepspeed.zero import GatheredParameters
 
     if want_float32 and parameter.dtype != torch.float32:
         master = float32_of_stage0(parameter, engine)
         return safe_get_full_fp32_param(parameter) if master is None else master
-    with GatheredParameters([parameter]):
+    with deepspeed.zero.GatheredParameters([parameter]):
         return parameter.detach().clone()
 
 
@@ -122,23 +123,25 @@ def keep_float32_base(engine: Any, base: Path, places: dict[str, Any], rank: int
                 continue
             value = handle.get_tensor(name).to(parameter.device)
         master = float32_of_stage0(parameter, engine)
-        if master is not None:
-            master.copy_(value)
-        elif hasattr(parameter, "ds_id"):
-            mine = safe_get_local_fp32_param(parameter).view(-1)
-            part = value.view(-1)[rank * mine.numel() : (rank + 1) * mine.numel()]
-            mine[: part.numel()].copy_(part)
-        else:
-            safe_set_full_fp32_param(parameter, value)
+        with torch.no_grad():
+            if master is not None:
+                master.copy_(value)
+            elif hasattr(parameter, "ds_id"):
+                # DeepSpeed's own setter fails where a tensor does not divide by the number of ranks.
+                mine = safe_get_local_fp32_param(parameter).view(-1)
+                part = value.view(-1)[rank * mine.numel() : (rank + 1) * mine.numel()]
+                mine[: part.numel()].copy_(part)
+            else:
+                safe_set_full_fp32_param(parameter, value)
 
 
 def lora_delta(layer: Any) -> torch.Tensor:
     """(alpha / r) B A in float32, in the orientation of the layer's weight (a collective operation)."""
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
     (name,) = layer.lora_A.keys()
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    with GatheredParameters([a, b]):
+    with deepspeed.zero.GatheredParameters([a, b]):
         delta: torch.Tensor = layer.scaling[name] * (b.detach().float() @ a.detach().float())
     return delta.T if layer.fan_in_fan_out else delta
 
@@ -149,8 +152,6 @@ def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: 
     Without LoRA every parameter is the trained one. With LoRA the adapted layers hold the base's stored
     weight plus the update, computed in float32, and every other tensor is the base's, bit for bit.
     """
-    import torch
-
     layers = [m for m in engine.module.modules() if getattr(m, "lora_A", None)]
     adapted = {id(layer.base_layer.weight): layer for layer in layers}
 

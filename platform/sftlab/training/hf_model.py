@@ -110,7 +110,7 @@ def load_model(folder: Path, spec: SFTSpec, zero3_config: dict[str, Any] | None)
 
 
 def fill_partitions(folder: Path, model: Any) -> None:
-    """Fill a model partitioned by ZeRO-3 from safetensors: rank 0 reads a tensor, all ranks keep their part."""
+    """Fill a model partitioned by ZeRO-3: rank 0 reads one tensor, all ranks keep their part, and so on."""
     import deepspeed
     import torch
     from safetensors import safe_open

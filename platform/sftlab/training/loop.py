@@ -100,7 +100,11 @@ def read_examples(run: SFTRun) -> tuple[list[Example], int]:
         raise UserError(f"{run.base_model}: the tokenizer has no end-of-sequence token, which SFT needs.")
     table = pq.read_table(run.train_file, columns=["question", "object"])
     examples = encode(
-        tokenizer, table["question"].to_pylist(), table["object"].to_pylist(), run.spec.max_length, run.train_file
+        tokenizer,
+        table["question"].to_pylist(),
+        table["object"].to_pylist(),
+        run.spec.max_length,
+        run.train_file,
     )
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return examples, pad_id
@@ -134,7 +138,7 @@ def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Traini
         saved_at=time.monotonic(),
     )
     root = checkpoint_root(me.storage_dir, run.run_id)
-    found = latest_checkpoint(root, identity)
+    found = from_rank0(latest_checkpoint(root, identity) if me.rank == 0 else None)
     if found is not None:
         tag, _, training.history = found
         load_checkpoint(engine, root, tag)
@@ -218,6 +222,15 @@ def agree(training: Training, me: Rank) -> tuple[bool, bool]:
     return bool(decision[0]), bool(decision[1])
 
 
+def from_rank0(value: Any) -> Any:
+    """Rank 0's value on every rank: a shared mount may show the other nodes an older state."""
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 def finish(training: Training, me: Rank) -> None:
     """Export the model, commit the run, drop its checkpoints, free the engine."""
     import torch.distributed as dist
@@ -251,7 +264,7 @@ def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     """
     import torch.distributed as dist
 
-    pending = [run for run in runs if read_result(run) is None]
+    pending = from_rank0([run for run in runs if me.rank == 0 and read_result(run) is None])
     data = [read_examples(run) for run in pending]
     dist.barrier()
     for run, (examples, pad_id) in zip(pending, data, strict=True):

@@ -1,4 +1,4 @@
-"""What a fine-tuning run computes (SFTSpec, hashed) and where and how it runs (TrainingRuntime, not hashed)."""
+"""What a fine-tuning run computes (SFTSpec, hashed), and where and how (TrainingRuntime, never hashed)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TrainingRuntime(Frozen):
     )
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations to spare memory.")
     offload: Literal["none", "optimizer", "parameters"] = Field(
-        default="none", description="Keep optimiser states (ZeRO 1-3), or weights too (ZeRO 3), in CPU memory."
+        default="none", description="Keep optimiser states, or weights too (ZeRO-3), in CPU memory."
     )
     checkpoint_every_steps: int | None = Field(
         default=500, ge=1, description="Steps between two checkpoints of a run; null for none by steps."

@@ -1,0 +1,162 @@
+"""Other weights into a live vLLM model, and the proof that it computes with them.
+
+On the CPU vLLM multiplies with packed copies of the weights. A reload can leave such a copy behind (it does for
+a tied output layer), and comparing parameters does not show it. So the proof reads the *effective* weights:
+a linear layer applied to the unit vector e_j returns column j of the matrix that it really multiplies with, and
+without rounding, for every other product is zero. Those columns are compared with the same columns of the
+tensors that were streamed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sftlab.inference.engine import EngineSwapError, WeightSource
+
+if TYPE_CHECKING:
+    import torch
+
+# Columns read back of every matrix, drawn anew for every swap; a matrix with no more is compared whole.
+PROBED_COLUMNS = 256
+
+
+def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> None:
+    """Runs in every vLLM worker. Raises EngineSwapError where the live model does not follow `source`.
+
+    With tensor parallelism a worker holds parts of matrices: there only the presence of every tensor is
+    checked (nothing is packed on a GPU, and the reload writes into the parameters themselves).
+    """
+    import torch
+
+    model = worker.get_model()
+    dtype = worker.model_runner.model_config.dtype
+    sketch = Sketch(dtype, seed=swap)
+    with torch.no_grad():
+        worker.model_runner.reload_weights(weights_iterator=sketch.watch(source.tensors()))
+        repack(model)
+        verify(model, sketch, whole=worker.vllm_config.parallel_config.tensor_parallel_size == 1)
+
+
+def repack(model: Any) -> None:
+    """Pack the output layer anew from its parameter; a tied one is left stale by vLLM's reload on the CPU."""
+    for module in model.modules():
+        if hasattr(module, "cpu_linear") and module.weight.numel() > 0:
+            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+            dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+
+
+class Sketch:
+    """What to expect of the live model: of every streamed tensor its probed columns, or a vector as it is."""
+
+    def __init__(self, dtype: torch.dtype, seed: int) -> None:
+        self.dtype = dtype
+        self.seed = seed
+        self.parts: dict[str, torch.Tensor] = {}
+
+    def watch(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Pass tensors through, keeping a sketch of each."""
+        for name, tensor in tensors:
+            kept = tensor if tensor.ndim < 2 else tensor[..., self.columns(tensor.shape[-1])]
+            self.parts[name] = kept.to(self.dtype, copy=True)
+            yield name, tensor
+
+    def columns(self, width: int) -> torch.Tensor:
+        """Which columns of a matrix of this width are probed: int64, rising."""
+        import torch
+
+        if width <= PROBED_COLUMNS:
+            return torch.arange(width)
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randperm(width, generator=generator)[:PROBED_COLUMNS].sort().values
+
+
+def verify(model: Any, sketch: Sketch, whole: bool) -> None:
+    """Compare every parameter and every effective matrix of the live model with the sketch.
+
+    Raises EngineSwapError naming the first that differs, has no source, or cannot be read back.
+    """
+    owners = {
+        module.weight.data_ptr(): f"{name}.weight"
+        for name, module in reversed(list(model.named_modules()))
+        if getattr(module, "weight", None) is not None and module.weight.numel() > 0
+    }
+    for name, module in model.named_modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            full_name = f"{name}.{key}"
+            expected = _expected(model, sketch, full_name)
+            if expected is None and parameter.numel() > 0:  # tied: loaded under the first owner's name
+                expected = _expected(model, sketch, owners.get(parameter.data_ptr(), full_name))
+            if expected is None:
+                raise EngineSwapError(f"{full_name}: the swapped-in model has no tensor for it.")
+            if whole:
+                _compare(full_name, module, parameter, expected, sketch)
+
+
+def _expected(model: Any, sketch: Sketch, name: str) -> torch.Tensor | None:
+    """Sketch of the tensor, or of the tensors that vLLM fuses into it, one above the other."""
+    import torch
+
+    if name in sketch.parts:
+        return sketch.parts[name]
+    path, _, key = name.rpartition(".")
+    parent, _, leaf = path.rpartition(".")
+    fused = getattr(model, "packed_modules_mapping", {}).get(leaf, [])
+    parts = [sketch.parts.get(f"{parent}.{part}.{key}") for part in fused]
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present and len(present) == len(parts) else None
+
+
+def _compare(name: str, module: Any, parameter: torch.Tensor, expected: torch.Tensor, sketch: Sketch) -> None:
+    if expected.ndim < 2:
+        _same(name, parameter, expected)
+        return
+    if not name.endswith(".weight") or parameter.ndim > 2:
+        raise EngineSwapError(
+            f"{name}: this kind of layer cannot be checked after a swap; start an engine anew."
+        )
+    width = _input_width(module)
+    columns = sketch.columns(width)
+    if parameter.numel() > 0:
+        _same(name, parameter[:, columns.to(parameter.device)], expected)
+    if hasattr(module, "cpu_linear") or parameter.numel() == 0:
+        _same(f"{name} (packed)", _effective_columns(module, columns, width, sketch.dtype), expected)
+
+
+def _input_width(module: Any) -> int:
+    """Length of the vectors that a linear or embedding layer's matrix multiplies."""
+    for attribute in ("input_size_per_partition", "embedding_dim", "input_size"):
+        if isinstance(getattr(module, attribute, None), int):
+            return int(getattr(module, attribute))
+    return int(module.weight.shape[1])
+
+
+def _effective_columns(module: Any, columns: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """Columns of the matrix that the layer really multiplies with, read through unit vectors."""
+    import torch
+
+    units = torch.zeros(len(columns), width, dtype=dtype)
+    units[torch.arange(len(columns)), columns] = 1
+    product: torch.Tensor = module.quant_method.apply(module, units, bias=None)
+    return product.t()
+
+
+def _same(name: str, live: torch.Tensor, expected: torch.Tensor) -> None:
+    """Rows beyond the expected ones are vLLM's padding of the vocabulary."""
+    import torch
+
+    live = live.detach().to("cpu", torch.float32)
+    if (
+        live.ndim != expected.ndim
+        or live.shape[0] < expected.shape[0]
+        or live.shape[1:] != expected.shape[1:]
+    ):
+        raise EngineSwapError(f"{name}: live shape {tuple(live.shape)}, swapped-in {tuple(expected.shape)}.")
+    wanted = expected.to(torch.float32)
+    if not torch.equal(live[: len(wanted)], wanted):
+        worst = (live[: len(wanted)] - wanted).abs().max().item()
+        raise EngineSwapError(
+            f"{name}: the live model still computes with other weights after a swap (largest difference "
+            f"{worst:.3g}). Its answers would be another model's; start an engine anew for this model."
+        )

@@ -1,0 +1,241 @@
+"""One vLLM engine inside the calling process.
+
+vLLM replaces `torch.set_num_threads` of its process, so that a process that serves must never train.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sftlab.errors import UserError
+from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
+from sftlab.inference.spec import EngineRuntime, EngineSpec
+
+CPU_MAX_NUM_SEQS = 512  # seeded requests crash vLLM's CPU sampler at 1024
+CPU_BLOCK_SIZE = 32  # tokens of a key-value block; the default of 128 wastes a short prompt's cache
+CPU_KV_CACHE_GIB = 0.25
+GIB = 2**30
+
+
+class VllmEngine:
+    """A model folder, loaded once; see `engine.Engine` for the methods.
+
+    Args:
+        model_dir: Hugging Face folder with weights and tokenizer. Remote code is never run.
+        spec: what changes results (number type).
+        runtime: where and how it runs.
+
+    Raises UserError where the folder or the runtime cannot be served.
+    """
+
+    def __init__(self, model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -> None:
+        check_runtime(runtime)
+        if not (Path(model_dir) / "config.json").is_file():
+            raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
+        prepare_environment(runtime)
+        from vllm import LLM
+
+        self._llm = LLM(**engine_arguments(model_dir, spec, runtime))
+        self._tokenizer = self._llm.get_tokenizer()
+        self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
+        self._swap_failed = False
+        self._swaps = 0
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    @property
+    def max_model_len(self) -> int:
+        return self._max_model_len
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        return self._complete(
+            prompts,
+            n=sampling.samples,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+        )
+
+    def answer(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
+        return [row[0] for row in self._complete(prompts, temperature=0.0, max_tokens=max_tokens)]
+
+    def first_token_top(self, prompts: Sequence[Sequence[int]], k: int) -> tuple[Ids, Floats]:
+        """Raw logits: the engine returns them as they leave the model, before temperature.
+
+        Equal logits are ordered by token id, so that the choice of the k does not hang on a sort.
+        """
+        ids = np.empty((len(prompts), k), dtype=np.int64)
+        logits = np.empty((len(prompts), k), dtype=np.float32)
+        for row, table in enumerate(self._first_token(prompts, [{"logprobs": k}] * len(prompts))):
+            # The sampled token comes on top of the k; greedily it is one of them.
+            ranked = sorted(table.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+            assert len(ranked) == k, f"{len(ranked)} logits came back, {k} were asked for"
+            ids[row] = [token for token, _ in ranked]
+            logits[row] = [logit for _, logit in ranked]
+        return ids, logits
+
+    def first_token_at(
+        self, prompts: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
+    ) -> list[Floats]:
+        options = [{"logprob_token_ids": sorted(set(ids))} for ids in token_ids]
+        tables = self._first_token(prompts, options)
+        return [
+            np.array([table[token] for token in ids], dtype=np.float32)
+            for table, ids in zip(tables, token_ids, strict=True)
+        ]
+
+    def load_weights(self, source: WeightSource) -> None:
+        """Swap in place, forget all cached keys and values, and prove that the swap took.
+
+        An engine whose swap failed refuses every further call, for its weights are of two models.
+        """
+        from sftlab.inference.swap import swap_in_worker
+
+        self._refuse_after_failed_swap()
+        self._swap_failed, self._swaps = True, self._swaps + 1
+        self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
+        if not self._llm.reset_prefix_cache():
+            raise EngineSwapError("The cache of the old weights' keys and values could not be dropped.")
+        self._swap_failed = False
+
+    def _refuse_after_failed_swap(self) -> None:
+        if self._swap_failed:
+            raise EngineSwapError("An earlier swap of weights failed in this engine; start a new one.")
+
+    def _complete(self, prompts: Sequence[Prompt], **options: Any) -> list[list[Completion]]:
+        params = [
+            # Kept stop strings leave the text up to its verdict whole; skip_clone spares a deep copy each.
+            {"seed": prompt.seed, "stop": list(prompt.stop), "include_stop_str_in_output": True, **options}
+            for prompt in prompts
+        ]
+        outputs = self._generate([prompt.token_ids for prompt in prompts], params)
+        return [[Completion(o.text, len(o.token_ids)) for o in output.outputs] for output in outputs]
+
+    def _first_token(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]
+    ) -> list[dict[int, float]]:
+        """Logit by token id, of the first token after each prompt."""
+        params = [{"temperature": 0.0, "max_tokens": 1, "detokenize": False, **option} for option in options]
+        outputs = self._generate(prompts, params)
+        return [
+            {token: float(entry.logprob) for token, entry in output.outputs[0].logprobs[0].items()}
+            for output in outputs
+        ]
+
+    def _generate(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[Any]:
+        from vllm import SamplingParams
+
+        self._refuse_after_failed_swap()
+        if not prompts:
+            return []
+        outputs: list[Any] = self._llm.generate(
+            [{"prompt_token_ids": list(ids)} for ids in prompts],
+            [SamplingParams(skip_clone=True, **values) for values in params],
+            use_tqdm=False,
+        )
+        assert len(outputs) == len(prompts)
+        return outputs
+
+
+def check_runtime(runtime: EngineRuntime) -> None:
+    """Raises UserError where fields of the runtime contradict each other."""
+    if runtime.gpus_per_engine == 0:
+        if runtime.max_num_seqs > CPU_MAX_NUM_SEQS:
+            raise UserError(
+                f"engine.max_num_seqs={runtime.max_num_seqs}: on the CPU at most {CPU_MAX_NUM_SEQS} seeded "
+                "completions can run at a time; choose a smaller number."
+            )
+        if runtime.tensor_parallel > 1:
+            raise UserError("engine.tensor_parallel splits layers over GPUs; set engine.gpus_per_engine too.")
+        if runtime.enforce_eager is False:
+            raise UserError(
+                "engine.enforce_eager=false: compilation on the CPU freezes weights into the compiled model, "
+                "where a swap of weights does not reach them; leave it out."
+            )
+    elif runtime.tensor_parallel > 1 and runtime.gpus_per_engine != runtime.tensor_parallel:
+        raise UserError(
+            f"engine.gpus_per_engine={runtime.gpus_per_engine:g} does not match "
+            f"engine.tensor_parallel={runtime.tensor_parallel}; an engine needs one GPU for each part of a layer."
+        )
+
+
+def environment(runtime: EngineRuntime) -> dict[str, str]:
+    """Variables that must stand in an engine's process before torch and vLLM are imported."""
+    variables = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process: starts in seconds, and batches repeat exactly
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if runtime.gpus_per_engine == 0:
+        variables |= {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines may share a node
+            "TORCH_COMPILE_DISABLE": "1",  # log-probabilities would compile for seconds
+        }
+        if runtime.threads is not None:
+            variables["OMP_NUM_THREADS"] = str(runtime.threads)
+    return variables
+
+
+def prepare_environment(runtime: EngineRuntime) -> None:
+    """Set `environment` in this process, and the number of threads, should torch be imported already."""
+    os.environ.update(environment(runtime))
+    if runtime.gpus_per_engine == 0:
+        import torch
+
+        # Ray sets OMP_NUM_THREADS to the CPUs that an actor reserves, which need not be those it may use.
+        torch.set_num_threads(runtime.threads or len(os.sched_getaffinity(0)))
+
+
+def checkpoint_dtype(model_dir: str) -> str:
+    """The number type that the folder's config.json names. (vLLM's own `auto` would round float32 to bfloat16.)
+
+    Raises UserError where it names none.
+    """
+    path = Path(model_dir) / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise UserError(
+            f"{path}: names no usable number type ({dtype!r}); set engine.dtype to float32, bfloat16 or float16."
+        )
+    return str(dtype)
+
+
+def engine_arguments(model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -> dict[str, Any]:
+    """Arguments of `vllm.LLM`."""
+    on_cpu = runtime.gpus_per_engine == 0
+    arguments: dict[str, Any] = {
+        "model": model_dir,
+        "dtype": checkpoint_dtype(model_dir) if spec.dtype == "auto" else spec.dtype,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "seed": 0,
+        "max_num_seqs": runtime.max_num_seqs,
+        "tensor_parallel_size": runtime.tensor_parallel,
+        "distributed_executor_backend": "uni" if runtime.tensor_parallel == 1 else "mp",
+        "enforce_eager": on_cpu if runtime.enforce_eager is None else runtime.enforce_eager,
+        "enable_prefix_caching": True,
+        "logprobs_mode": "raw_logits",
+        "max_logprobs": -1,
+        "disable_log_stats": True,
+        "generation_config": "vllm",  # a folder's own sampling defaults must not change a measurement
+    }
+    if runtime.max_model_len is not None:
+        arguments["max_model_len"] = runtime.max_model_len
+    if on_cpu:
+        kv_cache = CPU_KV_CACHE_GIB if runtime.kv_cache_gib is None else runtime.kv_cache_gib
+        arguments |= {"block_size": CPU_BLOCK_SIZE, "kv_cache_memory_bytes": int(kv_cache * GIB)}
+    else:
+        arguments["gpu_memory_utilization"] = runtime.gpu_memory_utilization
+        if runtime.kv_cache_gib is not None:
+            arguments["kv_cache_memory_bytes"] = int(runtime.kv_cache_gib * GIB)
+    return arguments

@@ -1,0 +1,123 @@
+"""Measures behind the report's comparisons: gains, noise, distributions over layers and modules."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from sftlab.analysis.accuracy import difference_interval, paired_interval
+from sftlab.report import published
+from sftlab.report.lookup import MIXED, TEST, Group, View
+
+
+def distribution(view: View, kind: str) -> list[tuple[str, float]]:
+    """Shares of one kind, means over the cells at `distribution_percent`; layers in their order, modules
+    from the largest on. Module names are written as the paper writes them."""
+    at = distribution_percent(view)
+    shares: dict[str, list[float]] = {}
+    for row in view.results.distribution:
+        if row.kind == kind and row.percent == at:
+            name = (
+                row.name.replace("self_attn", "attn").removesuffix("_proj") if kind == "module" else row.name
+            )
+            shares.setdefault(name, []).append(row.share)
+    means = [(name, mean(values)) for name, values in shares.items()]
+    if kind == "module":
+        return sorted(means, key=lambda pair: -pair[1])
+    return sorted(means, key=lambda pair: int("".join(filter(str.isdigit, pair[0])) or 0))
+
+
+def distribution_percent(view: View) -> float | None:
+    """The common choice if it restores anything, else the percentage nearest to 20 %."""
+    known = sorted({row.percent for row in view.results.distribution if row.percent > 0})
+    common = view.choice("common")
+    if common and common.percent in known:
+        return common.percent
+    return min(known, key=lambda p: abs(p - 20), default=None)
+
+
+def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Spearman's rho with mean ranks for ties; 0 where one of the two is constant."""
+    ranks = [[(sum(b < a for b in v) + sum(b <= a for b in v) + 1) / 2 for a in v] for v in (xs, ys)]
+    if any(len(set(rank)) == 1 for rank in ranks):
+        return 0.0
+    return statistics.correlation(*ranks)
+
+
+def verdict(difference: float, noise: float, paper: float) -> bool | None:
+    """Whether the difference has the paper's sign; None where it is within the noise."""
+    return None if abs(difference) <= noise else difference * paper > 0
+
+
+def pairs_of_sizes(view: View) -> tuple[list[Group], list[Group]]:
+    """Groups of the smallest and of the largest size, of the train buckets that have both."""
+    if len(view.sizes) < 2:
+        return [], []
+    small, large = view.sizes[0], view.sizes[-1]
+    both = [
+        b
+        for b in view.train_buckets
+        if view.accuracy(Group(b, small), 0.0, TEST) and view.accuracy(Group(b, large), 0.0, TEST)
+    ]
+    return [Group(b, small) for b in both], [Group(b, large) for b in both]
+
+
+def unknown_and_others(view: View) -> tuple[Group | None, list[Group]]:
+    """Bucket 0 and the other buckets at the largest size; mixed sets are neither."""
+    size = max(view.sizes, default=0)
+    groups = [g for g in view.groups if g.size == size and g.train_bucket != MIXED]
+    unknown = next((g for g in groups if g.train_bucket == "0"), None)
+    return unknown, [g for g in groups if g != unknown]
+
+
+def accuracies(view: View, groups: Sequence[Group], at: float) -> list[float]:
+    return [s.mean for g in groups if (s := view.accuracy(g, at, TEST))]
+
+
+def chosen_gains(view: View) -> Mapping[str, float]:
+    """In-domain test gain over the tuned model at the percentage chosen on dev, by cell."""
+    return {
+        str(r.cell): r.test - r.test_tuned
+        for r in view.results.choice
+        if r.scope == "cell" and r.test is not None and r.test_tuned is not None
+    }
+
+
+def paper_gains(size: int) -> list[float]:
+    table = published.ladder(TEST, size)
+    return [max(row[bucket] for row in table.values()) - table[0.0][bucket] for bucket in range(5)]
+
+
+def noise_of_pairs(view: View, pairs: Sequence[tuple[Group, float, Group, float]]) -> float:
+    """Mean half width of the pairs' 95 % intervals: all models answer the same questions, so that the mean
+    over several pairs is not taken to be surer than one pair."""
+    halves = [
+        half_width(view, (view.groups[a][0].cell, p), (view.groups[b][0].cell, q), TEST)
+        for a, p, b, q in pairs
+    ]
+    return mean(halves)
+
+
+def half_width(view: View, second: tuple[str, float], first: tuple[str, float], split: str) -> float:
+    a, b = view.buckets(*second, split), view.buckets(*first, split)
+    if not a or not b:
+        return 0.0
+    interval = difference_interval(a, b)
+    return (interval.high - interval.low) / 2
+
+
+def choice_noise(view: View, cell: str) -> float:
+    choice = view.chosen(cell)
+    assert choice is not None
+    if not choice.percent:
+        return 0.0
+    paired = view.paired(cell, choice.percent, TEST)
+    if any(b.questions for b in paired):
+        interval = paired_interval(paired)
+        return (interval.high - interval.low) / 2
+    return half_width(view, (cell, choice.percent), (cell, 0.0), TEST)
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

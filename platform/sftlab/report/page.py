@@ -1,0 +1,67 @@
+"""The report: one self-contained HTML page from a study's results."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from importlib.resources import files
+from urllib.parse import quote
+
+from sftlab.analysis.results import TABLES, StudyResults
+from sftlab.report import published
+from sftlab.report.findings import all_findings
+from sftlab.report.lookup import View
+from sftlab.report.sections import sections
+from sftlab.report.summary import summarise
+from sftlab.report.svg import BUCKET_COLOURS
+
+
+def render(results: StudyResults) -> str:
+    """The page as HTML text. It refers to nothing outside itself; the same results give the same bytes.
+
+    Every text from the results is escaped; figures are SVG made here. A table that the study left empty
+    leaves its section with the words "Not measured in this study."
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sftlab.report", "data"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    view = View(results)
+    findings = all_findings(view)
+    return environment.get_template("page.html.j2").render(
+        results=results,
+        summary=summarise(view),
+        findings=findings,
+        sections=sections(view, findings),
+        buckets=view.train_buckets,
+        all_buckets=[bucket for bucket in BUCKET_COLOURS if bucket != "mixed"],
+        colours=BUCKET_COLOURS,
+        downloads=csv_links(results),
+        style=files("sftlab.report").joinpath("data/style.css").read_text(encoding="utf-8"),
+        paper=published.PAPER,
+        paper_model=published.PAPER_MODEL,
+    )
+
+
+def csv_links(results: StudyResults) -> Mapping[str, tuple[str, int]]:
+    """For each result table with rows: a data address of it as CSV in full precision, and its row count."""
+    links = {}
+    for name in TABLES:
+        rows = results.table(name).to_pylist()
+        if rows:
+            links[name] = ("data:text/csv;charset=utf-8," + quote(_csv(rows)), len(rows))
+    return links
+
+
+def _csv(rows: list[dict[str, object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,271 @@
+"""The report's sections, from top to bottom: what to see, the figures, the tables, the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sftlab.report import evidence, figures, tables
+from sftlab.report.findings import Finding
+from sftlab.report.lookup import DOMAINS, TEST, View
+from sftlab.report.tables import Table
+from sftlab.report.wording import bucket_name, count, listed, number, percent, points, restored
+
+NOT_MEASURED = "Not measured in this study."
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section; `see` says in a sentence or two what to look at, from the numbers."""
+
+    id: str
+    title: str
+    see: str
+    figures: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    data: Sequence[str] = ()  # names of result tables to offer as CSV
+    findings: Sequence[Finding] = ()
+    legend: bool = False  # of the train buckets
+    rings: bool = False  # the legend explains the rings of the choice
+    small: bool = False  # many small figures
+
+
+def sections(view: View, findings: Sequence[Finding]) -> list[Section]:
+    """All sections in order; one without data stays, and says so."""
+    return [
+        _mastery(view),
+        _accuracy(view, findings),
+        _ladder(view, findings),
+        _training_set(view, findings),
+        _kl(view, findings),
+        _concentration(view, findings),
+        _distribution(view, findings),
+        _training(view),
+        _settings(view),
+    ]
+
+
+def _mastery(view: View) -> Section:
+    facts = [figures.mastery_facts(view, "train", bucket) for bucket in range(5)]
+    see = NOT_MEASURED
+    if sum(facts):
+        shares = [n / sum(facts) for n in facts]
+        smallest = min(range(5), key=lambda bucket: shares[bucket])
+        see = (
+            f"Of {sum(facts):,} train facts, {percent(shares[0], 0)} are never completed right (bucket 0) and "
+            f"{percent(shares[4], 0)} more than three times in four (bucket 4). "
+            f"The smallest bucket is {smallest} with {percent(shares[smallest], 0)}."
+        )
+    unscored = sum(figures.mastery_facts(view, split, None) for split in figures.SPLIT_NAMES)
+    if unscored:
+        see += f" {count(unscored, 'fact')} could not be scored."
+    parts = (figures.mastery(view), tables.mastery(view))
+    return Section(
+        "mastery",
+        "What the base model knows",
+        see,
+        _present(parts[0]),
+        _present(parts[1]),
+        data=("mastery",),
+        legend=parts[0] is not None,
+    )
+
+
+def _accuracy(view: View, findings: Sequence[Finding]) -> Section:
+    ranked = [(s.mean, g) for g in view.groups if (s := view.accuracy(g, 0.0, TEST))]
+    see = NOT_MEASURED
+    if ranked:
+        (high, best), (low, worst) = max(ranked), min(ranked)
+        see = (
+            f"In domain, the tuned models reach from {percent(low)} ({bucket_name(worst.train_bucket)}, "
+            f"{worst.size:,} facts) to {percent(high)} ({bucket_name(best.train_bucket)}, {best.size:,} facts)."
+        )
+        base = view.base(TEST)
+        if base is not None:
+            see += f" Dashed: the base model, asked in the same way, with {percent(base)}."
+    seeds = any(len(cells) > 1 for cells in view.groups.values())
+    bars = "one standard deviation over training sets" if seeds else "the 95 % interval of the questions"
+    return Section(
+        "accuracy",
+        "What fine-tuning did",
+        f"{see} Thin bars: {bars}." if ranked else see,
+        _present(*(figures.accuracy_by_size(view, split) for split in DOMAINS)),
+        _present(tables.accuracy(view)),
+        data=("accuracy",),
+        findings=_of(findings, "accuracy"),
+        legend=bool(ranked),
+    )
+
+
+def _ladder(view: View, findings: Sequence[Finding]) -> Section:
+    see, chosen = NOT_MEASURED, [r for r in view.results.choice if r.scope == "cell"]
+    if chosen:
+        gains = [r.test - r.test_tuned for r in chosen if r.test is not None and r.test_tuned is not None]
+        collapsed = sorted(r.collapse_percent for r in chosen if r.collapse_percent is not None)
+        percents = sorted({r.percent for r in chosen})
+        see = f"Dev chose {_span(percents)} for the {count(len(chosen), 'cell')}"
+        if gains:
+            see += f"; on test in domain that changes accuracy by {points(min(gains))} to {points(max(gains))} points"
+        see += "."
+        if collapsed:
+            see += (
+                f" {len(collapsed)} of them collapse on dev (below half of the tuned accuracy), "
+                f"at {_span(collapsed)} and beyond."
+            )
+    plots = [figures.ladder(view, split, size) for size in view.sizes for split in DOMAINS]
+    return Section(
+        "ladder",
+        "Undoing the largest updates",
+        see,
+        _present(*plots),
+        _present(*(tables.ladder(view, split) for split in DOMAINS)),
+        data=("choice", "paired"),
+        findings=_of(findings, "ladder"),
+        legend=any(plots),
+        rings=bool(chosen),
+    )
+
+
+def _training_set(view: View, findings: Sequence[Finding]) -> Section:
+    table = tables.ladder(view, "train_set")
+    see = NOT_MEASURED
+    values = [(s.mean, g) for g in view.groups if (s := view.accuracy(g, 0.0, "train_set"))]
+    if values:
+        (low, worst), (high, best) = min(values), max(values)
+        see = (
+            f"The tuned models answer {percent(low)} ({bucket_name(worst.train_bucket)}, {worst.size:,} facts) "
+            f"to {percent(high)} ({bucket_name(best.train_bucket)}, {best.size:,} facts) "
+            "of the very questions that they were trained on."
+        )
+    return Section(
+        "training-set",
+        "The training facts themselves",
+        see,
+        tables=_present(table),
+        findings=_of(findings, "training-set"),
+    )
+
+
+def _kl(view: View, findings: Sequence[Finding]) -> Section:
+    values = [(s.mean, g) for g in view.groups if (s := view.kl(g))]
+    see = NOT_MEASURED
+    if values:
+        (low, near), (high, far) = min(values), max(values)
+        see = (
+            "KL divergence of the first answer token says how far a tuned model has moved from its base: "
+            f"least for {bucket_name(near.train_bucket)} with {near.size:,} facts ({number(low, 2)} nats), "
+            f"most for {bucket_name(far.train_bucket)} with {far.size:,} facts ({number(high, 2)} nats)."
+        )
+    return Section(
+        "kl",
+        "How far the models moved",
+        see,
+        _present(figures.kl_by_size(view), figures.kl_against_accuracy(view)),
+        _present(tables.divergence(view)),
+        data=("divergence",),
+        findings=_of(findings, "kl"),
+        legend=bool(values),
+    )
+
+
+def _concentration(view: View, findings: Sequence[Finding]) -> Section:
+    see = NOT_MEASURED
+    if view.results.concentration:
+        paper = figures.published.concentration_range()
+        shares: dict[float, list[float]] = {}
+        for row in view.results.concentration:
+            shares.setdefault(row.top_percent, []).append(row.share)
+        gaps = {top: evidence.mean(v) - sum(paper[top]) / 2 for top, v in shares.items() if top in paper}
+        see = (
+            "Share of the total relative change that the most changed weights hold; grey: the paper's range."
+        )
+        if gaps:
+            top = max(gaps, key=lambda key: abs(gaps[key]))
+            see += f" The largest gap to the paper is {points(gaps[top])} points, at the top {restored(top)}."
+    plot = figures.concentration(view)
+    return Section(
+        "concentration",
+        "Where the change is concentrated",
+        see,
+        _present(plot),
+        _present(tables.concentration(view)),
+        data=("concentration",),
+        findings=_of(findings, "concentration"),
+        legend=plot is not None,
+    )
+
+
+def _distribution(view: View, findings: Sequence[Finding]) -> Section:
+    layers, modules = (evidence.distribution(view, kind) for kind in ("layer", "module"))
+    at, see = evidence.distribution_percent(view), NOT_MEASURED
+    if at is not None and modules:
+        see = (
+            f"Where the restored weights lie when {restored(at)} are restored, mean over the cells. "
+            f"Most of them are in {modules[0][0]} ({percent(modules[0][1])})."
+        )
+    paper = figures.published.module_shares()
+    return Section(
+        "distribution",
+        "Layers and modules",
+        see,
+        _present(figures.layers(layers), figures.modules(dict(modules), paper)),
+        _present(tables.modules(view), tables.layers(view)),
+        data=("distribution",),
+        findings=_of(findings, "distribution"),
+    )
+
+
+def _training(view: View) -> Section:
+    plots = _present(*(figures.training(view, group) for group in view.groups))
+    seconds = [cell.seconds for cell in view.results.cells if cell.seconds is not None]
+    see = "Loss on the answer tokens over optimizer steps." if plots else NOT_MEASURED
+    if plots and seconds:
+        see += (
+            f" All {count(len(seconds), 'run')} together took {number(sum(seconds), 0)} seconds of training."
+        )
+    return Section(
+        "training",
+        "Training curves",
+        see,
+        plots,
+        _present(tables.training(view)),
+        data=("cells", "training"),
+        small=True,
+    )
+
+
+def _settings(view: View) -> Section:
+    results = view.results
+    shown = [
+        tables.key_values("Settings (these are hashed into the results' ids)", flat(results.spec)),
+        tables.key_values("Provenance (where and when it was computed)", flat(results.provenance)),
+    ]
+    see = "Everything that was asked for, and what computed it."
+    return Section("settings", "Settings and provenance", see, tables=_present(*shown))
+
+
+def flat(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Leaves of nested mappings as ('a.b', value as JSON text); strings without their quotes."""
+    leaves: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and value:
+            leaves += flat(value, f"{name}.")
+        else:
+            leaves.append((name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    return leaves
+
+
+def _span(values: Sequence[float]) -> str:
+    """'10 %', '5 % and 10 %', '3 %, 5 % and 20 %'."""
+    return listed([restored(value) for value in dict.fromkeys(values)])
+
+
+def _of(findings: Sequence[Finding], section: str) -> list[Finding]:
+    return [found for found in findings if found.section == section]
+
+
+def _present(*parts: Any) -> list[Any]:
+    return [part for part in parts if part is not None]

@@ -1,0 +1,190 @@
+"""The plain-words summary: what was studied, what to recommend, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sftlab.analysis.accuracy import Interval, difference_interval, paired_interval
+from sftlab.analysis.results import BASE, ChoiceRow
+from sftlab.report.lookup import DOMAINS, View
+from sftlab.report.tables import NOTHING, Entry, Row, Table
+from sftlab.report.wording import bucket_name, count, listed, percent, points, restored
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number to remember: a label, the number, and what it is compared with."""
+
+    label: str
+    value: str
+    change: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    studied: str
+    recommendation: str
+    sentences: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    table: Table | None
+
+
+def summarise(view: View) -> Summary:
+    choice = view.choice("recommended")
+    if choice is None or choice.cell is None:
+        text = "No restore percentage was chosen: this study has no accuracies on its dev splits."
+        return Summary(studied(view), text, (), (), None)
+    gains = {split: gain(view, choice, split) for split in DOMAINS}
+    sentences = (
+        chosen_how(view, choice),
+        *(gain_sentence(split, interval) for split, interval in gains.items() if interval and choice.percent),
+        evidence(view, choice),
+        common(view),
+        incomplete(view),
+    )
+    return Summary(
+        studied=studied(view),
+        recommendation=recommendation(view, choice),
+        sentences=tuple(sentence for sentence in sentences if sentence),
+        figures=tuple(key_figures(choice, gains)),
+        table=comparison(view, choice, gains),
+    )
+
+
+def studied(view: View) -> str:
+    """What the study did, in numbers."""
+    results = view.results
+    buckets = [bucket for bucket in view.train_buckets if bucket != "mixed"]
+    kinds = [count(len(buckets), "mastery bucket")] if buckets else []
+    kinds += ["mixed sets"] if "mixed" in view.train_buckets else []
+    asked = [f"{view.questions(split):,} {name}" for split, name in DOMAINS.items() if view.questions(split)]
+    steps = [f"{p:g}" for p in view.percents if p > 0]
+    text = (
+        f"This study asks what supervised fine-tuning does to what {results.model} knows. "
+        f"It fine-tuned the model {count(len(results.cells), 'time')} "
+        f"({listed(kinds)}, {listed([f'{size:,}' for size in view.sizes])} training facts)"
+    )
+    if steps:
+        text += f", put {listed(steps)} % of each tuned model's {order_words(view)} back to their base values"
+    text += f", and put questions to {count(view.models, 'model')}"
+    return f"{text}: {listed(asked)} test questions each." if asked else f"{text}."
+
+
+def order_words(view: View) -> str:
+    restore = view.results.spec.get("restore")
+    order = restore.get("order", "top") if isinstance(restore, dict) else "top"
+    return {"top": "most changed weights", "bottom": "least changed weights"}.get(
+        order, "weights, drawn at random,"
+    )
+
+
+def recommendation(view: View, choice: ChoiceRow) -> str:
+    cell = view.cell(str(choice.cell))
+    assert cell is not None, f"the choice names a cell without a row: {choice.cell}"
+    origin = (
+        "facts of mixed buckets"
+        if cell.train_bucket == "mixed"
+        else f"facts of {bucket_name(cell.train_bucket)}"
+    )
+    tune = f"Fine-tune on {cell.size:,} {origin}"
+    if not choice.percent:
+        return f"{tune} and restore nothing."
+    return f"{tune}, then restore {restored(choice.percent)} of the weights."
+
+
+def chosen_how(view: View, choice: ChoiceRow) -> str:
+    dev = sum(view.questions(split) for split in ("dev", "dev_ood"))
+    others = sum(1 for row in view.results.choice if row.scope == "cell")
+    return (
+        f"This model was chosen on the dev split alone: {percent(choice.dev)} there, the best of "
+        f"{count(others, 'cell')} and {count(len(view.percents), 'percentage')} ({dev:,} dev questions). "
+        "The test questions took no part in the choice."
+    )
+
+
+def gain(view: View, choice: ChoiceRow, split: str) -> Interval | None:
+    """Test accuracy of the recommended model less the tuned model's, with a 95 % interval."""
+    paired = view.paired(str(choice.cell), choice.percent, split)
+    if any(bucket.questions for bucket in paired):
+        return paired_interval(paired)
+    now, tuned = (view.buckets(str(choice.cell), p, split) for p in (choice.percent, 0.0))
+    return difference_interval(now, tuned) if now and tuned else None
+
+
+def gain_sentence(split: str, interval: Interval) -> str:
+    ends = f"95 % interval {points(interval.low)} to {points(interval.high)} points"
+    change = f"{points(interval.value)} points"
+    where = DOMAINS[split].capitalize()
+    if interval.low > 0:
+        return f"{where} restoring gains {change}, more than chance explains ({ends})."
+    if interval.high < 0:
+        return (
+            f"{where} restoring loses {change.removeprefix(chr(0x2212))}, more than chance explains ({ends})."
+        )
+    return f"{where} the change of {change} is within the noise of so few questions ({ends})."
+
+
+def evidence(view: View, choice: ChoiceRow) -> str:
+    """How many questions stand behind the figures, and what kind of interval was taken."""
+    paired = any(view.paired(str(choice.cell), choice.percent, split) for split in DOMAINS)
+    kind = (
+        "The intervals compare both models' answers question by question."
+        if paired
+        else "The intervals treat both models' answers as independent, which makes them wider than need be."
+    )
+    return f"{choice.questions:,} test questions stand behind it. {kind}" if choice.percent else ""
+
+
+def common(view: View) -> str:
+    choice, cells = view.choice("common"), [r for r in view.results.choice if r.scope == "cell"]
+    if choice is None or choice.test is None or choice.test_tuned is None or len(cells) < 2:
+        return ""
+    if not choice.percent:
+        return "As one percentage for all cells, dev chooses 0 %: restoring does not help on average."
+    return (
+        f"As one percentage for all {len(cells)} cells, dev chooses {restored(choice.percent)}: "
+        f"{points(choice.test - choice.test_tuned)} points in domain on average."
+    )
+
+
+def incomplete(view: View) -> str:
+    """A warning where an accuracy is not the mean of all five buckets."""
+    rows = [r for r in view.results.accuracy if r.split != "train_set" and r.empty_buckets]
+    splits = list(dict.fromkeys(row.split for row in rows))
+    if not splits:
+        return ""
+    where = listed(splits)
+    return f"Careful: not every bucket has questions in {where}; the means there leave the empty ones out."
+
+
+def key_figures(choice: ChoiceRow, gains: dict[str, Interval | None]) -> list[Figure]:
+    figures = []
+    for split, value in (("test", choice.test), ("test_ood", choice.test_ood)):
+        if value is not None:
+            change = gains[split]
+            words = f"{points(change.value)} points against 0 % restored" if change and choice.percent else ""
+            figures.append(Figure(f"Test accuracy, {DOMAINS[split]}", percent(value), words))
+    figures.append(Figure("Restored weights", restored(choice.percent), "chosen on dev"))
+    return figures
+
+
+def comparison(view: View, choice: ChoiceRow, gains: dict[str, Interval | None]) -> Table | None:
+    """The base model, the tuned model and the recommended model on the test questions."""
+    models = [("base model", BASE, None), ("tuned model", str(choice.cell), 0.0)]
+    if choice.percent:
+        models.append((f"{restored(choice.percent)} restored", str(choice.cell), choice.percent))
+    splits = [split for split in DOMAINS if view.questions(split)]
+    rows = []
+    for name, cell, at in models:
+        found = [view.row(cell, at, split) for split in splits]
+        entries = [Entry(percent(row.accuracy), strong=bool(at)) if row else NOTHING for row in found]
+        rows.append(Row(name, entries))
+    if choice.percent:
+        spans = [gains[split] for split in splits]
+        entries = [
+            Entry(points(i.value), f"{points(i.low)} to {points(i.high)}") if i else NOTHING for i in spans
+        ]
+        rows.append(Row("gain over tuned, points", entries))
+    rows.append(Row("questions", [Entry(f"{view.questions(split):,}") for split in splits], quiet=True))
+    caption = "Test accuracy: mean of the five buckets of the base model's mastery"
+    return Table(caption, "", [DOMAINS[split] for split in splits], rows) if splits else None

@@ -1,0 +1,236 @@
+"""The report's tables as plain data: rows of entries that the page's template lays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sftlab.report import published
+from sftlab.report.evidence import distribution
+from sftlab.report.figures import SPLIT_NAMES, mastery_facts
+from sftlab.report.lookup import DOMAINS, Group, Spread, View
+from sftlab.report.wording import bucket_name, number, percent, points, restored
+
+FULL_TONE = 0.10  # a change of this many percentage points / 100 has the darkest shade
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table. `tone` in [-1, 1] shades worse to better; `note` is small print beside it."""
+
+    text: str
+    note: str = ""
+    tone: float | None = None
+    strong: bool = False
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: its heading and entries; without entries it is a heading across the whole table."""
+
+    heading: str
+    entries: Sequence[Entry] = ()
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """`groups`: (label, columns spanned) above `columns`; the first column holds the rows' headings."""
+
+    caption: str
+    corner: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    groups: Sequence[tuple[str, int]] = ()
+    note: str = ""
+    folded: str = ""  # the label of the fold that hides it; empty: shown
+
+
+NOTHING = Entry("–")
+
+
+def mastery(view: View) -> Table | None:
+    rows = []
+    for split in SPLIT_NAMES:
+        facts = [mastery_facts(view, split, bucket) for bucket in range(5)]
+        if not any(r.split == split for r in view.results.mastery):
+            continue
+        total = sum(facts)
+        shares = [Entry(f"{n:,}", percent(n / total, 0) if total else "") for n in facts]
+        unscored = mastery_facts(view, split, None)
+        rows.append(Row(SPLIT_NAMES[split], [*shares, Entry(f"{total:,}"), Entry(f"{unscored:,}")]))
+    if not rows:
+        return None
+    for split in ("train", "test", "test_ood"):
+        shares = [Entry(percent(share, 0)) for share in published.mastery_shares(split)]
+        rows.append(Row(f"paper: {SPLIT_NAMES[split]}", [*shares, NOTHING, NOTHING], quiet=True))
+    columns = ["0", "1", "2", "3", "4", "scored", "not scored"]
+    caption = f"Facts by mastery bucket; the paper's shares are those of {published.PAPER_MODEL}"
+    return Table(caption, "split", columns, rows, groups=[("bucket", 5), ("facts", 2)])
+
+
+def accuracy(view: View) -> Table | None:
+    """Accuracy of the tuned models on every bucket and its mean (the paper's Table 2)."""
+    splits = [s for s in DOMAINS if view.questions(s)]
+    columns: list[int | None] = [0, 1, 2, 3, 4, None]
+    if not splits:
+        return None
+    base = [view.base(split, bucket) for split in splits for bucket in columns]
+    rows = [Row("base model, not tuned", [_share(value) for value in base], quiet=True)]
+    for size in view.sizes:
+        rows.append(Row(f"{size:,} training facts"))
+        groups = [g for g in view.groups if g.size == size]
+        grid = [[view.accuracy(g, 0.0, s, b) for s in splits for b in columns] for g in groups]
+        best = [max((v.mean for v in column if v), default=None) for column in zip(*grid, strict=True)]
+        for group, values in zip(groups, grid, strict=True):
+            cells = [
+                _spread(v, strong=v is not None and v.mean == top)
+                for v, top in zip(values, best, strict=True)
+            ]
+            rows.append(Row(bucket_name(group.train_bucket), cells))
+    names = ["0", "1", "2", "3", "4", "mean"] * len(splits)
+    heads = [(f"{DOMAINS[s]}, test bucket", 6) for s in splits]
+    note = "Accuracy in %. Bold: best of its size."
+    if any(len(cells) > 1 for cells in view.groups.values()):
+        note += " Small: standard deviation over training sets."
+    return Table("Accuracy of the tuned models by test bucket", "trained on", names, rows, heads, note)
+
+
+def ladder(view: View, split: str) -> Table | None:
+    """Accuracy by restored percentage and train bucket (the paper's Tables 4 and 6)."""
+
+    def entry(group: Group, at: float) -> Entry:
+        value, tuned = view.accuracy(group, at, split), view.accuracy(group, 0.0, split)
+        if value is None or tuned is None:
+            return NOTHING
+        change = value.mean - tuned.mean
+        chosen = any(c.percent == at for cell in view.groups[group] if (c := view.chosen(cell.cell)))
+        if at == 0:
+            return Entry(number(100 * value.mean), chosen=chosen)
+        tone = max(-1.0, min(1.0, change / FULL_TONE))
+        return Entry(number(100 * value.mean), points(change), tone=tone, chosen=chosen)
+
+    where = DOMAINS.get(split, "on the training facts")
+    caption = f"Accuracy in %, {where}, and its change in points against the tuned model (0 %)"
+    return _by_percent(view, caption, entry)
+
+
+def divergence(view: View) -> Table | None:
+    def entry(group: Group, at: float) -> Entry:
+        value = view.kl(group, at)
+        return Entry(number(value.mean, 3)) if value else NOTHING
+
+    facts = max((row.facts for row in view.results.divergence), default=0)
+    caption = f"Mean KL(tuned || base) in nats over at most {facts:,} bucket-4 test facts"
+    return _by_percent(view, caption, entry, folded="KL of every model")
+
+
+def _by_percent(
+    view: View, caption: str, entry: Callable[[Group, float], Entry], folded: str = ""
+) -> Table | None:
+    """Rows: percentages within sizes; columns: train buckets. None where no entry holds a number."""
+    rows, found = [], False
+    for size in view.sizes:
+        block = []
+        for at in view.percents:
+            entries = [entry(Group(bucket, size), at) for bucket in view.train_buckets]
+            if any(e is not NOTHING for e in entries):
+                block.append(Row(restored(at), entries, quiet=at == 0))
+        if block:
+            found = True
+            rows += [Row(f"{size:,} training facts"), *block]
+    columns = [bucket_name(bucket) for bucket in view.train_buckets]
+    groups = [("trained on", len(columns))]
+    return Table(caption, "restored", columns, rows, groups, folded=folded) if found else None
+
+
+def concentration(view: View) -> Table | None:
+    rows = view.results.concentration
+    if not rows:
+        return None
+    paper = published.concentration_range()
+    tops = sorted({r.top_percent for r in rows})
+    ranges = [paper.get(top) for top in tops]
+    body = [Row("paper", [Entry(_range(*pair)) if pair else NOTHING for pair in ranges], quiet=True)]
+    ours = [[r.share for r in rows if r.top_percent == top] for top in tops]
+    body.append(Row("this study", [Entry(_range(min(column), max(column)), strong=True) for column in ours]))
+    for group, cells in view.groups.items():
+        names = {cell.cell for cell in cells}
+        shares = [[r.share for r in rows if r.cell in names and r.top_percent == top] for top in tops]
+        if any(shares):
+            entries = [Entry(number(100 * sum(s) / len(s))) if s else NOTHING for s in shares]
+            body.append(Row(f"{bucket_name(group.train_bucket)}, {group.size:,} facts", entries))
+    caption = "Share of all relative change, in %, held by the most changed weights (the paper's Table 3)"
+    heads = [("top share of weights", len(tops))]
+    return Table(caption, "", [restored(top) for top in tops], body, heads)
+
+
+def layers(view: View) -> Table | None:
+    ours = distribution(view, "layer")
+    if not ours:
+        return None
+    rows = [
+        Row(name, [Entry(percent(share, 2)), Entry(number(share * len(ours), 2))]) for name, share in ours
+    ]
+    columns = ["share", "of an even share"]
+    caption = "Restored weights by layer (the paper's Table 9)"
+    return Table(caption, "layer", columns, rows, folded=f"All {len(ours)} layers")
+
+
+def modules(view: View) -> Table | None:
+    ours, paper = dict(distribution(view, "module")), published.module_shares()
+    if not ours:
+        return None
+    rows = []
+    for name in [*ours, *(name for name in paper if name not in ours)]:
+        pair = (ours.get(name), paper.get(name))
+        rows.append(Row(name, [Entry(percent(share)) if share is not None else NOTHING for share in pair]))
+    return Table(
+        "Restored weights by kind of module (the paper's Table 10)", "module", ["here", "paper"], rows
+    )
+
+
+def training(view: View) -> Table | None:
+    rows = []
+    for cells in view.groups.values():
+        for cell in cells:
+            losses = [
+                r.loss for r in sorted(view.results.training, key=lambda r: r.step) if r.cell == cell.cell
+            ]
+            numbers = [
+                Entry(f"{len(losses):,}") if losses else NOTHING,
+                Entry(number(_tenth(losses), 3)) if losses else NOTHING,
+                Entry(number(_tenth(losses[::-1]), 3)) if losses else NOTHING,
+                Entry(f"{cell.tokens_per_second:,.0f}") if cell.tokens_per_second is not None else NOTHING,
+                Entry(number(cell.seconds)) if cell.seconds is not None else NOTHING,
+            ]
+            rows.append(Row(cell.cell, numbers))
+    columns = ["logged steps", "loss, first tenth", "loss, last tenth", "tokens/s", "seconds"]
+    return Table("Fine-tuning runs", "run", columns, rows, folded="All fine-tuning runs") if rows else None
+
+
+def key_values(caption: str, values: Sequence[tuple[str, str]]) -> Table | None:
+    rows = [Row(key, [Entry(value)]) for key, value in values]
+    return Table(caption, "", ["value"], rows) if rows else None
+
+
+def _tenth(losses: Sequence[float]) -> float:
+    part = losses[: max(1, len(losses) // 10)]
+    return sum(part) / len(part)
+
+
+def _range(low: float, high: float) -> str:
+    ends = [number(100 * end) for end in (low, high)]
+    return ends[0] if ends[0] == ends[1] else "–".join(ends)
+
+
+def _share(value: float | None) -> Entry:
+    return NOTHING if value is None else Entry(number(100 * value))
+
+
+def _spread(value: Spread | None, strong: bool) -> Entry:
+    if value is None:
+        return NOTHING
+    note = "" if value.deviation is None else number(100 * value.deviation)
+    return Entry(number(100 * value.mean), note, strong=strong)

@@ -1,0 +1,189 @@
+"""Stage 8: the result tables, gathered from the committed steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sftlab.analysis.accuracy import accuracy_by_bucket, paired_by_bucket
+from sftlab.analysis.choice import choose
+from sftlab.analysis.divergence import first_token_kl
+from sftlab.analysis.results import (
+    AccuracyRow,
+    CellRow,
+    ConcentrationRow,
+    DistributionRow,
+    DivergenceRow,
+    MasteryRow,
+    PairedRow,
+    StudyResults,
+    TrainingRow,
+    accuracy_rows,
+    paired_rows,
+)
+from sftlab.facts.mastery import BUCKETS
+from sftlab.facts.table import SPLITS
+from sftlab.store.artifact import Step
+from sftlab.store.provenance import package_versions
+from sftlab.study.build import Build
+from sftlab.study.plan import EVALUATION_SPLITS, Cell
+from sftlab.study.stages.change import read_change
+from sftlab.study.stages.mastery import buckets_of, read_mastery
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRAIN_SET = "train_set"
+Buckets = Mapping[str, Mapping[str, int]]
+
+
+def build_results(build: Build) -> None:
+    """Gather, choose on dev, and write the tables that tracking and the report read."""
+    plan = build.plan
+    buckets: dict[str, dict[str, int]] = {split: buckets_of(build, split) for split in SPLITS}
+    buckets[TRAIN_SET] = buckets["train"]
+    accuracy = _accuracy(build, None, None, plan.base_evaluation, buckets)
+    paired: list[PairedRow] = []
+    cells, divergence, concentration, distribution, training = [], [], [], [], []
+    for cell in plan.cells:
+        row, curve = _training(build, cell)
+        cells.append(row)
+        training += curve
+        tuned = read_answers(build, cell.evaluations[0.0])
+        for percent, step in cell.evaluations.items():
+            accuracy += _accuracy(build, row, percent, step, buckets)
+            if percent:
+                paired += _paired(cell.name, percent, tuned, read_answers(build, step), buckets)
+            divergence.append(_divergence(build, cell.name, percent, step))
+        concentration += _concentration(build, cell)
+        distribution += _distribution(build, cell)
+    results = StudyResults(
+        name=plan.spec.name,
+        model=model_name(build),
+        spec=plan.spec.model_dump(mode="json", exclude_none=True),
+        provenance={**package_versions(), "model_id": plan.model_id, "facts_id": plan.facts.id},
+        cells=cells,
+        accuracy=accuracy,
+        paired=paired,
+        divergence=[row for row in divergence if row is not None],
+        concentration=concentration,
+        distribution=distribution,
+        mastery=_mastery(build),
+        training=training,
+        choice=choose(accuracy),
+    )
+    results.write(build.path(plan.results))
+    build.commit(plan.results)
+
+
+def model_name(build: Build) -> str:
+    """What people call the base model."""
+    return "pocket Llama" if build.plan.model is not None else build.model_folder.name
+
+
+def read_results(build: Build) -> StudyResults:
+    return StudyResults.read(build.path(build.plan.results))
+
+
+def read_answers(build: Build, step: Step) -> dict[str, pa.Table]:
+    """Answers of one evaluated model, by split."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(build.path(step) / "answers.parquet")
+    return {
+        split: table.filter(pc.equal(table["split"], split)) for split in pc.unique(table["split"]).to_pylist()
+    }
+
+
+def _accuracy(
+    build: Build, cell: CellRow | None, percent: float | None, step: Step, buckets: Buckets
+) -> list[AccuracyRow]:
+    answers = read_answers(build, step)
+    return [
+        row
+        for split in (*EVALUATION_SPLITS, TRAIN_SET)
+        if split in answers
+        for row in accuracy_rows(cell, percent, split, accuracy_by_bucket(answers[split], buckets[split]))
+    ]
+
+
+def _paired(
+    cell: str, percent: float, tuned: Mapping[str, pa.Table], restored: Mapping[str, pa.Table], buckets: Buckets
+) -> list[PairedRow]:
+    return [
+        row
+        for split in EVALUATION_SPLITS
+        for row in paired_rows(
+            cell, percent, split, paired_by_bucket(tuned[split], restored[split], buckets[split])
+        )
+    ]
+
+
+def _training(build: Build, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
+    path = build.path(cell.tuned) / "model" / "training.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    row = CellRow(
+        cell.name, str(cell.bucket), cell.size, cell.seed, found["tokens_per_second"], found["seconds"]
+    )
+    pairs = enumerate(zip(found["losses"], found["learning_rates"], strict=True), start=1)
+    return row, [TrainingRow(cell.name, step, loss, rate) for step, (loss, rate) in pairs]
+
+
+def _divergence(build: Build, cell: str, percent: float, step: Step) -> DivergenceRow | None:
+    """Mean KL of a model; None where no bucket-4 test fact had a usable prompt."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(build.path(step) / "divergence.parquet")
+    if not table.num_rows:
+        return None
+    tuned, base = (np.array(table[name].to_pylist(), np.float64) for name in ("tuned_logits", "base_logits"))
+    return DivergenceRow(cell, percent, table.num_rows, float(first_token_kl(tuned, base).mean()))
+
+
+def _concentration(build: Build, cell: Cell) -> list[ConcentrationRow]:
+    found = read_change(build, cell)
+    return [ConcentrationRow(cell.name, float(top), share) for top, share in found.concentration.items()]
+
+
+def _distribution(build: Build, cell: Cell) -> list[DistributionRow]:
+    found = read_change(build, cell)
+    return [
+        DistributionRow(cell.name, float(percent), kind, name, share / 100)
+        for percent in found.cuts
+        for kind, percents in (
+            ("layer", found.layer_percents(percent)),
+            ("module", found.module_percents(percent)),
+        )
+        for name, share in percents.items()
+    ]
+
+
+def _mastery(build: Build) -> list[MasteryRow]:
+    rows: list[MasteryRow] = []
+    for split in SPLITS:
+        table = read_mastery(build, split)
+        found: list[Any] = table["bucket"].to_pylist()
+        rows += [MasteryRow(split, bucket, found.count(bucket)) for bucket in BUCKETS]
+        errors = sum(error is not None for error in table["error"].to_pylist())
+        if errors:
+            rows.append(MasteryRow(split, None, found.count(None), errors))
+    return rows
+
+
+def summary(build: Build) -> str:
+    """Two sentences for the terminal: what is recommended, and what it does on the test split."""
+    row = next(row for row in read_results(build).choice if row.scope == "recommended")
+    lines = [
+        f"recommended: {row.cell}, restored {row.percent:g} % (chosen on dev: {row.dev:.1%}, "
+        f"tuned {row.dev_tuned:.1%})"
+    ]
+    for name, restored, tuned in (
+        ("in domain", row.test, row.test_tuned),
+        ("out of domain", row.test_ood, row.test_ood_tuned),
+    ):
+        if restored is not None and tuned is not None:
+            lines.append(f"  test, {name}: {restored:.1%} restored, {tuned:.1%} tuned")
+    return "\n".join(lines)

@@ -1,0 +1,62 @@
+"""After the last stage: the committed study is logged to MLflow. Logging again changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sftlab.errors import UserError
+from sftlab.facts.table import SPLITS
+from sftlab.study.build import Build
+from sftlab.study.stages.best import best_folder, recommended
+from sftlab.study.stages.report import report_file
+from sftlab.study.stages.results import read_results
+from sftlab.study.stages.training_sets import training_file
+from sftlab.tracking import TrackedModel, log_study, table_of
+
+
+def track_results(build: Build) -> str:
+    """Log a finished study; returns where to look at it. Raises UserError where it is not finished."""
+    plan, store = build.plan, build.store
+    if build.missing(plan.report, plan.best):
+        raise UserError(f"The study {plan.spec.name} is not finished; `sftlab run` builds it.")
+    facts = store.path(plan.facts)
+    tables = [table_of(facts / f"{split}.parquet") for split in SPLITS]
+    with build.progress.bar("logging to MLflow") as bar:
+        tracked = log_study(
+            read_results(build),
+            list(tracked_models(build)),
+            build.runtime.tracking,
+            store.root,
+            tables,
+            report_file(plan, store),
+            progress=bar.update,
+        )
+    return tracked.how_to_look
+
+
+def tracked_models(build: Build) -> Iterator[TrackedModel]:
+    """Every model of the study: the base, the tuned ones with their files, the restored ones as recipes."""
+    plan = build.plan
+    best = recommended(read_results(build))
+    yield TrackedModel(id=plan.model_id, path=build.model_folder)
+    for cell in plan.cells:
+        train_set = table_of(Path(training_file(build, cell)), cell.name, "training")
+        for percent, step in cell.evaluations.items():
+            path = build.path(cell.tuned) / "model" if not percent else None
+            if (cell.name, percent) == (best.cell, best.percent):
+                path = best_folder(build)
+            record = build.store.find(step)
+            assert record is not None
+            params = {**plan.spec.sft.model_dump(mode="json", exclude_none=True)}
+            if percent:
+                params |= {"region": plan.spec.restore.region, "order": plan.spec.restore.order}
+            yield TrackedModel(
+                id=step.id,
+                cell=cell.name,
+                percent=percent,
+                path=path,
+                train_set=train_set,
+                provenance=record.provenance,
+                params=params,
+            )

@@ -1,0 +1,333 @@
+"""Supervised fine-tuning: one Ray Train worker group trains many runs, one after another.
+
+Starting a worker group costs far more than a small run, so it is paid once. Each run is committed in its
+own folder as soon as it is done. Kill anything and call train_runs again: finished runs are skipped, the
+interrupted one goes on from its last checkpoint, and the bits are those of an uninterrupted call with the
+same number of workers. Another number of workers changes the last bits of float sums.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sftlab.errors import UserError
+from sftlab.training.hf_model import weight_files
+from sftlab.training.records import (
+    SFTResult,
+    SFTRun,
+    TrainingEvent,
+    read_result,
+)
+from sftlab.training.spec import TrainingRuntime, accumulation_steps, check_runtime
+
+__all__ = ["SFTResult", "SFTRun", "TrainingError", "TrainingEvent", "train_runs"]
+
+POLL_SECONDS = 0.2
+STOP_SECONDS = 120.0
+MEMORY_ADVICE = (
+    "lower training.micro_batch_size (now {micro}), raise training.zero_stage (now {stage}), set "
+    "training.gradient_checkpointing=true (now {checkpointing}) or training.offload (now {offload})"
+)
+
+
+class TrainingError(Exception):
+    """Training failed on the workers; the message says which run and why."""
+
+
+class Mailbox:
+    """A Ray actor between rank 0 and the driver: events one way, the wish to stop the other way."""
+
+    def __init__(self) -> None:
+        self.events: list[TrainingEvent] = []
+        self.verdict: tuple[str, str] | None = None
+        self.stop = False
+
+    def put(self, event: TrainingEvent) -> bool:
+        """Take an event; tells the worker whether to stop."""
+        self.events.append(event)
+        return self.stop
+
+    def drain(self) -> list[TrainingEvent]:
+        """Hand out, once, the events since the last call."""
+        events, self.events = self.events, []
+        return events
+
+    def ask_to_stop(self) -> None:
+        """From now on every put answers True."""
+        self.stop = True
+
+    def settle(self, kind: str, message: str) -> None:
+        """Record an outcome that no restart can change; the first one stands."""
+        self.verdict = self.verdict or (kind, message)
+
+    def outcome(self) -> tuple[str, str] | None:
+        """The recorded outcome, if there is one."""
+        return self.verdict
+
+
+def check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
+    """Everything that can be told to be wrong before a worker is started; raises UserError."""
+    check_runtime(runtime)
+    for what in ("run_id", "output_dir"):
+        values = [getattr(run, what) for run in runs]
+        doubles = sorted({value for value in values if values.count(value) > 1})
+        if doubles:
+            raise UserError(f"two training runs have the {what} {doubles[0]!r}; each needs its own.")
+    for run in runs:
+        accumulation_steps(run.spec, runtime)
+        weight_files(Path(run.base_model))
+        check_train_file(run)
+        if Path(run.output_dir).resolve() == Path(run.base_model).resolve():
+            raise UserError(f"run {run.run_id!r}: output_dir is the base model's own folder; choose another.")
+
+
+def check_train_file(run: SFTRun) -> None:
+    """Raises UserError where the training set is not a table of non-empty questions and objects."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(run.train_file)
+    except FileNotFoundError:
+        raise UserError(f"{run.train_file}: not found; run {run.run_id!r} needs it.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{run.train_file}: is not a readable parquet table: {error}") from error
+    for column in ("question", "object"):
+        if column not in table.column_names:
+            raise UserError(f"{run.train_file}: lacks the column {column!r}; expected question and object.")
+        for row, value in enumerate(table[column].to_pylist()):
+            if not isinstance(value, str) or not value.strip():
+                raise UserError(f"{run.train_file}: row {row} has an empty {column}: {value!r}.")
+    if table.num_rows == 0:
+        raise UserError(f"{run.train_file}: has no rows; run {run.run_id!r} has nothing to train on.")
+
+
+def check_resources(runtime: TrainingRuntime) -> None:
+    """Raises UserError where the Ray cluster lacks the GPUs or CPUs that the runtime asks for."""
+    import ray
+
+    assert ray.is_initialized(), "train_runs: call ray.init first"
+    have = ray.cluster_resources()
+    for kind, each in (("GPU", runtime.gpus_per_worker), ("CPU", runtime.cpus_per_worker)):
+        wanted = runtime.workers * each
+        if wanted > have.get(kind, 0):
+            raise UserError(
+                f"training asks for {wanted:g} {kind}s ({runtime.workers} workers x {each:g}) and the Ray "
+                f"cluster has {have.get(kind, 0):g}; lower training.workers or "
+                f"training.{kind.lower()}s_per_worker."
+            )
+
+
+def train_runs(
+    runs: Sequence[SFTRun],
+    runtime: TrainingRuntime,
+    on_progress: Callable[[TrainingEvent], None] | None = None,
+    storage_dir: str = "",
+) -> list[SFTResult]:
+    """Train all runs in one worker group and return their results in order; Ray must be initialised.
+
+    `storage_dir` (required) is scratch for checkpoints, on a mount that all nodes share; give the same one
+    to resume. `on_progress` is called in this thread. Raises UserError for what the user can mend (before a
+    worker starts where that is possible), TrainingError where workers failed more than
+    runtime.max_failures times or the loss is not finite, KeyboardInterrupt after Ctrl-C, once the workers
+    have saved a checkpoint.
+    """
+    assert storage_dir, "train_runs: storage_dir is required"
+    report = on_progress or ignore
+    check_runs(runs, runtime)
+    finished = {run.run_id: read_result(run) for run in runs}
+    for result in finished.values():
+        if result is not None:
+            report(skipped(result))
+    pending = [run for run in runs if finished[run.run_id] is None]
+    if pending:
+        check_resources(runtime)
+        fit(pending, runtime, report, str(Path(storage_dir).resolve()))
+    results = [finished[run.run_id] or read_result(run) for run in runs]
+    assert all(result is not None for result in results), "a run ended without its commit file"
+    return [result for result in results if result is not None]
+
+
+def ignore(event: TrainingEvent) -> None:
+    """The progress report of a caller who wants none."""
+
+
+def skipped(result: SFTResult) -> TrainingEvent:
+    """The event of a run that was finished before."""
+    return TrainingEvent(
+        run_id=result.run_id,
+        kind="skipped",
+        step=result.steps,
+        steps=result.steps,
+        loss=result.losses[-1],
+        learning_rate=result.learning_rates[-1],
+        tokens_per_second=result.tokens_per_second,
+    )
+
+
+def fit(
+    runs: Sequence[SFTRun],
+    runtime: TrainingRuntime,
+    report: Callable[[TrainingEvent], None],
+    storage_dir: str,
+) -> None:
+    """Run the worker group to its end, passing events on; raises what train_runs promises."""
+    import ray
+
+    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            make_trainer(runs, runtime, storage_dir, mailbox).fit()
+        except BaseException as error:  # handed to the main thread below
+            failures.append(error)
+
+    # Not in the main thread: there, Ray Train's own handler of Ctrl-C ends the process with exit code 0.
+    thread = threading.Thread(target=work, name="ray-train-fit", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            for event in ray.get(mailbox.drain.remote()):
+                report(event)
+    except KeyboardInterrupt:
+        mailbox.ask_to_stop.remote()
+        thread.join(STOP_SECONDS)
+        raise
+    for event in ray.get(mailbox.drain.remote()):
+        report(event)
+    verdict = ray.get(mailbox.outcome.remote())
+    ray.kill(mailbox)
+    if verdict is not None:
+        kind, message = verdict
+        raise UserError(message) if kind == "user" else TrainingError(message)
+    if failures:
+        raise explain(failures[0], runs, runtime) from failures[0]
+
+
+def make_trainer(runs: Sequence[SFTRun], runtime: TrainingRuntime, storage_dir: str, mailbox: Any) -> Any:
+    """The TorchTrainer of one call. Its own storage holds nothing that a later call would read."""
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = {"CPU": runtime.cpus_per_worker}
+    if runtime.gpus_per_worker:
+        resources["GPU"] = runtime.gpus_per_worker
+    return TorchTrainer(
+        rank_main,
+        train_loop_config={
+            "runs": list(runs),
+            "runtime": runtime,
+            "storage_dir": storage_dir,
+            "mailbox": mailbox,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=runtime.workers,
+            use_gpu=runtime.gpus_per_worker > 0,
+            resources_per_worker=resources,
+        ),
+        torch_config=TorchConfig(backend="nccl" if runtime.gpus_per_worker else "gloo"),
+        run_config=RunConfig(
+            name=f"ray-train-{uuid4().hex[:12]}",
+            storage_path=storage_dir,
+            failure_config=FailureConfig(max_failures=runtime.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+
+
+def rank_main(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs.
+
+    An outcome that a restart would only repeat (a wrong input, a diverged loss, too little memory) goes
+    into the mailbox, so that the group ends at once and the driver tells the reason.
+    """
+    import ray.train
+    from ray.train.torch import get_device
+
+    import ray
+    from sftlab.training.deepspeed import prepare_process, start_deepspeed
+
+    runtime, mailbox = config["runtime"], config["mailbox"]
+    if ray.get(mailbox.outcome.remote()) is not None:
+        return
+    prepare_process(runtime)
+    import torch
+
+    from sftlab.training.loop import DivergedError, Rank, Stopped, train_all
+
+    start_deepspeed(runtime)
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    me = Rank(
+        rank=rank,
+        workers=context.get_world_size(),
+        device=get_device(),
+        runtime=runtime,
+        storage_dir=config["storage_dir"],
+        emit=emitter(mailbox),
+    )
+    try:
+        train_all(config["runs"], me)
+    except Stopped:
+        return
+    except UserError as error:
+        ray.get(mailbox.settle.remote("user", str(error)))
+    except DivergedError as error:
+        ray.get(mailbox.settle.remote("training", str(error)))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        ray.get(mailbox.settle.remote("user", out_of_memory(runtime, f"rank {rank}: {error}")))
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"the disk is full: {error}. Free some space and run again; finished runs are kept."
+            ray.get(mailbox.settle.remote("user", message))
+        raise
+
+
+def emitter(mailbox: Any) -> Callable[[TrainingEvent], bool]:
+    """How rank 0 tells the driver: step events at most five times a second, the others always."""
+    import ray
+
+    last = 0.0
+
+    def emit(event: TrainingEvent) -> bool:
+        nonlocal last
+        if event.kind == "step" and event.step < event.steps and time.monotonic() - last < POLL_SECONDS:
+            return False
+        last = time.monotonic()
+        return bool(ray.get(mailbox.put.remote(event)))
+
+    return emit
+
+
+def out_of_memory(runtime: TrainingRuntime, detail: str) -> str:
+    """The message of an out-of-memory failure: what happened and which fields to change."""
+    advice = MEMORY_ADVICE.format(
+        micro=runtime.micro_batch_size or "the whole share of a worker",
+        stage=runtime.zero_stage,
+        checkpointing=str(runtime.gradient_checkpointing).lower(),
+        offload=runtime.offload,
+    )
+    return f"fine-tuning ran out of memory: {advice}. ({detail})"
+
+
+def explain(error: BaseException, runs: Sequence[SFTRun], runtime: TrainingRuntime) -> Exception:
+    """What a failure of the worker group means for the user."""
+    import ray.exceptions
+
+    causes = list(getattr(error, "worker_failures", {}).values()) or [error]
+    if any(isinstance(cause, ray.exceptions.OutOfMemoryError) for cause in causes):
+        return UserError(out_of_memory(runtime, "Ray's memory monitor ended a worker"))
+    left = [run.run_id for run in runs if read_result(run) is None]
+    return TrainingError(
+        f"training failed {runtime.max_failures + 1} times and stopped at run {left[0] if left else '?'!r} "
+        f"({len(left)} of {len(runs)} are left; run again to resume): {causes[0]}"
+    )

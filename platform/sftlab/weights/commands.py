@@ -1,0 +1,110 @@
+"""What `sftlab change` and `sftlab restore` do."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from secrets import token_hex
+
+from sftlab.errors import UserError
+from sftlab.weights.cut import CONCENTRATION_PERCENTS, Order, Region, percent_labels
+from sftlab.weights.profile import ChangeProfile, profile
+from sftlab.weights.restore import restored_bytes, write_restored
+from sftlab.weights.stream import Report
+from sftlab.weights.writer import DEFAULT_SHARD_BYTES, PARTIAL, check_space, readable_write_errors
+
+CHANGE_FILE = "change.json"
+_OURS = re.compile(r"restored-\d+(\.\d+)?")
+_UNFINISHED = re.compile(rf"\.(restored-|{CHANGE_FILE}).*{re.escape(PARTIAL)}")
+
+Folder = str | PathLike[str]
+
+
+def change(
+    base: Folder,
+    tuned: Folder,
+    output: Folder,
+    percents: str | Sequence[str | int | float] = CONCENTRATION_PERCENTS,
+    region: Region = "layers",
+    order: Order = "top",
+    seed: int = 0,
+    progress: Report | None = None,
+) -> ChangeProfile:
+    """Measures how the weights changed and writes OUTPUT/change.json (`ChangeProfile.to_json`).
+
+    Raises UserError as `profile` does, and for an OUTPUT with other content than an earlier result.
+    """
+    folder = _output_folder(output)
+    found = profile(base, tuned, percents, region, order, seed, progress)
+    _write_change(folder, found)
+    return found
+
+
+def restore(
+    base: Folder,
+    tuned: Folder,
+    percents: str | Sequence[str | int | float],
+    output: Folder,
+    region: Region = "layers",
+    order: Order = "top",
+    seed: int = 0,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    progress: Report | None = None,
+) -> ChangeProfile:
+    """Writes OUTPUT/restored-<percent> for every percentage, and OUTPUT/change.json.
+
+    Raises UserError as `profile` and `write_restored` do, for a disk without room for all models (before any work),
+    and for an OUTPUT with other content than an earlier result. change.json is written last.
+    """
+    labels = percent_labels(percents)
+    to_write = restored_bytes(base, tuned, len(labels))
+    folder = _output_folder(output)
+    check_space(folder, to_write.written)
+
+    def searching(done: int, total: int) -> None:
+        if progress is not None:
+            progress(done, total + to_write.total)
+        found_bytes[0] = total
+
+    def writing(done: int, _total: int) -> None:
+        if progress is not None:
+            progress(found_bytes[0] + done, found_bytes[0] + to_write.total)
+
+    found_bytes = [0]
+    found = profile(base, tuned, labels, region, order, seed, searching)
+    write_restored(base, tuned, found.cuts, folder, shard_bytes, writing)
+    _write_change(folder, found)
+    return found
+
+
+def _output_folder(output: Folder) -> Path:
+    """OUTPUT as a path. Raises UserError if it holds anything but an earlier result; removes unfinished pieces."""
+    folder = Path(output)
+    if not folder.exists():
+        return folder
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file; --output needs a new or empty folder.")
+    for entry in sorted(folder.iterdir()):
+        if _UNFINISHED.fullmatch(entry.name):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        elif entry.name != CHANGE_FILE and not _OURS.fullmatch(entry.name):
+            raise UserError(
+                f"{folder}: holds {entry.name}, which is no result of this command; give a new folder."
+            )
+    return folder
+
+
+def _write_change(folder: Path, found: ChangeProfile) -> None:
+    text = json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n"
+    with readable_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f".{CHANGE_FILE}.{token_hex(4)}{PARTIAL}"
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(folder / CHANGE_FILE)
+        finally:
+            unfinished.unlink(missing_ok=True)

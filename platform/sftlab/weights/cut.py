@@ -1,0 +1,78 @@
+"""Where a restoration ends in the total order of the weights: `Cut`, and the percentages that users write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+from sftlab.errors import UserError
+
+Order = Literal["top", "bottom", "random"]
+Region = Literal["layers", "attention", "mlp", "embeddings", "all"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+REGIONS: tuple[Region, ...] = get_args(Region)
+
+# Table 3 of the paper: the shares of weights for which the concentration of change is reported.
+CONCENTRATION_PERCENTS = ("1", "3", "5", "10", "20", "40", "60")
+
+
+def percent_label(percent: str | int | float | Decimal) -> str:
+    """A percentage in its shortest decimal writing: 10 -> "10", "2.50" -> "2.5", "1e-1" -> "0.1".
+
+    Raises UserError for what is not a number from 0 to 100.
+    """
+    try:
+        value = Decimal(str(percent).strip())
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not (value.is_finite() and 0 <= value <= 100):
+        raise UserError(f"--percent {percent}: expected a number from 0 to 100, such as 10 or 2.5.")
+    return format(abs(value.normalize()), "f")
+
+
+def percent_labels(percents: str | Iterable[str | int | float | Decimal]) -> tuple[str, ...]:
+    """Labels of several percentages, given as a list or as "1,3,2.5", in their order, each once allowed."""
+    parts = percents.split(",") if isinstance(percents, str) else list(percents)
+    labels = tuple(percent_label(part) for part in parts)
+    if not labels:
+        raise UserError("--percent: expected at least one percentage, such as 1,3,5,10,20,40,60.")
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UserError(f"--percent: {', '.join(twice)} is given more than once; give each percentage once.")
+    return labels
+
+
+def restored_count(total: int, label: str) -> int:
+    """floor(total * percent / 100), exact for decimal fractions."""
+    return int(Fraction(total) * Fraction(label) / 100)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which weights a restoration takes back to the base model.
+
+    The weights of `region` are ordered by an integer key, largest first, ties by parameter name and then by
+    position in the flattened parameter (`sftlab.weights.selection.ranking_keys`). Restored are the first `count`
+    of `total`: those whose key is above `threshold`, or equal to it and standing before (`tie_name`,
+    `tie_position`). A smaller cut of the same order is therefore contained in a larger one.
+    """
+
+    percent: str
+    order: Order
+    region: Region
+    seed: int
+    threshold: int
+    tie_name: str
+    tie_position: int
+    count: int
+    total: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Cut:
+        return Cut(**data)

@@ -1,0 +1,222 @@
+"""How the weights of a model changed in fine-tuning, and where the weights to restore lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from os import PathLike
+from typing import Any
+
+from sftlab.errors import UserError
+from sftlab.weights.cut import (
+    CONCENTRATION_PERCENTS,
+    Cut,
+    Order,
+    Region,
+    percent_labels,
+    restored_count,
+)
+from sftlab.weights.pairs import check_pair
+from sftlab.weights.regions import in_region, place
+from sftlab.weights.search import Counts, Histogram, Search, Threshold, sum_of_largest, tie_boundary
+from sftlab.weights.shards import Checkpoint
+from sftlab.weights.stream import Progress, Report
+
+OUTSIDE = "outside the layers"
+
+
+@dataclass(frozen=True)
+class ChangeProfile:
+    """What `change.json` holds.
+
+    weights, changed: weights of the region, and those whose value differs from the base model's.
+    total_change: sum of all relative changes of the region.
+    concentration: percent -> share (0 to 1) of the total relative change that the most changed percent of weights
+    holds (Table 3).
+    weights_by_layer, weights_by_module: number of weights; restored_by_layer, restored_by_module: percent ->
+    number of restored weights (Tables 9 and 10). Layers are numbers written as text, or "outside the layers".
+    cuts: percent -> the cut that restores it.
+    """
+
+    region: Region
+    order: Order
+    seed: int
+    weights: int
+    changed: int
+    total_change: float
+    concentration: Mapping[str, float]
+    weights_by_layer: Mapping[str, int]
+    weights_by_module: Mapping[str, int]
+    restored_by_layer: Mapping[str, Mapping[str, int]]
+    restored_by_module: Mapping[str, Mapping[str, int]]
+    cuts: Mapping[str, Cut]
+
+    def layer_percents(self, percent: str) -> dict[str, float]:
+        """How the restored weights distribute over the layers, in percent (Table 9)."""
+        return _percents(self.restored_by_layer[percent])
+
+    def module_percents(self, percent: str) -> dict[str, float]:
+        """How the restored weights distribute over the modules, in percent (Table 10)."""
+        return _percents(self.restored_by_module[percent])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data, the two tables in percent included for readers' comfort."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "cuts"}
+        return data | {
+            "layer_percents": {percent: self.layer_percents(percent) for percent in self.cuts},
+            "module_percents": {percent: self.module_percents(percent) for percent in self.cuts},
+            "cuts": {percent: cut.to_json() for percent, cut in self.cuts.items()},
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> ChangeProfile:
+        fields = {name: data[name] for name in ChangeProfile.__dataclass_fields__}
+        cuts = {percent: Cut.from_json(cut) for percent, cut in data["cuts"].items()}
+        return ChangeProfile(**{**fields, "cuts": cuts})
+
+
+def region_sizes(base: Checkpoint, names: Sequence[str], region: Region) -> dict[str, int]:
+    """Parameters of the region with their numbers of weights, sorted by name. Raises UserError if there is none."""
+    sizes = {name: prod(base.shape(name)) for name in sorted(names) if in_region(name, region)}
+    if not any(sizes.values()):
+        raise UserError(
+            f"{base.path}: region {region} selects no parameter (the model has {', '.join(names[:3])}, ...); choose "
+            "another region."
+        )
+    return sizes
+
+
+def profile(
+    base_dir: str | PathLike[str],
+    tuned_dir: str | PathLike[str],
+    percents: str | Sequence[str | int | float] = CONCENTRATION_PERCENTS,
+    region: Region = "layers",
+    order: Order = "top",
+    seed: int = 0,
+    progress: Report | None = None,
+) -> ChangeProfile:
+    """Streams both models three times and returns the exact profile of the change and the cuts of a ladder.
+
+    Memory does not depend on the size of the models. `seed` matters for the order "random" alone.
+    Raises UserError for models that do not fit each other, for NaN and infinite weights, for an empty region and
+    for percentages that are none.
+    """
+    with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
+        return profile_pair(base, tuned, percent_labels(percents), region, order, seed, progress)
+
+
+def profile_pair(
+    base: Checkpoint,
+    tuned: Checkpoint,
+    labels: Sequence[str],
+    region: Region,
+    order: Order,
+    seed: int,
+    report: Report | None = None,
+) -> ChangeProfile:
+    """`profile` of two open checkpoints; `labels` as `percent_labels` returns them."""
+    names = check_pair(base, tuned)
+    sizes = region_sizes(base, names, region)
+    outside = {name: base.numel(name) for name in names if name not in sizes}
+    seed = seed if order == "random" else 0
+    search = Search((base, tuned), sizes, order, seed)
+    progress = Progress(pass_bytes(base, (sizes, 3), (outside, 1)), report)
+    total = sum(sizes.values())
+    ranks = {label: restored_count(total, label) for label in labels}
+    shares = {label: restored_count(total, label) for label in CONCENTRATION_PERCENTS}
+
+    change, keys, low_sums = search.count_high(outside, progress)
+    changes, ordered = search.count_low(change, list(shares.values()), keys, list(ranks.values()), progress)
+    thresholds = {label: ordered.threshold(rank) for label, rank in ranks.items()}
+    counts = search.count_ties([threshold.key for threshold in thresholds.values()], progress)
+    progress.show()
+
+    cuts, restored = _cuts(search, region, thresholds, counts)
+    whole = sum_of_largest(changes, low_sums)
+    return ChangeProfile(
+        region=region,
+        order=order,
+        seed=seed,
+        weights=total,
+        changed=total - int(change[0]),  # the smallest change of a float32 lies far above the lowest bin
+        total_change=whole,
+        concentration=_concentration(changes, low_sums, shares, whole),
+        weights_by_layer=_group(sizes, _layer),
+        weights_by_module=_group(sizes, _module),
+        restored_by_layer={label: _group(of, _layer) for label, of in restored.items()},
+        restored_by_module={label: _group(of, _module) for label, of in restored.items()},
+        cuts=cuts,
+    )
+
+
+def pass_bytes(base: Checkpoint, *passes: tuple[Mapping[str, int], int]) -> int:
+    """Bytes that reading these parameters of both models so many times takes."""
+    return sum(
+        2 * times * size * base.dtype(name).itemsize
+        for sizes, times in passes
+        for name, size in sizes.items()
+    )
+
+
+def _cuts(
+    search: Search, region: Region, thresholds: Mapping[str, Threshold], counts: Mapping[str, Counts]
+) -> tuple[dict[str, Cut], dict[str, dict[str, int]]]:
+    """The cuts, and how many weights each restores of every parameter."""
+    cuts, restored = {}, {}
+    total = sum(search.sizes.values())
+    for index, (label, threshold) in enumerate(thresholds.items()):
+        taken, last = tie_boundary(counts, index, threshold.ties)
+        name, position = "", 0
+        if last is not None:
+            name, position = last[0], search.position_after(last[0], threshold.key, last[1])
+        restored[label] = {one: int(counts[one][0, index]) + taken[one] for one in counts}
+        cuts[label] = Cut(
+            percent=label,
+            order=search.order,
+            region=region,
+            seed=search.seed,
+            threshold=threshold.key,
+            tie_name=name,
+            tie_position=position,
+            count=threshold.count,
+            total=total,
+        )
+    return cuts, restored
+
+
+def _concentration(
+    changes: Histogram, low_sums: Counts, shares: Mapping[str, int], whole: float
+) -> dict[str, float]:
+    if whole == 0.0:
+        return dict.fromkeys(shares, 0.0)
+    return {
+        label: sum_of_largest(changes, low_sums, changes.threshold(count)) / whole
+        for label, count in shares.items()
+    }
+
+
+def _layer(name: str) -> str:
+    layer = place(name).layer
+    return OUTSIDE if layer is None else str(layer)
+
+
+def _module(name: str) -> str:
+    return place(name).module
+
+
+def _group(counts: Mapping[str, int], key: Any) -> dict[str, int]:
+    groups: Counter[str] = Counter()
+    for name, count in counts.items():
+        groups[key(name)] += count
+    return {group: groups[group] for group in sorted(groups, key=_natural)}
+
+
+def _natural(group: str) -> tuple[bool, int, str]:
+    return (not group.isdigit(), int(group) if group.isdigit() else 0, group)
+
+
+def _percents(counts: Mapping[str, int]) -> dict[str, float]:
+    total = sum(counts.values())
+    return {group: 100.0 * count / total if total else 0.0 for group, count in counts.items()}

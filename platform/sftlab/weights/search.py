@@ -1,0 +1,341 @@
+"""The exact search for the cuts of a ladder: three streamed passes over two models, in constant memory.
+
+Keys have 31 bits. Pass 1 counts them by their high 16 bits; that says in which bin each cut falls. Pass 2 counts
+the low 16 bits within those bins; that gives each cut's threshold, exactly. Pass 3 counts, for every parameter,
+the keys above each threshold and equal to it; that gives the boundary among ties and the distribution over the
+model. All tallies are integers, so neither threads nor sharding can change the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import fsum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sftlab.errors import UserError
+from sftlab.weights.change import relative_change
+from sftlab.weights.cut import Order
+from sftlab.weights.pairs import check_finite
+from sftlab.weights.selection import LARGEST_KEY, ranking_keys
+from sftlab.weights.shards import Checkpoint
+from sftlab.weights.stream import CHUNK, Chunk, Progress, chunks, walk
+
+Counts = NDArray[np.int64]
+BINS = 1 << 15
+LOWS = 1 << 16
+_NOT_FINITE = 0x7F80  # the bins from here on hold infinities and NaN
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The first `count` weights of an order are the `above` with a key above `key` and `ties` of those equal."""
+
+    count: int
+    key: int
+    above: int
+
+    @property
+    def ties(self) -> int:
+        return self.count - self.above
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of the keys of one order by their high 16 bits, and by their low 16 bits in some of those bins."""
+
+    high: Counts  # [BINS]
+    low: Mapping[int, Counts]  # bin -> [LOWS]
+
+    def threshold(self, count: int) -> Threshold:
+        """Where the `count` largest keys end."""
+        if count == 0:
+            return Threshold(0, LARGEST_KEY, 0)
+        high, above = locate(self.high, count)
+        low, within = locate(self.low[high], count - above)
+        return Threshold(count, (high << 16) | low, above + within)
+
+
+def locate(counts: Counts, rank: int) -> tuple[int, int]:
+    """The bin that holds the `rank`-th largest entry (from 1), and how many entries lie in the bins above it."""
+    reached = np.cumsum(counts[::-1])
+    index = int(np.searchsorted(reached, rank))
+    return len(counts) - 1 - index, int(reached[index] - counts[-1 - index])
+
+
+class PairReader:
+    """Reads matching stretches of two models into buffers of its own and computes their relative change."""
+
+    def __init__(self, base: Checkpoint, tuned: Checkpoint) -> None:
+        self.models = (base, tuned)
+        self._raw = [torch.empty(CHUNK * 4, dtype=torch.uint8) for _ in range(2)]
+        self._change = torch.empty(CHUNK)
+        self._scratch = torch.empty(CHUNK)
+        self.high = torch.empty(CHUNK, dtype=torch.int32)
+
+    def read(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """The stretch in the base and in the tuned model. Valid until the next call."""
+        size = chunk.stop - chunk.start
+        pair = []
+        for model, raw in zip(self.models, self._raw, strict=True):
+            dtype = model.dtype(chunk.name)
+            values = raw[: size * dtype.itemsize].view(dtype)
+            model.read_into(chunk.name, chunk.start, values)
+            pair.append(values)
+        return pair[0], pair[1]
+
+    def change(self, base: Tensor, tuned: Tensor) -> Tensor:
+        """`relative_change` in the reader's buffers."""
+        size = base.numel()
+        return relative_change(base, tuned, self._change[:size], self._scratch[:size])
+
+    def high_bits(self, keys: Tensor) -> Tensor:
+        return torch.bitwise_right_shift(keys, 16, out=self.high[: keys.numel()])
+
+    def check_finite(self, chunk: Chunk, base: Tensor, tuned: Tensor) -> None:
+        for model, values in zip(self.models, (base, tuned), strict=True):
+            check_finite(model, chunk.name, values)
+
+
+class HighPass:
+    """Pass 1: counts of the high bits of the change and, unless it is the change, of the order's own key.
+
+    Also sums the low bits by bin, as exact integers: with them the sum of all changes in a bin is known.
+    """
+
+    def __init__(
+        self, pair: tuple[Checkpoint, Checkpoint], inside: frozenset[str], order: Order, seed: int
+    ) -> None:
+        self._reader = PairReader(*pair)
+        self._inside, self._order, self._seed = inside, order, seed
+        self._low = torch.empty(CHUNK, dtype=torch.float64)
+        self.change = torch.zeros(BINS, dtype=torch.int64)
+        self.low_sums = torch.zeros(BINS, dtype=torch.float64)  # of integers below 2^53: exact
+        self.keys = torch.zeros(BINS, dtype=torch.int64)
+
+    def __call__(self, chunk: Chunk) -> int:
+        base, tuned = self._reader.read(chunk)
+        if chunk.name not in self._inside:
+            self._reader.check_finite(chunk, base, tuned)
+            return base.nbytes + tuned.nbytes
+        change = self._reader.change(base, tuned)
+        bits = change.view(torch.int32)
+        high = self._reader.high_bits(bits)
+        counts = torch.bincount(high, minlength=BINS)
+        if int(counts[_NOT_FINITE:].sum()):
+            self._reader.check_finite(chunk, base, tuned)
+            raise UserError(
+                f"{self._reader.models[1].path}: {chunk.name} has weights so far from the base model's that their "
+                "relative change exceeds float32; the model is broken, use a sound checkpoint."
+            )
+        self.change += counts
+        if self._order != "top":
+            keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
+            self.keys += torch.bincount(keys >> 16, minlength=BINS)
+        low = self._low[: bits.numel()].copy_(bits.bitwise_and_(LOWS - 1))
+        self.low_sums += torch.bincount(high, weights=low, minlength=BINS)
+        return base.nbytes + tuned.nbytes
+
+
+class _LowCounts:
+    """Counts of low bits within chosen bins, gathered from the few keys that lie there."""
+
+    def __init__(self, bins: Sequence[int]) -> None:
+        self._row = torch.zeros(BINS, dtype=torch.int32)
+        self._row[torch.tensor(bins, dtype=torch.int64)] = torch.arange(1, len(bins) + 1, dtype=torch.int32)
+        self._rows = torch.empty(CHUNK, dtype=torch.int32)
+        self._waiting: list[Tensor] = []
+        self._size = 0
+        self.counts = torch.zeros(len(bins) * LOWS, dtype=torch.int64)
+
+    def add(self, keys: Tensor, high: Tensor) -> None:
+        rows = torch.index_select(self._row, 0, high, out=self._rows[: keys.numel()]).numpy()
+        # numpy's boolean indexing runs over long stretches of False; torch's does not
+        chosen = keys.numpy()[rows != 0]
+        if chosen.size:
+            found = torch.from_numpy(chosen)
+            places = (self._row[found >> 16] - 1) * LOWS + (found & (LOWS - 1))
+            self._waiting.append(places)
+            self._size += chosen.size
+        if self._size >= 4 * CHUNK:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            self.counts += torch.bincount(torch.cat(self._waiting), minlength=len(self.counts))
+        self._waiting, self._size = [], 0
+
+
+class LowPass:
+    """Pass 2: counts of the low bits in the bins where a cut falls, for the change and for the order's key."""
+
+    def __init__(
+        self,
+        pair: tuple[Checkpoint, Checkpoint],
+        change_bins: Sequence[int],
+        key_bins: Sequence[int],
+        order: Order,
+        seed: int,
+    ) -> None:
+        self._reader = PairReader(*pair)
+        self._order, self._seed = order, seed
+        self.change = _LowCounts(change_bins)
+        self.keys = _LowCounts(key_bins)
+
+    def __call__(self, chunk: Chunk) -> int:
+        base, tuned = self._reader.read(chunk)
+        change = self._reader.change(base, tuned)
+        bits = change.view(torch.int32)
+        self.change.add(bits, self._reader.high_bits(bits))
+        if self._order != "top":
+            keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
+            self.keys.add(keys, self._reader.high_bits(keys))
+        return base.nbytes + tuned.nbytes
+
+
+class TiePass:
+    """Pass 3: for every parameter, how many keys are above each threshold and how many are equal to it."""
+
+    def __init__(
+        self, pair: tuple[Checkpoint, Checkpoint], thresholds: Sequence[int], order: Order, seed: int
+    ) -> None:
+        self._reader = PairReader(*pair)
+        self._thresholds, self._order, self._seed = thresholds, order, seed
+        self._mark = np.empty(CHUNK, dtype=np.bool_)
+        self.counts: dict[str, Counts] = {}  # name -> [2, thresholds]
+
+    def __call__(self, chunk: Chunk) -> int:
+        base, tuned = self._reader.read(chunk)
+        change = self._reader.change(base, tuned)
+        keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change).numpy()
+        mark = self._mark[: keys.size]
+        counts = self.counts.setdefault(chunk.name, np.zeros((2, len(self._thresholds)), dtype=np.int64))
+        for index, threshold in enumerate(self._thresholds):
+            counts[0, index] += np.count_nonzero(np.greater(keys, threshold, out=mark))
+            counts[1, index] += np.count_nonzero(np.equal(keys, threshold, out=mark))
+        return base.nbytes + tuned.nbytes
+
+
+@dataclass(frozen=True)
+class Search:
+    """A pair of models, the parameters of the region with their sizes, and an order to rank them in."""
+
+    pair: tuple[Checkpoint, Checkpoint]
+    sizes: Mapping[str, int]
+    order: Order
+    seed: int
+
+    def count_high(self, outside: Mapping[str, int], progress: Progress) -> tuple[Counts, Counts, Counts]:
+        """Pass 1 over the region, and a check of all other parameters for NaN and infinity.
+
+        Returns the counts of the change and of the order's key, and the sums of the change's low bits, by bin.
+        """
+        make = partial(HighPass, self.pair, frozenset(self.sizes), self.order, self.seed)
+        workers = walk(chunks({**self.sizes, **outside}), make, progress)
+        change = sum_counts([worker.change for worker in workers])
+        keys = change if self.order == "top" else sum_counts([worker.keys for worker in workers])
+        return change, keys, sum_counts([worker.low_sums for worker in workers]).astype(np.int64)
+
+    def count_low(
+        self,
+        change: Counts,
+        change_ranks: Sequence[int],
+        keys: Counts,
+        ranks: Sequence[int],
+        progress: Progress,
+    ) -> tuple[Histogram, Histogram]:
+        """Pass 2: the histograms of the change and of the order's key, fit for the given ranks."""
+        change_bins = _bins(change, [*change_ranks, *(ranks if self.order == "top" else ())])
+        key_bins = [] if self.order == "top" else _bins(keys, ranks)
+        make = partial(LowPass, self.pair, change_bins, key_bins, self.order, self.seed)
+        workers = walk(chunks(self.sizes), make, progress)
+        changes = Histogram(change, _by_bin(change_bins, [worker.change for worker in workers]))
+        if self.order == "top":
+            return changes, changes
+        return changes, Histogram(keys, _by_bin(key_bins, [worker.keys for worker in workers]))
+
+    def count_ties(self, thresholds: Sequence[int], progress: Progress) -> dict[str, Counts]:
+        """Pass 3: for every parameter, keys above (row 0) and equal to (row 1) each threshold: int64 [2, n]."""
+        if not thresholds:
+            return {}
+        workers = walk(
+            chunks(self.sizes), partial(TiePass, self.pair, thresholds, self.order, self.seed), progress
+        )
+        empty = np.zeros((2, len(thresholds)), dtype=np.int64)
+        return {
+            name: sum((worker.counts.get(name, empty) for worker in workers), empty) for name in self.sizes
+        }
+
+    def position_after(self, name: str, key: int, ties: int) -> int:
+        """The position just behind the `ties`-th weight (from 1) of parameter `name` that has this key."""
+        reader = PairReader(*self.pair)
+        for chunk in chunks({name: self.sizes[name]}):
+            change = reader.change(*reader.read(chunk))
+            keys = ranking_keys(self.order, self.seed, name, chunk.start, change).numpy()
+            places = np.flatnonzero(keys == key)
+            if ties <= places.size:
+                return chunk.start + int(places[ties - 1]) + 1
+            ties -= places.size
+        raise AssertionError(f"{name} changed while it was read")
+
+
+def tie_boundary(
+    counts: Mapping[str, Counts], index: int, ties: int
+) -> tuple[dict[str, int], tuple[str, int] | None]:
+    """How the `ties` weights at a threshold are shared out among parameters, by name: the first come first.
+
+    Returns the number taken of each parameter, and the last one concerned with its number (None for no ties).
+    """
+    taken, last = {}, None
+    for name in sorted(counts):
+        take = min(ties, int(counts[name][1, index]))
+        taken[name] = take
+        ties -= take
+        if take:
+            last = (name, take)
+    assert ties == 0
+    return taken, last
+
+
+def sum_of_largest(change: Histogram, low_sums: Counts, threshold: Threshold | None = None) -> float:
+    """Sum in float64 of the largest changes down to a threshold; of all without one.
+
+    The float32 numbers of a bin share exponent and high mantissa bits, so their sum is count x first + (sum of
+    low bits) x spacing; every term is exact or rounded once, and the terms are added without rounding (fsum).
+    """
+    first, spacing = _bin_values()
+    low_bin = 0 if threshold is None else (threshold.key >> 16) + 1
+    terms = [*(change.high * first)[low_bin:], *(low_sums * spacing)[low_bin:]]
+    if threshold is not None and threshold.count:
+        bin_, low = threshold.key >> 16, threshold.key & (LOWS - 1)
+        values = first[bin_] + np.arange(LOWS) * spacing[bin_]
+        terms += [*(change.low[bin_] * values)[low + 1 :], threshold.ties * values[low]]
+    return fsum(terms)
+
+
+def sum_counts(parts: Sequence[Tensor]) -> Counts:
+    return torch.stack(list(parts)).sum(0).numpy()
+
+
+def _bin_values() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First number of every finite bin and the spacing of float32 within it, in float64; 0 beyond."""
+    starts = np.arange(BINS, dtype=np.int32) << 16
+    first, second = (bits.view(np.float32).astype(np.float64) for bits in (starts, starts + 1))
+    finite = np.arange(BINS) < _NOT_FINITE
+    return np.where(finite, first, 0.0), np.where(finite, second - first, 0.0)
+
+
+def _bins(counts: Counts, ranks: Sequence[int]) -> list[int]:
+    return sorted({locate(counts, rank)[0] for rank in ranks if rank})
+
+
+def _by_bin(bins: Sequence[int], parts: Sequence[_LowCounts]) -> dict[int, Counts]:
+    for part in parts:
+        part.flush()
+    total = sum_counts([part.counts for part in parts]).reshape(len(bins), LOWS)
+    return dict(zip(bins, total, strict=True))

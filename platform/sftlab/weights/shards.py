@@ -1,0 +1,235 @@
+"""Lazy reading of Hugging Face checkpoints in safetensors, single-file or sharded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sftlab.errors import UserError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_LARGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies: its shard, and its first byte in it."""
+
+    shard: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class Checkpoint:
+    """The tensors of a model folder, read one at a time or in stretches; never mapped, never read whole.
+
+    Reads are positional, so several threads may share one checkpoint. Use it as a context manager, or call
+    `close()`.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], places: dict[str, _Place]) -> None:
+        self.path = path
+        self.config = config
+        self.names: tuple[str, ...] = tuple(sorted(places))
+        self._places = places
+        self._files: dict[Path, int] = {}
+        try:
+            for shard in sorted({place.shard for place in places.values()}):
+                self._files[shard] = os.open(shard, os.O_RDONLY)
+        except OSError as error:
+            self.close()
+            raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
+
+    @staticmethod
+    def open(folder: str | os.PathLike[str]) -> Checkpoint:
+        """Reads the headers of all shards. Raises UserError for anything but a sound safetensors checkpoint."""
+        path = Path(folder)
+        if not path.is_dir():
+            raise UserError(f"{path}: is not a folder; expected a Hugging Face model folder.")
+        config = _read_json(path / "config.json", "expected a Hugging Face model folder with its config.json")
+        return Checkpoint(path, config, _places(path))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(place.nbytes for place in self._places.values())
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._places[name].dtype
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._places[name].shape
+
+    def numel(self, name: str) -> int:
+        return prod(self._places[name].shape)
+
+    def read(self, name: str) -> Tensor:
+        """A fresh tensor with the contents of `name`."""
+        place = self._places[name]
+        tensor = torch.empty(place.shape, dtype=place.dtype)
+        self.read_into(name, 0, tensor.reshape(-1))
+        return tensor
+
+    def read_into(self, name: str, start: int, out: Tensor) -> None:
+        """Fills the contiguous 1-D `out` with the elements start, start+1, ... of the flattened tensor `name`."""
+        place = self._places[name]
+        assert out.is_contiguous() and out.dtype == place.dtype
+        assert start + out.numel() <= prod(place.shape)
+        if not out.numel():
+            return
+        view = memoryview(out.view(torch.uint8).numpy())
+        offset = place.start + start * place.dtype.itemsize
+        while view:
+            got = os.preadv(self._files[place.shard], [view], offset)
+            if got == 0:
+                raise UserError(
+                    f"{place.shard}: ended within {name}; the file was cut short while it was read."
+                )
+            view, offset = view[got:], offset + got
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors in the order of their names, one at a time."""
+        for name in self.names:
+            yield name, self.read(name)
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _places(folder: Path) -> dict[str, _Place]:
+    single, index = folder / SINGLE_FILE, folder / INDEX_FILE
+    if single.is_file():
+        return _read_header(single)
+    if index.is_file():
+        return _sharded(folder, index)
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+    if pickles:
+        raise UserError(
+            f"{folder}: holds only pickle weights ({pickles[0]}), which can run code when they are loaded and are "
+            "refused. Where you trust the file, convert it once: load it with transformers and call "
+            "model.save_pretrained(folder), which writes safetensors."
+        )
+    if (folder / "adapter_model.safetensors").is_file():
+        raise UserError(f"{folder}: is an adapter without its model; merge it into the base model first.")
+    raise UserError(
+        f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}; expected a safetensors checkpoint."
+    )
+
+
+def _sharded(folder: Path, index: Path) -> dict[str, _Place]:
+    weight_map = _read_json(index, "expected the index of a sharded checkpoint").get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise UserError(f"{index}: has no weight_map of tensor names to shard files; fetch the index again.")
+    places = {}
+    for file in sorted(set(weight_map.values())):
+        names = [name for name, where in weight_map.items() if where == file]
+        if Path(file).name != file:
+            raise UserError(
+                f"{index}: shard {file} of {names[0]} lies outside the folder; expected a file name."
+            )
+        if not (folder / file).is_file():
+            raise UserError(
+                f"{folder / file}: missing, but {INDEX_FILE} says it holds {names[0]}; fetch it again."
+            )
+        shard = _read_header(folder / file)
+        for name in names:
+            if name not in shard:
+                raise UserError(
+                    f"{folder / file}: lacks {name}, which {INDEX_FILE} says it holds; fetch both again."
+                )
+            places[name] = shard[name]
+    return places
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; {expected}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is not readable JSON ({error}); {expected}.") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: is not a JSON object; {expected}.")
+    return data
+
+
+def _read_header(shard: Path) -> dict[str, _Place]:
+    """The tensors of one safetensors file, checked against its size, so that a cut-off file is refused here."""
+    try:
+        with shard.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(_LARGEST_HEADER, size - 8):
+                raise UserError(f"{shard}: is truncated or no safetensors file; fetch it again.")
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise UserError(f"{shard}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{shard}: its header is damaged ({error}); fetch the file again.") from error
+    if not isinstance(header, dict):
+        raise UserError(f"{shard}: its header is damaged; fetch the file again.")
+    header.pop("__metadata__", None)
+    places = {name: _place(shard, name, entry, 8 + length) for name, entry in header.items()}
+    end = max((place.start + place.nbytes for place in places.values()), default=8 + length)
+    if end != size:
+        state = "truncated" if size < end else "damaged"
+        raise UserError(
+            f"{shard}: is {state}: {size} bytes where its header says {end}; fetch the file again."
+        )
+    return places
+
+
+def _place(shard: Path, name: str, entry: Any, data: int) -> _Place:
+    try:
+        dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        place = _Place(shard, DTYPES[dtype], shape, data + start)
+        sound = start >= 0 and min(shape, default=0) >= 0 and place.nbytes == stop - start
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{shard}: its entry for {name} is damaged or of an unknown type ({error})."
+        ) from error
+    if not sound:
+        raise UserError(f"{shard}: the size of {name} does not fit its shape; fetch the file again.")
+    return place

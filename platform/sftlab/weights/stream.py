@@ -1,0 +1,103 @@
+"""Walking through all weights in small stretches with several threads, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import Protocol, TypeVar
+
+import torch
+
+# 1 MB in float32: the working set of a thread stays in its L2 cache.
+CHUNK = 1 << 18
+_MOST_THREADS = 16
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The elements start..stop of the flattened parameter `name`."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass
+class Progress:
+    """Counts bytes done over all passes and tells `report(done, total)`."""
+
+    total: int
+    report: Report | None = None
+    done: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def add(self, amount: int) -> None:
+        """Callable from any thread; does not report."""
+        with self._lock:
+            self.done += amount
+
+    def show(self) -> None:
+        if self.report is not None:
+            self.report(self.done, self.total)
+
+
+class Worker(Protocol):
+    """Work on chunks by one thread, with buffers and tallies of its own."""
+
+    def __call__(self, chunk: Chunk) -> int:
+        """Works on one chunk and returns the bytes read and written."""
+
+
+AnyWorker = TypeVar("AnyWorker", bound=Worker)
+
+
+def chunks(sizes: Mapping[str, int]) -> Iterator[Chunk]:
+    """Stretches of at most CHUNK elements of all parameters, in the order of the mapping."""
+    for name, size in sizes.items():
+        for start in range(0, size, CHUNK):
+            yield Chunk(name, start, min(start + CHUNK, size))
+
+
+def walk(work: Iterable[Chunk], make: Callable[[], AnyWorker], progress: Progress) -> list[AnyWorker]:
+    """Lets threads, one worker each, take the chunks as they come; returns the workers with their tallies.
+
+    Which worker gets which chunk is left to chance, so tallies must not depend on it: integer sums do not. The
+    first error of a worker stops the others and is raised.
+    """
+    available = torch.get_num_threads()
+    threads = min(available, _MOST_THREADS)
+    source, lock, stop = iter(work), Lock(), Event()
+    workers = [make() for _ in range(threads)]
+
+    def run(worker: AnyWorker) -> None:
+        # One torch thread per worker; torch keeps the number per thread and as the default of later threads.
+        torch.set_num_threads(1)
+        while not stop.is_set():
+            with lock:
+                chunk = next(source, None)
+            if chunk is None:
+                return
+            progress.add(worker(chunk))
+
+    try:
+        with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
+            try:
+                _watch([pool.submit(run, worker) for worker in workers], progress)
+            finally:
+                stop.set()
+    finally:
+        torch.set_num_threads(available)
+    return workers
+
+
+def _watch(futures: list[Future[None]], progress: Progress) -> None:
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=0.1)
+        progress.show()
+        for future in done:
+            future.result()

@@ -1,0 +1,164 @@
+"""Writing a checkpoint in safetensors, shard by shard, without ever holding a shard in memory."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from secrets import token_hex
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from sftlab.errors import UserError
+from sftlab.weights.shards import DTYPES, INDEX_FILE, SINGLE_FILE
+
+DEFAULT_SHARD_BYTES = 5_000_000_000
+PARTIAL = ".partial"  # ends the names of unfinished folders
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Type and shape of a tensor that will be written."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@contextmanager
+def readable_write_errors(path: Path) -> Iterator[None]:
+    """Turns a refusal of the file system (a full disk, no permission) into a UserError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space or write elsewhere" if error.errno in _FULL else "write elsewhere"
+        raise UserError(f"{path}: cannot be written: {error.strerror}; {advice}.") from error
+
+
+def check_space(path: Path, need: int) -> None:
+    """Raises UserError if the disk on which `path` is, or will be, has less than `need` bytes left."""
+    there = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+    free = shutil.disk_usage(there).free
+    if need > free:
+        raise UserError(
+            f"{path}: needs {need / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB left; free some space or write "
+            "elsewhere."
+        )
+
+
+class ShardWriter:
+    """Writes tensors, whole or in stretches and in any order, into safetensors files of a new model folder.
+
+    All names, types and shapes are known beforehand, so headers come first and every stretch goes straight to its
+    place in the file; several threads may write at once. Everything is written into a hidden sibling folder, which
+    takes the name `folder` on `commit()`. Leaving the `with` block without it removes all traces.
+    """
+
+    def __init__(
+        self, folder: Path, tensors: Mapping[str, TensorSpec], shard_bytes: int = DEFAULT_SHARD_BYTES
+    ) -> None:
+        self.folder = folder
+        self._tensors = dict(tensors)
+        self._files: list[int] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        with readable_write_errors(folder):
+            check_space(folder, sum(spec.nbytes for spec in self._tensors.values()))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self.staging = folder.parent / f".{folder.name}.{token_hex(4)}{PARTIAL}"
+            self.staging.mkdir()
+            try:
+                self._create(_shards(self._tensors, shard_bytes))
+            except BaseException:
+                self.discard()
+                raise
+
+    def write(self, name: str, start: int, values: Tensor) -> int:
+        """Writes the 1-D `values` as the elements start, start+1, ... of tensor `name`; returns their bytes."""
+        spec = self._tensors[name]
+        assert values.dtype == spec.dtype and start + values.numel() <= prod(spec.shape)
+        if not values.numel():
+            return 0
+        view = memoryview(values.contiguous().view(torch.uint8).numpy())
+        file, offset = self._places[name]
+        offset += start * spec.dtype.itemsize
+        with readable_write_errors(self.folder):
+            while view:
+                put = os.pwrite(file, view, offset)
+                view, offset = view[put:], offset + put
+        return values.numel() * spec.dtype.itemsize
+
+    def commit(self) -> None:
+        """Gives the finished folder its name; an earlier folder of that name is replaced."""
+        with readable_write_errors(self.folder):
+            self._close()
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.staging.rename(self.folder)
+
+    def discard(self) -> None:
+        """Removes what was written so far; does nothing after `commit()`."""
+        self._close()
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def _create(self, shards: list[list[str]]) -> None:
+        weight_map = {}
+        for number, names in enumerate(shards, start=1):
+            name = SINGLE_FILE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            header, offset = {"__metadata__": {"format": "pt"}}, 0
+            starts = {}
+            for tensor in names:
+                spec = self._tensors[tensor]
+                entry = {"dtype": _CODES[spec.dtype], "shape": list(spec.shape)}
+                header[tensor] = entry | {"data_offsets": [offset, offset + spec.nbytes]}  # type: ignore[assignment]
+                starts[tensor] = offset
+                offset += spec.nbytes
+                weight_map[tensor] = name
+            text = json.dumps(header).encode()
+            text += b" " * (-len(text) % 8)  # keeps the data aligned
+            file = os.open(self.staging / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            self._files.append(file)
+            os.pwrite(file, len(text).to_bytes(8, "little") + text, 0)
+            os.ftruncate(file, 8 + len(text) + offset)
+            self._places |= {tensor: (file, 8 + len(text) + start) for tensor, start in starts.items()}
+        if len(shards) > 1:
+            total = sum(spec.nbytes for spec in self._tensors.values())
+            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+            (self.staging / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    def _close(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+
+
+def _shards(tensors: Mapping[str, TensorSpec], limit: int) -> list[list[str]]:
+    """Names by shard: in sorted order, wider types first within a shard so that every tensor is aligned."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name in sorted(tensors):
+        if shards[-1] and filled + tensors[name].nbytes > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += tensors[name].nbytes
+    return [sorted(names, key=lambda name: (-tensors[name].dtype.itemsize, name)) for names in shards]

@@ -1,0 +1,177 @@
+"""Studies: reading and checking their files, the plan, its ids and its costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sftlab.errors import UserError
+from sftlab.store.artifact import Step, Store, write_text
+from sftlab.study.config import load_runtime, load_study
+from sftlab.study.plan import Plan
+from sftlab.study.preview import preview, total_cost
+from sftlab.study.runtime import Runtime
+from sftlab.study.sources import resolve
+from sftlab.study.spec import StudySpec
+
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+
+
+def study(tmp_path: Path, text: str = "name: t\npocket: {}\n") -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def plan_of(tmp_path: Path, *overrides: str) -> Plan:
+    spec = load_study(study(tmp_path), overrides)
+    return Plan(spec, resolve(spec, tmp_path))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_study_validates_and_plans_with_a_cost(path: Path, tmp_path: Path) -> None:
+    spec = load_study(path)
+    plan = Plan(spec, resolve(spec, tmp_path))
+    shown = preview(plan, Store(tmp_path), Runtime())
+    cost = total_cost(shown)
+    assert not any(row.hit for row in shown)
+    assert cost.engine_starts == 2 and cost.generated_tokens > 0 and cost.bytes_written > 0
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "runtimes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_runtime_validates(path: Path) -> None:
+    assert isinstance(load_runtime(path), Runtime)
+
+
+def test_the_paper_s_grid_costs_what_its_numbers_say(tmp_path: Path) -> None:
+    spec = load_study(CONFIGS / "llama3-8b.yaml")
+    plan = Plan(spec, resolve(spec, tmp_path))
+    costs = {step.slug: cost for step, cost in plan.steps() if step.stage == "mastery"}
+    facts = 75_944 + 9_555 + 11_613 + 9_580 + 11_563
+    assert costs["llama3-8b"].completions == facts * 21 * 10
+    assert sum(step.stage == "evaluation" for step, _ in plan.steps()) == 5 * 4 * 5 * 8 + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: t\npocket: {}\nsft: {lerning_rate: 1}\n", "'sft.lerning_rate'; did you mean 'learning_rate'"),
+        ("name: t\npocket: {}\nmastry: {}\n", "did you mean 'mastery'"),
+        ("pocket: {}\n", "name: is required"),
+        ("name: t\n", "give either `pocket`"),
+        ("name: t\npocket: {}\nfacts: {source: x}\n", "leave `facts` and `model` out"),
+        ("name: t\npocket: {}\nrestore: {percents: [101]}\n", "restore.percents.0"),
+        ("name: t\npocket: {}\nrestore: {percents: [1, 1]}\n", "listed twice"),
+        ("name: t\npocket: {}\ntraining_sets: {sizes: [0]}\n", "training_sets.sizes.0"),
+        ("name: t\npocket: {}\ntraining_sets: {buckets: [7]}\n", "training_sets.buckets.0"),
+        ("name: ../t\npocket: {}\n", "name"),
+        ("name: t\nname: u\npocket: {}\n", "given twice"),
+        ("- a\n", "expected a mapping"),
+        ("a: [\n", "not valid YAML"),
+    ],
+)
+def test_wrong_study_files_name_the_field(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        load_study(study(tmp_path, text))
+    assert "study.yaml" in str(error.value)
+
+
+def test_a_missing_study_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_overrides_are_checked_like_the_file_and_split_by_their_prefix(tmp_path: Path) -> None:
+    path = study(tmp_path)
+    overrides = ["sft.learning_rate=1e-4", "training_sets.sizes=[5, 10]", "runtime.store=elsewhere"]
+    spec = load_study(path, overrides)
+    assert spec.sft.learning_rate == 1e-4 and spec.training_sets.sizes == (5, 10)
+    assert load_runtime(None, overrides).store == "elsewhere"
+    for wrong, message in [("sft", "KEY=VALUE"), ("name.a=1", "further keys"), ("sft.rte=1", "unknown key")]:
+        with pytest.raises(UserError, match=message):
+            load_study(path, [wrong])
+
+
+def test_zero_percent_is_always_part_of_a_ladder(tmp_path: Path) -> None:
+    assert load_study(study(tmp_path), ["restore.percents=[20, 5]"]).restore.percents == (0, 5, 20)
+
+
+def test_ids_are_golden(tmp_path: Path) -> None:
+    """An accident that re-addresses everyone's results fails here; bump the stage's revision on purpose."""
+    plan = plan_of(tmp_path, "training_sets.sizes=[25]", "training_sets.buckets=[2]")
+    found = {step.stage: step.id[:12] for step, _ in plan.steps()}
+    golden = yaml.safe_load((Path(__file__).parent / "golden_ids.yaml").read_text())
+    assert found == golden
+
+
+def test_a_field_moves_only_what_rests_on_it(tmp_path: Path) -> None:
+    first, second = plan_of(tmp_path), plan_of(tmp_path, "sft.learning_rate=1e-4")
+    assert first.mastery.id == second.mastery.id
+    assert first.base_evaluation.id == second.base_evaluation.id
+    assert first.cells[0].training_set.id == second.cells[0].training_set.id
+    assert first.cells[0].tuned.id != second.cells[0].tuned.id
+    assert first.results.id != second.results.id
+
+
+def test_growing_the_grid_or_the_ladder_keeps_every_old_result(tmp_path: Path) -> None:
+    small = plan_of(tmp_path, "training_sets.sizes=[25]", "restore.percents=[0,10]")
+    large = plan_of(tmp_path, "training_sets.sizes=[25,100]", "restore.percents=[0,10,20]")
+    kept = {s.id for s, _ in large.steps()}
+    for cell in small.cells:
+        assert {cell.tuned.id, *(step.id for step in cell.evaluations.values())} <= kept
+
+
+def test_the_tuned_model_s_answers_serve_every_order_of_restoration(tmp_path: Path) -> None:
+    top, bottom = plan_of(tmp_path), plan_of(tmp_path, "restore.order=bottom")
+    assert top.cells[0].evaluations[0.0].id == bottom.cells[0].evaluations[0.0].id
+    assert top.cells[0].evaluations[10.0].id != bottom.cells[0].evaluations[10.0].id
+
+
+def test_runtime_and_paths_move_no_id(tmp_path: Path) -> None:
+    import zipfile
+
+    for name in ("a.zip", "b.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as out:
+            out.writestr(zipfile.ZipInfo("x"), "same")
+    a = plan_of(tmp_path, f"pocket.source={tmp_path / 'a.zip'}")
+    b = plan_of(tmp_path, f"pocket.source={tmp_path / 'b.zip'}")
+    assert a.facts.id == b.facts.id != plan_of(tmp_path).facts.id
+
+
+def test_a_source_that_is_not_there_is_named_before_anything_is_built(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "pocket.source=nowhere/entity_questions.zip")
+    with pytest.raises(UserError, match=r"nowhere/entity_questions\.zip.*make data"):
+        plan.sources.require()
+
+
+def test_the_preview_tells_hits_from_builds_and_why(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), plan_of(tmp_path)
+    write_text(store.path(plan.facts) / "x", "x")
+    store.commit(plan.facts)
+    rows = {row.step.id: row for row in preview(plan, store, Runtime())}
+    assert rows[plan.facts.id].hit and not rows[plan.mastery.id].hit
+    other = plan_of(tmp_path, "pocket.seed=5")
+    reason = next(r.reason for r in preview(other, store, Runtime()) if r.step.stage == "facts")
+    assert reason == "pocket.seed: 0 -> 5"
+
+
+def test_an_unfinished_step_is_said_to_be_resumed(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), plan_of(tmp_path)
+    write_text(store.work(plan.mastery) / "blocks" / "00000.parquet", "x")
+    row = next(r for r in preview(plan, store, Runtime()) if r.step.stage == "mastery")
+    assert "will be resumed" in row.reason
+
+
+def test_a_spec_s_defaults_are_the_study_s() -> None:
+    spec = StudySpec.model_validate({"name": "t", "pocket": {}})
+    assert (spec.mastery.samples, spec.mastery.temperature, spec.mastery.max_tokens) == (10, 0.7, 32)
+    assert (spec.sft.batch_size, spec.sft.epochs, spec.sft.learning_rate) == (8, 1, 1e-5)
+    assert spec.answers.max_tokens == 16 and spec.divergence.top == 10
+    assert spec.restore.percents == (0, 1, 3, 5, 10, 20, 40, 60)
+
+
+def test_a_step_lies_under_its_stage_slug_and_id(tmp_path: Path) -> None:
+    step = Step("tuned", "bucket0-n25-s0", {"a": 1})
+    assert Store(tmp_path).path(step) == tmp_path / "tuned" / f"bucket0-n25-s0-{step.id[:12]}"
