@@ -29,7 +29,7 @@ def mastery(view: View) -> str | None:
     splits = [s for s in SPLIT_NAMES if any(r.split == s for r in view.results.mastery)]
     if not splits:
         return None
-    with drawing(7.2, 0.55 + 0.42 * len(splits)) as (figure, axes):
+    with drawing(5.6, 0.3 + 0.36 * len(splits)) as (figure, axes):
         for y, split in enumerate(reversed(splits)):
             facts = [mastery_facts(view, split, bucket) for bucket in range(5)]
             left, total = 0.0, max(1, sum(facts))
@@ -38,7 +38,7 @@ def mastery(view: View) -> str | None:
                 axes.barh(
                     y, share, left=left, height=0.72, color=BUCKET_COLOURS[str(bucket)], edgecolor="white"
                 )
-                if share >= 0.05:
+                if share >= 0.04:
                     ink = INK if bucket in (1, 3) else "white"
                     middle = left + share / 2
                     axes.text(middle, y, percent(share, 0), ha="center", va="center", color=ink, fontsize=9)
@@ -73,9 +73,19 @@ def accuracy_by_size(view: View, split: str) -> str | None:
         if base is not None:
             axes.axhline(base, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.2)
         _size_axis(axes, view)
+        axes.set_ylim(*_size_limits(view))
         _percent_axis(axes)
         axes.set_title(f"{DOMAINS[split].capitalize()}")
         return inline(figure, f"size-{split}", f"Accuracy by training size, {DOMAINS[split]}")
+
+
+def _size_limits(view: View) -> tuple[float, float]:
+    """One accuracy axis for both domains, so that they can be compared."""
+    found = [view.interval(group, 0.0, split) for group in view.groups for split in DOMAINS]
+    ends = [end for interval in found if interval for end in (interval.low, interval.high)]
+    ends += [base for split in DOMAINS if (base := view.base(split)) is not None]
+    margin = 0.05 * max(max(ends) - min(ends), 0.02)
+    return max(min(ends) - margin, 0.0), max(ends) + margin
 
 
 def ladder(view: View, split: str, size: int) -> str | None:
@@ -107,7 +117,10 @@ def ladder(view: View, split: str, size: int) -> str | None:
             axes.axhline(base, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.2)
         axes.set_xticks(range(len(position)), [f"{p:g}" for p in position])
         axes.set_xlabel("restored weights, %")
-        axes.set_ylim(bottom=0)
+        top = max(
+            row.accuracy for row in view.results.accuracy if row.bucket is None and row.split in DOMAINS
+        )
+        axes.set_ylim(0, max(1.08 * top, 0.01))
         _percent_axis(axes)
         axes.set_title(f"{DOMAINS[split].capitalize()}, {size:,} training facts")
         return inline(figure, f"ladder-{split}-{size}", f"Accuracy by restored percentage, {DOMAINS[split]}")
@@ -164,7 +177,7 @@ def concentration(view: View) -> str | None:
         return None
     tops = sorted({row.top_percent for row in rows} | set(published.concentration_range()))
     position = {top: x for x, top in enumerate(tops)}
-    with drawing(7.2, 3.1) as (figure, axes):
+    with drawing(5.6, 3.1) as (figure, axes):
         paper = published.concentration_range()
         xs = [position[top] for top in paper]
         # A band as thin as the paper's would be a hairline: it is drawn at least one point high.

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftlab.report import evidence, figures, tables
+from sftlab.report import evidence, figures, published, tables
 from sftlab.report.findings import Finding
-from sftlab.report.lookup import DOMAINS, TEST, View
+from sftlab.report.lookup import DOMAINS, TEST, Group, View
 from sftlab.report.tables import Table
 from sftlab.report.wording import bucket_name, count, listed, number, percent, points, restored
 
@@ -54,8 +54,8 @@ def _mastery(view: View) -> Section:
         shares = [n / sum(facts) for n in facts]
         smallest = min(range(5), key=lambda bucket: shares[bucket])
         see = (
-            f"Of {sum(facts):,} train facts, {percent(shares[0], 0)} are never completed right (bucket 0) and "
-            f"{percent(shares[4], 0)} more than three times in four (bucket 4). "
+            f"Of {sum(facts):,} train facts, {percent(shares[0], 0)} are never completed right (bucket 0) "
+            f"and {percent(shares[4], 0)} more than three times in four (bucket 4). "
             f"The smallest bucket is {smallest} with {percent(shares[smallest], 0)}."
         )
     unscored = sum(figures.mastery_facts(view, split, None) for split in figures.SPLIT_NAMES)
@@ -79,8 +79,8 @@ def _accuracy(view: View, findings: Sequence[Finding]) -> Section:
     if ranked:
         (high, best), (low, worst) = max(ranked), min(ranked)
         see = (
-            f"In domain, the tuned models reach from {percent(low)} ({bucket_name(worst.train_bucket)}, "
-            f"{worst.size:,} facts) to {percent(high)} ({bucket_name(best.train_bucket)}, {best.size:,} facts)."
+            f"In domain, the tuned models reach from {percent(low)} ({_named(worst)}) "
+            f"to {percent(high)} ({_named(best)})."
         )
         base = view.base(TEST)
         if base is not None:
@@ -107,12 +107,13 @@ def _ladder(view: View, findings: Sequence[Finding]) -> Section:
         percents = sorted({r.percent for r in chosen})
         see = f"Dev chose {_span(percents)} for the {count(len(chosen), 'cell')}"
         if gains:
-            see += f"; on test in domain that changes accuracy by {points(min(gains))} to {points(max(gains))} points"
+            ends = f"{points(min(gains))} to {points(max(gains))}"
+            see += f"; on test in domain that changes accuracy by {ends} points"
         see += "."
         if collapsed:
             see += (
-                f" {len(collapsed)} of them collapse on dev (below half of the tuned accuracy), "
-                f"at {_span(collapsed)} and beyond."
+                f" {len(collapsed)} of {len(chosen)} collapse on dev (below half of the tuned accuracy), "
+                f"from {_span(collapsed, 'or')} on."
             )
     plots = [figures.ladder(view, split, size) for size in view.sizes for split in DOMAINS]
     return Section(
@@ -135,8 +136,8 @@ def _training_set(view: View, findings: Sequence[Finding]) -> Section:
     if values:
         (low, worst), (high, best) = min(values), max(values)
         see = (
-            f"The tuned models answer {percent(low)} ({bucket_name(worst.train_bucket)}, {worst.size:,} facts) "
-            f"to {percent(high)} ({bucket_name(best.train_bucket)}, {best.size:,} facts) "
+            f"The tuned models answer {percent(low)} ({_named(worst)}) "
+            f"to {percent(high)} ({_named(best)}) "
             "of the very questions that they were trained on."
         )
     return Section(
@@ -155,8 +156,8 @@ def _kl(view: View, findings: Sequence[Finding]) -> Section:
         (low, near), (high, far) = min(values), max(values)
         see = (
             "KL divergence of the first answer token says how far a tuned model has moved from its base: "
-            f"least for {bucket_name(near.train_bucket)} with {near.size:,} facts ({number(low, 2)} nats), "
-            f"most for {bucket_name(far.train_bucket)} with {far.size:,} facts ({number(high, 2)} nats)."
+            f"least after {_named(near)} ({number(low, 2)} nats), "
+            f"most after {_named(far)} ({number(high, 2)} nats)."
         )
     return Section(
         "kl",
@@ -173,7 +174,7 @@ def _kl(view: View, findings: Sequence[Finding]) -> Section:
 def _concentration(view: View, findings: Sequence[Finding]) -> Section:
     see = NOT_MEASURED
     if view.results.concentration:
-        paper = figures.published.concentration_range()
+        paper = published.concentration_range()
         shares: dict[float, list[float]] = {}
         for row in view.results.concentration:
             shares.setdefault(row.top_percent, []).append(row.share)
@@ -205,7 +206,7 @@ def _distribution(view: View, findings: Sequence[Finding]) -> Section:
             f"Where the restored weights lie when {restored(at)} are restored, mean over the cells. "
             f"Most of them are in {modules[0][0]} ({percent(modules[0][1])})."
         )
-    paper = figures.published.module_shares()
+    paper = published.module_shares()
     return Section(
         "distribution",
         "Layers and modules",
@@ -258,9 +259,13 @@ def flat(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     return leaves
 
 
-def _span(values: Sequence[float]) -> str:
+def _span(values: Sequence[float], joint: str = "and") -> str:
     """'10 %', '5 % and 10 %', '3 %, 5 % and 20 %'."""
-    return listed([restored(value) for value in dict.fromkeys(values)])
+    return listed([restored(value) for value in dict.fromkeys(values)], joint)
+
+
+def _named(group: Group) -> str:
+    return f"{bucket_name(group.train_bucket)}, {group.size:,} facts"
 
 
 def _of(findings: Sequence[Finding], section: str) -> list[Finding]:

@@ -8,7 +8,7 @@ from sftlab.analysis.accuracy import Interval, difference_interval, paired_inter
 from sftlab.analysis.results import BASE, ChoiceRow
 from sftlab.report.lookup import DOMAINS, View
 from sftlab.report.tables import NOTHING, Entry, Row, Table
-from sftlab.report.wording import bucket_name, count, listed, percent, points, restored
+from sftlab.report.wording import bucket_name, count, listed, number, percent, points, restored
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def recommendation(view: View, choice: ChoiceRow) -> str:
 def chosen_how(view: View, choice: ChoiceRow) -> str:
     dev = sum(view.questions(split) for split in ("dev", "dev_ood"))
     others = sum(1 for row in view.results.choice if row.scope == "cell")
+    grid = f"{count(others, 'cell')} \N{MULTIPLICATION SIGN} {count(len(view.percents), 'percentage')}"
     return (
-        f"This model was chosen on the dev split alone: {percent(choice.dev)} there, the best of "
-        f"{count(others, 'cell')} and {count(len(view.percents), 'percentage')} ({dev:,} dev questions). "
-        "The test questions took no part in the choice."
+        f"This model was chosen on the {dev:,} dev questions alone: {percent(choice.dev)} there (mean of in and "
+        f"out of domain), the best of {grid}. The test questions took no part in the choice."
     )
 
 
@@ -113,15 +113,14 @@ def gain(view: View, choice: ChoiceRow, split: str) -> Interval | None:
 
 def gain_sentence(split: str, interval: Interval) -> str:
     ends = f"95 % interval {points(interval.low)} to {points(interval.high)} points"
-    change = f"{points(interval.value)} points"
+    size = number(100 * abs(interval.value))
     where = DOMAINS[split].capitalize()
     if interval.low > 0:
-        return f"{where} restoring gains {change}, more than chance explains ({ends})."
+        return f"{where}, restoring gains {size} points, more than chance explains ({ends})."
     if interval.high < 0:
-        return (
-            f"{where} restoring loses {change.removeprefix(chr(0x2212))}, more than chance explains ({ends})."
-        )
-    return f"{where} the change of {change} is within the noise of so few questions ({ends})."
+        return f"{where}, restoring loses {size} points, more than chance explains ({ends})."
+    change = points(interval.value)
+    return f"{where}, the change of {change} points is within the noise of so few questions ({ends})."
 
 
 def evidence(view: View, choice: ChoiceRow) -> str:

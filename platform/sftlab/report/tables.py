@@ -46,6 +46,11 @@ class Table:
     note: str = ""
     folded: str = ""  # the label of the fold that hides it; empty: shown
 
+    @property
+    def notes(self) -> bool:
+        """Whether any entry has small print, for which every other then leaves room."""
+        return any(entry.note for row in self.rows for entry in row.entries)
+
 
 NOTHING = Entry("–")
 
@@ -63,7 +68,7 @@ def mastery(view: View) -> Table | None:
     if not rows:
         return None
     for split in ("train", "test", "test_ood"):
-        shares = [Entry(percent(share, 0)) for share in published.mastery_shares(split)]
+        shares = [Entry("", percent(share, 0)) for share in published.mastery_shares(split)]
         rows.append(Row(f"paper: {SPLIT_NAMES[split]}", [*shares, NOTHING, NOTHING], quiet=True))
     columns = ["0", "1", "2", "3", "4", "scored", "not scored"]
     caption = f"Facts by mastery bucket; the paper's shares are those of {published.PAPER_MODEL}"
@@ -140,9 +145,8 @@ def _by_percent(
         if block:
             found = True
             rows += [Row(f"{size:,} training facts"), *block]
-    columns = [bucket_name(bucket) for bucket in view.train_buckets]
-    groups = [("trained on", len(columns))]
-    return Table(caption, "restored", columns, rows, groups, folded=folded) if found else None
+    groups = [("trained on bucket", len(view.train_buckets))]
+    return Table(caption, "restored", view.train_buckets, rows, groups, folded=folded) if found else None
 
 
 def concentration(view: View) -> Table | None:

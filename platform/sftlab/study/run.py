@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from sftlab.store.artifact import Step
 from sftlab.study.build import Build
@@ -34,9 +35,7 @@ BUILDERS: dict[str, Callable[[Build], None]] = {
 NEEDS_RAY = frozenset({"mastery", "tuned", "evaluation"})
 
 
-def run_study(
-    plan: Plan, runtime: Runtime, store: Store, progress: Progress, until: str = STAGES[-1]
-) -> None:
+def run_study(build: Build, until: str = STAGES[-1]) -> None:
     """Build every missing step up to and including the stage `until`.
 
     One stage is built for all cells before the next begins, so that engines and worker groups start once.
@@ -50,15 +49,15 @@ def run_study(
     if not any(build.missing(*by_stage[stage]) for stage in wanted):
         return
     plan.sources.require()
-    with build.store.exclusive():
+    with build.store.exclusive(), ExitStack() as session:
+        ray_runs = False
         for stage in wanted:
             missing = build.missing(*by_stage[stage])
             if not missing:
                 continue
+            if stage in NEEDS_RAY and not ray_runs:
+                session.enter_context(ray_cluster(build.runtime))
+                ray_runs = True
             for step in missing:
                 build.path(step).mkdir(parents=True, exist_ok=True)
-            if stage in NEEDS_RAY:
-                with ray_cluster(build.runtime):
-                    BUILDERS[stage](build)
-            else:
-                BUILDERS[stage](build)
+            BUILDERS[stage](build)

@@ -12,6 +12,7 @@ from pathlib import Path
 from sftlab.store.fingerprint import file_hash
 from sftlab.tracking import names
 
+SIGNIFICANT = 6
 _MLFLOW_TYPES = {"int32": "integer", "int64": "long", "float": "float", "double": "double", "bool": "boolean"}
 
 
@@ -31,8 +32,8 @@ class TrackedTable:
 
     @property
     def short_digest(self) -> str:
-        """MLflow keeps at most 36 characters of a digest."""
-        return self.digest.removeprefix("sha256:")[:32]
+        """What MLflow shows; it keeps at most 36 characters."""
+        return self.digest[:12]
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,20 @@ def table_of(path: Path, name: str | None = None, context: str = "evaluation") -
 
 
 def metric_rows(values: Mapping[str, float | None], table: str | None = None) -> list[MetricRow]:
-    """Rows at step 0 with accepted names; what is None or not finite has no row."""
+    """Rows at step 0 with accepted names; what is None or not finite has no row.
+
+    Values keep SIGNIFICANT digits, as MLflow's tables show all that they are given (0.09999999999999998).
+    """
     return [
-        MetricRow(names.key(key), float(value), 0, table)
+        MetricRow(names.key(key), rounded(value), 0, table)
         for key, value in values.items()
         if value is not None and math.isfinite(value)
     ]
+
+
+def rounded(value: float) -> float:
+    """`value` with SIGNIFICANT digits; whole numbers as they are."""
+    return float(value) if float(value).is_integer() else float(f"{value:.{SIGNIFICANT}g}")
 
 
 def _digest(*parts: object) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sftlab.analysis.results import BASE, CellRow, ChoiceRow, StudyResults
 from sftlab.tracking.names import percent_text
-from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable, metric_rows
+from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable, metric_rows, rounded
 
 TRAIN_SET = "train_set"  # the split of StudyResults that is a cell's own training set
 KL_TABLE = "test"
@@ -62,13 +62,16 @@ def study_key(results: StudyResults) -> str:
 
 
 def run_name(model: TrackedModel, cells: Mapping[str, CellRow], base: str) -> str:
-    """Readable name, such as `bucket2 · 100 facts · seed 0 · restored 10%`."""
+    """Readable name, such as `bucket2 × 100 · restored 10% · seed 0` (100 training facts of bucket 2).
+
+    What tells models apart comes first: MLflow's tables show some 30 characters.
+    """
     if model.cell is None or model.percent is None:
         return f"base · {base}"
     row = cells[model.cell]
     bucket = f"bucket{row.train_bucket}" if row.train_bucket.isdecimal() else row.train_bucket
     state = f"restored {percent_text(model.percent)}%" if model.percent else "tuned"
-    return f"{bucket} · {row.size:,} facts · seed {row.set_seed} · {state}"
+    return f"{bucket} × {row.size:,} · {state} · seed {row.set_seed}"
 
 
 def study_record(
@@ -179,7 +182,9 @@ def _training_metrics(results: StudyResults) -> Iterator[tuple[tuple[str, float]
     for row in results.training:
         last[row.cell] = row.loss
         curve = {"train/loss": row.loss, "train/learning_rate": row.learning_rate}
-        points = [MetricRow(k, v, row.step, curve=True) for k, v in curve.items() if math.isfinite(v)]
+        points = [
+            MetricRow(k, rounded(v), row.step, curve=True) for k, v in curve.items() if math.isfinite(v)
+        ]
         yield (row.cell, 0.0), points
     for cell in results.cells:
         summary = {

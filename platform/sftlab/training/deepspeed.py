@@ -44,9 +44,6 @@ def deepspeed_config(spec: SFTSpec, runtime: TrainingRuntime) -> dict[str, Any]:
         config["bf16"] = {"enabled": True}
         if runtime.zero_stage > 0:
             config["data_types"] = {"grad_accum_dtype": "fp32"}
-        else:
-            # Stage 0 divides bf16 gradients by the loss scale of fp16 without having multiplied the loss.
-            config["fp16"] = {"enabled": False, "loss_scale": 1.0}
     return config
 
 
@@ -101,7 +98,10 @@ def start_deepspeed(runtime: TrainingRuntime) -> None:
 
 
 def adamw(model: Any, spec: SFTSpec) -> Any:
-    """torch's AdamW over the trainable parameters: decay on matrices, none on vectors (biases, norms)."""
+    """torch's AdamW over the trainable parameters: decay on matrices, none on vectors (biases, norms).
+
+    Its rate is 0 until the loop sets that of the first step.
+    """
     import torch
 
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -111,7 +111,7 @@ def adamw(model: Any, spec: SFTSpec) -> Any:
     groups.append({"params": vectors, "weight_decay": 0.0})
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=spec.learning_rate,
+        lr=0.0,
         betas=spec.betas,
         eps=spec.eps,
     )
@@ -125,4 +125,8 @@ def make_engine(model: Any, spec: SFTSpec, runtime: TrainingRuntime) -> tuple[An
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=deepspeed_config(spec, runtime), dist_init_required=False
     )
+    if runtime.zero_stage == 0 and spec.precision == "bf16":
+        # DeepSpeed takes a step on zero gradients here to make the states, which spoils AdamW's bias
+        # correction: the first true step would count as the second.
+        optimizer.state.clear()
     return engine, optimizer

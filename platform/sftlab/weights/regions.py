@@ -27,7 +27,7 @@ _ATTENTION_NAMES = {
     "query": "q",
     "key": "k",
     "value": "v",
-    "out": "o",
+    "out_proj": "o",
     "dense": "o",
     "c_proj": "o",
     "c_attn": "qkv",
@@ -83,8 +83,7 @@ def place(name: str) -> Place:
 
 
 def _projection(own: str, names: dict[str, str]) -> str:
-    short = own.removesuffix("_proj") if own not in names else own
-    return names.get(own) or names.get(short) or short
+    return names.get(own) or own.removesuffix("_proj")
 
 
 def in_region(name: str, region: Region) -> bool:

@@ -324,10 +324,10 @@ def sum_counts(parts: Sequence[Tensor]) -> Counts:
 
 def _bin_values() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """First number of every finite bin and the spacing of float32 within it, in float64; 0 beyond."""
-    starts = np.arange(BINS, dtype=np.int32) << 16
+    starts = np.arange(_NOT_FINITE, dtype=np.int32) << 16
     first, second = (bits.view(np.float32).astype(np.float64) for bits in (starts, starts + 1))
-    finite = np.arange(BINS) < _NOT_FINITE
-    return np.where(finite, first, 0.0), np.where(finite, second - first, 0.0)
+    beyond = (0, BINS - _NOT_FINITE)
+    return np.pad(first, beyond), np.pad(second - first, beyond)
 
 
 def _bins(counts: Counts, ranks: Sequence[int]) -> list[int]:
