@@ -44,7 +44,9 @@ def model_shapes(layers: int, hidden: int, vocabulary: int) -> dict[str, tuple[i
     return shapes
 
 
-def make_pair(folder: Path, layers: int, hidden: int = 1024, vocabulary: int = 32_000, kind: str = "bfloat16") -> int:
+def make_pair(
+    folder: Path, layers: int, hidden: int = 1024, vocabulary: int = 32_000, kind: str = "bfloat16"
+) -> int:
     """Writes folder/base and folder/tuned; returns the number of weights."""
     import torch
     from safetensors.torch import save_file
@@ -152,7 +154,9 @@ def check_equal(folder: Path) -> int:
 
 
 def compare(folder: Path, layers: int) -> dict[str, float]:
-    print(f"same selection as a stable numpy sort: {check_equal(folder / 'small'):,} weights, all percentages")
+    print(
+        f"same selection as a stable numpy sort: {check_equal(folder / 'small'):,} weights, all percentages"
+    )
     weights = make_pair(folder / "pair", layers)
     print(f"pair: {weights:,} bfloat16 weights, {', '.join(PERCENTS)} %")
     plain_seconds, plain_peak = 0.0, 0.0
@@ -180,7 +184,9 @@ def compare(folder: Path, layers: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--layers", type=int, default=17)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--json", type=Path, help="write the figures here too")

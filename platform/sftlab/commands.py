@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from sftlab.errors import UserError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sftlab.study.plan import Plan
     from sftlab.study.progress import Progress
     from sftlab.study.runtime import Runtime
+    from sftlab.weights.cut import Order, Region
 
 
 def _progress() -> Progress:
@@ -54,6 +55,56 @@ def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> s
             progress=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
         )
     return f"facts in {output / 'facts'}, model in {output / 'model'}"
+
+
+def change_weights(
+    base: Path, tuned: Path, output: Path, percents: str, region: str, order: str, seed: int
+) -> str:
+    """Measure the change of the weights; returns what a person wants to know first."""
+    from sftlab.weights.commands import CHANGE_FILE, change
+
+    with _progress().bar("measuring") as bar:
+        found = change(base, tuned, output, percents, _region(region), _order(order), seed, bar.update)
+    shares = ", ".join(f"top {top} %: {share:.1%}" for top, share in found.concentration.items())
+    return (
+        f"{found.changed:,} of {found.weights:,} weights changed; share of the total relative change: {shares}\n"
+        f"written to {output / CHANGE_FILE}"
+    )
+
+
+def restore_weights(
+    base: Path, tuned: Path, output: Path, percents: str, region: str, order: str, seed: int
+) -> str:
+    """Write a restored model for each percentage."""
+    from sftlab.weights.commands import restore
+
+    with _progress().bar("restoring") as bar:
+        found = restore(
+            base, tuned, percents, output, _region(region), _order(order), seed, progress=bar.update
+        )
+    lines = [
+        f"{output / f'restored-{label}'}: {cut.count:,} of {cut.total:,} weights restored"
+        for label, cut in found.cuts.items()
+    ]
+    return "\n".join(lines)
+
+
+def _region(name: str) -> Region:
+    from sftlab.weights.cut import Region
+
+    return _one_of(name, get_args(Region), "--region")  # type: ignore[return-value]
+
+
+def _order(name: str) -> Order:
+    from sftlab.weights.cut import Order
+
+    return _one_of(name, get_args(Order), "--order")  # type: ignore[return-value]
+
+
+def _one_of(name: str, known: Sequence[str], option: str) -> str:
+    if name not in known:
+        raise UserError(f"{option} {name}: is none of {', '.join(known)}.")
+    return name
 
 
 def open_study(

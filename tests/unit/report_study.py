@@ -122,7 +122,7 @@ def _distribution(cell: CellRow) -> list[DistributionRow]:
         for layer, share in enumerate(published.layer_shares()):
             rows.append(DistributionRow(cell.cell, percent, "layer", str(layer), share))
         for name, share in published.module_shares().items():
-            rows.append(DistributionRow(cell.cell, percent, "module", f"{name}_proj", share))
+            rows.append(DistributionRow(cell.cell, percent, "module", name, share))
     return rows
 
 

@@ -12,9 +12,9 @@ FILE = Path(__file__).parents[2] / "cluster.yaml"
 
 def test_cluster_yaml_passes_ray_s_validation_and_a_misspelt_key_does_not() -> None:
     from jsonschema import ValidationError
-    from ray.autoscaler._private.util import validate_config
+    from ray.autoscaler._private.util import prepare_config, validate_config
 
-    config = yaml.safe_load(FILE.read_text())
+    config = prepare_config(yaml.safe_load(FILE.read_text()))
     validate_config(config)
     with pytest.raises(ValidationError, match="max_wrokers"):
         validate_config(config | {"max_wrokers": 3})

@@ -70,7 +70,9 @@ def test_out_of_domain_topics_go_to_the_ood_splits_and_never_to_train(tmp_path: 
     )
     counts = {split: table.num_rows for split, table in tables.items()}
     assert counts == {"train": 0, "test": 0, "test_ood": 1, "dev": 0, "dev_ood": 1}
-    assert tables["test_ood"]["accepted"].to_pylist() == [["United States of America", "USA", "United States"]]
+    assert tables["test_ood"]["accepted"].to_pylist() == [
+        ["United States of America", "USA", "United States"]
+    ]
 
 
 def test_an_unpacked_folder_reads_like_its_zip(tmp_path: Path) -> None:
@@ -113,7 +115,9 @@ def test_wrong_archives_are_refused_with_the_place_named(
 
 
 def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
-    path = archive(tmp_path, {("train", "P17"): [{"question": "Which country is A located in?", "answers": ["B"]}]})
+    path = archive(
+        tmp_path, {("train", "P17"): [{"question": "Which country is A located in?", "answers": ["B"]}]}
+    )
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="not a readable zip"):
@@ -170,7 +174,10 @@ def test_wrong_user_facts_are_refused_with_line_and_field(tmp_path: Path, line: 
         ({"topic": "T", "question": "Who?", "templates": ["{subject} is"]}, "question"),
         ({"topic": "T", "question": "{subject}?", "templates": ["{subject} {subject}"]}, "exactly once"),
         ({"topic": "T", "templates": ["{subject} is"]}, "lacks question"),
-        ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "dommain": "x"}, "unknown field"),
+        (
+            {"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "dommain": "x"},
+            "unknown field",
+        ),
         ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "domain": "x"}, "domain"),
     ],
 )

@@ -6,20 +6,20 @@ and batches to blocks, so that neither a kill, nor a retry, nor the number of en
 
 from __future__ import annotations
 
-import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
 from sftlab.facts.templates import Topic
+from sftlab.inference.actors import DyingWithEngine, actor_options
 from sftlab.inference.blocks import commit_table
 from sftlab.inference.engine import Engine
-from sftlab.inference.mastery_block import score_block
+from sftlab.inference.mastery_block import mastery_schema, score_block
 from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
+from sftlab.inference.vllm_engine import check_served
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,8 +70,6 @@ def score(
         commit_table(table, block_path(folder, index))
         done[index] = table
         report.scored(table)
-    from sftlab.inference.mastery_block import mastery_schema
-
     return pa.concat_tables([mastery_schema().empty_table(), *(done[i] for i in range(len(blocks)))])
 
 
@@ -145,40 +143,11 @@ class BlockScorer:
         self.engine: Engine = VllmEngine(model_dir, engine_spec, runtime)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        with dying_with_engine():
+        with DyingWithEngine():
             index = block[BLOCK]
             return score_block(
                 block.drop_columns([BLOCK]), self.topics, self.engine, self.spec
             ).append_column(BLOCK, index)
-
-
-class dying_with_engine:  # noqa: N801  (reads as a statement)
-    """Ends the process on any error inside.
-
-    After an error an in-process engine is in an unknown state. Ray starts an actor whose process died anew and
-    repeats its task; an exception would send the retry to the same broken engine.
-    """
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
-            traceback.print_exception(error)
-            os._exit(1)
-
-
-def actor_options(runtime: EngineRuntime) -> dict[str, Any]:
-    """Options of a Ray actor that holds an engine."""
-    from sftlab.inference.vllm_engine import environment
-
-    return {
-        "num_cpus": runtime.cpus_per_engine,
-        "num_gpus": runtime.gpus_per_engine,
-        "max_restarts": runtime.max_restarts,
-        "max_task_retries": runtime.max_restarts,
-        "runtime_env": {"env_vars": environment(runtime)},
-    }
 
 
 def _stream(
@@ -192,6 +161,7 @@ def _stream(
     """Scored blocks as they are finished, in any order."""
     if not pending:
         return
+    check_served(model_dir, runtime)
     import pyarrow as pa
     import ray.data
 

@@ -35,9 +35,7 @@ class VllmEngine:
     """
 
     def __init__(self, model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -> None:
-        check_runtime(runtime)
-        if not (Path(model_dir) / "config.json").is_file():
-            raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
+        check_served(model_dir, runtime)
         prepare_environment(runtime)
         from vllm import LLM
 
@@ -145,8 +143,10 @@ class VllmEngine:
         return outputs
 
 
-def check_runtime(runtime: EngineRuntime) -> None:
-    """Raises UserError where fields of the runtime contradict each other."""
+def check_served(model_dir: str, runtime: EngineRuntime) -> None:
+    """Raises UserError where the folder is no model, or where fields of the runtime contradict each other."""
+    if not (Path(model_dir) / "config.json").is_file():
+        raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
     if runtime.gpus_per_engine == 0:
         if runtime.max_num_seqs > CPU_MAX_NUM_SEQS:
             raise UserError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-ONSETS = ("b", "br", "c", "d", "dr", "f", "g", "gl", "h", "j", "k", "kl", "l", "m", "n", "p", "qu", "r", "s", "sh")
-ONSETS += ("sk", "t", "th", "tr", "v", "w", "y", "z")
-VOWELS = ("a", "e", "i", "o", "u", "ae", "ei", "oa")
-CODAS = ("", "", "", "l", "m", "n", "r", "s", "th", "x", "rn", "sk")
+ONSETS = ("b", "br", "c", "d", "dr", "f", "g", "gl", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "r", "s")
+ONSETS += ("sh", "st", "t", "th", "tr", "v", "w", "y", "z")
+VOWELS = ("a", "e", "i", "o", "u")
+CODAS = ("l", "m", "n", "r", "s", "th", "x", "rn", "sk", "nd", "lt")
 
 COUNTRY_ENDS = ("ia", "land", "istan", "avia", "onia")
 CITY_ENDS = ("burg", "ville", "ton", "mouth", "haven", "ford", "grad", "polis")
@@ -23,9 +23,9 @@ BAND_FORMS = ("The {}s", "{} Quartet", "{} Brothers", "{} Orchestra")
 
 
 def word(rng: Random, syllables: int) -> str:
-    """A capitalised invented word; a coda closes each syllable or is left out."""
-    parts = [rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(syllables)]
-    return "".join(parts).capitalize()
+    """A capitalised invented word of open syllables, the last one closed by a coda."""
+    body = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables))
+    return (body + rng.choice(CODAS)).capitalize()
 
 
 def _form(rng: Random, forms: tuple[str, ...]) -> str:

@@ -1,6 +1,8 @@
-"""What the pocket world is (`PocketSpec`, hashed) and how it is built here (`PocketRuntime`, never hashed)."""
+"""What the pocket world is (`PocketSpec`, hashed) and how it is built here (`PocketRuntime`, not hashed)."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from pydantic import Field, model_validator
 
@@ -12,84 +14,101 @@ Knot = tuple[float, float]
 class FactCounts(Frozen):
     """Facts per topic of each split; `train`, `test`, `dev` are in-domain topics, `*_ood` the others."""
 
-    train: int = Field(180, ge=1, description="training facts per in-domain topic")
-    test: int = Field(50, ge=1, description="test facts per in-domain topic")
-    test_ood: int = Field(40, ge=1, description="test facts per out-of-domain topic")
-    dev: int = Field(24, ge=1, description="development facts per in-domain topic")
-    dev_ood: int = Field(24, ge=1, description="development facts per out-of-domain topic")
-    qa: int = Field(40, ge=0, description="facts per topic, in no split, that the question-and-answer text is about")
+    train: int = Field(default=180, ge=1, description="training facts per in-domain topic")
+    test: int = Field(default=50, ge=1, description="test facts per in-domain topic")
+    test_ood: int = Field(default=40, ge=1, description="test facts per out-of-domain topic")
+    dev: int = Field(default=24, ge=1, description="development facts per in-domain topic")
+    dev_ood: int = Field(default=24, ge=1, description="development facts per out-of-domain topic")
+    qa: int = Field(
+        40, ge=0, description="facts per topic, in no split, that the question-and-answer text is about"
+    )
 
 
 class Exposure(Frozen):
     """How often facts are shown in the pre-training text."""
 
     curve: tuple[Knot, ...] = Field(
-        ((0.12, 4.0), (0.9, 60.0), (1.0, 120.0)),
+        default=((0.12, 4.0), (0.9, 60.0), (1.0, 120.0)),
         description="quantile function of the showings: (quantile, showings) knots, log-linear between them; "
         "quantiles below the first knot are never shown",
     )
-    qa_sentences: int = Field(20, ge=0, description="showings of each question-and-answer fact as a sentence")
-    qa_questions: int = Field(20, ge=0, description="showings of each such fact as question and answer")
+    qa_sentences: int = Field(
+        default=20, ge=0, description="showings of each question-and-answer fact as a sentence"
+    )
+    qa_questions: int = Field(
+        default=20, ge=0, description="showings of each such fact as question and answer"
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Exposure:
         if not self.curve or self.curve[-1][0] != 1.0:
             raise ValueError("curve: the last knot must be at quantile 1.0")
-        for (q0, s0), (q1, s1) in zip(self.curve, self.curve[1:], strict=False):
+        for (q0, s0), (q1, s1) in pairwise(self.curve):
             if not (0 <= q0 < q1 and 0 < s0 <= s1):
-                raise ValueError("curve: quantiles must rise from 0 or more, showings must be positive and not fall")
+                raise ValueError(
+                    "curve: quantiles must rise from 0 or more, showings must be positive and not fall"
+                )
         return self
 
 
 class Shape(Frozen):
     """Shape of the untied Llama."""
 
-    hidden: int = Field(192, ge=8, description="hidden size")
-    layers: int = Field(4, ge=1, description="transformer layers")
-    heads: int = Field(3, ge=1, description="attention heads; must divide `hidden`")
-    intermediate: int = Field(512, ge=8, description="inner size of the feed-forward layers")
-    vocabulary: int = Field(4096, ge=300, description="entries of the byte-level BPE vocabulary, at most")
-    sequence: int = Field(128, ge=32, description="tokens of a training sequence")
+    hidden: int = Field(default=192, ge=8, description="hidden size")
+    layers: int = Field(default=4, ge=1, description="transformer layers")
+    heads: int = Field(default=3, ge=1, description="attention heads; must divide `hidden`")
+    intermediate: int = Field(default=512, ge=8, description="inner size of the feed-forward layers")
+    vocabulary: int = Field(
+        default=4096, ge=300, description="entries of the byte-level BPE vocabulary, at most"
+    )
+    sequence: int = Field(default=128, ge=32, description="tokens of a training sequence")
 
     @model_validator(mode="after")
     def _divides(self) -> Shape:
         if self.hidden % (2 * self.heads):
-            raise ValueError(f"heads: {self.heads} heads of even size do not divide hidden size {self.hidden}")
+            raise ValueError(
+                f"heads: {self.heads} heads of even size do not divide hidden size {self.hidden}"
+            )
         return self
 
 
 class Optimisation(Frozen):
     """AdamW with linear warm-up and cosine decay to a tenth, one pass over the text."""
 
-    sequences: int = Field(8, ge=1, description="sequences per step")
-    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps spent warming up")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay, on matrices")
-    beta2: float = Field(0.98, gt=0, lt=1, description="AdamW second-moment decay")
+    sequences: int = Field(default=8, ge=1, description="sequences per step")
+    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps spent warming up")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW weight decay, on matrices")
+    beta2: float = Field(default=0.98, gt=0, lt=1, description="AdamW second-moment decay")
 
 
 class PocketSpec(Frozen):
     """Everything that decides which facts and which model come out."""
 
-    seed: int = Field(0, ge=0, description="seed of names, facts, showings, text, weights")
+    seed: int = Field(default=0, ge=0, description="seed of names, facts, showings, text, weights")
     source: str | None = Field(
-        None, description="None: invented entities; else the EntityQuestions zip or folder to draw facts from"
+        default=None,
+        description="None: invented entities; else the EntityQuestions zip or folder to draw facts from",
     )
     in_domain: tuple[str, ...] = Field(
-        ("P17", "P19", "P69", "P159", "P495"), min_length=1, description="topics of train, test and dev"
+        default=("P17", "P19", "P69", "P159", "P495"),
+        min_length=1,
+        description="topics of train, test and dev",
     )
     out_of_domain: tuple[str, ...] = Field(
-        ("P50", "P112", "P127", "P176", "P264"), min_length=1, description="topics of test_ood and dev_ood"
+        default=("P50", "P112", "P127", "P176", "P264"),
+        min_length=1,
+        description="topics of test_ood and dev_ood",
     )
-    facts: FactCounts = Field(FactCounts(), description="number of facts")
-    objects: int = Field(160, ge=4, description="names in each pool of objects (invented facts)")
-    exposure: Exposure = Field(Exposure(), description="how often facts are shown")
-    shape: Shape = Field(Shape(), description="model and vocabulary")
-    optimisation: Optimisation = Field(Optimisation(), description="pre-training")
+    facts: FactCounts = Field(default=FactCounts(), description="number of facts")
+    objects: int = Field(default=160, ge=4, description="names in each pool of objects (invented facts)")
+    exposure: Exposure = Field(default=Exposure(), description="how often facts are shown")
+    shape: Shape = Field(default=Shape(), description="model and vocabulary")
+    optimisation: Optimisation = Field(default=Optimisation(), description="pre-training")
 
 
 class PocketRuntime(Frozen):
     """How the pocket model is pre-trained on this machine; the same threads give the same bits."""
 
-    threads: int = Field(2, ge=1, description="CPU threads of PyTorch")
-    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    threads: int = Field(default=2, ge=1, description="CPU threads of PyTorch")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")

@@ -84,7 +84,9 @@ def world_topics(spec: PocketSpec) -> list[Topic]:
     names = [*spec.in_domain, *spec.out_of_domain]
     for name in names:
         if name not in known:
-            raise UserError(f"pocket topics: {name!r} is not available; choose from {', '.join(sorted(known))}.")
+            raise UserError(
+                f"pocket topics: {name!r} is not available; choose from {', '.join(sorted(known))}."
+            )
         if names.count(name) > 1:
             raise UserError(f"pocket topics: {name!r} is listed twice; keep it in one of the two domains.")
     inside = [known[name] for name in spec.in_domain]
@@ -131,7 +133,8 @@ def invent_facts(spec: PocketSpec) -> list[Fact]:
     register = Register(rng)
     kinds = dict.fromkeys(KINDS[topic.topic][1] for topic in topics)
     pools = {
-        kind: [register.object(kind, i % SHORT_FORM_EVERY == 0) for i in range(spec.objects)] for kind in kinds
+        kind: [register.object(kind, i % SHORT_FORM_EVERY == 0) for i in range(spec.objects)]
+        for kind in kinds
     }
     facts: list[Fact] = []
     for topic in topics:
@@ -161,7 +164,9 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
         for split in splits_of(topic):
             origin = split if split != QA else ("train" if topic.domain == "in-domain" else "dev_ood")
             wanted = _showings_of(spec, split, rng)
-            rows = [r for r in _usable(tables[origin], topic.topic) if (topic.topic, r["subject"]) not in taken]
+            rows = [
+                r for r in _usable(tables[origin], topic.topic) if (topic.topic, r["subject"]) not in taken
+            ]
             if len(rows) < len(wanted):
                 raise UserError(
                     f"pocket facts, {split}, {topic.topic}: {len(wanted)} facts wanted, {len(rows)} usable in "
@@ -170,7 +175,9 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
             for row, showings in zip(rng.sample(rows, len(wanted)), wanted, strict=True):
                 taken.add((topic.topic, row["subject"]))
                 facts.append(
-                    Fact(split, topic.topic, row["subject"], tuple(row["accepted"]), row["question"], showings)
+                    Fact(
+                        split, topic.topic, row["subject"], tuple(row["accepted"]), row["question"], showings
+                    )
                 )
     return facts
 

@@ -12,20 +12,22 @@ from sftlab.report.lookup import MIXED, TEST, Group, View
 
 
 def distribution(view: View, kind: str) -> list[tuple[str, float]]:
-    """Shares of one kind, means over the cells at `distribution_percent`; layers in their order, modules
-    from the largest on. Module names are written as the paper writes them."""
+    """Shares in [0, 1] of one kind, means over the cells at `distribution_percent`.
+
+    Layers in their order; weights outside of the layers are left out and the others add up to 1. Modules
+    from the largest on.
+    """
     at = distribution_percent(view)
     shares: dict[str, list[float]] = {}
     for row in view.results.distribution:
-        if row.kind == kind and row.percent == at:
-            name = (
-                row.name.replace("self_attn", "attn").removesuffix("_proj") if kind == "module" else row.name
-            )
-            shares.setdefault(name, []).append(row.share)
-    means = [(name, mean(values)) for name, values in shares.items()]
+        if row.percent == at and row.kind == kind:
+            shares.setdefault(row.name, []).append(row.share)
+    means = {name: mean(values) for name, values in shares.items()}
     if kind == "module":
-        return sorted(means, key=lambda pair: -pair[1])
-    return sorted(means, key=lambda pair: int("".join(filter(str.isdigit, pair[0])) or 0))
+        return sorted(means.items(), key=lambda pair: -pair[1])
+    layers = sorted((int(name), share) for name, share in means.items() if name.isdecimal())
+    total = math.fsum(share for _, share in layers) or 1.0
+    return [(str(layer), share / total) for layer, share in layers]
 
 
 def distribution_percent(view: View) -> float | None:

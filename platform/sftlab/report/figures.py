@@ -240,17 +240,15 @@ def modules(ours: Mapping[str, float], paper: Mapping[str, float]) -> str | None
 
 def training(view: View, group: Group) -> str | None:
     """Loss over steps of the runs of one group; every panel of the page has the same loss axis."""
-    rows = view.results.training
-    cells = {cell.cell for cell in view.groups[group]}
-    if not any(row.cell in cells for row in rows):
+    curves = [view.curves[cell.cell] for cell in view.groups[group] if cell.cell in view.curves]
+    if not curves:
         return None
     from matplotlib.ticker import MaxNLocator
 
-    top = max(row.loss for row in rows)
+    top = max(row.loss for row in view.results.training)
     with drawing(2.6, 1.75) as (figure, axes):
-        for cell in view.groups[group]:
-            steps = sorted((row.step, row.loss) for row in rows if row.cell == cell.cell)
-            xs, ys = _thinned(steps)
+        for curve in curves:
+            xs, ys = _thinned(curve)
             axes.plot(xs, ys, color=BUCKET_COLOURS[group.train_bucket], linewidth=1.3)
         axes.set_ylim(0, 1.05 * top)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))

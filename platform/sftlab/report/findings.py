@@ -131,7 +131,7 @@ def restoring_helps(view: View) -> Finding | None:
     paper = [gain for size in published.SIZES for gain in paper_gains(size)]
     return Finding(
         "ladder",
-        "Does undoing the largest updates improve the tuned models?",
+        "Does restoring weights improve the tuned models?",
         f"At its best percentage each of {len(paper)} models gains, on average {points(mean(paper))} points "
         "(the best was picked on the test set).",
         f"At the percentage chosen on dev, {up} of {count(len(gains), 'model')} gain in domain, "

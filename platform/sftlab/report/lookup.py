@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -110,6 +110,20 @@ class View:
         return max(
             (r.questions for r in self.results.accuracy if r.split == split and r.bucket is None), default=0
         )
+
+    @cached_property
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """(step, loss) in the order of steps, by cell."""
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for row in self.results.training:
+            curves.setdefault(row.cell, []).append((row.step, row.loss))
+        return {cell: sorted(steps) for cell, steps in curves.items()}
+
+    @property
+    def order(self) -> str:
+        """Which weights the ladder restores first: top (the paper's), bottom or random."""
+        restore = self.results.spec.get("restore")
+        return str(restore.get("order", "top")) if isinstance(restore, Mapping) else "top"
 
     def choice(self, scope: str) -> ChoiceRow | None:
         return next((row for row in self.results.choice if row.scope == scope), None)

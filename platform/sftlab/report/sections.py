@@ -118,11 +118,13 @@ def _ladder(view: View, findings: Sequence[Finding]) -> Section:
     plots = [figures.ladder(view, split, size) for size in view.sizes for split in DOMAINS]
     return Section(
         "ladder",
-        "Undoing the largest updates",
+        {"bottom": "Undoing the smallest updates", "random": "Undoing updates at random"}.get(
+            view.order, "Undoing the largest updates"
+        ),
         see,
         _present(*plots),
         _present(*(tables.ladder(view, split) for split in DOMAINS)),
-        data=("choice", "paired"),
+        data=("choice", "paired", "accuracy"),
         findings=_of(findings, "ladder"),
         legend=any(plots),
         rings=bool(chosen),
@@ -145,6 +147,7 @@ def _training_set(view: View, findings: Sequence[Finding]) -> Section:
         "The training facts themselves",
         see,
         tables=_present(table),
+        data=("accuracy",) if values else (),
         findings=_of(findings, "training-set"),
     )
 
@@ -165,7 +168,7 @@ def _kl(view: View, findings: Sequence[Finding]) -> Section:
         see,
         _present(figures.kl_by_size(view), figures.kl_against_accuracy(view)),
         _present(tables.divergence(view)),
-        data=("divergence",),
+        data=("divergence", "accuracy"),
         findings=_of(findings, "kl"),
         legend=bool(values),
     )
@@ -204,7 +207,7 @@ def _distribution(view: View, findings: Sequence[Finding]) -> Section:
     if at is not None and modules:
         see = (
             f"Where the restored weights lie when {restored(at)} are restored, mean over the cells. "
-            f"Most of them are in {modules[0][0]} ({percent(modules[0][1])})."
+            f"The largest part is in {modules[0][0]} ({percent(modules[0][1])})."
         )
     paper = published.module_shares()
     return Section(

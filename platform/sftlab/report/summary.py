@@ -10,6 +10,12 @@ from sftlab.report.lookup import DOMAINS, View
 from sftlab.report.tables import NOTHING, Entry, Row, Table
 from sftlab.report.wording import bucket_name, count, listed, number, percent, points, restored
 
+ORDERS = {
+    "top": "most changed weights",
+    "bottom": "least changed weights",
+    "random": "weights, drawn at random,",
+}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -65,17 +71,10 @@ def studied(view: View) -> str:
         f"({listed(kinds)}, {listed([f'{size:,}' for size in view.sizes])} training facts)"
     )
     if steps:
-        text += f", put {listed(steps)} % of each tuned model's {order_words(view)} back to their base values"
+        weights = ORDERS.get(view.order, "weights")
+        text += f", put {listed(steps)} % of each tuned model's {weights} back to their base values"
     text += f", and put questions to {count(view.models, 'model')}"
     return f"{text}: {listed(asked)} test questions each." if asked else f"{text}."
-
-
-def order_words(view: View) -> str:
-    restore = view.results.spec.get("restore")
-    order = restore.get("order", "top") if isinstance(restore, dict) else "top"
-    return {"top": "most changed weights", "bottom": "least changed weights"}.get(
-        order, "weights, drawn at random,"
-    )
 
 
 def recommendation(view: View, choice: ChoiceRow) -> str:
@@ -97,8 +96,8 @@ def chosen_how(view: View, choice: ChoiceRow) -> str:
     others = sum(1 for row in view.results.choice if row.scope == "cell")
     grid = f"{count(others, 'cell')} \N{MULTIPLICATION SIGN} {count(len(view.percents), 'percentage')}"
     return (
-        f"This model was chosen on the {dev:,} dev questions alone: {percent(choice.dev)} there (mean of in and "
-        f"out of domain), the best of {grid}. The test questions took no part in the choice."
+        f"This model was chosen on the {dev:,} dev questions alone: {percent(choice.dev)} there (mean of in "
+        f"and out of domain), the best of {grid}. The test questions took no part in the choice."
     )
 
 

@@ -199,9 +199,7 @@ def training(view: View) -> Table | None:
     rows = []
     for cells in view.groups.values():
         for cell in cells:
-            losses = [
-                r.loss for r in sorted(view.results.training, key=lambda r: r.step) if r.cell == cell.cell
-            ]
+            losses = [loss for _, loss in view.curves.get(cell.cell, [])]
             numbers = [
                 Entry(f"{len(losses):,}") if losses else NOTHING,
                 Entry(number(_tenth(losses), 3)) if losses else NOTHING,

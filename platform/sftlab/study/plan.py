@@ -148,7 +148,7 @@ class Plan:
             else None,
         }
         common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
-        return self._step("evaluation", slug, spec, common | inputs)
+        return self._step("evaluation", slug, spec, {**common, **inputs})
 
     @cached_property
     def results(self) -> Step:

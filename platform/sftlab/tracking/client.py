@@ -50,7 +50,7 @@ class TrackedStudy:
     @property
     def how_to_look(self) -> str:
         """Address of the runs' page, or the command that serves it."""
-        page = f"/#/experiments/{self.experiment_id}/runs"
+        page = f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
         if self.address.startswith("sqlite:"):
             return f"mlflow ui --backend-store-uri {self.address}  (then open {page})"
         return self.address + page

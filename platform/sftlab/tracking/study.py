@@ -31,7 +31,7 @@ class TrackedModel:
         path: its Hugging Face folder; None where it exists as *base + tuned + percent* alone.
         train_set: what it was trained on.
         provenance: as the store's record holds it; `time` (ISO 8601) becomes the run's time.
-        params: further parameters to show, by name.
+        params: further parameters to show, by name; the cell, percentage and spec are shown anyway.
     """
 
     id: str
@@ -134,8 +134,8 @@ def _params(results: StudyResults, model: TrackedModel, cells: Mapping[str, Cell
     params: dict[str, Any] = {"model": results.model, "kind": model.kind}
     if model.cell is not None and model.percent is not None:
         row = cells[model.cell]
-        params |= {"cell": row.cell, "train_bucket": row.train_bucket, "size": row.size, "seed": row.set_seed}
-        params |= {"percent": percent_text(model.percent)}
+        params |= {"cell": row.cell, "train_bucket": row.train_bucket, "size": row.size}
+        params |= {"set_seed": row.set_seed, "percent": percent_text(model.percent)}
         params |= dict(_flat("sft", results.spec.get("sft", {})))
     if model.kind == "restored":
         restore = results.spec.get("restore", {})

@@ -42,12 +42,12 @@ from sftlab.training.records import (
 )
 from sftlab.training.spec import TrainingRuntime, accumulation_steps
 
-Emit = Callable[[TrainingEvent], bool]
-"""Takes an event of rank 0 to the driver; True asks the workers to stop after the step."""
+Emit = Callable[[TrainingEvent | None], bool]
+"""Takes an event of rank 0 (or none) to the driver; True is the driver's wish that the workers stop."""
 
 
 class Stopped(Exception):
-    """The driver asked for an end; the run has a checkpoint and can be resumed."""
+    """The driver asked for an end; a run that had begun has a checkpoint and can be resumed."""
 
 
 class DivergedError(Exception):
@@ -261,6 +261,7 @@ def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     """Train every run that is not committed yet, in order; all ranks call this together.
 
     All training sets are read first, so that a wrong fact is told before anything has been trained.
+    Raises UserError, DivergedError and Stopped on all ranks alike.
     """
     import torch.distributed as dist
 
@@ -268,6 +269,8 @@ def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     data = [read_examples(run) for run in pending]
     dist.barrier()
     for run, (examples, pad_id) in zip(pending, data, strict=True):
+        if from_rank0(me.rank == 0 and me.emit(None)):
+            raise Stopped(run.run_id)
         training = begin(run, me, examples, pad_id)
         try:
             train(training, me)

@@ -48,9 +48,9 @@ class Mailbox:
         self.verdict: tuple[str, str] | None = None
         self.stop = False
 
-    def put(self, event: TrainingEvent) -> bool:
-        """Take an event; tells the worker whether to stop."""
-        self.events.append(event)
+    def put(self, event: TrainingEvent | None) -> bool:
+        """Take an event, or none; tells the worker whether to stop."""
+        self.events.extend([] if event is None else [event])
         return self.stop
 
     def drain(self) -> list[TrainingEvent]:
@@ -197,7 +197,7 @@ def fit(
             thread.join(POLL_SECONDS)
             for event in ray.get(mailbox.drain.remote()):
                 report(event)
-    except KeyboardInterrupt:
+    except BaseException:  # raised again: Ctrl-C, or the caller's own error while it took an event
         mailbox.ask_to_stop.remote()
         thread.join(STOP_SECONDS)
         raise
@@ -259,8 +259,6 @@ def rank_main(config: dict[str, Any]) -> None:
     if ray.get(mailbox.outcome.remote()) is not None:
         return
     prepare_process(runtime)
-    import torch
-
     from sftlab.training.loop import DivergedError, Rank, Stopped, train_all
 
     start_deepspeed(runtime)
@@ -282,8 +280,9 @@ def rank_main(config: dict[str, Any]) -> None:
         ray.get(mailbox.settle.remote("user", str(error)))
     except DivergedError as error:
         ray.get(mailbox.settle.remote("training", str(error)))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        ray.get(mailbox.settle.remote("user", out_of_memory(runtime, f"rank {rank}: {error}")))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            ray.get(mailbox.settle.remote("user", out_of_memory(runtime, f"rank {rank}: {error}")))
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -292,20 +291,30 @@ def rank_main(config: dict[str, Any]) -> None:
         raise
 
 
-def emitter(mailbox: Any) -> Callable[[TrainingEvent], bool]:
+def emitter(mailbox: Any) -> Callable[[TrainingEvent | None], bool]:
     """How rank 0 tells the driver: step events at most five times a second, the others always."""
     import ray
 
     last = 0.0
 
-    def emit(event: TrainingEvent) -> bool:
+    def emit(event: TrainingEvent | None) -> bool:
         nonlocal last
-        if event.kind == "step" and event.step < event.steps and time.monotonic() - last < POLL_SECONDS:
+        middle = event is not None and event.kind == "step" and event.step < event.steps
+        if middle and time.monotonic() - last < POLL_SECONDS:
             return False
         last = time.monotonic()
         return bool(ray.get(mailbox.put.remote(event)))
 
     return emit
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the GPU or of the machine, is used up."""
+    import torch
+
+    # On a CPU torch raises a plain RuntimeError, which only its text tells apart.
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def out_of_memory(runtime: TrainingRuntime, detail: str) -> str:

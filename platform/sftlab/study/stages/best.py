@@ -33,4 +33,3 @@ def best_folder(build: Build) -> Path:
 
 def recommended(results: StudyResults) -> ChoiceRow:
     return next(row for row in results.choice if row.scope == "recommended")
-

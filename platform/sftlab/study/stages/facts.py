@@ -29,7 +29,7 @@ def build_facts(build: Build) -> None:
         tables, topics = read_source(Path(spec.facts.source), templates)
         limit = spec.facts.limit
         kept = {
-            name: limited(table, limit[name], spec.facts.seed) if name in limit else table  # type: ignore[index]
+            name: limited(table, limit[name], spec.facts.seed) if name in limit else table
             for name, table in tables.items()
         }
         write_facts(kept, topics, output)

@@ -93,7 +93,8 @@ def read_answers(build: Build, step: Step) -> dict[str, pa.Table]:
 
     table = pq.read_table(build.path(step) / "answers.parquet")
     return {
-        split: table.filter(pc.equal(table["split"], split)) for split in pc.unique(table["split"]).to_pylist()
+        split: table.filter(pc.equal(table["split"], split))
+        for split in pc.unique(table["split"]).to_pylist()
     }
 
 
@@ -110,7 +111,11 @@ def _accuracy(
 
 
 def _paired(
-    cell: str, percent: float, tuned: Mapping[str, pa.Table], restored: Mapping[str, pa.Table], buckets: Buckets
+    cell: str,
+    percent: float,
+    tuned: Mapping[str, pa.Table],
+    restored: Mapping[str, pa.Table],
+    buckets: Buckets,
 ) -> list[PairedRow]:
     return [
         row

@@ -1,0 +1,286 @@
+"""Answers and first-token logits of many models of one architecture, with few engines.
+
+An engine starts once, from the base model's folder, and then takes in the weights of one model after another.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sftlab.facts.templates import Topic
+from sftlab.inference.actors import actor_options, result
+from sftlab.inference.blocks import commit_table
+from sftlab.inference.divergence_prompts import Candidate, answers_near_start, candidates
+from sftlab.inference.engine import Floats, Ids, WeightSource
+from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineRuntime, EngineSpec
+from sftlab.inference.vllm_engine import check_served
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ANSWERS = "answers.parquet"
+DIVERGENCE = "divergence.parquet"
+SELECTION = "divergence_facts.parquet"
+Evaluated = tuple["pa.Table", Ids, Floats]
+
+
+@dataclass(frozen=True)
+class EvaluationItem:
+    """One model to evaluate.
+
+    Attributes:
+        id: name, unique in the session: letters, digits, dot, dash and underscore.
+        source: the model's tensors; picklable.
+        facts: facts to answer, by split.
+        output_dir: where answers.parquet (and divergence.parquet) go.
+    """
+
+    id: str
+    source: WeightSource
+    facts: Mapping[str, pa.Table]
+    output_dir: Path
+
+
+@dataclass(frozen=True)
+class DivergenceInput:
+    """What the first-token divergence needs beside the tuned models.
+
+    Attributes:
+        spec: how facts are chosen and how many tokens are compared.
+        facts: test facts.
+        mastery: their rows of the mastery table, in the same order.
+        topics: the mapping templates.
+        base: the base model's tensors.
+    """
+
+    spec: DivergenceSpec
+    facts: pa.Table
+    mastery: pa.Table
+    topics: Mapping[str, Topic]
+    base: WeightSource
+
+
+@dataclass(frozen=True)
+class EvaluationProgress:
+    """Models answered, those found finished included; the rate is of this call alone."""
+
+    items_done: int
+    items: int
+    answers_per_second: float
+
+
+def evaluate(
+    items: Sequence[EvaluationItem],
+    model_dir: str,
+    spec: AnswerSpec,
+    engine_spec: EngineSpec,
+    runtime: EngineRuntime,
+    session_dir: Path,
+    divergence: DivergenceInput | None = None,
+    progress: Callable[[EvaluationProgress], None] | None = None,
+    finished: Callable[[EvaluationItem], None] | None = None,
+) -> None:
+    """Write answers.parquet and, with `divergence`, divergence.parquet for every item.
+
+    Finished files are kept; `finished` is called once for every item, whether found or made. The base model's
+    logits come last, in one pass for all items; `session_dir` keeps what a killed call had found until then,
+    and the next call goes on from there. The caller gives one such folder to one base model and one set of
+    specs. Ray must be initialised. No engine starts where nothing is left to do.
+
+    Raises UserError where the mastery table does not belong to the divergence's facts.
+    """
+    assert len({item.id for item in items}) == len(items), "two items have the same id"
+    session = _Session(items, divergence, session_dir, progress, finished)
+    pending = session.pending()
+    if not pending:
+        return
+    check_served(model_dir, runtime)
+    engines = min(runtime.engines, len(pending))
+    with _workers(engines, model_dir, spec, engine_spec, runtime) as workers:
+        chosen = session.selection(workers[0])
+        unanswered = [item for item in pending if not session.is_answered(item)]
+        for item, evaluated in _spread(workers, unanswered, chosen, session.top):
+            session.commit_answers(item, evaluated, chosen)
+        if divergence is not None:
+            session.commit_divergence(pending, chosen, workers[0], divergence.base)
+
+
+class _Session:
+    """Which pieces stand, where they stand, and whom to tell."""
+
+    def __init__(
+        self,
+        items: Sequence[EvaluationItem],
+        divergence: DivergenceInput | None,
+        folder: Path,
+        progress: Callable[[EvaluationProgress], None] | None,
+        finished: Callable[[EvaluationItem], None] | None,
+    ) -> None:
+        self.items, self.divergence, self.folder = items, divergence, folder
+        self.progress, self.finished = progress, finished
+        self.items_done = self.rows = 0
+        self.started: float | None = None
+
+    @property
+    def top(self) -> int:
+        return 0 if self.divergence is None else self.divergence.spec.top
+
+    def pending(self) -> list[EvaluationItem]:
+        """Items that lack a file; the others are reported at once."""
+        left = []
+        for item in self.items:
+            done = (item.output_dir / ANSWERS).exists() and (
+                self.divergence is None or (item.output_dir / DIVERGENCE).exists()
+            )
+            if done:
+                self._tell_finished(item)
+            if done or self.is_answered(item):
+                self._tell_answered(rows=0)
+            if not done:
+                left.append(item)
+        return left
+
+    def is_answered(self, item: EvaluationItem) -> bool:
+        answered = (item.output_dir / ANSWERS).exists()
+        return answered and (self.divergence is None or self._tuned_path(item).exists())
+
+    def selection(self, worker: Any) -> list[Candidate]:
+        """The facts of the divergence; the base model's completions are asked for once in a session."""
+        if self.divergence is None:
+            return []
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        given = self.divergence
+        found = candidates(
+            given.facts.to_pylist(), given.mastery.to_pylist(), given.topics, given.spec.same_prompt
+        )
+        path = self.folder / SELECTION
+        if not path.exists():
+            texts = result(worker.completions.remote(given.base, found)) if found else []
+            columns = {
+                "fact_id": pa.array([c.fact_id for c in found], pa.string()),
+                "template": pa.array([c.template for c in found], pa.int32()),
+                "completion": pa.array(texts, pa.string()),
+            }
+            commit_table(pa.table(columns), path)
+        completions = pq.read_table(path)["completion"].to_pylist()
+        return [
+            candidate
+            for candidate, completion in zip(found, completions, strict=True)
+            if answers_near_start(completion, candidate.accepted, given.spec.answer_within)
+        ]
+
+    def commit_answers(self, item: EvaluationItem, evaluated: Evaluated, chosen: Sequence[Candidate]) -> None:
+        answers, ids, logits = evaluated
+        if self.divergence is not None:
+            commit_table(_logits_table(chosen, ids, {"tuned_logits": logits}), self._tuned_path(item))
+        commit_table(answers, item.output_dir / ANSWERS)
+        self._tell_answered(answers.num_rows)
+        if self.divergence is None:
+            self._tell_finished(item)
+
+    def commit_divergence(
+        self, pending: Sequence[EvaluationItem], chosen: Sequence[Candidate], worker: Any, base: WeightSource
+    ) -> None:
+        """One pass of the base model over all prompts, at the union of the tokens that any item needs."""
+        import pyarrow.parquet as pq
+
+        tuned = {item.id: pq.read_table(self._tuned_path(item)) for item in pending}
+        ids = {name: table["token_ids"].to_pylist() for name, table in tuned.items()}
+        union = [sorted({token for rows in ids.values() for token in rows[i]}) for i in range(len(chosen))]
+        logits = result(worker.base_logits.remote(base, chosen, union)) if chosen else []
+        at = [dict(zip(tokens, row, strict=True)) for tokens, row in zip(union, logits, strict=True)]
+        for item in pending:
+            rows = [[at[i][token] for token in row] for i, row in enumerate(ids[item.id])]
+            columns = {
+                "tuned_logits": _rows(tuned[item.id]["tuned_logits"].to_pylist(), self.top),
+                "base_logits": _rows(rows, self.top),
+            }
+            table = _logits_table(chosen, np.array(ids[item.id], np.int64).reshape(-1, self.top), columns)
+            commit_table(table, item.output_dir / DIVERGENCE)
+            self._tell_finished(item)
+
+    def _tuned_path(self, item: EvaluationItem) -> Path:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", item.id), f"not a file name: {item.id!r}"
+        return self.folder / "tuned" / f"{item.id}.parquet"
+
+    def _tell_answered(self, rows: int) -> None:
+        now = time.monotonic()
+        self.items_done += 1
+        if rows:  # the first answered model's time holds the engine's start
+            self.rows += rows if self.started is not None else 0
+            self.started = now if self.started is None else self.started
+        if self.progress is not None:
+            rate = self.rows / max(now - self.started, 1e-9) if self.started is not None else 0.0
+            self.progress(EvaluationProgress(self.items_done, len(self.items), rate))
+
+    def _tell_finished(self, item: EvaluationItem) -> None:
+        if self.finished is not None:
+            self.finished(item)
+
+
+def _rows(rows: Sequence[Sequence[float]], width: int) -> Floats:
+    return np.array(rows, np.float32).reshape(-1, width)
+
+
+def _logits_table(chosen: Sequence[Candidate], ids: Ids, logits: Mapping[str, Floats]) -> pa.Table:
+    """fact_id, token_ids list<int32>, and a list<float32> column for every entry of `logits`."""
+    import pyarrow as pa
+
+    columns = {
+        "fact_id": pa.array([candidate.fact_id for candidate in chosen], pa.string()),
+        "token_ids": pa.array(ids.tolist(), pa.list_(pa.int32())),
+    }
+    floats = pa.list_(pa.float32())
+    return pa.table(columns | {name: pa.array(rows.tolist(), floats) for name, rows in logits.items()})
+
+
+@contextmanager
+def _workers(
+    count: int, model_dir: str, spec: AnswerSpec, engine_spec: EngineSpec, runtime: EngineRuntime
+) -> Iterator[list[Any]]:
+    """Engines in actors, ended with the context."""
+    import ray
+    from sftlab.inference.evaluation_worker import EvaluationWorker
+
+    remote = ray.remote(EvaluationWorker).options(**actor_options(runtime))
+    workers = [remote.remote(model_dir, spec, engine_spec, runtime) for _ in range(count)]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+def _spread(
+    workers: Sequence[Any], items: Sequence[EvaluationItem], chosen: Sequence[Candidate], top: int
+) -> Iterator[tuple[EvaluationItem, Evaluated]]:
+    """Each engine takes the next item when it is free; results come as they are finished."""
+    import ray
+
+    chosen_ref = ray.put(list(chosen))
+    queue = iter(items)
+    running: dict[Any, tuple[Any, EvaluationItem]] = {}
+
+    def give(worker: Any) -> None:
+        item = next(queue, None)
+        if item is not None:
+            running[worker.evaluate.remote(item.source, dict(item.facts), chosen_ref, top)] = (worker, item)
+
+    for worker in workers:
+        give(worker)
+    while running:
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        worker, item = running.pop(ready)
+        evaluated = result(ready)
+        give(worker)
+        yield item, evaluated

@@ -1,0 +1,71 @@
+"""One tiny study, run once from the command line; the tests look at what it left, repeat it and disturb it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "jobs" / "configs" / "tiny.yaml"
+RUNTIME = ROOT / "jobs" / "configs" / "runtimes" / "laptop-2cpu.yaml"
+SFTLAB = Path(sys.executable).parent / "sftlab"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file with a store of its own."""
+
+    store: Path
+
+    def command(self, name: str, *options: str) -> list[str]:
+        return [
+            str(SFTLAB),
+            name,
+            str(STUDY),
+            "--runtime",
+            str(RUNTIME),
+            "--store",
+            str(self.store),
+            *options,
+        ]
+
+    def call(self, name: str, *options: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(name, *options),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=ROOT,
+            env=environment(),
+        )
+
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+
+
+def tail(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stdout + done.stderr)[-4000:]
+
+
+def files(store: Path, stage: str, names: Sequence[str]) -> dict[str, bytes]:
+    """The bytes of the named files of a stage, by path below the store."""
+    found = [path for name in names for path in (store / stage).rglob(name)]
+    return {
+        str(path.relative_to(store)): path.read_bytes() for path in sorted(found) if "work" not in path.parts
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The tiny study, run to its report without disturbance."""
+    study = Study(tmp_path_factory.mktemp("finished") / "store")
+    done = study.call("run")
+    assert done.returncode == 0, tail(done)
+    return study

@@ -1,0 +1,157 @@
+"""A whole study from the command line: its report, its second run, its kills, and the same by `ray job submit`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import ROOT, RUNTIME, STUDY, Study, environment, files, tail
+
+pytestmark = pytest.mark.slow
+
+RESULTS = {
+    "facts": ["*.parquet", "topics.json"],
+    "model": ["*.safetensors", "tokenizer.json"],
+    "mastery": ["mastery.parquet"],
+    "training-set": ["*.parquet"],
+    "tuned": ["*.safetensors"],
+    "change": ["change.json"],
+    "evaluation": ["answers.parquet", "divergence.parquet"],
+    "results": ["accuracy.parquet", "divergence.parquet", "choice.parquet"],
+    "best": ["*.safetensors"],
+}
+
+
+def payloads(study: Study) -> dict[str, bytes]:
+    return {k: v for stage, names in RESULTS.items() for k, v in files(study.store, stage, names).items()}
+
+
+def test_the_study_ends_with_a_report_a_recommendation_and_a_loadable_model(finished: Study) -> None:
+    (report,) = finished.store.glob("report/*/report.html")
+    page = report.read_text()
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
+    (choice,) = finished.store.glob("best/*/choice.json")
+    chosen = json.loads(choice.read_text())
+    (folder,) = choice.parent.glob("restored-*")
+    assert folder.name == f"restored-{chosen['percent']:g}"
+    code = (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"m = AutoModelForCausalLM.from_pretrained({str(folder)!r})\n"
+        f"t = AutoTokenizer.from_pretrained({str(folder)!r})\n"
+        "print(m.generate(**t('<|question|> x', return_tensors='pt'), max_new_tokens=2).shape)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert loaded.returncode == 0, loaded.stderr[-2000:]
+
+
+def test_every_model_of_the_ladders_was_evaluated(finished: Study) -> None:
+    cells, percents = 4, 3
+    assert len(list(finished.store.glob("evaluation/*/record.json"))) == cells * percents + 1
+
+
+def test_mlflow_holds_the_study_and_its_models(finished: Study) -> None:
+    code = (
+        "import mlflow\n"
+        f"c = mlflow.MlflowClient('sqlite:///{finished.store}/mlflow.db')\n"
+        "e = c.search_experiments(filter_string=\"name = 'sftlab'\")[0]\n"
+        "print(len(c.search_runs([e.experiment_id], max_results=100)),"
+        " len(c.search_logged_models([e.experiment_id], max_results=100)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["14", "12"]  # parent, base and 12 models; the base is no logged model
+
+
+def test_a_second_run_is_all_hits_and_changes_nothing(finished: Study) -> None:
+    def stamps() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in finished.store.glob("*/*/**/*") if p.is_file()}
+
+    before = stamps()
+    started = time.monotonic()
+    done = finished.call("run", "--set", "runtime.track=false")
+    assert done.returncode == 0 and "recommended" in done.stdout, tail(done)
+    assert time.monotonic() - started < 30
+    assert stamps() == before
+    shown = json.loads(finished.call("plan", "--json").stdout)
+    assert {step["state"] for step in shown["steps"]} == {"HIT"}
+    assert set(shown["cost"].values()) == {0}
+
+
+def test_a_run_killed_in_every_stage_ends_in_the_same_bits(finished: Study, tmp_path: Path) -> None:
+    study = Study(tmp_path / "store")
+
+    def some(pattern: str) -> Callable[[], bool]:
+        return lambda: any(study.store.glob(pattern))
+
+    moments = {
+        "pre-training": some("model/*/model/*checkpoint*"),
+        "scoring": some("mastery/*/work/blocks/*.parquet"),
+        "fine-tuning": some("tuned/*/model/training.json"),
+        "answering": some("evaluation/*/answers.parquet"),
+    }
+    for name, reached in moments.items():
+        kill_when(study.command("run", "--set", "runtime.pocket.checkpoint_every=10"), reached, name)
+    done = study.call("run", "--set", "runtime.pocket.checkpoint_every=10")
+    assert done.returncode == 0, tail(done)
+    mine, others = payloads(study), payloads(finished)
+    assert mine.keys() == others.keys()
+    assert [key for key in mine if mine[key] != others[key]] == []
+
+
+def kill_when(command: list[str], reached: Callable[[], bool], name: str, timeout: float = 300) -> None:
+    """Start a run and SIGKILL it with all its processes as soon as a moment is reached."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment()
+    )
+    deadline = time.monotonic() + timeout
+    while not reached():
+        assert process.poll() is None, f"the run ended before it could be killed while {name}"
+        assert time.monotonic() < deadline, f"{name} was not reached"
+        time.sleep(0.05)
+    family = [process, *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def test_wrong_input_exits_with_2_and_says_what_to_do(tmp_path: Path) -> None:
+    done = Study(tmp_path / "store").call("run", "--set", "sft.lerning_rate=1")
+    assert done.returncode == 2 and "did you mean 'learning_rate'" in done.stderr
+    done = Study(tmp_path / "store").call(
+        "run", "--set", "runtime.engine.gpus_per_engine=1", "--until", "mastery"
+    )
+    assert not any((tmp_path / "store").glob("mastery/*/record.json"))
+    assert done.returncode == 2 and "GPU" in done.stderr, tail(done)
+
+
+def test_ray_job_submit_runs_a_study_and_hands_on_its_exit_code(finished: Study) -> None:
+    ray = str(Path(sys.executable).parent / "ray")
+    started = subprocess.run(
+        [ray, "start", "--head", "--port=0", "--num-cpus=4", "--dashboard-port=18265", "--disable-usage-stats"],
+        capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert started.returncode == 0, tail(started)
+    try:
+        job = f"{sys.executable} jobs/run_study.py {STUDY} --runtime {RUNTIME} --store {finished.store}"
+        submit = [ray, "job", "submit", "--address=http://127.0.0.1:18265", "--working-dir=.", "--"]
+        good = subprocess.run(
+            [*submit, *job.split()], capture_output=True, text=True, cwd=ROOT, env=environment(), check=False
+        )
+        assert good.returncode == 0 and "recommended" in good.stdout, tail(good)
+        bad = subprocess.run(
+            [*submit, *job.split(), "--set", "name=/"],
+            capture_output=True, text=True, cwd=ROOT, env=environment(), check=False,
+        )  # fmt: skip
+        assert bad.returncode == 1 and "name" in bad.stdout, tail(bad)
+    finally:
+        subprocess.run([ray, "stop"], capture_output=True, env=environment(), check=False)
