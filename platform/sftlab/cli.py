@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -161,18 +162,19 @@ def track(
     track_study(study, runtime, store, overrides or [])
 
 
+def _stop(number: int, _frame: object) -> NoReturn:
+    """Ctrl-C, and what `ray job stop` sends: leave by way of every `finally`, and say how to go on."""
+    typer.echo("Interrupted. What is finished stands; run the same command to go on.", err=True)
+    raise SystemExit(128 + number)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point: exit code 0 for success, 2 for what the user can mend, 130 for Ctrl-C."""
-    import click
-
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     try:
-        sys.exit(app(arguments, standalone_mode=False) or 0)
+        app(arguments)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        typer.echo("Interrupted. What is finished stands; run the same command to go on.", err=True)
-        sys.exit(130)
+    sys.exit(0)

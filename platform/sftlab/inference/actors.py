@@ -25,18 +25,19 @@ def actor_options(runtime: EngineRuntime) -> dict[str, Any]:
 
 
 class DyingWithEngine:
-    """Context that ends the process on an error inside.
+    """Context that ends the process where the engine inside failed.
 
-    After an error an in-process engine is in an unknown state. Ray starts an actor whose process died anew
-    and repeats its task; an exception would send the retry to the same broken engine. UserError and
-    EngineSwapError pass: they are findings, and would come again.
+    After an error of the machine (memory, disk, CUDA, torch) an in-process engine is in an unknown state. Ray
+    starts an actor whose process died anew and repeats its task; an exception would send the retry to the
+    same broken engine. Every other exception passes: it is a finding or a fault, and would come again.
     """
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and not isinstance(error, UserError | EngineSwapError):
+        broken = isinstance(error, RuntimeError | MemoryError | OSError)
+        if error is not None and broken and not isinstance(error, EngineSwapError):
             traceback.print_exception(error)
             os._exit(1)
 

@@ -5,7 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-ONSETS = ("b", "br", "c", "d", "dr", "f", "g", "gl", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "r", "s")
+ONSETS: tuple[str, ...] = (
+    "b",
+    "br",
+    "c",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gl",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+)
 ONSETS += ("sh", "st", "t", "th", "tr", "v", "w", "y", "z")
 VOWELS = ("a", "e", "i", "o", "u")
 CODAS = ("l", "m", "n", "r", "s", "th", "x", "rn", "sk", "nd", "lt")

@@ -5,8 +5,9 @@ Pure and seeded. Topics, questions and mapping templates are the study's own (Ap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import exp, floor, log
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,7 @@ def showings_at(curve: Sequence[Knot], quantile: float) -> int:
     """Showings at a quantile in [0, 1]: log-linear between knots, 0 below the first, rounded half up."""
     if quantile < curve[0][0]:
         return 0
-    for (q0, s0), (q1, s1) in zip(curve, curve[1:], strict=False):
+    for (q0, s0), (q1, s1) in pairwise(curve):
         if quantile <= q1:
             share = (quantile - q0) / (q1 - q0)
             return floor(exp(log(s0) + share * (log(s1) - log(s0))) + 0.5)
@@ -158,6 +159,7 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
     those with a name over LONGEST_NAME characters. Raises UserError where a topic has too few facts.
     """
     rng = Random(f"pocket sample {spec.seed}")
+    usable = {split: _usable_by_topic(table) for split, table in tables.items()}
     taken: set[tuple[str, str]] = set()
     facts: list[Fact] = []
     for topic in world_topics(spec):
@@ -165,7 +167,7 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
             origin = split if split != QA else ("train" if topic.domain == "in-domain" else "dev_ood")
             wanted = _showings_of(spec, split, rng)
             rows = [
-                r for r in _usable(tables[origin], topic.topic) if (topic.topic, r["subject"]) not in taken
+                r for r in usable[origin].get(topic.topic, ()) if (topic.topic, r["subject"]) not in taken
             ]
             if len(rows) < len(wanted):
                 raise UserError(
@@ -215,17 +217,16 @@ def _showings_of(spec: PocketSpec, split: str, rng: Random) -> list[int]:
     return spread_showings(spec.exposure.curve, count, rng)
 
 
-def _balanced(pool: Sequence[list[str]], rng: Random) -> Iterable[list[str]]:
+def _balanced(pool: Sequence[list[str]], rng: Random) -> Iterator[list[str]]:
     """Endless draws from the pool, every member once before any comes again."""
     while True:
         yield from rng.sample(pool, len(pool))
 
 
-def _usable(table: pa.Table, topic: str) -> list[dict[str, Any]]:
-    return [
-        row
-        for row in table.to_pylist()
-        if row["topic"] == topic
-        and max(len(row["subject"]), len(row["object"])) <= LONGEST_NAME
-        and not any(name in row["subject"] for name in row["accepted"])
-    ]
+def _usable_by_topic(table: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    usable: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        short = max(len(row["subject"]), len(row["object"])) <= LONGEST_NAME
+        if short and not any(name in row["subject"] for name in row["accepted"]):
+            usable.setdefault(row["topic"], []).append(row)
+    return usable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sftlab.analysis.accuracy import difference_interval, paired_interval
 from sftlab.report import published
@@ -53,10 +53,15 @@ def verdict(difference: float, noise: float, paper: float) -> bool | None:
 
 
 def pairs_of_sizes(view: View) -> tuple[list[Group], list[Group]]:
-    """Groups of the smallest and of the largest size, of the train buckets that have both."""
+    """Groups of a small and of the largest size, of the train buckets that have both.
+
+    The small size is the paper's 240 where a study has it (below it the paper sees accuracy rise), else the
+    smallest.
+    """
     if len(view.sizes) < 2:
         return [], []
-    small, large = view.sizes[0], view.sizes[-1]
+    large = view.sizes[-1]
+    small = published.SIZES[0] if published.SIZES[0] in view.sizes[:-1] else view.sizes[0]
     both = [
         b
         for b in view.train_buckets
@@ -119,6 +124,11 @@ def choice_noise(view: View, cell: str) -> float:
         interval = paired_interval(paired)
         return (interval.high - interval.low) / 2
     return half_width(view, (cell, choice.percent), (cell, 0.0), TEST)
+
+
+def gain_noise(view: View, cells: Iterable[str]) -> float:
+    """Half width of the interval of a difference between two gains."""
+    return math.sqrt(2) * mean([choice_noise(view, cell) for cell in cells])
 
 
 def mean(values: Sequence[float]) -> float:

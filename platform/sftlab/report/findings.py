@@ -10,6 +10,7 @@ from sftlab.report.evidence import (
     choice_noise,
     chosen_gains,
     distribution,
+    gain_noise,
     half_width,
     mean,
     noise_of_pairs,
@@ -23,6 +24,7 @@ from sftlab.report.figures import kl_points
 from sftlab.report.lookup import TEST, Group, View
 from sftlab.report.wording import count, number, percent, points, restored
 
+KL_NOISE, RHO_NOISE = 0.05, 0.3  # smaller changes of KL (relative) and smaller correlations decide nothing
 ENDS, MIDDLE = ("0", "4"), ("1", "2", "3")
 
 
@@ -142,10 +144,9 @@ def restoring_helps(view: View) -> Finding | None:
 
 def bigger_sets_gain_more(view: View) -> Finding | None:
     """Finding 2 (section 5.2): larger training sets leave more to undo."""
-    gains = chosen_gains(view)
+    gains, (less, more) = chosen_gains(view), pairs_of_sizes(view)
     small, large = (
-        [gains[c.cell] for g in groups for c in view.groups[g] if c.cell in gains]
-        for groups in pairs_of_sizes(view)
+        [gains[c.cell] for g in groups for c in view.groups[g] if c.cell in gains] for groups in (less, more)
     )
     if not small or not large:
         return None
@@ -155,9 +156,9 @@ def bigger_sets_gain_more(view: View) -> Finding | None:
         "ladder",
         "Do models with more training data gain more?",
         f"240 facts: {points(p_small)} points on average; 1,920 facts: {points(p_large)}.",
-        f"{view.sizes[0]:,} facts: {points(mean(small))} points on average; "
-        f"{view.sizes[-1]:,} facts: {points(mean(large))}.",
-        verdict(difference, mean([choice_noise(view, cell) for cell in gains]), p_large - p_small),
+        f"{less[0].size:,} facts: {points(mean(small))} points on average; "
+        f"{more[0].size:,} facts: {points(mean(large))}.",
+        verdict(difference, gain_noise(view, gains), p_large - p_small),
     )
 
 
@@ -169,7 +170,7 @@ def unknown_facts_gain_most(view: View) -> Finding | None:
     rest = [gains[c.cell] for g in others for c in view.groups[g] if c.cell in gains]
     if not mine or not rest or unknown is None:
         return None
-    noise = mean([choice_noise(view, c.cell) for g in (unknown, *others) for c in view.groups[g]])
+    noise = gain_noise(view, [c.cell for g in (unknown, *others) for c in view.groups[g]])
     paper = paper_gains(1920)
     return Finding(
         "ladder",
@@ -222,8 +223,8 @@ def training_set_improves(view: View) -> Finding | None:
 
 def divergence_grows(view: View) -> Finding | None:
     """Finding 1 (section 4.2): from 240 facts on, more data moves the model further away."""
-    small, large = ([view.kl(g) for g in groups] for groups in pairs_of_sizes(view))
-    before, after = [k.mean for k in small if k], [k.mean for k in large if k]
+    less, more = pairs_of_sizes(view)
+    before, after = ([k.mean for g in groups if (k := view.kl(g))] for groups in (less, more))
     if not before or len(before) != len(after):
         return None
     change = mean(after) - mean(before)
@@ -231,9 +232,9 @@ def divergence_grows(view: View) -> Finding | None:
         "kl",
         "Does more training data move the model further from its base?",
         "Yes from 240 facts on (Figure 5).",
-        f"Mean KL from {view.sizes[0]:,} to {view.sizes[-1]:,} facts: "
+        f"Mean KL from {less[0].size:,} to {more[0].size:,} facts: "
         f"{number(mean(before), 2)} to {number(mean(after), 2)} nats.",
-        verdict(change, 0.05 * mean(before), 1.0),
+        verdict(change, KL_NOISE * mean(before), 1.0),
     )
 
 
@@ -249,7 +250,7 @@ def divergence_hurts(view: View) -> Finding | None:
         "Yes: a strong correlation (Figures 4 and 5).",
         f"Rank correlation of KL with accuracy on bucket-4 test facts over "
         f"{count(len(pairs), 'model')}: {number(rho, 2)}.",
-        verdict(rho, 0.3, -1.0),
+        verdict(rho, RHO_NOISE, -1.0),
     )
 
 

@@ -182,7 +182,7 @@ def comparison(view: View, choice: ChoiceRow, gains: dict[str, Interval | None])
         entries = [
             Entry(points(i.value), f"{points(i.low)} to {points(i.high)}") if i else NOTHING for i in spans
         ]
-        rows.append(Row("gain over tuned, points", entries))
+        rows.append(Row("gain, points", entries))
     rows.append(Row("questions", [Entry(f"{view.questions(split):,}") for split in splits], quiet=True))
     caption = "Test accuracy: mean of the five buckets of the base model's mastery"
     return Table(caption, "", [DOMAINS[split] for split in splits], rows) if splits else None

@@ -47,9 +47,12 @@ class Table:
     folded: str = ""  # the label of the fold that hides it; empty: shown
 
     @property
-    def notes(self) -> bool:
-        """Whether any entry has small print, for which every other then leaves room."""
-        return any(entry.note for row in self.rows for entry in row.entries)
+    def notes(self) -> list[bool]:
+        """By column, whether any entry has small print, for which the column's others then leave room."""
+        return [
+            any(row.entries[column].note for row in self.rows if row.entries)
+            for column in range(len(self.columns))
+        ]
 
 
 NOTHING = Entry("–")
@@ -90,8 +93,8 @@ def accuracy(view: View) -> Table | None:
         best = [max((v.mean for v in column if v), default=None) for column in zip(*grid, strict=True)]
         for group, values in zip(groups, grid, strict=True):
             cells = [
-                _spread(v, strong=v is not None and v.mean == top)
-                for v, top in zip(values, best, strict=True)
+                _spread(value, top, noted=column is None)
+                for value, top, column in zip(values, best, columns * len(splits), strict=True)
             ]
             rows.append(Row(bucket_name(group.train_bucket), cells))
     names = ["0", "1", "2", "3", "4", "mean"] * len(splits)
@@ -179,7 +182,7 @@ def layers(view: View) -> Table | None:
     ]
     columns = ["share", "of an even share"]
     caption = "Restored weights by layer (the paper's Table 9)"
-    return Table(caption, "layer", columns, rows, folded=f"All {len(ours)} layers")
+    return Table(caption, "layer", columns, rows, folded=f"All {len(ours)} layers" if len(ours) > 12 else "")
 
 
 def modules(view: View) -> Table | None:
@@ -231,8 +234,8 @@ def _share(value: float | None) -> Entry:
     return NOTHING if value is None else Entry(number(100 * value))
 
 
-def _spread(value: Spread | None, strong: bool) -> Entry:
+def _spread(value: Spread | None, best: float | None, noted: bool) -> Entry:
     if value is None:
         return NOTHING
-    note = "" if value.deviation is None else number(100 * value.deviation)
-    return Entry(number(100 * value.mean), note, strong=strong)
+    note = number(100 * value.deviation) if noted and value.deviation is not None else ""
+    return Entry(number(100 * value.mean), note, strong=value.mean == best)

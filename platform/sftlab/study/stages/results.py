@@ -30,6 +30,7 @@ from sftlab.study.build import Build
 from sftlab.study.plan import EVALUATION_SPLITS, Cell
 from sftlab.study.stages.change import read_change
 from sftlab.study.stages.mastery import buckets_of, read_mastery
+from sftlab.training.records import COMMIT_FILE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,8 +128,8 @@ def _paired(
 
 
 def _training(build: Build, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
-    path = build.path(cell.tuned) / "model" / "training.json"
-    found = json.loads(path.read_text(encoding="utf-8"))
+    path = build.path(cell.tuned) / "model" / COMMIT_FILE
+    found = json.loads(path.read_text(encoding="utf-8"))["result"]
     row = CellRow(
         cell.name, str(cell.bucket), cell.size, cell.seed, found["tokens_per_second"], found["seconds"]
     )
