@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from pathlib import Path
@@ -176,5 +177,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(arguments)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = error.filename or "a file"
+        typer.echo(f"error: {where}: cannot be written ({error.strerror}); nothing half-written counts.", err=True)
         sys.exit(2)
     sys.exit(0)

@@ -33,13 +33,19 @@ SPEC: dict[str, Any] = {
 }
 
 
-def paper_study(scale: int = 10, seeds: Sequence[int] = (0,), paired: bool = False) -> StudyResults:
+def paper_study(
+    scale: int = 10,
+    seeds: Sequence[int] = (0,),
+    paired: bool = False,
+    buckets: Sequence[int] = range(5),
+    sizes: Sequence[int] = published.SIZES,
+) -> StudyResults:
     """5 buckets x 2 sizes x 8 percentages; the paper's test sets shrunk `scale` times."""
     draw = random.Random(0)
     cells = [
         CellRow(f"bucket{b}-n{n}-s{s}", str(b), n, s, 5200.0 + 10 * b, n / 40)
-        for b in range(5)
-        for n in published.SIZES
+        for b in buckets
+        for n in sizes
         for s in seeds
     ]
     accuracy: list[AccuracyRow] = []

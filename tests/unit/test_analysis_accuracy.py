@@ -6,7 +6,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftlab.analysis.accuracy import (
@@ -22,6 +22,7 @@ from sftlab.analysis.accuracy import (
 )
 from sftlab.errors import UserError
 
+relaxed = settings(deadline=None, max_examples=40)
 BUCKETS = {"a": 0, "b": 1, "c": 1, "d": 2, "e": 3, "f": 4, "g": 4}
 
 
@@ -96,6 +97,7 @@ def test_wilson_interval_matches_published_examples() -> None:
         assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
+@relaxed
 @given(st.integers(1, 500), st.data())
 def test_wilson_interval_is_where_the_score_test_is_just_not_rejected(
     questions: int, data: st.DataObject
@@ -119,6 +121,7 @@ def test_difference_interval_matches_a_published_example() -> None:
     assert difference_interval(second, first) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
 
+@relaxed
 @given(counts, counts)
 def test_difference_interval_turns_around_with_its_arguments(
     first: list[tuple[int, int]], second: list[tuple[int, int]]
@@ -152,6 +155,7 @@ def test_paired_interval_by_hand() -> None:
     assert interval == pytest.approx((6 / 98, 6 / 98 - half, 6 / 98 + half), rel=1e-6)
 
 
+@relaxed
 @given(counts, st.randoms(use_true_random=False))
 def test_paired_difference_equals_the_difference_of_means(
     rows: list[tuple[int, int]], random: object

@@ -55,11 +55,11 @@ def test_every_table_is_a_field_of_the_results() -> None:
 
 def test_accuracy_rows_leave_empty_buckets_out_and_count_them_in_the_mean() -> None:
     cell = CellRow("bucket2-n24-s0", "2", 24, 0)
-    rows = accuracy_rows(cell, 10.0, "test", [BucketAccuracy(b, 4 * (b > 2), 1) for b in range(5)])
+    rows = accuracy_rows(cell, 10.0, "test", [BucketAccuracy(b, 4 * (b > 2), int(b > 2)) for b in range(5)])
     assert [(r.bucket, r.questions, r.correct, r.accuracy, r.empty_buckets) for r in rows] == [
         (3, 4, 1, 0.25, 0),
         (4, 4, 1, 0.25, 0),
-        (None, 8, 5, 0.25, 3),
+        (None, 8, 2, 0.25, 3),
     ]
     assert {(r.cell, r.train_bucket, r.size, r.percent, r.split) for r in rows} == {
         ("bucket2-n24-s0", "2", 24, 10.0, "test")

@@ -36,7 +36,15 @@ class VllmEngine:
 
     def __init__(self, model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -> None:
         check_served(model_dir, runtime)
-        prepare_environment(runtime)
+        os.environ.update(environment(runtime))
+        import torch
+
+        # vLLM disables this function in its process; OpenMP keeps the number for each calling thread.
+        self._set_threads = torch.set_num_threads
+        self._threads = 0
+        if runtime.gpus_per_engine == 0:
+            self._threads = runtime.threads or len(os.sched_getaffinity(0))
+        self._claim_threads()
         from vllm import LLM
 
         self._llm = LLM(**engine_arguments(model_dir, spec, runtime))
@@ -98,11 +106,17 @@ class VllmEngine:
         from sftlab.inference.swap import swap_in_worker
 
         self._refuse_after_failed_swap()
+        self._claim_threads()
         self._swap_failed, self._swaps = True, self._swaps + 1
         self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
         if not self._llm.reset_prefix_cache():
             raise EngineSwapError("The cache of the old weights' keys and values could not be dropped.")
         self._swap_failed = False
+
+    def _claim_threads(self) -> None:
+        """Give the calling thread all the engine's CPU threads; Ray may call from another one each time."""
+        if self._threads:
+            self._set_threads(self._threads)
 
     def _refuse_after_failed_swap(self) -> None:
         if self._swap_failed:
@@ -132,6 +146,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         self._refuse_after_failed_swap()
+        self._claim_threads()
         if not prompts:
             return []
         outputs: list[Any] = self._llm.generate(
@@ -180,19 +195,7 @@ def environment(runtime: EngineRuntime) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines may share a node
             "TORCH_COMPILE_DISABLE": "1",  # log-probabilities would compile for seconds
         }
-        if runtime.threads is not None:
-            variables["OMP_NUM_THREADS"] = str(runtime.threads)
     return variables
-
-
-def prepare_environment(runtime: EngineRuntime) -> None:
-    """Set `environment` in this process, and the number of threads, should torch be imported already."""
-    os.environ.update(environment(runtime))
-    if runtime.gpus_per_engine == 0:
-        import torch
-
-        # Ray sets OMP_NUM_THREADS to the CPUs that an actor reserves, which need not be those it may use.
-        torch.set_num_threads(runtime.threads or len(os.sched_getaffinity(0)))
 
 
 def checkpoint_dtype(model_dir: str) -> str:

@@ -17,9 +17,8 @@ QA_FORMS = (
     "Question: {question} Answer: {answer}",
     "Q: {question} A: {answer}",
     "{question} {answer}",
-    "<question> {question} <answer> {answer}",
-    "|question| {question} |answer| {answer}",
-    "question {question} answer {answer}",
+    "{question} It is {answer}.",
+    "They asked: {question} The answer was {answer}.",
 )
 
 

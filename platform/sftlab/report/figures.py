@@ -38,7 +38,7 @@ def mastery(view: View) -> str | None:
                 axes.barh(
                     y, share, left=left, height=0.72, color=BUCKET_COLOURS[str(bucket)], edgecolor="white"
                 )
-                if share >= 0.04:
+                if share >= 0.06:
                     ink = INK if bucket in (1, 3) else "white"
                     middle = left + share / 2
                     axes.text(middle, y, percent(share, 0), ha="center", va="center", color=ink, fontsize=9)

@@ -22,7 +22,7 @@ from sftlab.report.evidence import (
 )
 from sftlab.report.figures import kl_points
 from sftlab.report.lookup import TEST, Group, View
-from sftlab.report.wording import count, number, percent, points, restored
+from sftlab.report.wording import between, count, number, percent, points, restored
 
 KL_NOISE, RHO_NOISE = 0.05, 0.3  # smaller changes of KL (relative) and smaller correlations decide nothing
 ENDS, MIDDLE = ("0", "4"), ("1", "2", "3")
@@ -264,7 +264,7 @@ def concentrated(view: View) -> Finding | None:
         "concentration",
         "Does 1 % of the weights hold more than half of all relative change?",
         f"Yes: {percent(low)} to {percent(high)}.",
-        f"The top 1 % hold {percent(min(shares))} to {percent(max(shares))}.",
+        f"The top 1 % hold {between(percent(min(shares)), percent(max(shares)))}.",
         mean(shares) > 0.5,
     )
 

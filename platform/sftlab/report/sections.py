@@ -11,7 +11,7 @@ from sftlab.report import evidence, figures, published, tables
 from sftlab.report.findings import Finding
 from sftlab.report.lookup import DOMAINS, TEST, Group, View
 from sftlab.report.tables import Table
-from sftlab.report.wording import bucket_name, count, listed, number, percent, points, restored
+from sftlab.report.wording import between, bucket_name, count, listed, number, percent, points, restored
 
 NOT_MEASURED = "Not measured in this study."
 
@@ -107,7 +107,7 @@ def _ladder(view: View, findings: Sequence[Finding]) -> Section:
         percents = sorted({r.percent for r in chosen})
         see = f"Dev chose {_span(percents)} for the {count(len(chosen), 'cell')}"
         if gains:
-            ends = f"{points(min(gains))} to {points(max(gains))}"
+            ends = between(points(min(gains)), points(max(gains)))
             see += f"; on test in domain that changes accuracy by {ends} points"
         see += "."
         if collapsed:
@@ -168,7 +168,7 @@ def _kl(view: View, findings: Sequence[Finding]) -> Section:
         see,
         _present(figures.kl_by_size(view), figures.kl_against_accuracy(view)),
         _present(tables.divergence(view)),
-        data=("divergence", "accuracy"),
+        data=("divergence", "accuracy") if values else (),
         findings=_of(findings, "kl"),
         legend=bool(values),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sftlab.analysis.accuracy import Interval, difference_interval, paired_interval
 from sftlab.analysis.results import BASE, ChoiceRow
+from sftlab.report.figures import SPLIT_NAMES
 from sftlab.report.lookup import DOMAINS, View
 from sftlab.report.tables import NOTHING, Entry, Row, Table
 from sftlab.report.wording import bucket_name, count, listed, number, percent, points, restored
@@ -66,7 +67,7 @@ def studied(view: View) -> str:
     asked = [f"{view.questions(split):,} {name}" for split, name in DOMAINS.items() if view.questions(split)]
     steps = [f"{p:g}" for p in view.percents if p > 0]
     text = (
-        f"This study asks what supervised fine-tuning does to what {results.model} knows. "
+        f"This study asks what supervised fine-tuning does to what a base model, {results.model}, knows. "
         f"It fine-tuned the model {count(len(results.cells), 'time')} "
         f"({listed(kinds)}, {listed([f'{size:,}' for size in view.sizes])} training facts)"
     )
@@ -151,8 +152,8 @@ def incomplete(view: View) -> str:
     splits = list(dict.fromkeys(row.split for row in rows))
     if not splits:
         return ""
-    where = listed(splits)
-    return f"Careful: not every bucket has questions in {where}; the means there leave the empty ones out."
+    where = listed([SPLIT_NAMES[split] for split in splits])
+    return f"Careful: not every bucket has questions in: {where}. The means there leave the empty ones out."
 
 
 def key_figures(choice: ChoiceRow, gains: dict[str, Interval | None]) -> list[Figure]:

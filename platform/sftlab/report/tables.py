@@ -90,7 +90,8 @@ def accuracy(view: View) -> Table | None:
         rows.append(Row(f"{size:,} training facts"))
         groups = [g for g in view.groups if g.size == size]
         grid = [[view.accuracy(g, 0.0, s, b) for s in splits for b in columns] for g in groups]
-        best = [max((v.mean for v in column if v), default=None) for column in zip(*grid, strict=True)]
+        means = [[v.mean for v in column if v] for column in zip(*grid, strict=True)]
+        best = [max(column) if len(set(column)) > 1 else None for column in means]
         for group, values in zip(groups, grid, strict=True):
             cells = [
                 _spread(value, top, noted=column is None)

@@ -40,6 +40,11 @@ def count(value: int, noun: str, plural: str | None = None) -> str:
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
 
 
+def between(low: str, high: str) -> str:
+    """'12.1 to 93.4', or one of the two where both are written alike."""
+    return low if low == high else f"{low} to {high}"
+
+
 def listed(words: Sequence[str], joint: str = "and") -> str:
     """'a', 'a and b', 'a, b and c'."""
     if len(words) < 2:

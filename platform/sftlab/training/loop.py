@@ -267,6 +267,10 @@ def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
 
     pending = from_rank0([run for run in runs if me.rank == 0 and read_result(run) is None])
     data = [read_examples(run) for run in pending]
+    # DeepSpeed and `release` collect garbage many times a run; without the libraries' own objects, which
+    # stay anyway, that is ten times quicker.
+    gc.collect()
+    gc.freeze()
     dist.barrier()
     for run, (examples, pad_id) in zip(pending, data, strict=True):
         if from_rank0(me.rank == 0 and me.emit(None)):

@@ -17,7 +17,7 @@ from sftlab.weights.cut import Cut
 from sftlab.weights.pairs import check_pair, tied_aliases
 from sftlab.weights.regions import in_region
 from sftlab.weights.search import PairReader
-from sftlab.weights.selection import mark, mix, ranking_keys
+from sftlab.weights.selection import bit_difference, mark, mix, ranking_keys
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, chunks, walk
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, ShardWriter, TensorSpec, readable_write_errors
@@ -114,7 +114,8 @@ class _RestorePass:
         self._reader = PairReader(base, tuned)
         self._mark = torch.empty(CHUNK, dtype=torch.bool)
         self._raw = torch.empty(CHUNK * 8, dtype=torch.uint8)
-        self._mixed = torch.empty(CHUNK * 8, dtype=torch.uint8)
+        self._mixed = torch.empty(CHUNK * 4, dtype=torch.uint8)
+        self._difference = torch.empty(CHUNK * 4, dtype=torch.uint8)
 
     def __call__(self, chunk: Chunk) -> int:
         regions = {cut.region for cut, _ in self._targets}
@@ -124,6 +125,7 @@ class _RestorePass:
         change = self._reader.change(base, tuned)
         done = base.nbytes + tuned.nbytes
         mixed = self._mixed[: tuned.nbytes].view(tuned.dtype)
+        difference = bit_difference(base, tuned, self._difference[: tuned.nbytes].view(tuned.dtype))
         marked = self._mark[: tuned.numel()]
         ranked: dict[tuple[str, int], Tensor] = {}
         for cut, writer in self._targets:
@@ -132,7 +134,9 @@ class _RestorePass:
                 key = (cut.order, cut.seed)
                 if key not in ranked:
                     ranked[key] = ranking_keys(cut.order, cut.seed, chunk.name, chunk.start, change)
-                values = mix(mark(ranked[key], chunk.name, chunk.start, cut, marked), base, tuned, mixed)
+                values = mix(
+                    mark(ranked[key], chunk.name, chunk.start, cut, marked), base, tuned, mixed, difference
+                )
             done += self._write(writer, chunk, values)
         return done
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import fsum
 
 import numpy as np
 import torch
@@ -305,17 +304,19 @@ def tie_boundary(
 def sum_of_largest(change: Histogram, low_sums: Counts, threshold: Threshold | None = None) -> float:
     """Sum in float64 of the largest changes down to a threshold; of all without one.
 
-    The float32 numbers of a bin share exponent and high mantissa bits, so their sum is count x first + (sum of
-    low bits) x spacing; every term is exact or rounded once, and the terms are added without rounding (fsum).
+    The float32 numbers of a bin share exponent and high mantissa bits, so their sum is
+    count x first + (sum of low bits) x spacing: nothing is rounded before the sums over bins.
     """
     first, spacing = _bin_values()
-    low_bin = 0 if threshold is None else (threshold.key >> 16) + 1
-    terms = [*(change.high * first)[low_bin:], *(low_sums * spacing)[low_bin:]]
-    if threshold is not None and threshold.count:
-        bin_, low = threshold.key >> 16, threshold.key & (LOWS - 1)
-        values = first[bin_] + np.arange(LOWS) * spacing[bin_]
-        terms += [*(change.low[bin_] * values)[low + 1 :], threshold.ties * values[low]]
-    return fsum(terms)
+    sums = change.high * first + low_sums * spacing
+    if threshold is None:
+        return float(sums.sum())
+    if threshold.count == 0:
+        return 0.0
+    high, low = threshold.key >> 16, threshold.key & (LOWS - 1)
+    values = first[high] + np.arange(LOWS) * spacing[high]
+    within = (change.low[high] * values)[low + 1 :].sum() + threshold.ties * values[low]
+    return float(sums[high + 1 :].sum() + within)
 
 
 def sum_counts(parts: Sequence[Tensor]) -> Counts:

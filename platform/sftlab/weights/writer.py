@@ -23,6 +23,9 @@ from sftlab.weights.shards import DTYPES, INDEX_FILE, SINGLE_FILE
 DEFAULT_SHARD_BYTES = 5_000_000_000
 PARTIAL = ".partial"  # ends the names of unfinished folders
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
+# RWF_DONTCACHE of Linux 6.14: write behind and free the pages at once. A ladder is larger than what memory can
+# hold, and would push the two models that are being read out of it.
+_DONT_CACHE = 0x80
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -74,6 +77,7 @@ class ShardWriter:
         self._tensors = dict(tensors)
         self._files: list[int] = []
         self._places: dict[str, tuple[int, int]] = {}
+        self._flags = _DONT_CACHE
         with readable_write_errors(folder):
             check_space(folder, sum(spec.nbytes for spec in self._tensors.values()))
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,9 +100,18 @@ class ShardWriter:
         offset += start * spec.dtype.itemsize
         with readable_write_errors(self.folder):
             while view:
-                put = os.pwrite(file, view, offset)
+                put = self._put(file, view, offset)
                 view, offset = view[put:], offset + put
         return values.numel() * spec.dtype.itemsize
+
+    def _put(self, file: int, view: memoryview, offset: int) -> int:
+        try:
+            return os.pwritev(file, [view], offset, self._flags)
+        except OSError as error:
+            if not self._flags or error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            self._flags = 0  # an older kernel or another file system
+            return os.pwritev(file, [view], offset)
 
     def commit(self) -> None:
         """Gives the finished folder its name; an earlier folder of that name is replaced."""

@@ -48,9 +48,6 @@ def tracked_models(build: Build) -> Iterator[TrackedModel]:
                 path = best_folder(build)
             record = build.store.find(step)
             assert record is not None
-            params = {**plan.spec.sft.model_dump(mode="json", exclude_none=True)}
-            if percent:
-                params |= {"region": plan.spec.restore.region, "order": plan.spec.restore.order}
             yield TrackedModel(
                 id=step.id,
                 cell=cell.name,
@@ -58,5 +55,4 @@ def tracked_models(build: Build) -> Iterator[TrackedModel]:
                 path=path,
                 train_set=train_set,
                 provenance=record.provenance,
-                params=params,
             )

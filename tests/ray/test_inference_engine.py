@@ -1,0 +1,192 @@
+"""A real vLLM engine: draws, verdicts, logits, and swaps equal to fresh engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from inference_toys import RUNTIME, FolderSource, write_model
+
+from sftlab.inference.engine import EngineSwapError, Prompt, Sampling
+from sftlab.inference.spec import EngineSpec
+
+pytestmark = pytest.mark.slow
+
+TEXTS = [f"Person {i} was born in" for i in range(24)]
+SAMPLING = Sampling(samples=6, temperature=0.7, top_p=1.0, max_tokens=32)
+MODELS = {
+    "llama": ("llama", False, "float32"),
+    "llama-tied": ("llama", True, "float32"),
+    "llama-tied-bf16": ("llama", True, "bfloat16"),
+    "qwen2-tied": ("qwen2", True, "float32"),
+    "gemma-tied": ("gemma", True, "float32"),
+    "qwen3": ("qwen3", False, "bfloat16"),
+}
+
+
+class Bench:
+    """Runs inside one Ray actor, for vLLM forbids training in its process. Engines are kept by folder."""
+
+    def __init__(self) -> None:
+        self.engines: dict[str, Any] = {}
+
+    def engine(self, folder: str) -> Any:
+        from sftlab.inference.vllm_engine import VllmEngine
+
+        if folder not in self.engines:
+            self.engines[folder] = VllmEngine(folder, EngineSpec(), RUNTIME)
+        return self.engines[folder]
+
+    def prompts(self, folder: str, stop: tuple[str, ...] = ()) -> list[Prompt]:
+        from sftlab.facts.prompts import prompt_ids
+
+        tokenizer = self.engine(folder).tokenizer
+        return [Prompt(tuple(prompt_ids(tokenizer, text)), stop, 1000 * i) for i, text in enumerate(TEXTS)]
+
+    def look(self, folder: str) -> list[Any]:
+        """Everything that an engine tells of its weights."""
+        engine, prompts = self.engine(folder), self.prompts(folder)
+        ids, logits = engine.first_token_top([p.token_ids for p in prompts], 8)
+        at = engine.first_token_at([p.token_ids for p in prompts], ids.tolist())
+        assert all(np.array_equal(row, top) for row, top in zip(at, logits, strict=True))
+        texts = [completion.text for completion in engine.answer(prompts, 16)]
+        drawn = [completion.text for row in engine.sample(prompts[:4], SAMPLING) for completion in row]
+        return [ids.tolist(), logits.tolist(), texts, drawn]
+
+    def swap(self, live: str, other: str) -> list[Any]:
+        self.engine(live).load_weights(FolderSource(other))
+        return self.look(live)
+
+    def sample(
+        self, folder: str, stop: tuple[str, ...], samples: int, shift: int
+    ) -> list[list[tuple[str, int]]]:
+        prompts = [Prompt(p.token_ids, p.stop, p.seed + shift) for p in self.prompts(folder, stop)]
+        sampling = Sampling(samples, 0.7, 1.0, 32)
+        return [[(c.text, c.tokens) for c in row] for row in self.engine(folder).sample(prompts, sampling)]
+
+    def sabotaged_swap(self, live: str, other: str) -> str:
+        """Leave the packed output layer as it was, as vLLM's reload does; the guard must find it."""
+        from sftlab.inference import swap
+
+        mending = swap.repack
+        swap.repack = lambda model: None
+        try:
+            self.engine(live).load_weights(FolderSource(other))
+        except EngineSwapError as error:
+            with pytest.raises(EngineSwapError, match="start a new one"):
+                self.engine(live).answer(self.prompts(live), 4)
+            return str(error)
+        finally:
+            swap.repack = mending
+        return "no error"
+
+    def reference_logits(self, folder: str) -> list[list[float]]:
+        """First-token logits by transformers, one prompt at a time."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        with torch.no_grad():
+            return [
+                model(input_ids=torch.tensor([p.token_ids])).logits[0, -1].tolist()
+                for p in self.prompts(folder)
+            ]
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
+    root = tmp_path_factory.mktemp("models")
+
+    def pair(name: str, family: str, tied: bool, dtype: str) -> tuple[str, str]:
+        one, two = (write_model(root / f"{name}-{seed}", family, tied, dtype, seed) for seed in (1, 2))
+        return one, two
+
+    return {name: pair(name, *kind) for name, kind in MODELS.items()}
+
+
+@pytest.fixture(scope="module")
+def bench(ray_session: None) -> Iterator[Any]:
+    import ray
+
+    here = str(Path(__file__).parent)
+    actor = ray.remote(Bench).options(runtime_env={"env_vars": {"PYTHONPATH": here}}).remote()
+
+    class Caller:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args: ray.get(getattr(actor, name).remote(*args))
+
+    yield Caller()
+    ray.kill(actor)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_swap_equals_a_fresh_engine_and_back_again(
+    bench: Any, folders: dict[str, tuple[str, str]], name: str
+) -> None:
+    one, two = folders[name]
+    fresh_one, fresh_two = bench.look(one), bench.look(two)
+    assert fresh_one[1] != fresh_two[1] and fresh_one[2] != fresh_two[2]
+    assert bench.swap(one, two) == fresh_two
+    assert bench.swap(one, one) == fresh_one
+
+
+def test_first_token_logits_agree_with_transformers(bench: Any, folders: dict[str, tuple[str, str]]) -> None:
+    folder = folders["llama"][0]
+    ids, logits, _, _ = bench.look(folder)
+    reference = np.array(bench.reference_logits(folder))
+    assert ids == np.argsort(-reference, axis=1)[:, :8].tolist()
+    np.testing.assert_allclose(logits, np.take_along_axis(reference, np.array(ids), 1), atol=2e-5)
+
+
+def test_draws_belong_to_their_seeds_and_can_be_extended(
+    bench: Any, folders: dict[str, tuple[str, str]]
+) -> None:
+    folder = folders["llama"][0]
+    six, again = (bench.sample(folder, (), 6, 0) for _ in range(2))
+    assert six == again
+    assert [row[2:] for row in six] == bench.sample(folder, (), 4, 2)
+
+
+def test_stop_strings_change_the_price_and_not_the_verdict(
+    bench: Any, folders: dict[str, tuple[str, str]]
+) -> None:
+    folder, names = folders["llama"][0], ("a", "Z")
+    stopped, whole = bench.sample(folder, names, 6, 0), bench.sample(folder, (), 6, 0)
+
+    def verdicts(rows: list[list[tuple[str, int]]]) -> list[bool]:
+        return [any(name in text for name in names) for row in rows for text, _ in row]
+
+    assert verdicts(stopped) == verdicts(whole)
+    assert 0 < sum(verdicts(whole)) < len(verdicts(whole))
+    spent, full = (sum(tokens for row in rows for _, tokens in row) for rows in (stopped, whole))
+    assert spent < full
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "llama-tied-bf16", "qwen2-tied", "gemma-tied"])
+def test_a_stale_output_layer_stops_the_engine(
+    bench: Any, folders: dict[str, tuple[str, str]], name: str
+) -> None:
+    one, two = folders[name]
+    assert "still computes with other weights" in bench.sabotaged_swap(one, two)
+
+
+def test_a_swap_to_another_shape_or_with_a_lacking_tensor_is_refused(
+    bench: Any, folders: dict[str, tuple[str, str]]
+) -> None:
+    """Last, for both engines are spent."""
+    import ray
+
+    with pytest.raises(ray.exceptions.RayTaskError):
+        bench.swap(folders["llama"][0], folders["gemma-tied"][0])

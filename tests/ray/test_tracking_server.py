@@ -1,0 +1,130 @@
+"""Addresses that cannot work, and a real MLflow server on loopback; no Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from tracked_study import everything, make_database, make_model, make_tables, models_of, results_of
+
+from sftlab.errors import UserError
+from sftlab.tracking import TrackedModel, TrackingSettings, log_study
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("mlruns", "is no tracking address"),
+        ("sqlite:///relative.db", "is no tracking address"),
+        ("ftp://host", "is no tracking address"),
+        ("http://", "is no tracking address"),
+        ("http://user:secret@host:5000", "MLFLOW_TRACKING_USERNAME"),
+    ],
+)
+def test_addresses_that_cannot_work_are_refused(address: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrackingSettings(address=address)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("kind", ["nobody listens", "never answers", "no such host"])
+def test_a_dead_server_is_found_out_within_seconds(kind: str, tmp_path: Path) -> None:
+    port = free_port()
+    with socket.socket() as silent:
+        if kind == "never answers":
+            silent.bind(("127.0.0.1", port))
+            silent.listen()
+        host = "tracking.invalid" if kind == "no such host" else "127.0.0.1"
+        address = f"http://{host}:{port}"
+        start = time.monotonic()
+        with pytest.raises(UserError, match="mlflow server") as caught:
+            log_study(results_of(), [TrackedModel("b")], TrackingSettings(address=address), tmp_path)
+    assert address in str(caught.value) and time.monotonic() - start < 10
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be read as one" * 100)
+    with pytest.raises(UserError, match=r"mlflow\.db"):
+        log_study(results_of(), [TrackedModel("b")], TrackingSettings(), tmp_path)
+
+
+def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    study = log_study(results_of(), [TrackedModel("b")], TrackingSettings(), tmp_path)
+    MlflowClient(tracking_uri=study.address).delete_experiment(study.experiment_id)
+    with pytest.raises(UserError, match="'sftlab' is deleted"):
+        log_study(results_of(), [TrackedModel("b")], TrackingSettings(), tmp_path)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real `mlflow server` on loopback, of our own process group."""
+    database = make_database(tmp_path).rename(tmp_path / "server.db")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    log = (tmp_path / "server.log").open("wb")
+    # Jobs are for agents' evaluation; without their workers the server starts sooner.
+    plain = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=plain, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while "Application startup complete" not in (tmp_path / "server.log").read_text():
+            assert process.poll() is None and time.monotonic() < deadline, (
+                tmp_path / "server.log"
+            ).read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, 9)
+            process.wait()
+        log.close()
+
+
+@pytest.mark.slow
+def test_a_server_is_logged_to_over_http_and_its_death_is_named(
+    server: tuple[str, subprocess.Popen[bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address, process = server
+    model_folder, tables = make_model(tmp_path / "restored"), make_tables(tmp_path)
+    settings = TrackingSettings(address=address + "/", experiment="on a server")
+    results = results_of(2)
+    models = models_of(results, model_folder)
+    first = log_study(results, models, settings, tmp_path, tables, model_folder / "config.json")
+    before = everything(first)
+    assert log_study(results, models, settings, tmp_path, tables, model_folder / "config.json").written == ()
+    assert everything(first) == before
+    assert not (tmp_path / "mlflow.db").exists()
+    uploaded = sorted(path.name for path in (tmp_path / "artifacts").rglob("*.*") if path.is_file())
+    assert uploaded == ["config.json", "config.json", "model.safetensors"]
+    assert first.how_to_look.startswith(f"{address}/#/experiments/")
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    grown = results_of(2, 3)
+
+    def die(done: int, _total: int) -> None:
+        if done == 5:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+    with pytest.raises(UserError, match=address):
+        log_study(grown, models_of(grown, model_folder), settings, tmp_path, tables, progress=die)

@@ -1,0 +1,171 @@
+"""One Ray Train worker group for many runs; kills of everything, and the same bits in the end.
+
+Each start of a worker group costs about 20 seconds, so one story serves several claims: an interrupted
+driver, a killed driver, a killed worker and a diverging run, one after another over the same three runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+import torch
+from test_training import BF16, SPEC, digests, write_facts, write_llama
+
+import ray
+from sftlab.errors import UserError
+from sftlab.training.sft import SFTRun, TrainingError, TrainingEvent, train_runs
+from sftlab.training.spec import SFTSpec, TrainingRuntime
+
+pytestmark = pytest.mark.slow
+
+RUNTIME = TrainingRuntime(
+    workers=2, zero_stage=2, micro_batch_size=1, checkpoint_every_steps=4, max_failures=1
+)
+LONG = SPEC.model_copy(update={"epochs": 6})
+SPECS = {"a": LONG, "b": BF16.model_copy(update={"epochs": 6}), "c": LONG.model_copy(update={"seed": 1})}
+
+
+def make_runs(root: Path, outputs: str, specs: dict[str, SFTSpec]) -> list[SFTRun]:
+    """One run a spec, on the base and the facts of `root`."""
+    base, facts = str(root / "llama"), str(root / "facts.parquet")
+    return [SFTRun(name, base, facts, str(root / outputs / name), spec) for name, spec in specs.items()]
+
+
+def start_ray() -> None:
+    """A local Ray of this process, whose workers find these tests."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}},
+    )
+
+
+def drive(root: Path, outputs: str) -> None:
+    """What the subprocess below runs: a driver that prints its events."""
+    start_ray()
+
+    def tell(event: TrainingEvent) -> None:
+        print(event.run_id, event.kind, event.step, flush=True)
+
+    train_runs(make_runs(root, outputs, SPECS), RUNTIME, tell, str(root / f"scratch-{outputs}"))
+    print("all done", flush=True)
+
+
+def driver(root: Path, outputs: str) -> subprocess.Popen[str]:
+    """Start `drive` in a process group of its own, as a terminal does."""
+    code = f"from pathlib import Path; import test_training_resume as t; t.drive(Path({str(root)!r}), {outputs!r})"
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def events_until(stream: IO[str] | None, wanted: str) -> list[str]:
+    """Lines of a driver up to the first that starts with `wanted`."""
+    assert stream is not None
+    lines = []
+    for line in stream:
+        lines.append(line.strip())
+        if line.startswith(wanted):
+            return lines
+    raise AssertionError(f"the driver ended without {wanted!r}: {lines}")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model and its facts: 19 facts, so 5 steps an epoch and 30 a run."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_llama(folder / "llama", tied=False, dtype=torch.float32)
+    write_facts(folder / "facts.parquet", 19)
+    return folder
+
+
+@pytest.fixture
+def local_ray() -> Iterator[None]:
+    start_ray()
+    yield
+    ray.shutdown()
+
+
+def kill_a_worker() -> None:
+    """SIGKILL to one Ray Train worker of this process's own Ray."""
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.name().startswith("ray::") and "RayTrainWorker" in " ".join(process.cmdline())
+    ]
+    assert len(workers) == 2, [process.name() for process in psutil.Process().children(recursive=True)]
+    workers[-1].kill()
+
+
+@pytest.mark.timeout(600)
+def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(
+    root: Path, local_ray: None
+) -> None:
+    interrupted = driver(root, "disturbed")
+    events_until(interrupted.stdout, "a step")
+    interrupted.send_signal(signal.SIGINT)
+    lines = interrupted.communicate(timeout=180)[0].splitlines()
+    assert interrupted.returncode not in (0, None)
+    assert "all done" not in lines
+    assert list((root / "scratch-disturbed" / "checkpoints").glob("a-*/step-*/state.json"))
+    assert not (root / "disturbed" / "a" / "training.json").exists()
+
+    killed = driver(root, "disturbed")
+    lines = events_until(killed.stdout, "b checkpoint")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert lines[0].startswith("a resumed")
+    assert (root / "disturbed" / "a" / "training.json").exists()
+    assert not (root / "disturbed" / "b" / "training.json").exists()
+    stamp = (root / "disturbed" / "a" / "model.safetensors").stat().st_mtime_ns
+
+    seen: list[str] = []
+
+    def disturb(event: TrainingEvent) -> None:
+        if f"{event.run_id} {event.kind}" == "c checkpoint" and "c checkpoint" not in seen:
+            kill_a_worker()
+        seen.append(f"{event.run_id} {event.kind}")
+
+    scratch = str(root / "scratch-disturbed")
+    results = train_runs(make_runs(root, "disturbed", SPECS), RUNTIME, disturb, scratch)
+    assert [result.steps for result in results] == [30, 30, 30]
+    assert seen[:2] == ["a skipped", "b resumed"]
+    assert "c resumed" in seen
+    assert (root / "disturbed" / "a" / "model.safetensors").stat().st_mtime_ns == stamp
+
+    started = time.monotonic()
+    undisturbed = make_runs(root, "undisturbed", SPECS)
+    diverging = SPEC.model_copy(update={"learning_rate": 1e30})
+    wild = make_runs(root, "undisturbed", {"wild": diverging})
+    with pytest.raises(TrainingError, match=r"run 'wild': the loss of step 2 of 5 is (nan|inf)"):
+        train_runs([*undisturbed, *wild], RUNTIME, None, str(root / "scratch-undisturbed"))
+    assert time.monotonic() - started < 300
+    wanted = train_runs(undisturbed, RUNTIME, None, str(root / "scratch-undisturbed"))
+    for result, other in zip(results, wanted, strict=True):
+        assert result.losses == other.losses
+        assert result.learning_rates == other.learning_rates
+        assert digests(result.output_dir) == digests(other.output_dir)
+    assert not (root / "undisturbed" / "wild" / "training.json").exists()
+
+
+def test_gpus_that_the_cluster_lacks_are_refused_before_a_worker_starts(root: Path, local_ray: None) -> None:
+    runtime = RUNTIME.model_copy(update={"gpus_per_worker": 1})
+    with pytest.raises(UserError, match=r"asks for 2 GPUs .* the Ray cluster has 0"):
+        train_runs(make_runs(root, "none", SPECS), runtime, None, str(root / "scratch-none"))

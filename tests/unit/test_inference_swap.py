@@ -1,0 +1,124 @@
+"""The proof that a live model computes with the weights it was given, on a model with packed copies.
+
+The modules below stand for vLLM's on the CPU: a linear layer keeps no parameter but a packed copy, and an
+output layer keeps both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from sftlab.inference.engine import EngineSwapError
+from sftlab.inference.swap import PROBED_COLUMNS, Sketch, verify
+
+WIDTH = 6
+
+
+class Packed:
+    """How vLLM applies a layer whose weights were packed at load time."""
+
+    def __init__(self, packed: torch.Tensor) -> None:
+        self.packed = packed.clone()
+
+    def apply(self, _layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.packed, bias)
+
+
+def layer(weight: torch.Tensor, keep: bool, bias: torch.Tensor | None = None) -> torch.nn.Module:
+    module = torch.nn.Module()
+    module.quant_method = Packed(weight)
+    module.cpu_linear = module.quant_method.apply
+    module.input_size_per_partition = weight.shape[1]
+    module.weight = torch.nn.Parameter(
+        weight.clone() if keep else weight[:0, :0].clone(), requires_grad=False
+    )
+    if bias is not None:
+        module.bias = torch.nn.Parameter(bias.clone(), requires_grad=False)
+    return module
+
+
+class Live(torch.nn.Module):
+    """Norm, fused projection with bias, and an output layer padded to a multiple of four rows."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], tied: bool) -> None:
+        super().__init__()
+        self.packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj"]}
+        fused = torch.cat([tensors["block.q_proj.weight"], tensors["block.k_proj.weight"]])
+        bias = torch.cat([tensors["block.q_proj.bias"], tensors["block.k_proj.bias"]])
+        self.norm = torch.nn.Module()
+        self.norm.weight = torch.nn.Parameter(tensors["norm.weight"].clone(), requires_grad=False)
+        self.block = torch.nn.Module()
+        self.block.qkv_proj = layer(fused, keep=False, bias=bias)
+        padded = torch.cat([tensors["embed.weight"], torch.zeros(1, tensors["embed.weight"].shape[1])])
+        self.embed = layer(padded, keep=True)
+        if tied:
+            self.lm_head = layer(padded, keep=True)
+            self.lm_head.weight = self.embed.weight
+
+
+def tensors(seed: int, width: int = WIDTH) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {
+        "norm.weight": (width,),
+        "block.q_proj.weight": (4, width),
+        "block.k_proj.weight": (2, width),
+        "block.q_proj.bias": (4,),
+        "block.k_proj.bias": (2,),
+        "embed.weight": (7, width),
+    }
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def sketch_of(source: dict[str, torch.Tensor], seed: int = 0) -> Sketch:
+    sketch = Sketch(torch.float32, seed)
+    streamed: Iterator[tuple[str, torch.Tensor]] = sketch.watch(source.items())
+    assert dict(streamed).keys() == source.keys()
+    return sketch
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("width", [WIDTH, PROBED_COLUMNS + 40])
+def test_a_model_that_follows_its_source_passes(tied: bool, width: int) -> None:
+    source = tensors(1, width)
+    verify(Live(source, tied), sketch_of(source), whole=True)
+
+
+def test_a_stale_packed_output_layer_is_found_though_its_parameter_is_right() -> None:
+    new = tensors(2)
+    live = Live(new, tied=True)
+    live.lm_head.quant_method = Packed(Live(tensors(1), tied=True).embed.weight.data)
+    with pytest.raises(EngineSwapError, match=r"lm_head\.weight \(packed\)"):
+        verify(live, sketch_of(new), whole=True)
+
+
+@pytest.mark.parametrize("name", sorted(tensors(1)))
+def test_one_stale_tensor_is_named(name: str) -> None:
+    new = tensors(2)
+    live = Live({**new, name: tensors(1)[name]}, tied=False)
+    where = name.replace("q_proj", "qkv_proj").replace("k_proj", "qkv_proj") if "block" in name else name
+    with pytest.raises(EngineSwapError, match=where.replace("qqkv", "qkv")):
+        verify(live, sketch_of(new), whole=True)
+
+
+def test_one_changed_number_is_enough() -> None:
+    new = tensors(2)
+    live = Live(new, tied=False)
+    live.block.qkv_proj.quant_method.packed[3, 5] += 1e-6
+    with pytest.raises(EngineSwapError, match="qkv_proj"):
+        verify(live, sketch_of(new), whole=True)
+
+
+def test_a_source_that_lacks_a_tensor_is_refused() -> None:
+    new = tensors(2)
+    lacking = {name: tensor for name, tensor in new.items() if name != "block.k_proj.weight"}
+    with pytest.raises(EngineSwapError, match=r"block\.qkv_proj\.weight.*no tensor"):
+        verify(Live(new, tied=False), sketch_of(lacking), whole=True)
+
+
+def test_wide_matrices_are_probed_in_other_columns_at_every_swap() -> None:
+    first, second = (Sketch(torch.float32, seed).columns(4096) for seed in (1, 2))
+    assert len(first) == len(second) == PROBED_COLUMNS
+    assert not torch.equal(first, second)
