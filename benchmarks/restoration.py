@@ -1,12 +1,13 @@
 """Restoration of a ladder against the plain way: time, peak memory, and that both pick the same weights.
 
-    python benchmarks/restoration.py [--layers 17] [--folder DIR] [--json FILE]
+python benchmarks/restoration.py [--layers 17] [--folder DIR] [--json FILE]
 
-The pair is a Llama-like model of about 280 million bfloat16 weights and a slightly changed copy. Ours is one call
-of `sftlab.weights.commands.restore` for seven percentages. The peer, in this file in plain torch, does what the
-published code of the study does, once per percentage: load both models, write all relative changes into one flat
-tensor in the models' type, `topk`, copy the chosen weights back, save. Each run has a process of its own; start-up
-and imports count for both. Targets: at least 20 times faster than the seven runs, at most 1/5 of the peak memory.
+The pair is a Llama-like model of about 280 million bfloat16 weights and a slightly changed copy. Ours is
+one call of `sftlab.weights.commands.restore` for seven percentages. The peer, in this file in plain torch,
+does what the published code of the study does, once per percentage: load both models, write all relative
+changes into one flat tensor in the models' type, `topk`, copy the chosen weights back, save. Each run has a
+process of its own; start-up and imports count for both. Targets: at least 20 times faster than the seven
+runs, at most 1/5 of the peak memory.
 """
 
 from __future__ import annotations
@@ -133,7 +134,9 @@ def peak_bytes() -> int:
 
 
 def check_equal(folder: Path) -> int:
-    """Compares our ladder on a small float32 pair with a stable sort of all weights in numpy; returns the weights."""
+    """Compares our ladder on a small float32 pair with a stable sort of all weights in numpy; returns the
+    weights.
+    """
     import numpy as np
     from safetensors.numpy import load_file
 

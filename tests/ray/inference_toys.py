@@ -47,6 +47,14 @@ class FolderSource:
             yield from load_file(path).items()
 
 
+def start_ray() -> None:
+    """A local Ray whose workers can import this folder's modules."""
+    import ray
+
+    here = {"PYTHONPATH": str(Path(__file__).parent)}
+    ray.init(address="local", num_cpus=4, include_dashboard=False, runtime_env={"env_vars": here})
+
+
 def write_model(
     folder: Path, family: str = "llama", tied: bool = False, dtype: str = "float32", seed: int = 0
 ) -> str:

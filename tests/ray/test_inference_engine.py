@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from inference_toys import RUNTIME, FolderSource, write_model
+from inference_toys import RUNTIME, FolderSource, start_ray, write_model
 
 from sftlab.inference.engine import EngineSwapError, Prompt, Sampling
 from sftlab.inference.spec import EngineSpec
@@ -72,7 +71,7 @@ class Bench:
         from sftlab.inference import swap
 
         mending = swap.repack
-        swap.repack = lambda model: None
+        swap.repack = lambda _model: None
         try:
             self.engine(live).load_weights(FolderSource(other))
         except EngineSwapError as error:
@@ -97,15 +96,6 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def ray_session() -> Iterator[None]:
-    import ray
-
-    ray.init(address="local", num_cpus=4, include_dashboard=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
     root = tmp_path_factory.mktemp("models")
 
@@ -117,18 +107,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
 
 
 @pytest.fixture(scope="module")
-def bench(ray_session: None) -> Iterator[Any]:
+def bench() -> Iterator[Any]:
     import ray
 
-    here = str(Path(__file__).parent)
-    actor = ray.remote(Bench).options(runtime_env={"env_vars": {"PYTHONPATH": here}}).remote()
+    start_ray()
+    actor = ray.remote(Bench).remote()
 
     class Caller:
         def __getattr__(self, name: str) -> Any:
             return lambda *args: ray.get(getattr(actor, name).remote(*args))
 
     yield Caller()
-    ray.kill(actor)
+    ray.shutdown()
 
 
 @pytest.mark.parametrize("name", MODELS)

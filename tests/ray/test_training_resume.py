@@ -7,10 +7,10 @@ driver, a killed driver, a killed worker and a diverging run, one after another 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -18,6 +18,7 @@ from typing import IO
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_training import BF16, SPEC, digests, write_facts, write_llama
 
 import ray
@@ -96,6 +97,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_nan_model(root: Path) -> str:
+    """A copy of the base model with one weight that is not a number."""
+    folder = root / "nan"
+    shutil.copytree(root / "llama", folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
 @pytest.fixture
 def local_ray() -> Iterator[None]:
     start_ray()
@@ -114,10 +125,9 @@ def kill_a_worker() -> None:
     workers[-1].kill()
 
 
-@pytest.mark.timeout(600)
-def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(
-    root: Path, local_ray: None
-) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("local_ray")
+def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(root: Path) -> None:
     interrupted = driver(root, "disturbed")
     events_until(interrupted.stdout, "a step")
     interrupted.send_signal(signal.SIGINT)
@@ -150,22 +160,21 @@ def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(
     assert "c resumed" in seen
     assert (root / "disturbed" / "a" / "model.safetensors").stat().st_mtime_ns == stamp
 
-    started = time.monotonic()
     undisturbed = make_runs(root, "undisturbed", SPECS)
-    diverging = SPEC.model_copy(update={"learning_rate": 1e30})
-    wild = make_runs(root, "undisturbed", {"wild": diverging})
-    with pytest.raises(TrainingError, match=r"run 'wild': the loss of step 2 of 5 is (nan|inf)"):
-        train_runs([*undisturbed, *wild], RUNTIME, None, str(root / "scratch-undisturbed"))
-    assert time.monotonic() - started < 300
+    facts, wild_output = str(root / "facts.parquet"), str(root / "undisturbed" / "wild")
+    wild = SFTRun("wild", write_nan_model(root), facts, wild_output, SPEC)
+    with pytest.raises(TrainingError, match=r"run 'wild': the loss of step 1 of 5 is nan"):
+        train_runs([*undisturbed, wild], RUNTIME, None, str(root / "scratch-undisturbed"))
     wanted = train_runs(undisturbed, RUNTIME, None, str(root / "scratch-undisturbed"))
     for result, other in zip(results, wanted, strict=True):
         assert result.losses == other.losses
         assert result.learning_rates == other.learning_rates
         assert digests(result.output_dir) == digests(other.output_dir)
-    assert not (root / "undisturbed" / "wild" / "training.json").exists()
+    assert not (root / "undisturbed" / "wild").exists()
 
 
-def test_gpus_that_the_cluster_lacks_are_refused_before_a_worker_starts(root: Path, local_ray: None) -> None:
+@pytest.mark.usefixtures("local_ray")
+def test_gpus_that_the_cluster_lacks_are_refused_before_a_worker_starts(root: Path) -> None:
     runtime = RUNTIME.model_copy(update={"gpus_per_worker": 1})
     with pytest.raises(UserError, match=r"asks for 2 GPUs .* the Ray cluster has 0"):
         train_runs(make_runs(root, "none", SPECS), runtime, None, str(root / "scratch-none"))

@@ -177,7 +177,7 @@ def _stream(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(runtime.engines, len(pending))),
         fn_constructor_args=(dict(topics), model_dir, spec, engine_spec, runtime),
-        **actor_options(runtime),
+        **actor_options(runtime),  # Ray Data's own default is to restart a dying engine without end
     )
     for table in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for index in dict.fromkeys(table[BLOCK].to_pylist()):

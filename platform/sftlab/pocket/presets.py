@@ -10,8 +10,10 @@ TINY = PocketSpec(
     in_domain=("P17", "P19"),
     out_of_domain=("P50", "P264"),
     facts=FactCounts(train=20, test=8, test_ood=8, dev=6, dev_ood=6, qa=4),
-    objects=16,
-    exposure=Exposure(curve=((0.2, 2.0), (0.6, 20.0), (1.0, 120.0)), qa_sentences=20, qa_questions=20),
+    objects=24,
+    exposure=Exposure(
+        curve=((0.25, 10.0), (0.45, 40.0), (0.6, 120.0), (1.0, 300.0)), qa_sentences=20, qa_questions=20
+    ),
     shape=Shape(hidden=64, layers=2, heads=2, intermediate=128, vocabulary=1024, sequence=64),
-    optimisation=Optimisation(sequences=8, learning_rate=5e-3),
+    optimisation=Optimisation(sequences=4, learning_rate=5e-3),
 )

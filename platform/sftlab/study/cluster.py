@@ -14,7 +14,9 @@ WORKER_ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "RAY_DATA_LOG_LEVEL": "WARNING",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
 
@@ -36,6 +38,8 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     cores = os.cpu_count() or 1
     logging.getLogger("ray").setLevel(logging.WARNING)
+    # It warns that token authentication is on, which is as it should be.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if address:
         ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": WORKER_ENVIRONMENT})
     else:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftlab.training.hf_model import tensor_files, weight_files
+from sftlab.training.records import DivergedError
 
 if TYPE_CHECKING:
     import torch
@@ -146,11 +147,19 @@ def lora_delta(layer: Any) -> torch.Tensor:
     return delta.T if layer.fan_in_fan_out else delta
 
 
+def finite(name: str, value: torch.Tensor) -> torch.Tensor:
+    """The value itself. Raises DivergedError, on all ranks alike, where it holds NaN or infinities."""
+    if not bool(value.isfinite().all()):
+        raise DivergedError(f"{name} is not finite after the last step.")
+    return value
+
+
 def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: int) -> None:
     """Write the engine's model to `output`; all ranks call this together. `places` is hf_model.homes(...).
 
     Without LoRA every parameter is the trained one. With LoRA the adapted layers hold the base's stored
     weight plus the update, computed in float32, and every other tensor is the base's, bit for bit.
+    Raises DivergedError where a trained weight is not finite.
     """
     layers = [m for m in engine.module.modules() if getattr(m, "lora_A", None)]
     adapted = {id(layer.base_layer.weight): layer for layer in layers}
@@ -160,9 +169,9 @@ def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: 
         if parameter is None or (adapted and id(parameter) not in adapted):
             return None
         if adapted:
-            delta = lora_delta(adapted[id(parameter)])
+            delta = finite(name, lora_delta(adapted[id(parameter)]))
             return read().float() + delta.cpu() if rank == 0 else None
-        return full_value(parameter, engine, want_float32=wants_float32[name])
+        return finite(name, full_value(parameter, engine, want_float32=wants_float32[name]))
 
     if rank == 0:
         output.mkdir(parents=True, exist_ok=True)

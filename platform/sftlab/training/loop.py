@@ -32,6 +32,7 @@ from sftlab.training.deepspeed import deepspeed_config, make_engine
 from sftlab.training.export import export, keep_float32_base
 from sftlab.training.hf_model import add_lora, homes, load_model
 from sftlab.training.records import (
+    DivergedError,
     History,
     SFTRun,
     TrainingEvent,
@@ -48,10 +49,6 @@ Emit = Callable[[TrainingEvent | None], bool]
 
 class Stopped(Exception):
     """The driver asked for an end; a run that had begun has a checkpoint and can be resumed."""
-
-
-class DivergedError(Exception):
-    """The loss of a step is not a finite number."""
 
 
 @dataclass
@@ -191,8 +188,7 @@ def train(training: Training, me: Rank) -> None:
         if not math.isfinite(history.losses[-1]):
             raise DivergedError(
                 f"run {run.run_id!r}: the loss of step {step + 1} of {len(training.batches)} is "
-                f"{history.losses[-1]}. Lower sft.learning_rate (now {run.spec.learning_rate:g}), or check "
-                f"{run.base_model} for NaN or infinite weights."
+                f"{history.losses[-1]}. {advice(run)}"
             )
         stop, due = agree(training, me)
         if stop or due:
@@ -202,6 +198,14 @@ def train(training: Training, me: Rank) -> None:
                 me.emit(training.event("checkpoint", history.learning_rates[-1]))
         if stop:
             raise Stopped(run.run_id)
+
+
+def advice(run: SFTRun) -> str:
+    """What helps where numbers have become infinite."""
+    return (
+        f"Lower sft.learning_rate (now {run.spec.learning_rate:g}), or check {run.base_model} for NaN or "
+        "infinite weights."
+    )
 
 
 def agree(training: Training, me: Rank) -> tuple[bool, bool]:
@@ -232,12 +236,15 @@ def from_rank0(value: Any) -> Any:
 
 
 def finish(training: Training, me: Rank) -> None:
-    """Export the model, commit the run, drop its checkpoints, free the engine."""
+    """Export the model, commit the run, drop its checkpoints. Raises DivergedError on infinite weights."""
     import torch.distributed as dist
 
     run = training.run
     output = Path(run.output_dir)
-    export(training.engine, Path(run.base_model), training.places, output, me.rank)
+    try:
+        export(training.engine, Path(run.base_model), training.places, output, me.rank)
+    except DivergedError as error:
+        raise DivergedError(f"run {run.run_id!r}: {error} {advice(run)}") from error
     dist.barrier()
     if me.rank == 0:
         write_result(run, me.runtime, len(training.examples), training.history)

@@ -14,6 +14,10 @@ from sftlab.training.spec import SFTSpec, TrainingRuntime
 COMMIT_FILE = "training.json"
 
 
+class DivergedError(Exception):
+    """A loss or a trained weight is not a finite number."""
+
+
 @dataclass(frozen=True)
 class SFTRun:
     """One fine-tuning: facts (parquet with the columns question and object) on a base model folder."""

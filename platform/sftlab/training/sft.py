@@ -19,6 +19,7 @@ from uuid import uuid4
 from sftlab.errors import UserError
 from sftlab.training.hf_model import weight_files
 from sftlab.training.records import (
+    DivergedError,
     SFTResult,
     SFTRun,
     TrainingEvent,
@@ -259,7 +260,7 @@ def rank_main(config: dict[str, Any]) -> None:
     if ray.get(mailbox.outcome.remote()) is not None:
         return
     prepare_process(runtime)
-    from sftlab.training.loop import DivergedError, Rank, Stopped, train_all
+    from sftlab.training.loop import Rank, Stopped, train_all
 
     start_deepspeed(runtime)
     context = ray.train.get_context()

@@ -57,8 +57,8 @@ def restore(
 ) -> ChangeProfile:
     """Writes OUTPUT/restored-<percent> for every percentage, and OUTPUT/change.json.
 
-    Raises UserError as `profile` and `write_restored` do, for a disk without room for all models (before any work),
-    and for an OUTPUT with other content than an earlier result. change.json is written last.
+    Raises UserError as `profile` and `write_restored` do, for a disk without room for all models (before
+    any work), and for an OUTPUT with other content than an earlier result. change.json is written last.
     """
     labels = percent_labels(percents)
     to_write = restored_bytes(base, tuned, len(labels))
@@ -82,7 +82,9 @@ def restore(
 
 
 def _output_folder(output: Folder) -> Path:
-    """OUTPUT as a path. Raises UserError if it holds anything but an earlier result; removes unfinished pieces."""
+    """OUTPUT as a path. Raises UserError if it holds anything but an earlier result; removes unfinished
+    pieces.
+    """
     folder = Path(output)
     if not folder.exists():
         return folder

@@ -55,9 +55,9 @@ class Cut:
     """Which weights a restoration takes back to the base model.
 
     The weights of `region` are ordered by an integer key, largest first, ties by parameter name and then by
-    position in the flattened parameter (`sftlab.weights.selection.ranking_keys`). Restored are the first `count`
-    of `total`: those whose key is above `threshold`, or equal to it and standing before (`tie_name`,
-    `tie_position`). A smaller cut of the same order is therefore contained in a larger one.
+    position in the flattened parameter (`sftlab.weights.selection.ranking_keys`). Restored are the first
+    `count` of `total`: those whose key is above `threshold`, or equal to it and standing before
+    (`tie_name`, `tie_position`). A smaller cut of the same order is therefore contained in a larger one.
     """
 
     percent: str

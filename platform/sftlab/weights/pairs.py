@@ -19,9 +19,9 @@ _STRETCH = 1 << 20
 def tied_aliases(checkpoint: Checkpoint) -> dict[str, str]:
     """Tensors stored a second time under another name: output embedding -> input embedding.
 
-    Some writers store a tied output embedding beside the input embedding. It is one parameter: it is counted
-    once, and the alias is written with the contents of its source. Raises UserError where config.json says that
-    the two are tied and the stored ones differ.
+    Some writers store a tied output embedding beside the input embedding. It is one parameter: it is
+    counted once, and the alias is written with the contents of its source. Raises UserError where
+    config.json says that the two are tied and the stored ones differ.
     """
     tied = checkpoint.config.get("tie_word_embeddings")
     heads = [name for name in checkpoint.names if name.endswith(_OUTPUT_EMBEDDINGS)]
@@ -33,8 +33,8 @@ def tied_aliases(checkpoint: Checkpoint) -> dict[str, str]:
         return {head: source}
     if tied is True:
         raise UserError(
-            f"{checkpoint.path}: config.json says tie_word_embeddings, yet {head} and {source} differ; save the "
-            "model again with transformers, or set tie_word_embeddings to false."
+            f"{checkpoint.path}: config.json says tie_word_embeddings, yet {head} and {source} differ; save "
+            "the model again with transformers, or set tie_word_embeddings to false."
         )
     return {}
 
@@ -55,8 +55,8 @@ def check_pair(base: Checkpoint, tuned: Checkpoint) -> tuple[str, ...]:
     for name in sorted(set(old) ^ set(new)):
         has, lacks = (base, tuned) if name in old else (tuned, base)
         raise UserError(
-            f"{lacks.path}: has no parameter {name}, but {has.path} has it; a base model and a model tuned from it "
-            "must have the same parameters."
+            f"{lacks.path}: has no parameter {name}, but {has.path} has it; a base model and a model tuned "
+            "from it must have the same parameters."
         )
     for name in old:
         if base.shape(name) != tuned.shape(name):
@@ -66,13 +66,13 @@ def check_pair(base: Checkpoint, tuned: Checkpoint) -> tuple[str, ...]:
             )
         if base.dtype(name) != tuned.dtype(name):
             raise UserError(
-                f"{tuned.path}: {name} is {_short(tuned.dtype(name))}, but {_short(base.dtype(name))} in {base.path}; "
-                "save both models in one type."
+                f"{tuned.path}: {name} is {_short(tuned.dtype(name))}, but {_short(base.dtype(name))} in "
+                f"{base.path}; save both models in one type."
             )
         if base.dtype(name) not in RANKED_DTYPES:
             raise UserError(
-                f"{base.path}: {name} is {_short(base.dtype(name))}; only bfloat16, float16 and float32 weights can "
-                "be ranked, so use the model before quantisation."
+                f"{base.path}: {name} is {_short(base.dtype(name))}; only bfloat16, float16 and float32 weights "
+                "can be ranked, so use the model before quantisation."
             )
     return old
 
@@ -90,8 +90,8 @@ def check_finite(checkpoint: Checkpoint, name: str, weights: Tensor) -> None:
     """Raises UserError that names the parameter if any of the weights is NaN or infinite."""
     if not is_finite(weights):
         raise UserError(
-            f"{checkpoint.path}: {name} holds NaN or infinite weights; the model is broken (did training diverge?), "
-            "use a sound checkpoint."
+            f"{checkpoint.path}: {name} holds NaN or infinite weights; the model is broken (did training "
+            "diverge?), use a sound checkpoint."
         )
 
 

@@ -32,12 +32,11 @@ class ChangeProfile:
     """What `change.json` holds.
 
     weights, changed: weights of the region, and those whose value differs from the base model's.
-    total_change: sum of all relative changes of the region.
-    concentration: percent -> share (0 to 1) of the total relative change that the most changed percent of weights
-    holds (Table 3).
-    weights_by_layer, weights_by_module: number of weights; restored_by_layer, restored_by_module: percent ->
-    number of restored weights (Tables 9 and 10). Layers are numbers written as text, or "outside the layers".
-    cuts: percent -> the cut that restores it.
+    total_change: sum of all relative changes of the region. concentration: percent -> share (0 to 1) of the
+    total relative change that the most changed percent of weights holds (Table 3). weights_by_layer,
+    weights_by_module: number of weights; restored_by_layer, restored_by_module: percent -> number of
+    restored weights (Tables 9 and 10). Layers are numbers written as text, or "outside the layers". cuts:
+    percent -> the cut that restores it.
     """
 
     region: Region
@@ -78,12 +77,14 @@ class ChangeProfile:
 
 
 def region_sizes(base: Checkpoint, names: Sequence[str], region: Region) -> dict[str, int]:
-    """Parameters of the region with their numbers of weights, sorted by name. Raises UserError if there is none."""
+    """Parameters of the region with their numbers of weights, sorted by name. Raises UserError if there is
+    none.
+    """
     sizes = {name: prod(base.shape(name)) for name in sorted(names) if in_region(name, region)}
     if not any(sizes.values()):
         raise UserError(
-            f"{base.path}: region {region} selects no parameter (the model has {', '.join(names[:3])}, ...); choose "
-            "another region."
+            f"{base.path}: region {region} selects no parameter (the model has {', '.join(names[:3])}, ...); "
+            "choose another region."
         )
     return sizes
 
@@ -99,8 +100,8 @@ def profile(
 ) -> ChangeProfile:
     """Streams both models three times and returns the exact profile of the change and the cuts of a ladder.
 
-    Memory does not depend on the size of the models. `seed` matters for the order "random" alone.
-    Raises UserError for models that do not fit each other, for NaN and infinite weights, for an empty region and
+    Memory does not depend on the size of the models. `seed` matters for the order "random" alone. Raises
+    UserError for models that do not fit each other, for NaN and infinite weights, for an empty region and
     for percentages that are none.
     """
     with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:

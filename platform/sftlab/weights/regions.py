@@ -1,9 +1,9 @@
 """Which part of a decoder-only model a parameter belongs to, from its name alone.
 
-The rules are general, not a list of models: the first number in a dotted name is the layer; a component that
-says "norm" (or `ln`, `ln_1`, ...) marks a norm; "attn"/"attention" marks the attention block; and the last
-component names the projection. They hold for Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX, GPT-2, OPT, Falcon and
-mixtures of experts, as the tests show on real models of these families.
+The rules are general, not a list of models: the first number in a dotted name is the layer; a component
+that says "norm" (or `ln`, `ln_1`, ...) marks a norm; "attn"/"attention" marks the attention block; and the
+last component names the projection. They hold for Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX, GPT-2, OPT,
+Falcon and mixtures of experts, as the tests show on real models of these families.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def _projection(own: str, names: dict[str, str]) -> str:
 def in_region(name: str, region: Region) -> bool:
     """Whether the parameter `name` belongs to `region`.
 
-    layers: everything within the transformer layers but their norms, biases of the projections included (the
-    paper's "transformer" region); attention, mlp: those blocks of the layers without norms; embeddings: input,
-    position and output embeddings, without the final norm; all: every parameter.
+    layers: everything within the transformer layers but their norms, biases of the projections included
+    (the paper's "transformer" region); attention, mlp: those blocks of the layers without norms;
+    embeddings: input, position and output embeddings, without the final norm; all: every parameter.
     """
     if is_buffer(name):
         return False

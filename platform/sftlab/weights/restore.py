@@ -75,7 +75,8 @@ def restored_tensors(base: Checkpoint, tuned: Checkpoint, cut: Cut | None) -> It
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model to be loaded: a base model as it is, a tuned model as it is, or one restored on the fly by a cut.
+    """A model to be loaded: a base model as it is, a tuned model as it is, or one restored on the fly by a
+    cut.
 
     Holds no data, only folder names, so it is cheap to send to another process.
     """
@@ -90,7 +91,9 @@ class ModelSource:
         return self.tuned or self.base
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors with their names, one at a time. Raises UserError as `Checkpoint.open` and `check_pair`."""
+        """All tensors with their names, one at a time. Raises UserError as `Checkpoint.open` and
+        `check_pair`.
+        """
         if self.tuned is None or self.cut is None:
             with Checkpoint.open(self.folder) as model:
                 yield from model.tensors()
@@ -123,7 +126,7 @@ class _RestorePass:
             return self._copy(chunk)
         base, tuned = self._reader.read(chunk)
         change = self._reader.change(base, tuned)
-        done = base.nbytes + tuned.nbytes
+        done = int(base.nbytes + tuned.nbytes)
         mixed = self._mixed[: tuned.nbytes].view(tuned.dtype)
         difference = bit_difference(base, tuned, self._difference[: tuned.nbytes].view(tuned.dtype))
         marked = self._mark[: tuned.numel()]
@@ -144,7 +147,7 @@ class _RestorePass:
         dtype = self._tuned.dtype(chunk.name)
         values = self._raw[: (chunk.stop - chunk.start) * dtype.itemsize].view(dtype)
         self._tuned.read_into(chunk.name, chunk.start, values)
-        return values.nbytes + sum(self._write(writer, chunk, values) for _, writer in self._targets)
+        return int(values.nbytes) + sum(self._write(writer, chunk, values) for _, writer in self._targets)
 
     def _write(self, writer: ShardWriter, chunk: Chunk, values: Tensor) -> int:
         return sum(writer.write(name, chunk.start, values) for name in self._stored[chunk.name])
@@ -178,9 +181,10 @@ def write_restored(
 ) -> dict[str, Path]:
     """Writes OUTPUT/restored-<percent> for every cut, all in one pass over the two models.
 
-    Each is a plain Hugging Face folder: safetensors, and the configuration, generation configuration and tokenizer
-    of the tuned model. Returns percent -> folder. Folders appear when all are complete; on any error nothing is
-    left behind. Raises UserError for models that do not fit each other and for a full disk.
+    Each is a plain Hugging Face folder: safetensors, and the configuration, generation configuration and
+    tokenizer of the tuned model. Returns percent -> folder. Folders appear when all are complete; on any
+    error nothing is left behind. Raises UserError for models that do not fit each other and for a full
+    disk.
     """
     with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned, ExitStack() as open_writers:
         check_pair(base, tuned)

@@ -1,9 +1,10 @@
 """The exact search for the cuts of a ladder: three streamed passes over two models, in constant memory.
 
-Keys have 31 bits. Pass 1 counts them by their high 16 bits; that says in which bin each cut falls. Pass 2 counts
-the low 16 bits within those bins; that gives each cut's threshold, exactly. Pass 3 counts, for every parameter,
-the keys above each threshold and equal to it; that gives the boundary among ties and the distribution over the
-model. All tallies are integers, so neither threads nor sharding can change the result.
+Keys have 31 bits. Pass 1 counts them by their high 16 bits; that says in which bin each cut falls. Pass 2
+counts the low 16 bits within those bins; that gives each cut's threshold, exactly. Pass 3 counts, for every
+parameter, the keys above each threshold and equal to it; that gives the boundary among ties and the
+distribution over the model. All tallies are integers, so neither threads nor sharding can change the
+result.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ _NOT_FINITE = 0x7F80  # the bins from here on hold infinities and NaN
 
 @dataclass(frozen=True)
 class Threshold:
-    """The first `count` weights of an order are the `above` with a key above `key` and `ties` of those equal."""
+    """The first `count` weights of an order are the `above` with a key above `key` and `ties` of those
+    equal.
+    """
 
     count: int
     key: int
@@ -46,7 +49,9 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of the keys of one order by their high 16 bits, and by their low 16 bits in some of those bins."""
+    """Counts of the keys of one order by their high 16 bits, and by their low 16 bits in some of those
+    bins.
+    """
 
     high: Counts  # [BINS]
     low: Mapping[int, Counts]  # bin -> [LOWS]
@@ -61,7 +66,9 @@ class Histogram:
 
 
 def locate(counts: Counts, rank: int) -> tuple[int, int]:
-    """The bin that holds the `rank`-th largest entry (from 1), and how many entries lie in the bins above it."""
+    """The bin that holds the `rank`-th largest entry (from 1), and how many entries lie in the bins above
+    it.
+    """
     reached = np.cumsum(counts[::-1])
     index = int(np.searchsorted(reached, rank))
     return len(counts) - 1 - index, int(reached[index] - counts[-1 - index])
@@ -121,7 +128,7 @@ class HighPass:
         base, tuned = self._reader.read(chunk)
         if chunk.name not in self._inside:
             self._reader.check_finite(chunk, base, tuned)
-            return base.nbytes + tuned.nbytes
+            return int(base.nbytes + tuned.nbytes)
         change = self._reader.change(base, tuned)
         bits = change.view(torch.int32)
         high = self._reader.high_bits(bits)
@@ -129,8 +136,8 @@ class HighPass:
         if int(counts[_NOT_FINITE:].sum()):
             self._reader.check_finite(chunk, base, tuned)
             raise UserError(
-                f"{self._reader.models[1].path}: {chunk.name} has weights so far from the base model's that their "
-                "relative change exceeds float32; the model is broken, use a sound checkpoint."
+                f"{self._reader.models[1].path}: {chunk.name} has weights so far from the base model's that "
+                "their relative change exceeds float32; the model is broken, use a sound checkpoint."
             )
         self.change += counts
         if self._order != "top":
@@ -138,7 +145,7 @@ class HighPass:
             self.keys += torch.bincount(keys >> 16, minlength=BINS)
         low = self._low[: bits.numel()].copy_(bits.bitwise_and_(LOWS - 1))
         self.low_sums += torch.bincount(high, weights=low, minlength=BINS)
-        return base.nbytes + tuned.nbytes
+        return int(base.nbytes + tuned.nbytes)
 
 
 class _LowCounts:
@@ -194,7 +201,7 @@ class LowPass:
         if self._order != "top":
             keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
             self.keys.add(keys, self._reader.high_bits(keys))
-        return base.nbytes + tuned.nbytes
+        return int(base.nbytes + tuned.nbytes)
 
 
 class TiePass:
@@ -217,7 +224,7 @@ class TiePass:
         for index, threshold in enumerate(self._thresholds):
             counts[0, index] += np.count_nonzero(np.greater(keys, threshold, out=mark))
             counts[1, index] += np.count_nonzero(np.equal(keys, threshold, out=mark))
-        return base.nbytes + tuned.nbytes
+        return int(base.nbytes + tuned.nbytes)
 
 
 @dataclass(frozen=True)
@@ -232,7 +239,8 @@ class Search:
     def count_high(self, outside: Mapping[str, int], progress: Progress) -> tuple[Counts, Counts, Counts]:
         """Pass 1 over the region, and a check of all other parameters for NaN and infinity.
 
-        Returns the counts of the change and of the order's key, and the sums of the change's low bits, by bin.
+        Returns the counts of the change and of the order's key, and the sums of the change's low bits, by
+        bin.
         """
         make = partial(HighPass, self.pair, frozenset(self.sizes), self.order, self.seed)
         workers = walk(chunks({**self.sizes, **outside}), make, progress)
@@ -259,7 +267,9 @@ class Search:
         return changes, Histogram(keys, _by_bin(key_bins, [worker.keys for worker in workers]))
 
     def count_ties(self, thresholds: Sequence[int], progress: Progress) -> dict[str, Counts]:
-        """Pass 3: for every parameter, keys above (row 0) and equal to (row 1) each threshold: int64 [2, n]."""
+        """Pass 3: for every parameter, keys above (row 0) and equal to (row 1) each threshold: int64 [2,
+        n].
+        """
         if not thresholds:
             return {}
         workers = walk(
@@ -320,7 +330,11 @@ def sum_of_largest(change: Histogram, low_sums: Counts, threshold: Threshold | N
 
 
 def sum_counts(parts: Sequence[Tensor]) -> Counts:
-    return torch.stack(list(parts)).sum(0).numpy()
+    """The sum of the workers' tallies, gathered in the first of them."""
+    total: Counts = parts[0].numpy()
+    for part in parts[1:]:
+        total += part.numpy()
+    return total
 
 
 def _bin_values() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,8 +1,8 @@
 """The total order of the weights, and which of them a cut restores: pure functions of tensors.
 
-Every weight has an integer key in [0, 2^31). Non-negative float32 numbers order like their bit patterns, so the
-key of the order "top" is the bit pattern of the relative change; "bottom" mirrors it; "random" hashes seed,
-parameter name and position, and so does not depend on sharding.
+Every weight has an integer key in [0, 2^31). Non-negative float32 numbers order like their bit patterns, so
+the key of the order "top" is the bit pattern of the relative change; "bottom" mirrors it; "random" hashes
+seed, parameter name and position, and so does not depend on sharding.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def mix(
 ) -> Tensor:
     """base where marked, tuned elsewhere, to the bit. marked: bool [n]; base, tuned: [n] of one dtype.
 
-    Bit arithmetic in place of torch.where, which branches on every element and is ten times slower on a random
-    mask. difference: `bit_difference(base, tuned)`, where it is at hand already.
+    Bit arithmetic in place of torch.where, which branches on every element and is ten times slower on a
+    random mask. difference: `bit_difference(base, tuned)`, where it is at hand already.
     """
     kind = _BITS[base.element_size()]
     mixed = torch.empty_like(tuned) if out is None else out

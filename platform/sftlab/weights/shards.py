@@ -47,7 +47,7 @@ class _Place:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
+        return prod(self.shape) * int(self.dtype.itemsize)
 
 
 class Checkpoint:
@@ -72,7 +72,9 @@ class Checkpoint:
 
     @staticmethod
     def open(folder: str | os.PathLike[str]) -> Checkpoint:
-        """Reads the headers of all shards. Raises UserError for anything but a sound safetensors checkpoint."""
+        """Reads the headers of all shards. Raises UserError for anything but a sound safetensors
+        checkpoint.
+        """
         path = Path(folder)
         if not path.is_dir():
             raise UserError(f"{path}: is not a folder; expected a Hugging Face model folder.")
@@ -101,7 +103,9 @@ class Checkpoint:
         return tensor
 
     def read_into(self, name: str, start: int, out: Tensor) -> None:
-        """Fills the contiguous 1-D `out` with the elements start, start+1, ... of the flattened tensor `name`."""
+        """Fills the contiguous 1-D `out` with the elements start, start+1, ... of the flattened tensor
+        `name`.
+        """
         place = self._places[name]
         assert out.is_contiguous() and out.dtype == place.dtype
         assert start + out.numel() <= prod(place.shape)
@@ -147,8 +151,8 @@ def _places(folder: Path) -> dict[str, _Place]:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
     if pickles:
         raise UserError(
-            f"{folder}: holds only pickle weights ({pickles[0]}), which can run code when they are loaded and are "
-            "refused. Where you trust the file, convert it once: load it with transformers and call "
+            f"{folder}: holds only pickle weights ({pickles[0]}), which can run code when they are loaded "
+            "and are refused. Where you trust the file, convert it once: load it with transformers and call "
             "model.save_pretrained(folder), which writes safetensors."
         )
     if (folder / "adapter_model.safetensors").is_file():
@@ -196,7 +200,9 @@ def _read_json(path: Path, expected: str) -> dict[str, Any]:
 
 
 def _read_header(shard: Path) -> dict[str, _Place]:
-    """The tensors of one safetensors file, checked against its size, so that a cut-off file is refused here."""
+    """The tensors of one safetensors file, checked against its size, so that a cut-off file is refused
+    here.
+    """
     try:
         with shard.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

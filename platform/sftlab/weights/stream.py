@@ -65,8 +65,8 @@ def chunks(sizes: Mapping[str, int]) -> Iterator[Chunk]:
 def walk(work: Iterable[Chunk], make: Callable[[], AnyWorker], progress: Progress) -> list[AnyWorker]:
     """Lets threads, one worker each, take the chunks as they come; returns the workers with their tallies.
 
-    Which worker gets which chunk is left to chance, so tallies must not depend on it: integer sums do not. The
-    first error of a worker stops the others and is raised.
+    Which worker gets which chunk is left to chance, so tallies must not depend on it: integer sums do not.
+    The first error of a worker stops the others and is raised.
     """
     available = torch.get_num_threads()
     threads = min(available, _MOST_THREADS)

@@ -38,7 +38,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
+        return prod(self.shape) * int(self.dtype.itemsize)
 
 
 @contextmanager
@@ -57,17 +57,18 @@ def check_space(path: Path, need: int) -> None:
     free = shutil.disk_usage(there).free
     if need > free:
         raise UserError(
-            f"{path}: needs {need / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB left; free some space or write "
-            "elsewhere."
+            f"{path}: needs {need / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB left; free some "
+            "space or write elsewhere."
         )
 
 
 class ShardWriter:
     """Writes tensors, whole or in stretches and in any order, into safetensors files of a new model folder.
 
-    All names, types and shapes are known beforehand, so headers come first and every stretch goes straight to its
-    place in the file; several threads may write at once. Everything is written into a hidden sibling folder, which
-    takes the name `folder` on `commit()`. Leaving the `with` block without it removes all traces.
+    All names, types and shapes are known beforehand, so headers come first and every stretch goes straight
+    to its place in the file; several threads may write at once. Everything is written into a hidden sibling
+    folder, which takes the name `folder` on `commit()`. Leaving the `with` block without it removes all
+    traces.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class ShardWriter:
                 raise
 
     def write(self, name: str, start: int, values: Tensor) -> int:
-        """Writes the 1-D `values` as the elements start, start+1, ... of tensor `name`; returns their bytes."""
+        """Writes the 1-D `values` as the elements start, start+1, ... of tensor `name`; returns their
+        bytes.
+        """
         spec = self._tensors[name]
         assert values.dtype == spec.dtype and start + values.numel() <= prod(spec.shape)
         if not values.numel():
@@ -102,7 +105,7 @@ class ShardWriter:
             while view:
                 put = self._put(file, view, offset)
                 view, offset = view[put:], offset + put
-        return values.numel() * spec.dtype.itemsize
+        return int(values.nbytes)
 
     def _put(self, file: int, view: memoryview, offset: int) -> int:
         try:

@@ -1,0 +1,124 @@
+"""What the Ray Data pipeline of mastery scoring costs over a bare loop around one vLLM engine.
+
+    python benchmarks/ray_overhead.py --model MODEL_FOLDER --facts FACTS_FOLDER [--split test] [--limit 320]
+
+Both sides score the same blocks with the same engine settings, and write the same files; they take turns, each
+bare run in a fresh process. Two ratios are printed: of the time per block once the first block is done, and of
+the whole time, engine start included (Ray's own start left out, for a study starts it once).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+
+from sftlab.facts.table import TOPICS_FILE, read_facts
+from sftlab.facts.templates import load_topics
+from sftlab.inference.blocks import commit_table
+from sftlab.inference.scorer import block_path, score, split_blocks
+from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
+
+WANTED = 1.10  # time of the pipeline over that of the loop, at most
+
+
+def facts_of(options: argparse.Namespace) -> pa.Table:
+    facts = read_facts(options.facts, options.split)
+    return facts.take(list(range(0, facts.num_rows, max(1, facts.num_rows // options.limit)))[: options.limit])
+
+
+def bare(options: argparse.Namespace, folder: Path) -> list[float]:
+    """Seconds from the start to each block's commit, in this process."""
+    start = time.perf_counter()
+    from sftlab.inference.mastery_block import score_block
+    from sftlab.inference.vllm_engine import VllmEngine
+
+    facts, topics, spec = facts_of(options), load_topics(options.facts / TOPICS_FILE), MasterySpec()
+    engine = VllmEngine(options.model, EngineSpec(), EngineRuntime())
+    stamps = []
+    for index, block in enumerate(split_blocks(facts, spec.block_facts)):
+        commit_table(score_block(block, topics, engine, spec), block_path(folder / "blocks", index))
+        stamps.append(time.perf_counter() - start)
+    return stamps
+
+
+def bare_in_fresh_process(options: argparse.Namespace, folder: Path) -> list[float]:
+    command = [sys.executable, __file__, "--bare", str(folder), "--model", options.model]
+    command += ["--facts", str(options.facts), "--split", options.split, "--limit", str(options.limit)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    stamps: list[float] = json.loads(output.splitlines()[-1])
+    return stamps
+
+
+def pipeline(options: argparse.Namespace, folder: Path) -> list[float]:
+    """Seconds from the start to each block's commit, through Ray Data."""
+    start = time.perf_counter()
+    stamps: list[float] = []
+    facts, topics = facts_of(options), load_topics(options.facts / TOPICS_FILE)
+    score(
+        facts,
+        topics,
+        options.model,
+        MasterySpec(),
+        EngineSpec(),
+        EngineRuntime(),
+        folder,
+        progress=lambda _: stamps.append(time.perf_counter() - start),
+    )
+    return stamps
+
+
+def content(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((folder / "blocks").glob("*.parquet"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--facts", type=Path, required=True)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, default=320, help="facts to score, evenly spaced over the split")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--bare", type=Path, help="run the loop alone and print its times (used by the benchmark)"
+    )
+    options = parser.parse_args()
+    if options.bare is not None:
+        print(json.dumps(bare(options, options.bare)))
+        return
+
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False)
+    per_block: list[float] = []
+    whole: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for repeat in range(options.repeats):
+            folders = [Path(scratch) / f"{side}-{repeat}" for side in ("bare", "ray")]
+            loop, ray_data = bare_in_fresh_process(options, folders[0]), pipeline(options, folders[1])
+            assert content(folders[0]) == content(folders[1]), "the two sides disagree"
+            per_block.append((ray_data[-1] - ray_data[0]) / (loop[-1] - loop[0]))
+            whole.append(ray_data[-1] / loop[-1])
+            print(
+                f"{len(loop)} blocks: loop {loop[-1] - loop[0]:.1f} s ({loop[-1]:.1f} s with start), "
+                f"Ray Data {ray_data[-1] - ray_data[0]:.1f} s ({ray_data[-1]:.1f} s with start)",
+                flush=True,
+            )
+    ray.shutdown()
+    print(
+        f"Ray Data / bare loop, engine start left out: {statistics.median(per_block):.3f} (wanted: {WANTED})"
+    )
+    print(f"Ray Data / bare loop, engine start included: {statistics.median(whole):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Many models through one engine: equal to engines of their own, resumable, and refusing a broken model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray, write_model
+
+from sftlab.analysis.divergence import first_token_kl
+from sftlab.errors import UserError
+from sftlab.inference.evaluator import DivergenceInput, EvaluationItem, EvaluationProgress, evaluate
+from sftlab.inference.mastery_block import mastery_schema
+from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineSpec
+
+if TYPE_CHECKING:
+    import torch
+
+pytestmark = pytest.mark.slow
+
+NAMES = tuple("abcdefghijklmnopqrstuvwxyz")  # so many that random completions often hold one
+
+DIVERGENCE = {"same_prompt": True, "answer_within": 40}
+
+
+@dataclass(frozen=True)
+class DamagedSource:
+    """Fails midway through its tensors, as a truncated file does."""
+
+    folder: str
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield next(FolderSource(self.folder).tensors())
+        raise UserError("model.safetensors: is cut off; copy it again.")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> Iterator[None]:
+    import ray
+
+    start_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("models")
+    return [write_model(root / str(seed), tied=True, seed=seed) for seed in range(3)]
+
+
+def mastery(facts: pa.Table) -> pa.Table:
+    """Every third fact is of bucket 3, the others are mastered, best by the second template."""
+    rows = [
+        {"fact_id": fact, "topic": "P19", "hits": [8, 9, 8], "samples": 10, "bucket": 3 if i % 3 == 0 else 4}
+        for i, fact in enumerate(facts["fact_id"].to_pylist())
+    ]
+    return pa.Table.from_pylist(rows, schema=mastery_schema())
+
+
+def divergence(base: str, **spec: object) -> DivergenceInput:
+    facts = invented_facts(30, NAMES)
+    return DivergenceInput(DivergenceSpec(**spec), facts, mastery(facts), TOPICS, FolderSource(base))
+
+
+def items(models: list[str], root: Path) -> list[EvaluationItem]:
+    splits = {"test": invented_facts(30, NAMES), "train": invented_facts(7, NAMES)}
+    return [
+        EvaluationItem(f"model-{i}", FolderSource(m), splits, root / str(i)) for i, m in enumerate(models)
+    ]
+
+
+def run(
+    made: list[EvaluationItem], model: str, session: Path, engines: int = 1, **options: object
+) -> tuple[list[str], list[EvaluationProgress]]:
+    done: list[str] = []
+    seen: list[EvaluationProgress] = []
+    runtime = RUNTIME.model_copy(update={"engines": engines})
+    given = divergence(model, **options)
+    evaluate(
+        made,
+        model,
+        AnswerSpec(),
+        EngineSpec(),
+        runtime,
+        session,
+        given,
+        seen.append,
+        lambda i: done.append(i.id),
+    )
+    return done, seen
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def evaluated(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("evaluated")
+    done, seen = run(items(models, root / "items"), models[0], root / "session", **DIVERGENCE)
+    assert done == ["model-0", "model-1", "model-2"]
+    assert [p.items_done for p in seen] == [1, 2, 3]
+    return root
+
+
+def test_one_engine_answers_as_engines_of_their_own_do(
+    models: list[str], evaluated: Path, tmp_path: Path
+) -> None:
+    for i in (1, 2):
+        (item,) = items([models[i]], tmp_path / str(i))
+        evaluate([item], models[i], AnswerSpec(), EngineSpec(), RUNTIME, tmp_path / f"session-{i}")
+        alone = (item.output_dir / "answers.parquet").read_bytes()
+        assert alone == (evaluated / "items" / str(i) / "answers.parquet").read_bytes()
+    tables = [pq.read_table(evaluated / "items" / str(i) / "answers.parquet") for i in range(3)]
+    assert tables[0]["split"].to_pylist() == ["test"] * 30 + ["train"] * 7
+    assert len({str(table["answer"].to_pylist()) for table in tables}) == 3
+
+
+def test_the_base_model_does_not_diverge_from_itself_and_others_do(evaluated: Path) -> None:
+    kls = []
+    for i in range(3):
+        table = pq.read_table(evaluated / "items" / str(i) / "divergence.parquet")
+        assert 0 < table.num_rows <= 20
+        assert all(len(row) == 10 for row in table["token_ids"].to_pylist())
+        tuned, base = (table[name].to_pylist() for name in ("tuned_logits", "base_logits"))
+        assert all(row == sorted(row, reverse=True) for row in tuned)
+        kls.append(first_token_kl(tuned, base))
+    assert kls[0].max() == 0.0
+    assert min(kls[1].mean(), kls[2].mean()) > 0.1
+    selection = pq.read_table(evaluated / "session" / "divergence_facts.parquet")
+    assert selection.num_rows == 20 and set(selection["template"].to_pylist()) == {1}
+
+
+def test_a_broken_model_is_named_and_what_stands_is_kept_for_the_next_run(
+    models: list[str], evaluated: Path, tmp_path: Path
+) -> None:
+    made = items(models, tmp_path / "items")
+    broken = [
+        made[0],
+        made[1],
+        EvaluationItem("model-2", DamagedSource(models[2]), made[2].facts, made[2].output_dir),
+    ]
+    with pytest.raises(UserError, match="is cut off; copy it again"):
+        run(broken, models[0], tmp_path / "session", **DIVERGENCE)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("answers.parquet")}
+    assert len(stamps) == 2
+    done, seen = run(made, models[0], tmp_path / "session", engines=2, **DIVERGENCE)
+    assert sorted(done) == ["model-0", "model-1", "model-2"]
+    assert [p.items_done for p in seen] == [1, 2, 3]
+    assert content(tmp_path) == content(evaluated)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    again, _ = run(made, "no such model", tmp_path / "session", **DIVERGENCE)
+    assert again == ["model-0", "model-1", "model-2"]

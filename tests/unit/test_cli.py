@@ -1,0 +1,82 @@
+"""The command line: help, exit codes, and that nothing heavy is loaded before it is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sftlab.facts.templates import published_topics
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("prepare", "pocket", "change", "restore", "plan", "run", "track")
+
+
+def sftlab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from sftlab.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+
+def test_help_lists_every_command_and_each_has_an_example() -> None:
+    shown = sftlab("--help")
+    assert shown.returncode == 0 and all(name in shown.stdout for name in COMMANDS)
+    for name in COMMANDS:
+        assert f"Example: sftlab {name}" in " ".join(sftlab(name, "--help").stdout.split())
+
+
+def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, sftlab, sftlab.cli, sftlab.commands\n"
+        "print([m for m in ('torch', 'ray', 'vllm', 'deepspeed', 'mlflow', 'pyarrow', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "none.yaml"], "none.yaml: cannot be read"),
+        (["run", "jobs/configs/tiny.yaml", "--until", "lunch"], "stages are facts"),
+        (["prepare", "--source", "nowhere.zip", "--output", "out"], "nowhere.zip: not found"),
+        (["restore", "--base", "a", "--tuned", "b", "--output", "c", "--region", "knee"], "--region knee"),
+        (["change", "--base", "nowhere", "--tuned", "nowhere", "--output", "c"], "nowhere"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    done = sftlab(*arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_prepare_prints_counts_by_split_and_topic_as_json(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "eq.zip", "w") as out:
+        for split in ("train", "test", "dev"):
+            for topic in published_topics():
+                rows = [{"question": "What is the capital of X?", "answers": ["Y"]}] if topic == "P36" else []
+                out.writestr(f"dataset/{split}/{topic}.{split}.json", json.dumps(rows))
+    done = sftlab(
+        "prepare", "--source", str(tmp_path / "eq.zip"), "--output", str(tmp_path / "facts"), "--json"
+    )
+    shown = json.loads(done.stdout)
+    assert shown["facts"] == {"train": 1, "test": 1, "test_ood": 0, "dev": 1, "dev_ood": 0}
+    assert shown["topics"]["train"] == {"P36": 1}
+    assert (tmp_path / "facts" / "train.parquet").is_file()
+
+
+@pytest.mark.skipif(
+    not (ROOT.parent / "shared/data/entity_questions.zip").exists()
+    and not (ROOT / "data/entity_questions.zip").exists(),
+    reason="EntityQuestions is not here; `make data` fetches it",
+)
+def test_entity_questions_gives_the_study_s_totals(tmp_path: Path) -> None:
+    places = (ROOT / "data/entity_questions.zip", ROOT.parent / "shared/data/entity_questions.zip")
+    source = next(path for path in places if path.exists())
+    done = sftlab("prepare", "--source", str(source), "--output", str(tmp_path), "--json")
+    counts = json.loads(done.stdout)["facts"]
+    assert (counts["train"], counts["test"], counts["test_ood"]) == (75_944, 9_555, 11_613)

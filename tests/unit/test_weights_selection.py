@@ -1,0 +1,247 @@
+"""The exact selection: against sorting all weights, nestedness, ties, zeros, the seeded order."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from weights_models import floor_count, ranked, same_bits, stored, write_checkpoint
+
+from sftlab.errors import UserError
+from sftlab.weights import stream
+from sftlab.weights.change import relative_change
+from sftlab.weights.cut import Cut, percent_label, percent_labels, restored_count
+from sftlab.weights.profile import profile
+from sftlab.weights.restore import restored_tensor, write_restored
+from sftlab.weights.selection import is_restored_mask, mix, random_keys
+
+PERCENTS = ("0", "0.1", "1", "2.5", "10", "33.3", "60", "99.99", "100")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stretches of a few elements, so that small tensors have several."""
+    for module in ("stream", "search", "restore"):
+        monkeypatch.setattr(f"sftlab.weights.{module}.CHUNK", 8)
+    yield
+
+
+def masks(base: dict[str, torch.Tensor], tuned: dict[str, torch.Tensor], cut: Cut) -> set[tuple[str, int]]:
+    chosen = set()
+    for name, old in base.items():
+        mask = is_restored_mask(name, old, tuned[name], cut)
+        assert mask.shape == old.shape and mask.dtype == torch.bool
+        chosen |= {(name, int(position)) for position in mask.reshape(-1).nonzero()}
+    return chosen
+
+
+def name_of(index: int) -> str:
+    return f"model.layers.{index}.mlp.up_proj.weight"
+
+
+# few distinct values, so that ties within and across tensors, unchanged weights and zeros are the rule
+VALUES = st.sampled_from([0.0, -0.0, 1.0, 1.5, -2.0, 2.0, 3.0, 1e-3, -1e-30, 1e30])
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    dtype = draw(st.sampled_from(DTYPES))
+    values = VALUES.filter(lambda value: dtype != torch.float16 or abs(value) < 1e4)
+    sizes = draw(st.lists(st.integers(0, 30), min_size=1, max_size=4).filter(any))
+    base, tuned = {}, {}
+    for index, size in enumerate(sizes):
+        base[name_of(index)], tuned[name_of(index)] = (
+            torch.tensor(draw(st.lists(values, min_size=size, max_size=size)), dtype=dtype) for _ in range(2)
+        )
+        # 1e30 against 0 overflows the float32 change: a case of its own below
+        tuned[name_of(index)][base[name_of(index)].abs() < 1e-20] %= 5.0
+    return base, tuned
+
+
+@settings(max_examples=30, deadline=None)
+@given(pairs(), st.sampled_from(["top", "bottom"]), st.integers(1, 3))
+def test_every_cut_holds_exactly_the_first_weights_of_a_full_sort(pair, order, shards) -> None:
+    base, tuned = pair
+    expected = ranked(base, tuned, order)
+    with TemporaryDirectory() as folder:
+        one = write_checkpoint(Path(folder) / "base", base, shards=min(shards, len(base)))
+        two = write_checkpoint(Path(folder) / "tuned", tuned)
+        found = profile(one, two, PERCENTS, order=order)
+        write_restored(one, two, found.cuts, Path(folder) / "out", shard_bytes=64)
+        assert found.weights == len(expected)
+        for percent in PERCENTS:
+            cut = found.cuts[percent]
+            count = floor_count(len(expected), percent)
+            assert (cut.count, cut.total) == (count, len(expected))
+            chosen = masks(base, tuned, cut)
+            assert chosen == set(expected[:count])
+            assert sum(found.restored_by_layer[percent].values()) == count
+            written = stored(Path(folder) / "out" / f"restored-{percent}")
+            for name in base:
+                mask = is_restored_mask(name, base[name], tuned[name], cut)
+                by_hand = torch.where(mask, base[name], tuned[name])
+                assert same_bits(written[name], by_hand)
+                assert same_bits(restored_tensor(name, base[name], tuned[name], cut), by_hand)
+
+
+@settings(max_examples=8, deadline=None)
+@given(pairs(), st.integers(0, 2**40))
+def test_the_random_order_is_nested_complete_and_independent_of_values_and_shards(pair, seed) -> None:
+    base, tuned = pair
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in base.items()}
+    with TemporaryDirectory() as folder:
+        one = write_checkpoint(Path(folder) / "base", base, shards=len(base))
+        two = write_checkpoint(Path(folder) / "tuned", tuned)
+        three = write_checkpoint(Path(folder) / "zeros", zeros)
+        found = profile(one, two, PERCENTS, order="random", seed=seed)
+        blind = profile(three, three, PERCENTS, order="random", seed=seed)
+    assert found.cuts == blind.cuts
+    smaller: set[tuple[str, int]] = set()
+    for percent in PERCENTS:
+        chosen = masks(base, tuned, found.cuts[percent])
+        assert len(chosen) == floor_count(found.weights, percent)
+        assert smaller <= chosen
+        smaller = chosen
+
+
+def test_a_single_weight_is_restored_at_100_percent_alone(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", {name_of(0): torch.tensor([2.0])})
+    tuned = write_checkpoint(tmp_path / "tuned", {name_of(0): torch.tensor([3.0])})
+    found = profile(base, tuned, ["0", "99.999", "100"])
+    counts = {percent: cut.count for percent, cut in found.cuts.items()}
+    assert counts == {"0": 0, "99.999": 0, "100": 1}
+    assert found.total_change == pytest.approx(0.5)
+
+
+def test_ties_go_to_the_first_name_then_the_first_position(tmp_path: Path) -> None:
+    names = [name_of(10), name_of(2), name_of(1)]  # sorted as text: 1, 10, 2
+    base = {name: torch.ones(2, 3) for name in names}
+    tuned = {name: torch.full((2, 3), 2.0) for name in names}
+    found = profile(
+        write_checkpoint(tmp_path / "base", base), write_checkpoint(tmp_path / "tuned", tuned), ["50"]
+    )
+    first, second = [(name_of(1), position) for position in range(6)], [(name_of(10), 0), (name_of(10), 1)]
+    assert masks(base, tuned, found.cuts["50"]) == {*first, *second, (name_of(10), 2)}
+
+
+def test_unchanged_models_have_no_change_and_can_be_cut(tmp_path: Path) -> None:
+    weights = {name_of(0): torch.tensor([0.0, -1.0, 5.0, 7.0])}
+    folder = write_checkpoint(tmp_path / "base", weights)
+    found = profile(folder, folder, ["50"])
+    assert (found.changed, found.total_change) == (0, 0.0)
+    assert set(found.concentration.values()) == {0.0}
+    assert masks(weights, weights, found.cuts["50"]) == {(name_of(0), 0), (name_of(0), 1)}
+
+
+def test_relative_change_by_hand() -> None:
+    base = torch.tensor([1.0, -2.0, 0.0, 4.0])
+    tuned = torch.tensor([1.5, -1.0, 3e-8, 4.0])
+    kept = base.clone()
+    torch.testing.assert_close(relative_change(base, tuned), torch.tensor([0.5, 0.5, 3.0, 0.0]))
+    assert torch.equal(base, kept)
+    half = relative_change(base.bfloat16(), tuned.bfloat16())
+    assert half.dtype == torch.float32 and float(half[0]) == 0.5
+
+
+def test_concentration_equals_sums_over_a_sort(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(3)
+    base = {
+        name_of(0): torch.randn(50, 40, generator=draw) * 0.02,
+        name_of(1): torch.randn(777, generator=draw),
+    }
+    tuned = {name: p + torch.randn(p.shape, generator=draw) * 1e-3 for name, p in base.items()}
+    found = profile(
+        write_checkpoint(tmp_path / "base", base), write_checkpoint(tmp_path / "tuned", tuned), ["10"]
+    )
+    change = np.concatenate([relative_change(base[n], tuned[n]).numpy().ravel() for n in base]).astype(
+        np.float64
+    )
+    change = np.sort(change)[::-1]
+    assert found.total_change == pytest.approx(change.sum(), rel=1e-12)
+    for percent, share in found.concentration.items():
+        top = change[: floor_count(len(change), percent)].sum()
+        assert share == pytest.approx(top / change.sum(), rel=1e-12)
+
+
+def test_random_keys_are_reproducible_positional_and_uniform() -> None:
+    whole = random_keys(7, "a", 0, 100_000)
+    assert torch.equal(random_keys(7, "a", 40, 10), whole[40:50])
+    assert not torch.equal(random_keys(8, "a", 0, 100), whole[:100])
+    assert not torch.equal(random_keys(7, "b", 0, 100), whole[:100])
+    counts = np.histogram(whole.numpy(), bins=16, range=(0, 2**31))[0]
+    assert counts.sum() == 100_000 and abs(counts - 6250).max() < 400  # five standard deviations
+
+
+def test_splitmix64_finaliser_equals_python_integers() -> None:
+    from hashlib import sha256
+
+    mask = 2**64 - 1
+    offset = int.from_bytes(sha256(b"5\x1fname").digest()[:8], "little")
+    expected = []
+    for position in range(20):
+        x = ((position + offset) * 0x9E3779B97F4A7C15) & mask
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        expected.append(x >> 33)
+    assert random_keys(5, "name", 0, 20).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mix_takes_bits_not_numbers(dtype: torch.dtype) -> None:
+    base = torch.tensor([-0.0, 1.0, -0.0, 3.0], dtype=dtype)
+    tuned = torch.tensor([0.0, 2.0, 5.0, -7.0], dtype=dtype)
+    mixed = mix(torch.tensor([True, False, True, False]), base, tuned)
+    assert same_bits(mixed, torch.tensor([-0.0, 2.0, -0.0, -7.0], dtype=dtype))
+
+
+def test_results_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(5)
+    base = {name_of(index): torch.randn(300, generator=draw).bfloat16() for index in range(3)}
+    tuned = {name: (p.float() * 1.01).bfloat16() for name, p in base.items()}
+    one, two = write_checkpoint(tmp_path / "base", base), write_checkpoint(tmp_path / "tuned", tuned)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = profile(one, two).to_json()
+        torch.set_num_threads(4)
+        assert profile(one, two).to_json() == alone
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_of_a_worker_is_raised_and_stops_the_walk() -> None:
+    class Worker:
+        def __call__(self, chunk: stream.Chunk) -> int:
+            raise UserError(chunk.name)
+
+    with pytest.raises(UserError, match="first"):
+        stream.walk(stream.chunks({"first": 9}), Worker, stream.Progress(1))
+
+
+def test_percentages_are_decimal() -> None:
+    assert percent_labels("1, 2.50,1e-1,100,0.0") == ("1", "2.5", "0.1", "100", "0")
+    assert percent_labels([1, 2.5, "40"]) == ("1", "2.5", "40")
+    # in binary floating point 1000 * 0.1 / 100 and 3000 * 2.3 / 100 lie below the whole number
+    assert restored_count(1000, "0.1") == 1 and restored_count(3000, "2.3") == 69
+
+
+@pytest.mark.parametrize("wrong", ["101", "-1", "nan", "inf", "ten", "", "5,5.0"])
+def test_wrong_percentages_are_refused(wrong: str) -> None:
+    with pytest.raises(UserError, match="--percent"):
+        percent_labels(wrong)
+
+
+def test_a_cut_survives_json(tmp_path: Path) -> None:
+    import json
+
+    base = write_checkpoint(tmp_path / "base", {name_of(0): torch.arange(9.0)})
+    found = profile(base, base, ["10"], order="random", seed=4)
+    assert Cut.from_json(json.loads(json.dumps(found.cuts["10"].to_json()))) == found.cuts["10"]
+    assert type(found).from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert percent_label(found.cuts["10"].percent) == "10"
