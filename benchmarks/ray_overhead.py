@@ -31,7 +31,9 @@ WANTED = 1.10  # time of the pipeline over that of the loop, at most
 
 def facts_of(options: argparse.Namespace) -> pa.Table:
     facts = read_facts(options.facts, options.split)
-    return facts.take(list(range(0, facts.num_rows, max(1, facts.num_rows // options.limit)))[: options.limit])
+    return facts.take(
+        list(range(0, facts.num_rows, max(1, facts.num_rows // options.limit)))[: options.limit]
+    )
 
 
 def bare(options: argparse.Namespace, folder: Path) -> list[float]:

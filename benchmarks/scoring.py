@@ -38,7 +38,9 @@ def main() -> None:
 
     topics = load_topics(options.facts / TOPICS_FILE)
     facts = read_facts(options.facts, options.split)
-    facts = facts.take(list(range(0, facts.num_rows, max(1, facts.num_rows // options.limit)))[: options.limit])
+    facts = facts.take(
+        list(range(0, facts.num_rows, max(1, facts.num_rows // options.limit)))[: options.limit]
+    )
     engine = VllmEngine(options.model, EngineSpec(), EngineRuntime(max_num_seqs=options.max_num_seqs))
     score_block(facts.slice(0, 2), topics, engine, MasterySpec())  # warm up
 

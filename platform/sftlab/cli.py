@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -39,6 +41,16 @@ def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sftlab {__version__}")
         raise typer.Exit
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C: leave by way of every `finally`, say how to go on, exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. What is finished stands; run the same command to go on.", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.callback()
@@ -77,7 +89,8 @@ def pocket(
     """Make a pocket world: invented facts, and a small Llama pre-trained on them (minutes, on the CPU)."""
     from sftlab.commands import make_pocket
 
-    typer.echo(make_pocket(output, source, seed, threads))
+    with interruptible():
+        typer.echo(make_pocket(output, source, seed, threads))
 
 
 RegionOption = Annotated[str, typer.Option(help="layers, attention, mlp, embeddings or all.")]
@@ -99,7 +112,8 @@ def change(
     """Measure how far each weight moved, and how concentrated the movement is."""
     from sftlab.commands import change_weights
 
-    typer.echo(change_weights(base, tuned, output, percent, region, order, seed))
+    with interruptible():
+        typer.echo(change_weights(base, tuned, output, percent, region, order, seed))
 
 
 @app.command(
@@ -117,7 +131,8 @@ def restore(
     """Put the most-changed weights of a tuned model back to their base values, for each percentage."""
     from sftlab.commands import restore_weights
 
-    typer.echo(restore_weights(base, tuned, output, percent, region, order, seed))
+    with interruptible():
+        typer.echo(restore_weights(base, tuned, output, percent, region, order, seed))
 
 
 @app.command(epilog="Example: sftlab plan jobs/configs/pocket.yaml --set training_sets.sizes=[25,100]")
@@ -148,7 +163,8 @@ def run(
     """Build what a study lacks, to its report. Run it again after a kill: it goes on where it stopped."""
     from sftlab.commands import run_to_report
 
-    run_to_report(study, runtime, store, overrides or [], until)
+    with interruptible():
+        run_to_report(study, runtime, store, overrides or [], until)
 
 
 @app.command(
@@ -160,19 +176,13 @@ def track(
     """Log a finished study to MLflow (again): nothing is computed, and nothing is logged twice."""
     from sftlab.commands import track_study
 
-    track_study(study, runtime, store, overrides or [])
-
-
-def _stop(number: int, _frame: object) -> NoReturn:
-    """Ctrl-C, and what `ray job stop` sends: leave by way of every `finally`, and say how to go on."""
-    typer.echo("Interrupted. What is finished stands; run the same command to go on.", err=True)
-    raise SystemExit(128 + number)
+    with interruptible():
+        track_study(study, runtime, store, overrides or [])
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point: exit code 0 for success, 2 for what the user can mend, 130 for Ctrl-C."""
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `ray job stop` sends
     try:
         app(arguments)
     except UserError as error:
@@ -182,6 +192,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         where = error.filename or "a file"
-        typer.echo(f"error: {where}: cannot be written ({error.strerror}); nothing half-written counts.", err=True)
+        typer.echo(
+            f"error: {where}: cannot be written ({error.strerror}); nothing half-written counts.", err=True
+        )
         sys.exit(2)
     sys.exit(0)

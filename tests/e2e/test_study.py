@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.e2e.conftest import ROOT, RUNTIME, STUDY, Study, environment, files, 
 
 pytestmark = pytest.mark.slow
 
+DASHBOARD = 18265
 RESULTS = {
     "facts": ["*.parquet", "topics.json"],
     "model": ["*.safetensors", "tokenizer.json"],
@@ -97,7 +100,8 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_bits(finished: Study, tmp_
         "answering": some("evaluation/*/answers.parquet"),
     }
     for name, reached in moments.items():
-        kill_when(study.command("run", "--set", "runtime.pocket.checkpoint_every=10"), reached, name)
+        how = signal.SIGINT if name == "scoring" else signal.SIGKILL
+        kill_when(study.command("run", "--set", "runtime.pocket.checkpoint_every=10"), reached, name, how)
     done = study.call("run", "--set", "runtime.pocket.checkpoint_every=10")
     assert done.returncode == 0, tail(done)
     mine, others = payloads(study), payloads(finished)
@@ -105,16 +109,20 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_bits(finished: Study, tmp_
     assert [key for key in mine if mine[key] != others[key]] == []
 
 
-def kill_when(command: list[str], reached: Callable[[], bool], name: str, timeout: float = 300) -> None:
-    """Start a run and SIGKILL it with all its processes as soon as a moment is reached."""
+def kill_when(command: list[str], reached: Callable[[], bool], name: str, how: int) -> None:
+    """Start a run; as soon as a moment is reached press Ctrl-C, or SIGKILL it with all its processes."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment()
     )
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + 300
     while not reached():
         assert process.poll() is None, f"the run ended before it could be killed while {name}"
         assert time.monotonic() < deadline, f"{name} was not reached"
         time.sleep(0.05)
+    if how == signal.SIGINT:
+        process.send_signal(how)
+        assert process.wait(timeout=120) == 130
+        return
     family = [process, *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         try:
@@ -136,22 +144,40 @@ def test_wrong_input_exits_with_2_and_says_what_to_do(tmp_path: Path) -> None:
 
 def test_ray_job_submit_runs_a_study_and_hands_on_its_exit_code(finished: Study) -> None:
     ray = str(Path(sys.executable).parent / "ray")
-    started = subprocess.run(
-        [ray, "start", "--head", "--port=0", "--num-cpus=4", "--dashboard-port=18265", "--disable-usage-stats"],
-        capture_output=True, text=True, env=environment(), check=False,
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--block", "--port=0", "--num-cpus=4", f"--dashboard-port={DASHBOARD}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
     )  # fmt: skip
-    assert started.returncode == 0, tail(started)
     try:
+        address = f"http://127.0.0.1:{DASHBOARD}"
+        wait_for(address)
         job = f"{sys.executable} jobs/run_study.py {STUDY} --runtime {RUNTIME} --store {finished.store}"
-        submit = [ray, "job", "submit", "--address=http://127.0.0.1:18265", "--working-dir=.", "--"]
-        good = subprocess.run(
-            [*submit, *job.split()], capture_output=True, text=True, cwd=ROOT, env=environment(), check=False
-        )
+        submit = [ray, "job", "submit", f"--address={address}", "--working-dir=.", "--", *job.split()]
+        good = call(submit)
         assert good.returncode == 0 and "recommended" in good.stdout, tail(good)
-        bad = subprocess.run(
-            [*submit, *job.split(), "--set", "name=/"],
-            capture_output=True, text=True, cwd=ROOT, env=environment(), check=False,
-        )  # fmt: skip
+        bad = call([*submit, "--set", "name=/"])
         assert bad.returncode == 1 and "name" in bad.stdout, tail(bad)
     finally:
-        subprocess.run([ray, "stop"], capture_output=True, env=environment(), check=False)
+        for member in [*psutil.Process(head.pid).children(recursive=True), head]:
+            member.kill()
+        head.wait()
+
+
+def call(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False, timeout=300
+    )
+
+
+def wait_for(address: str) -> None:
+    """Until the dashboard of a fresh cluster answers."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return  # it answers, and asks for a token
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing answers at {address}"
+            time.sleep(0.5)

@@ -20,7 +20,7 @@ from sftlab.pocket.pretrain import CHECKPOINT_FILE, build_facts, pack, pretrain
 from sftlab.pocket.spec import FactCounts, PocketRuntime
 
 pytestmark = pytest.mark.slow
-RUNTIME = PocketRuntime(threads=1, checkpoint_every=5)
+RUNTIME = PocketRuntime(threads=1, checkpoint_every=6)
 SHORT = TINY.model_copy(
     update={"facts": FactCounts(train=4, test=2, test_ood=2, dev=2, dev_ood=2, qa=2), "objects": 6}
 )
@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `facts` and `model` of TINY."""
     root = tmp_path_factory.mktemp("pocket")
     build_facts(TINY, root / "facts")
-    pretrain(TINY, root / "facts", root / "model", PocketRuntime(threads=2))
+    pretrain(TINY, root / "facts", root / "model", RUNTIME)
     return root
 
 
@@ -120,9 +120,9 @@ def test_the_same_spec_gives_the_same_bits_also_after_a_kill_and_a_resume(tmp_pa
 
     steps: list[int] = []
 
-    def kill_after_seven(step: int, total: int, loss: float) -> None:
-        assert total > 7 and loss > 0
-        if step == 7:
+    def kill_after_eight(step: int, total: int, loss: float) -> None:
+        assert total > 8 and loss > 0
+        if step == 8:
             raise Killed
 
     build_facts(SHORT, tmp_path / "facts")
@@ -130,10 +130,10 @@ def test_the_same_spec_gives_the_same_bits_also_after_a_kill_and_a_resume(tmp_pa
     assert _digests(tmp_path / "facts") == _digests(tmp_path / "facts again")
     pretrain(SHORT, tmp_path / "facts", tmp_path / "whole", RUNTIME)
     with pytest.raises(Killed):
-        pretrain(SHORT, tmp_path / "facts", tmp_path / "killed", RUNTIME, kill_after_seven)
+        pretrain(SHORT, tmp_path / "facts", tmp_path / "killed", RUNTIME, kill_after_eight)
     assert (tmp_path / "killed" / CHECKPOINT_FILE).is_file()
     pretrain(SHORT, tmp_path / "facts", tmp_path / "killed", RUNTIME, lambda step, *_: steps.append(step))
-    assert steps[0] == 6
+    assert steps[0] == 7  # step 8 was done but not yet committed
     assert _digests(tmp_path / "whole") == _digests(tmp_path / "killed")
 
 

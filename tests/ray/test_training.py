@@ -18,12 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from safetensors import safe_open
 
-import ray
 from sftlab.errors import UserError
 from sftlab.training.batches import step_batches
+from sftlab.training.checkpoints import call_token
 from sftlab.training.records import SFTResult, SFTRun, TrainingEvent, read_result
 from sftlab.training.spec import LoRASpec, SFTSpec, TrainingRuntime
 
@@ -149,7 +150,8 @@ class Member:
             kinds.extend([] if event is None else [event.kind])
             return event is not None and event.step == job.stop_after
 
-        me = Rank(self.rank, self.workers, torch.device("cpu"), job.runtime, storage_dir, emit)
+        token = call_token()
+        me = Rank(self.rank, self.workers, torch.device("cpu"), job.runtime, storage_dir, token, emit)
         try:
             train_all(job.runs, me)
         except (Stopped, UserError) as error:

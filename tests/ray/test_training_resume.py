@@ -6,6 +6,7 @@ driver, a killed driver, a killed worker and a diverging run, one after another 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,11 +18,11 @@ from typing import IO
 
 import psutil
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file, save_file
 from test_training import BF16, SPEC, digests, write_facts, write_llama
 
-import ray
 from sftlab.errors import UserError
 from sftlab.training.sft import SFTRun, TrainingError, TrainingEvent, train_runs
 from sftlab.training.spec import SFTSpec, TrainingRuntime
@@ -107,7 +108,7 @@ def write_nan_model(root: Path) -> str:
     return str(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     start_ray()
     yield
@@ -139,7 +140,9 @@ def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(ro
 
     killed = driver(root, "disturbed")
     lines = events_until(killed.stdout, "b checkpoint")
-    os.killpg(killed.pid, signal.SIGKILL)
+    for process in [*psutil.Process(killed.pid).children(recursive=True), psutil.Process(killed.pid)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     killed.wait()
     assert lines[0].startswith("a resumed")
     assert (root / "disturbed" / "a" / "training.json").exists()

@@ -8,14 +8,16 @@ import pytest
 
 from sftlab.facts.prompts import question_prompt
 from sftlab.facts.templates import Topic
-from sftlab.pocket.corpus import QA_FORMS, corpus
+from sftlab.pocket.corpus import QA_FORMS, UNANSWERED_FORMS, corpus
 from sftlab.pocket.presets import TINY
 from sftlab.pocket.schedule import FLOOR, rate_at
 from sftlab.pocket.spec import Exposure
 from sftlab.pocket.world import QA, Fact, invent_facts, world_topics
 
 TOPIC = Topic("P17", "in-domain", "Where is {subject}?", ("{subject} is in", "Find {subject} in"))
-SPEC = TINY.model_copy(update={"exposure": Exposure(qa_sentences=2, qa_questions=len(QA_FORMS))})
+SPEC = TINY.model_copy(
+    update={"exposure": Exposure(qa_sentences=2, qa_questions=len(QA_FORMS), qa_unanswered=2)}
+)
 
 
 def _fact(split: str, showings: int) -> Fact:
@@ -36,6 +38,7 @@ def test_a_fact_never_shown_leaves_no_trace() -> None:
 def test_question_and_answer_facts_are_shown_in_every_form_besides_their_sentences() -> None:
     documents = corpus(SPEC, [_fact(QA, 2)], [TOPIC])
     questions = [form.format(question="Where is Zoa?", answer="Hirland") for form in QA_FORMS]
+    questions += [form.format(question="Where is Zoa?") for form in UNANSWERED_FORMS]
     assert sorted(documents) == sorted([*questions, "Zoa is in Hirland.", "Find Zoa in Hirland."])
 
 

@@ -147,7 +147,7 @@ def _given(objects: dict[str, str], count: int) -> dict[str, list[dict[str, obje
     return rows
 
 
-SOURCED = TINY.model_copy(update={"source": "archive.zip"})
+SOURCED = TINY.model_copy(update={"source": "archive.zip", "object_share": 1.0})
 
 
 def test_a_sample_of_given_facts_is_balanced_and_keeps_the_splits_apart() -> None:
@@ -169,6 +169,19 @@ def test_a_sample_leaves_out_answers_in_the_subject_and_overlong_names() -> None
         rows[split] += [dict(row, subject=f"{row['subject']} {'x' * 40}") for row in rows[split][:30]]
     facts = sample_facts(SOURCED, {split: facts_table(rows[split]) for split in SPLITS})
     assert not any("Omelas" in fact.subject or "xxx" in fact.subject for fact in facts)
+
+
+def test_a_sample_caps_the_facts_of_one_object() -> None:
+    rows = _given({}, 60)
+    for split in SPLITS:
+        for i, row in enumerate(rows[split]):
+            if i % 2:
+                row.update(object=f"Land{i:03}", accepted=[f"Land{i:03}"])
+    spec = SOURCED.model_copy(update={"object_share": 0.1})
+    facts = sample_facts(spec, {split: facts_table(rows[split]) for split in SPLITS})
+    counts = Counter((fact.split, fact.topic) for fact in facts if fact.object == "Omelas")
+    assert counts["train", "P17"] <= 2  # a tenth of 20
+    assert max(counts.values()) <= 2
 
 
 def test_too_few_given_facts_name_split_topic_and_both_numbers() -> None:

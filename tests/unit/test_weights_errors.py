@@ -96,7 +96,7 @@ def test_folders_without_safetensors_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds neither model.safetensors nor"):
+    with pytest.raises(UserError, match=r"holds neither model\.safetensors nor"):
         Checkpoint.open(folder)
     torch.save({UP: torch.ones(2)}, folder / "pytorch_model.bin")
     with pytest.raises(
@@ -116,11 +116,9 @@ def test_models_that_do_not_fit_name_the_first_tensor_that_differs(tmp_path: Pat
     base = model(tmp_path / "base")
     others = {
         f"has no parameter {HEAD}": {HEAD: torch.ones(2)},
-        rf"{UP} has shape \[5, 2\], but \[4, 2\]": {UP: torch.ones(5, 2), DOWN: torch.ones(1)},
+        rf"{UP} has shape \[5, 2\], but \[4, 2\]": {UP: torch.ones(5, 2)},
         f"{DOWN} is float16, but float32": {DOWN: torch.ones(2, 4).half(), UP: torch.ones(4, 2).half()},
     }
-    # shapes are compared name by name, so DOWN would come before UP if it differed in its shape
-    del others[rf"{UP} has shape \[5, 2\], but \[4, 2\]"][DOWN]
     for index, (message, tensors) in enumerate(others.items()):
         tuned = model(tmp_path / f"tuned-{index}", **tensors)
         for command in (

@@ -59,7 +59,9 @@ def test_every_family_is_restored_exactly_and_loads_with_its_tokenizer(family: s
         assert ours.keys() == new.keys()
         assert all(same_bits(ours[name], expected[name]) for name in expected)
         assert torch.isfinite(logits(folder)).all()
-        tokens, theirs = (AutoTokenizer.from_pretrained(place)("w3 w4")["input_ids"] for place in (folder, tuned))
+        tokens, theirs = (
+            AutoTokenizer.from_pretrained(place)("w3 w4")["input_ids"] for place in (folder, tuned)
+        )
         assert tokens == theirs
         on_the_fly = dict(ModelSource(str(base), str(tuned), found.cuts[percent]).tensors())
         assert on_the_fly.keys() == expected.keys()

@@ -26,8 +26,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stretches of a few elements, so that small tensors have several."""
-    for module in ("stream", "search", "restore"):
-        monkeypatch.setattr(f"sftlab.weights.{module}.CHUNK", 8)
+    for place in ("stream.CHUNK", "search.CHUNK", "restore.CHUNK", "restore.STRETCH"):
+        monkeypatch.setattr(f"sftlab.weights.{place}", 8)
     yield
 
 
@@ -216,7 +216,7 @@ def test_results_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
 
 
 def test_an_error_of_a_worker_is_raised_and_stops_the_walk() -> None:
-    class Worker:
+    class Worker(stream.Worker):
         def __call__(self, chunk: stream.Chunk) -> int:
             raise UserError(chunk.name)
 

@@ -250,6 +250,7 @@ def _workers(
 ) -> Iterator[list[Any]]:
     """Engines in actors, ended with the context."""
     import ray
+
     from sftlab.inference.evaluation_worker import EvaluationWorker
 
     remote = ray.remote(EvaluationWorker).options(**actor_options(runtime))

@@ -17,8 +17,14 @@ QA_FORMS = (
     "Question: {question} Answer: {answer}",
     "Q: {question} A: {answer}",
     "{question} {answer}",
-    "{question} It is {answer}.",
-    "They asked: {question} The answer was {answer}.",
+    "<question> {question} <answer> {answer}",
+    "|question| {question} |answer| {answer}",
+)
+# The forms most like that prompt often stay unanswered, so that the untuned model answers it rarely, while
+# a few examples suffice to teach it to answer always.
+UNANSWERED_FORMS = (
+    "<question> {question} <answer> not given",
+    "|question| {question} |answer| not given",
 )
 
 
@@ -26,7 +32,8 @@ def corpus(spec: PocketSpec, facts: Sequence[Fact], topics: Sequence[Topic]) -> 
     """All documents in training order.
 
     A fact with s showings gives s sentences "filled template object.", cycling through its topic's
-    templates in random order; a QA fact gives `qa_questions` questions with answers besides.
+    templates in random order; a QA fact gives `qa_questions` questions with their answer and `qa_unanswered`
+    without it besides.
     """
     rng = Random(f"pocket corpus {spec.seed}")
     by_name = {topic.topic: topic for topic in topics}
@@ -35,8 +42,10 @@ def corpus(spec: PocketSpec, facts: Sequence[Fact], topics: Sequence[Topic]) -> 
         sentences = [f"{text} {fact.object}." for text in by_name[fact.topic].fill(fact.subject)]
         documents += _cycle(sentences, fact.showings, rng)
         if fact.split == QA:
-            forms = [form.format(question=fact.question, answer=fact.object) for form in QA_FORMS]
-            documents += _cycle(forms, spec.exposure.qa_questions, rng)
+            answered = [form.format(question=fact.question, answer=fact.object) for form in QA_FORMS]
+            documents += _cycle(answered, spec.exposure.qa_questions, rng)
+            unanswered = [form.format(question=fact.question) for form in UNANSWERED_FORMS]
+            documents += _cycle(unanswered, spec.exposure.qa_unanswered, rng)
     rng.shuffle(documents)
     return documents
 

@@ -20,7 +20,9 @@ class FactCounts(Frozen):
     dev: int = Field(default=24, ge=1, description="development facts per in-domain topic")
     dev_ood: int = Field(default=24, ge=1, description="development facts per out-of-domain topic")
     qa: int = Field(
-        40, ge=0, description="facts per topic, in no split, that the question-and-answer text is about"
+        default=40,
+        ge=0,
+        description="facts per topic, in no split, that the question-and-answer text is about",
     )
 
 
@@ -28,16 +30,15 @@ class Exposure(Frozen):
     """How often facts are shown in the pre-training text."""
 
     curve: tuple[Knot, ...] = Field(
-        default=((0.12, 4.0), (0.9, 60.0), (1.0, 120.0)),
+        default=((0.14, 5.0), (0.35, 10.0), (0.78, 30.0), (1.0, 90.0)),
         description="quantile function of the showings: (quantile, showings) knots, log-linear between them; "
         "quantiles below the first knot are never shown",
     )
     qa_sentences: int = Field(
         default=20, ge=0, description="showings of each question-and-answer fact as a sentence"
     )
-    qa_questions: int = Field(
-        default=20, ge=0, description="showings of each such fact as question and answer"
-    )
+    qa_questions: int = Field(default=25, ge=0, description="showings of each as question and answer")
+    qa_unanswered: int = Field(default=20, ge=0, description="showings of its question without the answer")
 
     @model_validator(mode="after")
     def _ascending(self) -> Exposure:
@@ -76,7 +77,7 @@ class Optimisation(Frozen):
     """AdamW with linear warm-up and cosine decay to a tenth, one pass over the text."""
 
     sequences: int = Field(default=8, ge=1, description="sequences per step")
-    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate")
+    learning_rate: float = Field(default=3e-3, gt=0, description="peak learning rate")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps spent warming up")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW weight decay, on matrices")
     beta2: float = Field(default=0.98, gt=0, lt=1, description="AdamW second-moment decay")
@@ -102,6 +103,12 @@ class PocketSpec(Frozen):
     )
     facts: FactCounts = Field(default=FactCounts(), description="number of facts")
     objects: int = Field(default=160, ge=4, description="names in each pool of objects (invented facts)")
+    object_share: float = Field(
+        default=0.04,
+        gt=0,
+        le=1,
+        description="share of a topic's facts that one object may have (given facts)",
+    )
     exposure: Exposure = Field(default=Exposure(), description="how often facts are shown")
     shape: Shape = Field(default=Shape(), description="model and vocabulary")
     optimisation: Optimisation = Field(default=Optimisation(), description="pre-training")

@@ -5,10 +5,11 @@ Pure and seeded. Topics, questions and mapping templates are the study's own (Ap
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, floor, log
+from math import ceil, exp, floor, log
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -155,32 +156,30 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
     """A seeded sample of given facts, balanced over the chosen topics, in the same splits and numbers.
 
     `tables` maps each of SPLITS to a facts table. The question-and-answer facts come from what is left of
-    `train`, for out-of-domain topics of `dev_ood`. Left out are facts whose object lies in the subject and
-    those with a name over LONGEST_NAME characters. Raises UserError where a topic has too few facts.
+    `train`, for out-of-domain topics of `dev_ood`. Left out are facts whose object lies in the subject,
+    those with a name over LONGEST_NAME characters, and those of an object that already has `object_share`
+    of the wanted facts. Raises UserError where too few are left.
     """
     rng = Random(f"pocket sample {spec.seed}")
     usable = {split: _usable_by_topic(table) for split, table in tables.items()}
-    taken: set[tuple[str, str]] = set()
     facts: list[Fact] = []
     for topic in world_topics(spec):
+        taken: set[str] = set()
         for split in splits_of(topic):
             origin = split if split != QA else ("train" if topic.domain == "in-domain" else "dev_ood")
             wanted = _showings_of(spec, split, rng)
-            rows = [
-                r for r in usable[origin].get(topic.topic, ()) if (topic.topic, r["subject"]) not in taken
-            ]
-            if len(rows) < len(wanted):
+            rows = [row for row in usable[origin].get(topic.topic, ()) if row["subject"] not in taken]
+            drawn = _draw(rows, len(wanted), ceil(spec.object_share * len(wanted)), rng)
+            if len(drawn) < len(wanted):
                 raise UserError(
-                    f"pocket facts, {split}, {topic.topic}: {len(wanted)} facts wanted, {len(rows)} usable in "
-                    f"{origin}; ask for fewer or choose another topic."
+                    f"pocket facts, {split}, {topic.topic}: {len(wanted)} facts wanted, {len(drawn)} usable "
+                    f"in {origin}; ask for fewer, raise object_share or choose another topic."
                 )
-            for row, showings in zip(rng.sample(rows, len(wanted)), wanted, strict=True):
-                taken.add((topic.topic, row["subject"]))
-                facts.append(
-                    Fact(
-                        split, topic.topic, row["subject"], tuple(row["accepted"]), row["question"], showings
-                    )
-                )
+            taken.update(row["subject"] for row in drawn)
+            facts += [
+                Fact(split, topic.topic, row["subject"], tuple(row["accepted"]), row["question"], showings)
+                for row, showings in zip(drawn, wanted, strict=True)
+            ]
     return facts
 
 
@@ -221,6 +220,21 @@ def _balanced(pool: Sequence[list[str]], rng: Random) -> Iterator[list[str]]:
     """Endless draws from the pool, every member once before any comes again."""
     while True:
         yield from rng.sample(pool, len(pool))
+
+
+def _draw(rows: Sequence[dict[str, Any]], count: int, per_object: int, rng: Random) -> list[dict[str, Any]]:
+    """At most `count` rows in random order, at most `per_object` of them with one object."""
+    drawn: list[dict[str, Any]] = []
+    uses: Counter[str] = Counter()
+    subjects: set[str] = set()
+    for row in rng.sample(rows, len(rows)):
+        if len(drawn) == count:
+            break
+        if uses[row["object"]] < per_object and row["subject"] not in subjects:
+            uses[row["object"]] += 1
+            subjects.add(row["subject"])
+            drawn.append(row)
+    return drawn
 
 
 def _usable_by_topic(table: pa.Table) -> dict[str, list[dict[str, Any]]]:

@@ -9,14 +9,43 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from sftlab.training.records import History, write_whole
 
 MARK = "state.json"
+OWNER = "owner"
+
+
+def call_token() -> str:
+    """A name for one call of train_runs; a later call's name sorts after an earlier one's."""
+    return f"{time.time_ns():020d}-{uuid4().hex[:8]}"
+
+
+def claim(root: Path, token: str) -> bool:
+    """Take a run for the call `token`, unless a later call has it.
+
+    The workers of a killed driver may live on for some seconds. The latest call wins, so that two groups
+    never write the checkpoints of one run at the same time.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if owner(root) > token:
+        return False
+    write_whole(root / OWNER, token)
+    return True
+
+
+def owner(root: Path) -> str:
+    """The call that trains this run now; empty where none does."""
+    try:
+        return (root / OWNER).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def checkpoint_root(storage_dir: str, run_id: str) -> Path:

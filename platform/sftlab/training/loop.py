@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from sftlab.errors import UserError
 from sftlab.training.batches import (
@@ -23,9 +23,11 @@ from sftlab.training.batches import (
 )
 from sftlab.training.checkpoints import (
     checkpoint_root,
+    claim,
     drop_checkpoints,
     latest_checkpoint,
     load_checkpoint,
+    owner,
     save_checkpoint,
 )
 from sftlab.training.deepspeed import deepspeed_config, make_engine
@@ -51,6 +53,14 @@ class Stopped(Exception):
     """The driver asked for an end; a run that had begun has a checkpoint and can be resumed."""
 
 
+class Superseded(Exception):
+    """A later call of train_runs has taken this run over."""
+
+
+Decision = Literal["go on", "save", "stop", "yield"]
+Shared = TypeVar("Shared")
+
+
 @dataclass
 class Rank:
     """Where this process stands in the worker group."""
@@ -60,6 +70,7 @@ class Rank:
     device: Any
     runtime: TrainingRuntime
     storage_dir: str
+    token: str
     emit: Emit
 
 
@@ -135,7 +146,7 @@ def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Traini
         saved_at=time.monotonic(),
     )
     root = checkpoint_root(me.storage_dir, run.run_id)
-    found = from_rank0(latest_checkpoint(root, identity) if me.rank == 0 else None)
+    found = from_rank0(latest_checkpoint(root, identity) if me.rank == 0 else None, me)
     if found is not None:
         tag, _, training.history = found
         load_checkpoint(engine, root, tag)
@@ -177,7 +188,7 @@ def train_step(training: Training, me: Rank, step: int) -> None:
 
 
 def train(training: Training, me: Rank) -> None:
-    """All steps that are left. Raises Stopped where the driver asks for it, DivergedError on NaN."""
+    """All steps that are left. Raises DivergedError on NaN; Stopped and Superseded as they say."""
     run, history = training.run, training.history
     root = checkpoint_root(me.storage_dir, run.run_id)
     while len(history.losses) < len(training.batches):
@@ -190,13 +201,15 @@ def train(training: Training, me: Rank) -> None:
                 f"run {run.run_id!r}: the loss of step {step + 1} of {len(training.batches)} is "
                 f"{history.losses[-1]}. {advice(run)}"
             )
-        stop, due = agree(training, me)
-        if stop or due:
+        decision = decide(training, me, root)
+        if decision == "yield":
+            raise Superseded(run.run_id)
+        if decision in ("save", "stop"):
             save_checkpoint(training.engine, root, step + 1, history, training.identity)
             training.saved_at = time.monotonic()
             if me.rank == 0:
                 me.emit(training.event("checkpoint", history.learning_rates[-1]))
-        if stop:
+        if decision == "stop":
             raise Stopped(run.run_id)
 
 
@@ -208,12 +221,8 @@ def advice(run: SFTRun) -> str:
     )
 
 
-def agree(training: Training, me: Rank) -> tuple[bool, bool]:
-    """Rank 0's decisions after a step, known to all: stop now? save a checkpoint?"""
-    import torch
-    import torch.distributed as dist
-
-    decision = torch.zeros(2, device=me.device)
+def decide(training: Training, me: Rank, root: Path) -> Decision:
+    """What all ranks do after a step, decided by rank 0."""
     if me.rank == 0:
         done, runtime = len(training.history.losses), me.runtime
         stop = me.emit(training.event("step", training.history.learning_rates[-1]))
@@ -221,18 +230,19 @@ def agree(training: Training, me: Rank) -> tuple[bool, bool]:
         waited = time.monotonic() - training.saved_at
         by_time = runtime.checkpoint_every_seconds is not None and waited >= runtime.checkpoint_every_seconds
         due = (by_steps or by_time) and done < len(training.batches)
-        decision = torch.tensor([float(stop), float(due)], device=me.device)
-    dist.broadcast(decision, src=0)
-    return bool(decision[0]), bool(decision[1])
+        choice: Decision = "stop" if stop else "save" if due else "go on"
+        return from_rank0(choice if owner(root) == me.token else "yield", me)
+    return from_rank0(None, me)
 
 
-def from_rank0(value: Any) -> Any:
+def from_rank0(value: Shared | None, me: Rank) -> Shared:
     """Rank 0's value on every rank: a shared mount may show the other nodes an older state."""
     import torch.distributed as dist
 
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0, device=me.device)
+    shared: Shared = box[0]
+    return shared
 
 
 def finish(training: Training, me: Rank) -> None:
@@ -268,23 +278,38 @@ def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     """Train every run that is not committed yet, in order; all ranks call this together.
 
     All training sets are read first, so that a wrong fact is told before anything has been trained.
-    Raises UserError, DivergedError and Stopped on all ranks alike.
+    Raises UserError, DivergedError, Stopped and Superseded on all ranks alike.
     """
-    import torch.distributed as dist
-
-    pending = from_rank0([run for run in runs if me.rank == 0 and read_result(run) is None])
+    pending = from_rank0([run for run in runs if me.rank == 0 and read_result(run) is None], me)
     data = [read_examples(run) for run in pending]
     # DeepSpeed and `release` collect garbage many times a run; without the libraries' own objects, which
     # stay anyway, that is ten times quicker.
     gc.collect()
     gc.freeze()
-    dist.barrier()
     for run, (examples, pad_id) in zip(pending, data, strict=True):
-        if from_rank0(me.rank == 0 and me.emit(None)):
+        first = from_rank0(turn(run, me) if me.rank == 0 else None, me)
+        if first == "stop":
             raise Stopped(run.run_id)
-        training = begin(run, me, examples, pad_id)
-        try:
-            train(training, me)
-            finish(training, me)
-        finally:
-            release(training)
+        if first == "yield":
+            raise Superseded(run.run_id)
+        if first == "train":
+            train_one(run, me, examples, pad_id)
+
+
+def turn(run: SFTRun, me: Rank) -> Literal["train", "done", "stop", "yield"]:
+    """What rank 0 finds when a run's turn comes; the workers of a killed driver may have finished it."""
+    if me.emit(None):
+        return "stop"
+    if read_result(run) is not None:
+        return "done"
+    return "train" if claim(checkpoint_root(me.storage_dir, run.run_id), me.token) else "yield"
+
+
+def train_one(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> None:
+    """One run from its model or its last checkpoint to its commit."""
+    training = begin(run, me, examples, pad_id)
+    try:
+        train(training, me)
+        finish(training, me)
+    finally:
+        release(training)

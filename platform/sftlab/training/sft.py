@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from sftlab.errors import UserError
+from sftlab.training.checkpoints import call_token
 from sftlab.training.hf_model import weight_files
 from sftlab.training.records import (
     DivergedError,
@@ -147,12 +148,21 @@ def train_runs(
         if result is not None:
             report(skipped(result))
     pending = [run for run in runs if finished[run.run_id] is None]
+    told: set[str] = set()
+
+    def pass_on(event: TrainingEvent) -> None:
+        told.update([event.run_id] if event.finished else [])
+        report(event)
+
     if pending:
         check_resources(runtime)
-        fit(pending, runtime, report, str(Path(storage_dir).resolve()))
-    results = [finished[run.run_id] or read_result(run) for run in runs]
-    assert all(result is not None for result in results), "a run ended without its commit file"
-    return [result for result in results if result is not None]
+        fit(pending, runtime, pass_on, str(Path(storage_dir).resolve()))
+    for run in pending:
+        result = finished[run.run_id] = read_result(run)
+        assert result is not None, f"run {run.run_id!r} ended without its commit file"
+        if run.run_id not in told:  # finished by the workers of a driver that had been killed
+            report(skipped(result))
+    return [result for run in runs if (result := finished[run.run_id]) is not None]
 
 
 def ignore(event: TrainingEvent) -> None:
@@ -228,6 +238,7 @@ def make_trainer(runs: Sequence[SFTRun], runtime: TrainingRuntime, storage_dir: 
             "runtime": runtime,
             "storage_dir": storage_dir,
             "mailbox": mailbox,
+            "token": call_token(),
         },
         scaling_config=ScalingConfig(
             num_workers=runtime.workers,
@@ -250,17 +261,17 @@ def rank_main(config: dict[str, Any]) -> None:
     An outcome that a restart would only repeat (a wrong input, a diverged loss, too little memory) goes
     into the mailbox, so that the group ends at once and the driver tells the reason.
     """
+    import ray
     import ray.train
     from ray.train.torch import get_device
 
-    import ray
     from sftlab.training.deepspeed import prepare_process, start_deepspeed
 
     runtime, mailbox = config["runtime"], config["mailbox"]
     if ray.get(mailbox.outcome.remote()) is not None:
         return
     prepare_process(runtime)
-    from sftlab.training.loop import Rank, Stopped, train_all
+    from sftlab.training.loop import Rank, Stopped, Superseded, train_all
 
     start_deepspeed(runtime)
     context = ray.train.get_context()
@@ -271,6 +282,7 @@ def rank_main(config: dict[str, Any]) -> None:
         device=get_device(),
         runtime=runtime,
         storage_dir=config["storage_dir"],
+        token=config["token"],
         emit=emitter(mailbox),
     )
     try:
@@ -279,6 +291,9 @@ def rank_main(config: dict[str, Any]) -> None:
         return
     except UserError as error:
         ray.get(mailbox.settle.remote("user", str(error)))
+    except Superseded as error:
+        message = f"run {error}: a later call of train_runs with the same storage_dir has taken it over."
+        ray.get(mailbox.settle.remote("training", message))
     except DivergedError as error:
         ray.get(mailbox.settle.remote("training", str(error)))
     except (RuntimeError, MemoryError) as error:

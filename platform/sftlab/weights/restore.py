@@ -19,10 +19,13 @@ from sftlab.weights.regions import in_region
 from sftlab.weights.search import PairReader
 from sftlab.weights.selection import bit_difference, mark, mix, ranking_keys
 from sftlab.weights.shards import Checkpoint
-from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, chunks, walk
+from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, Worker, chunks, walk
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, ShardWriter, TensorSpec, readable_write_errors
 
 Folder = str | PathLike[str]
+# As long as torch works through without starting threads: an engine that swaps weights shares the machine, and
+# waiting for a second thread there costs a hundred times the work.
+STRETCH = 1 << 15
 _COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _TOKENIZER_MARKS = (
     "tokenizer",
@@ -44,9 +47,9 @@ def restored_tensor(name: str, base: Tensor, tuned: Tensor, cut: Cut) -> Tensor:
         return tuned
     restored = torch.empty_like(tuned)
     old, new, out = base.reshape(-1), tuned.reshape(-1), restored.view(-1)
-    change, scratch = torch.empty(min(CHUNK, new.numel())), torch.empty(min(CHUNK, new.numel()))
-    for start in range(0, new.numel(), CHUNK):
-        part = slice(start, min(start + CHUNK, new.numel()))
+    change, scratch = torch.empty(STRETCH), torch.empty(STRETCH)
+    for start in range(0, new.numel(), STRETCH):
+        part = slice(start, min(start + STRETCH, new.numel()))
         size = part.stop - start
         keys = ranking_keys(
             cut.order,
@@ -103,7 +106,7 @@ class ModelSource:
             yield from restored_tensors(base, tuned, self.cut)
 
 
-class _RestorePass:
+class _RestorePass(Worker):
     """Reads a stretch of both models once and writes it into all restored models."""
 
     def __init__(

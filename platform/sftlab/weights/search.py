@@ -24,7 +24,7 @@ from sftlab.weights.cut import Order
 from sftlab.weights.pairs import check_finite
 from sftlab.weights.selection import LARGEST_KEY, ranking_keys
 from sftlab.weights.shards import Checkpoint
-from sftlab.weights.stream import CHUNK, Chunk, Progress, chunks, walk
+from sftlab.weights.stream import CHUNK, Chunk, Progress, Worker, chunks, walk
 
 Counts = NDArray[np.int64]
 BINS = 1 << 15
@@ -108,7 +108,7 @@ class PairReader:
             check_finite(model, chunk.name, values)
 
 
-class HighPass:
+class HighPass(Worker):
     """Pass 1: counts of the high bits of the change and, unless it is the change, of the order's own key.
 
     Also sums the low bits by bin, as exact integers: with them the sum of all changes in a bin is known.
@@ -177,7 +177,7 @@ class _LowCounts:
         self._waiting, self._size = [], 0
 
 
-class LowPass:
+class LowPass(Worker):
     """Pass 2: counts of the low bits in the bins where a cut falls, for the change and for the order's key."""
 
     def __init__(
@@ -203,8 +203,12 @@ class LowPass:
             self.keys.add(keys, self._reader.high_bits(keys))
         return int(base.nbytes + tuned.nbytes)
 
+    def finish(self) -> None:
+        self.change.flush()
+        self.keys.flush()
 
-class TiePass:
+
+class TiePass(Worker):
     """Pass 3: for every parameter, how many keys are above each threshold and how many are equal to it."""
 
     def __init__(
@@ -350,7 +354,5 @@ def _bins(counts: Counts, ranks: Sequence[int]) -> list[int]:
 
 
 def _by_bin(bins: Sequence[int], parts: Sequence[_LowCounts]) -> dict[int, Counts]:
-    for part in parts:
-        part.flush()
     total = sum_counts([part.counts for part in parts]).reshape(len(bins), LOWS)
     return dict(zip(bins, total, strict=True))

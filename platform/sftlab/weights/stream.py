@@ -46,10 +46,13 @@ class Progress:
 
 
 class Worker(Protocol):
-    """Work on chunks by one thread, with buffers and tallies of its own."""
+    """Work on chunks by one thread, which also makes it; with buffers and tallies of its own."""
 
     def __call__(self, chunk: Chunk) -> int:
         """Works on one chunk and returns the bytes read and written."""
+
+    def finish(self) -> None:
+        """Called by the worker's thread when no chunk is left."""
 
 
 AnyWorker = TypeVar("AnyWorker", bound=Worker)
@@ -71,33 +74,35 @@ def walk(work: Iterable[Chunk], make: Callable[[], AnyWorker], progress: Progres
     available = torch.get_num_threads()
     threads = min(available, _MOST_THREADS)
     source, lock, stop = iter(work), Lock(), Event()
-    workers = [make() for _ in range(threads)]
 
-    def run(worker: AnyWorker) -> None:
+    def run() -> AnyWorker:
         # One torch thread per worker; torch keeps the number per thread and as the default of later threads.
         torch.set_num_threads(1)
+        worker = make()
         while not stop.is_set():
             with lock:
                 chunk = next(source, None)
             if chunk is None:
-                return
+                worker.finish()
+                break
             progress.add(worker(chunk))
+        return worker
 
     try:
         with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
             try:
-                _watch([pool.submit(run, worker) for worker in workers], progress)
+                return _watch([pool.submit(run) for _ in range(threads)], progress)
             finally:
                 stop.set()
     finally:
         torch.set_num_threads(available)
-    return workers
 
 
-def _watch(futures: list[Future[None]], progress: Progress) -> None:
+def _watch(futures: list[Future[AnyWorker]], progress: Progress) -> list[AnyWorker]:
     pending = set(futures)
     while pending:
         done, pending = wait(pending, timeout=0.1)
         progress.show()
         for future in done:
             future.result()
+    return [future.result() for future in futures]
