@@ -64,7 +64,11 @@ def main() -> None:
         )
     ratio = tokens[True] / tokens[False]
     print(f"mean R {sum(tables[True]['r'].to_pylist()) / facts.num_rows:.3f} over {facts.num_rows} facts")
-    print(f"tokens, stop strings / to the limit: {ratio:.3f} (wanted: at most {WANTED})")
+    full = tokens[True] / (completions * spec.max_tokens)
+    print(
+        f"tokens, stop strings / to the limit or the end of sequence: {ratio:.3f} (wanted: at most {WANTED})"
+    )
+    print(f"tokens, stop strings / {spec.max_tokens} for every completion: {full:.3f}")
     print(f"time,   stop strings / to the limit: {seconds[True] / seconds[False]:.3f}")
     same = tables[True]["hits"].to_pylist() == tables[False]["hits"].to_pylist()
     print(f"verdicts of all {completions:,} completions identical: {same}")

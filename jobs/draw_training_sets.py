@@ -1,4 +1,4 @@
-"""Runs a study up to its stage `training-set`: ray job submit --working-dir . -- python jobs/draw_training_sets.py STUDY.yaml."""
+"""Builds a study up to its stage `training-set`; submitted and called like run_study.py."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs a study up to its stage `evaluation`: ray job submit --working-dir . -- python jobs/evaluate.py STUDY.yaml."""
+"""Builds a study up to its stage `evaluation`; submitted and called like run_study.py."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs a study up to its stage `tuned`: ray job submit --working-dir . -- python jobs/finetune.py STUDY.yaml."""
+"""Builds a study up to its stage `tuned`; submitted and called like run_study.py."""
 
 import sys
 

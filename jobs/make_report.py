@@ -1,4 +1,4 @@
-"""Runs a study up to its stage `report`: ray job submit --working-dir . -- python jobs/make_report.py STUDY.yaml."""
+"""Builds a study up to its stage `report`; submitted and called like run_study.py."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs a study up to its stage `facts`: ray job submit --working-dir . -- python jobs/prepare_facts.py STUDY.yaml."""
+"""Builds a study up to its stage `facts`; submitted and called like run_study.py."""
 
 import sys
 

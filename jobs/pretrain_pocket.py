@@ -1,4 +1,4 @@
-"""Runs a study up to its stage `model`: ray job submit --working-dir . -- python jobs/pretrain_pocket.py STUDY.yaml."""
+"""Builds a study up to its stage `model`; submitted and called like run_study.py."""
 
 import sys
 

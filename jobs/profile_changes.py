@@ -1,4 +1,4 @@
-"""Runs a study up to its stage `change`: ray job submit --working-dir . -- python jobs/profile_changes.py STUDY.yaml."""
+"""Builds a study up to its stage `change`; submitted and called like run_study.py."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs a study up to its stage `mastery`: ray job submit --working-dir . -- python jobs/score_mastery.py STUDY.yaml."""
+"""Builds a study up to its stage `mastery`; submitted and called like run_study.py."""
 
 import sys
 

@@ -9,9 +9,10 @@ import pytest
 from sftlab.facts.prompts import question_prompt
 from sftlab.facts.templates import Topic
 from sftlab.pocket.corpus import QA_FORMS, UNANSWERED_FORMS, corpus
-from sftlab.pocket.presets import TINY
+from sftlab.pocket.extent import document_count
+from sftlab.pocket.presets import POCKET, TINY
 from sftlab.pocket.schedule import FLOOR, rate_at
-from sftlab.pocket.spec import Exposure
+from sftlab.pocket.spec import Exposure, PocketSpec
 from sftlab.pocket.world import QA, Fact, invent_facts, world_topics
 
 TOPIC = Topic("P17", "in-domain", "Where is {subject}?", ("{subject} is in", "Find {subject} in"))
@@ -60,6 +61,11 @@ def test_the_text_is_the_same_each_time_and_another_with_another_seed() -> None:
     other = TINY.model_copy(update={"seed": 1})
     assert corpus(TINY, facts, topics) == corpus(TINY, facts, topics)
     assert corpus(TINY, facts, topics) != corpus(other, facts, topics)
+
+
+@pytest.mark.parametrize("spec", [TINY, POCKET])
+def test_the_number_of_documents_is_known_before_they_are_made(spec: PocketSpec) -> None:
+    assert len(corpus(spec, invent_facts(spec), world_topics(spec))) == document_count(spec)
 
 
 def test_the_rate_warms_up_to_its_peak_and_falls_to_the_floor() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from random import Random
 
 import pytest
 from hypothesis import given
@@ -23,8 +22,8 @@ from sftlab.pocket.world import (
     invent_facts,
     sample_facts,
     showings_at,
+    showings_list,
     split_tables,
-    spread_showings,
     world_topics,
 )
 
@@ -104,14 +103,16 @@ def test_showings_are_log_linear_between_knots() -> None:
 
 
 def test_showings_are_spread_at_even_quantiles() -> None:
-    curve = ((0.25, 2.0), (0.75, 8.0), (1.0, 8.0))
+    exposure = Exposure(curve=((0.25, 2.0), (0.75, 8.0), (1.0, 8.0)), ood_scale=10.0, qa_sentences=7)
     # quantiles 1/8, 3/8, 5/8, 7/8: never, 2 * 4**(1/4) = 2.83, 2 * 4**(3/4) = 5.66, 8
-    assert sorted(spread_showings(curve, 4, Random(3))) == [0, 3, 6, 8]
+    assert showings_list(exposure, "train", 4) == [0, 3, 6, 8]
+    assert showings_list(exposure, "dev_ood", 4) == [0, 28, 57, 80]
+    assert showings_list(exposure, QA, 3) == [7, 7, 7]
 
 
-@given(st.integers(1, 60), st.randoms())
-def test_never_shown_facts_are_the_first_knots_share(count: int, rng: Random) -> None:
-    showings = spread_showings(((0.5, 3.0), (1.0, 9.0)), count, rng)
+@given(st.integers(1, 60))
+def test_never_shown_facts_are_the_first_knots_share(count: int) -> None:
+    showings = showings_list(Exposure(curve=((0.5, 3.0), (1.0, 9.0))), "train", count)
     assert showings.count(0) == count // 2
     assert all(s == 0 or 3 <= s <= 9 for s in showings)
 

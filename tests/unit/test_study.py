@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from sftlab.errors import UserError
+from sftlab.pocket.presets import TINY
 from sftlab.store.artifact import Step, Store, write_text
 from sftlab.study.config import load_runtime, load_study
 from sftlab.study.plan import Plan
@@ -100,10 +101,14 @@ def test_zero_percent_is_always_part_of_a_ladder(tmp_path: Path) -> None:
 
 def test_ids_are_golden(tmp_path: Path) -> None:
     """An accident that re-addresses everyone's results fails here; bump the stage's revision on purpose."""
-    plan = plan_of(tmp_path, "training_sets.sizes=[25]", "training_sets.buckets=[2]")
-    found = {step.stage: step.id[:12] for step, _ in plan.steps()}
+    spec = load_study(CONFIGS / "tiny.yaml", ["training_sets.sizes=[2]", "training_sets.buckets=[4]"])
+    found = {step.stage: step.id[:12] for step, _ in Plan(spec, resolve(spec, tmp_path)).steps()}
     golden = yaml.safe_load((Path(__file__).parent / "golden_ids.yaml").read_text())
     assert found == golden
+
+
+def test_the_tiny_study_is_the_tiny_preset() -> None:
+    assert load_study(CONFIGS / "tiny.yaml").pocket == TINY
 
 
 def test_a_field_moves_only_what_rests_on_it(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sftlab.pocket.spec import PocketSpec
-from sftlab.pocket.world import showings_at
+from sftlab.pocket.world import IN_DOMAIN_SPLITS, showings_list
 
-TOKENS_PER_SHOWING = 14  # a filled mapping template with its object, measured on the default world
+TOKENS_PER_DOCUMENT = 14  # one showing with its two special tokens, measured on the default world
 FLOAT32_BYTES = 4
 
 
@@ -22,12 +22,20 @@ def fact_counts(spec: PocketSpec) -> dict[str, int]:
     }
 
 
+def document_count(spec: PocketSpec) -> int:
+    """Documents of the pre-training text, exactly."""
+    exposure = spec.exposure
+    shown = 0
+    for split, count in fact_counts(spec).items():
+        topics = len(spec.in_domain if split in IN_DOMAIN_SPLITS else spec.out_of_domain)
+        shown += topics * sum(showings_list(exposure, split, count // topics))
+    about = exposure.qa_sentences + exposure.qa_questions + exposure.qa_unanswered
+    return shown + about * spec.facts.qa * (len(spec.in_domain) + len(spec.out_of_domain))
+
+
 def training_tokens(spec: PocketSpec) -> int:
-    """Tokens of the pre-training text, estimated from the mean number of showings."""
-    mean = sum(showings_at(spec.exposure.curve, (i + 0.5) / 100) for i in range(100)) / 100
-    about = (spec.exposure.qa_sentences + spec.exposure.qa_questions) * spec.facts.qa
-    topics = len(spec.in_domain) + len(spec.out_of_domain)
-    return round((mean * sum(fact_counts(spec).values()) + about * topics) * TOKENS_PER_SHOWING)
+    """Tokens of the pre-training text, estimated from the number of documents."""
+    return document_count(spec) * TOKENS_PER_DOCUMENT
 
 
 def model_bytes(spec: PocketSpec) -> int:

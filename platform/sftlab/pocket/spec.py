@@ -14,11 +14,11 @@ Knot = tuple[float, float]
 class FactCounts(Frozen):
     """Facts per topic of each split; `train`, `test`, `dev` are in-domain topics, `*_ood` the others."""
 
-    train: int = Field(default=180, ge=1, description="training facts per in-domain topic")
+    train: int = Field(default=240, ge=1, description="training facts per in-domain topic")
     test: int = Field(default=50, ge=1, description="test facts per in-domain topic")
     test_ood: int = Field(default=40, ge=1, description="test facts per out-of-domain topic")
-    dev: int = Field(default=24, ge=1, description="development facts per in-domain topic")
-    dev_ood: int = Field(default=24, ge=1, description="development facts per out-of-domain topic")
+    dev: int = Field(default=20, ge=1, description="development facts per in-domain topic")
+    dev_ood: int = Field(default=20, ge=1, description="development facts per out-of-domain topic")
     qa: int = Field(
         default=40,
         ge=0,
@@ -30,12 +30,17 @@ class Exposure(Frozen):
     """How often facts are shown in the pre-training text."""
 
     curve: tuple[Knot, ...] = Field(
-        default=((0.14, 5.0), (0.35, 10.0), (0.78, 30.0), (1.0, 90.0)),
+        default=((0.15, 6.0), (0.24, 10.0), (0.34, 17.0), (0.86, 32.0), (0.88, 50.0), (1.0, 100.0)),
         description="quantile function of the showings: (quantile, showings) knots, log-linear between them; "
         "quantiles below the first knot are never shown",
     )
+    ood_scale: float = Field(
+        default=1.3,
+        gt=0,
+        description="factor on the showings of out-of-domain facts, which have rarer templates",
+    )
     qa_sentences: int = Field(
-        default=20, ge=0, description="showings of each question-and-answer fact as a sentence"
+        default=50, ge=0, description="showings of each question-and-answer fact as a sentence"
     )
     qa_questions: int = Field(default=25, ge=0, description="showings of each as question and answer")
     qa_unanswered: int = Field(default=20, ge=0, description="showings of its question without the answer")

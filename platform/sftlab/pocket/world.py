@@ -17,7 +17,7 @@ from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS, fact_id, facts_table
 from sftlab.facts.templates import Topic, published_topics
 from sftlab.pocket.names import Register
-from sftlab.pocket.spec import Knot, PocketSpec
+from sftlab.pocket.spec import Exposure, Knot, PocketSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,14 +115,16 @@ def showings_at(curve: Sequence[Knot], quantile: float) -> int:
     return floor(curve[-1][1] + 0.5)
 
 
-def spread_showings(curve: Sequence[Knot], count: int, rng: Random) -> list[int]:
-    """`count` showings at evenly spaced quantiles (i + 1/2) / count, in random order.
+def showings_list(exposure: Exposure, split: str, count: int) -> list[int]:
+    """Showings of `count` facts of one topic and split, ascending, at the quantiles (i + 1/2) / count.
 
-    Even spacing in place of independent draws gives every split and topic the same distribution.
+    Even spacing in place of independent draws gives every topic of a split the same distribution.
     """
-    showings = [showings_at(curve, (i + 0.5) / count) for i in range(count)]
-    rng.shuffle(showings)
-    return showings
+    if split == QA:
+        return [exposure.qa_sentences] * count
+    scale = 1.0 if split in IN_DOMAIN_SPLITS else exposure.ood_scale
+    curve = [(quantile, scale * showings) for quantile, showings in exposure.curve]
+    return [showings_at(curve, (i + 0.5) / count) for i in range(count)]
 
 
 def invent_facts(spec: PocketSpec) -> list[Fact]:
@@ -143,7 +145,7 @@ def invent_facts(spec: PocketSpec) -> list[Fact]:
         subject_kind, object_kind = KINDS[topic.topic]
         draw = _balanced(pools[object_kind], rng)
         for split in splits_of(topic):
-            for showings in _showings_of(spec, split, rng):
+            for showings in _shuffled_showings(spec, split, rng):
                 accepted = next(draw)
                 subject = register.subject(subject_kind)
                 while any(name in subject for name in accepted):
@@ -167,7 +169,7 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
         taken: set[str] = set()
         for split in splits_of(topic):
             origin = split if split != QA else ("train" if topic.domain == "in-domain" else "dev_ood")
-            wanted = _showings_of(spec, split, rng)
+            wanted = _shuffled_showings(spec, split, rng)
             rows = [row for row in usable[origin].get(topic.topic, ()) if row["subject"] not in taken]
             drawn = _draw(rows, len(wanted), ceil(spec.object_share * len(wanted)), rng)
             if len(drawn) < len(wanted):
@@ -209,11 +211,10 @@ def facts_of(table: pa.Table) -> list[Fact]:
     ]
 
 
-def _showings_of(spec: PocketSpec, split: str, rng: Random) -> list[int]:
-    count: int = getattr(spec.facts, split)
-    if split == QA:
-        return [spec.exposure.qa_sentences] * count
-    return spread_showings(spec.exposure.curve, count, rng)
+def _shuffled_showings(spec: PocketSpec, split: str, rng: Random) -> list[int]:
+    showings = showings_list(spec.exposure, split, getattr(spec.facts, split))
+    rng.shuffle(showings)
+    return showings
 
 
 def _balanced(pool: Sequence[list[str]], rng: Random) -> Iterator[list[str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -45,14 +46,16 @@ class Progress:
             self.report(self.done, self.total)
 
 
-class Worker(Protocol):
+class Worker(ABC):
     """Work on chunks by one thread, which also makes it; with buffers and tallies of its own."""
 
+    @abstractmethod
     def __call__(self, chunk: Chunk) -> int:
         """Works on one chunk and returns the bytes read and written."""
 
     def finish(self) -> None:
         """Called by the worker's thread when no chunk is left."""
+        return
 
 
 AnyWorker = TypeVar("AnyWorker", bound=Worker)
