@@ -66,6 +66,11 @@ class Bench:
         sampling = Sampling(samples, 0.7, 1.0, 32)
         return [[(c.text, c.tokens) for c in row] for row in self.engine(folder).sample(prompts, sampling)]
 
+    def long_prompts(self, folder: str, count: int) -> list[list[str]]:
+        """Draws of the same long prompt, given many times over with one seed: 64 x 6 x 90 tokens."""
+        prompts = [Prompt(tuple(2 + i % 250 for i in range(90)), (), 7)] * count
+        return [[c.text for c in row] for row in self.engine(folder).sample(prompts, SAMPLING)]
+
     def sabotaged_swap(self, live: str, other: str) -> str:
         """Leave the packed output layer as it was, as vLLM's reload does; the guard must find it."""
         from sftlab.inference import swap
@@ -162,6 +167,14 @@ def test_stop_strings_change_the_price_and_not_the_verdict(
     assert 0 < sum(verdicts(whole)) < len(verdicts(whole))
     spent, full = (sum(tokens for row in rows for _, tokens in row) for rows in (stopped, whole))
     assert spent < full
+
+
+def test_more_prompt_tokens_than_a_step_takes_are_drawn_as_those_of_one_prompt(
+    bench: Any, folders: dict[str, tuple[str, str]]
+) -> None:
+    """A prompt cut over two steps would crash vLLM's seeded sampler on the CPU."""
+    many = bench.long_prompts(folders["llama"][0], 64)
+    assert len(many) == 64 and {tuple(row) for row in many} == {tuple(many[0])}
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "llama-tied-bf16", "qwen2-tied", "gemma-tied"])

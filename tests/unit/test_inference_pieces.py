@@ -52,7 +52,6 @@ def test_a_damaged_block_and_a_block_of_other_facts_are_named(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"max_num_seqs": 1024}, "at most 512"),
         ({"tensor_parallel": 2}, "gpus_per_engine"),
         ({"enforce_eager": False}, "freezes weights"),
         ({"gpus_per_engine": 4, "tensor_parallel": 2}, "does not match"),

@@ -16,6 +16,7 @@ from weights_models import (
     write_checkpoint,
 )
 
+from sftlab.weights.bits import code_of, raw_view
 from sftlab.weights.commands import change, restore
 from sftlab.weights.profile import OUTSIDE, ChangeProfile
 from sftlab.weights.regions import in_region, place
@@ -211,10 +212,10 @@ def test_progress_rises_to_its_total(tmp_path: Path) -> None:
 def test_the_writer_takes_stretches_in_any_order_and_aligns_tensors(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(7, dtype=torch.bfloat16), "a": torch.arange(6.0).reshape(2, 3)}
     tensors["empty"] = torch.empty(0, 4)
-    specs = {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    specs = {name: TensorSpec(code_of(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
     with ShardWriter(tmp_path / "model", specs) as writer:
         for name, tensor in tensors.items():
-            flat = tensor.reshape(-1)
+            flat = raw_view(tensor)
             middle = len(flat) // 2
             writer.write(name, middle, flat[middle:])
             writer.write(name, 0, flat[:middle])

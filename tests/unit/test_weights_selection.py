@@ -1,8 +1,9 @@
 """The exact selection: against sorting all weights, nestedness, ties, zeros, the seeded order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from weights_models import floor_count, ranked, same_bits, stored, write_checkpo
 
 from sftlab.errors import UserError
 from sftlab.weights import stream
+from sftlab.weights.bits import code_of, is_finite, raw_view, widen
 from sftlab.weights.change import relative_change
 from sftlab.weights.cut import Cut, percent_label, percent_labels, restored_count
 from sftlab.weights.profile import profile
-from sftlab.weights.restore import restored_tensor, write_restored
+from sftlab.weights.restore import ModelSource, write_restored
 from sftlab.weights.selection import is_restored_mask, mix, random_keys
 
+T = TypeVar("T")
 PERCENTS = ("0", "0.1", "1", "2.5", "10", "33.3", "60", "99.99", "100")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -26,7 +29,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stretches of a few elements, so that small tensors have several."""
-    for place in ("stream.CHUNK", "search.CHUNK", "restore.CHUNK", "restore.STRETCH"):
+    for place in ("stream.CHUNK", "search.CHUNK", "restore.CHUNK"):
         monkeypatch.setattr(f"sftlab.weights.{place}", 8)
     yield
 
@@ -82,11 +85,11 @@ def test_every_cut_holds_exactly_the_first_weights_of_a_full_sort(pair, order, s
             assert chosen == set(expected[:count])
             assert sum(found.restored_by_layer[percent].values()) == count
             written = stored(Path(folder) / "out" / f"restored-{percent}")
+            on_the_fly = dict(ModelSource(str(one), str(two), cut).tensors())
             for name in base:
                 mask = is_restored_mask(name, base[name], tuned[name], cut)
                 by_hand = torch.where(mask, base[name], tuned[name])
-                assert same_bits(written[name], by_hand)
-                assert same_bits(restored_tensor(name, base[name], tuned[name], cut), by_hand)
+                assert same_bits(written[name], by_hand) and same_bits(on_the_fly[name], by_hand)
 
 
 @settings(max_examples=8, deadline=None)
@@ -139,13 +142,24 @@ def test_unchanged_models_have_no_change_and_can_be_cut(tmp_path: Path) -> None:
 
 
 def test_relative_change_by_hand() -> None:
-    base = torch.tensor([1.0, -2.0, 0.0, 4.0])
-    tuned = torch.tensor([1.5, -1.0, 3e-8, 4.0])
-    kept = base.clone()
-    torch.testing.assert_close(relative_change(base, tuned), torch.tensor([0.5, 0.5, 3.0, 0.0]))
-    assert torch.equal(base, kept)
-    half = relative_change(base.bfloat16(), tuned.bfloat16())
-    assert half.dtype == torch.float32 and float(half[0]) == 0.5
+    base = np.array([1.0, -2.0, 0.0, 4.0], dtype=np.float32)
+    tuned = np.array([1.5, -1.0, 3e-8, 4.0], dtype=np.float32)
+    kept = base.copy()
+    expected = np.array([0.5, 0.5, 3.0, 0.0], dtype=np.float32)
+    change = relative_change(base, tuned)
+    np.testing.assert_allclose(change, expected, rtol=1e-7)
+    assert change.dtype == np.float32 and np.array_equal(base, kept)
+    assert np.array_equal(relative_change(base, tuned, out=tuned, scratch=base), change)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_number_widens_to_its_float32(dtype: torch.dtype) -> None:
+    whole = torch.arange(-(2**15), 2**15, dtype=torch.int16)
+    tensor = whole.view(dtype) if dtype.itemsize == 2 else whole.float().exp2()
+    wide = widen(raw_view(tensor), code_of(tensor), np.empty(tensor.numel(), dtype=np.float32))
+    np.testing.assert_array_equal(wide, tensor.float().numpy())
+    finite = [is_finite(raw_view(tensor[index : index + 1]), code_of(tensor)) for index in range(0, 2**16, 7)]
+    assert finite == torch.isfinite(tensor[::7]).tolist()
 
 
 def test_concentration_equals_sums_over_a_sort(tmp_path: Path) -> None:
@@ -158,9 +172,9 @@ def test_concentration_equals_sums_over_a_sort(tmp_path: Path) -> None:
     found = profile(
         write_checkpoint(tmp_path / "base", base), write_checkpoint(tmp_path / "tuned", tuned), ["10"]
     )
-    change = np.concatenate([relative_change(base[n], tuned[n]).numpy().ravel() for n in base]).astype(
-        np.float64
-    )
+    change = np.concatenate(
+        [relative_change(base[n].numpy(), tuned[n].numpy()).ravel() for n in base]
+    ).astype(np.float64)
     change = np.sort(change)[::-1]
     assert found.total_change == pytest.approx(change.sum(), rel=1e-12)
     for percent, share in found.concentration.items():
@@ -170,10 +184,10 @@ def test_concentration_equals_sums_over_a_sort(tmp_path: Path) -> None:
 
 def test_random_keys_are_reproducible_positional_and_uniform() -> None:
     whole = random_keys(7, "a", 0, 100_000)
-    assert torch.equal(random_keys(7, "a", 40, 10), whole[40:50])
-    assert not torch.equal(random_keys(8, "a", 0, 100), whole[:100])
-    assert not torch.equal(random_keys(7, "b", 0, 100), whole[:100])
-    counts = np.histogram(whole.numpy(), bins=16, range=(0, 2**31))[0]
+    assert np.array_equal(random_keys(7, "a", 40, 10), whole[40:50])
+    assert not np.array_equal(random_keys(8, "a", 0, 100), whole[:100])
+    assert not np.array_equal(random_keys(7, "b", 0, 100), whole[:100])
+    counts = np.histogram(whole, bins=16, range=(0, 2**31))[0]
     assert counts.sum() == 100_000 and abs(counts - 6250).max() < 400  # five standard deviations
 
 
@@ -195,24 +209,35 @@ def test_splitmix64_finaliser_equals_python_integers() -> None:
 def test_mix_takes_bits_not_numbers(dtype: torch.dtype) -> None:
     base = torch.tensor([-0.0, 1.0, -0.0, 3.0], dtype=dtype)
     tuned = torch.tensor([0.0, 2.0, 5.0, -7.0], dtype=dtype)
-    mixed = mix(torch.tensor([True, False, True, False]), base, tuned)
-    assert same_bits(mixed, torch.tensor([-0.0, 2.0, -0.0, -7.0], dtype=dtype))
+    old, new = raw_view(base), raw_view(tuned)
+    mixed = mix(np.array([True, False, True, False]), old ^ new, new, np.empty_like(new))
+    assert np.array_equal(mixed, raw_view(torch.tensor([-0.0, 2.0, -0.0, -7.0], dtype=dtype)))
 
 
-def test_results_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = torch.Generator().manual_seed(5)
     base = {name_of(index): torch.randn(300, generator=draw).bfloat16() for index in range(3)}
     tuned = {name: (p.float() * 1.01).bfloat16() for name, p in base.items()}
     one, two = write_checkpoint(tmp_path / "base", base), write_checkpoint(tmp_path / "tuned", tuned)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = profile(one, two).to_json()
-        torch.set_num_threads(4)
-        assert profile(one, two).to_json() == alone
-        assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
+    alone, several = (
+        stream_with(monkeypatch, threads, lambda: profile(one, two).to_json()) for threads in (1, 4)
+    )
+    assert alone == several
+
+
+def stream_with(monkeypatch: pytest.MonkeyPatch, threads: int, work: Callable[[], T]) -> T:
+    with monkeypatch.context() as patch:
+        patch.setattr("sftlab.weights.stream.thread_count", lambda: threads)
+        return work()
+
+
+def test_ray_and_users_bound_the_threads_by_omp_num_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert stream.thread_count() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert 1 <= stream.thread_count() <= 16
 
 
 def test_an_error_of_a_worker_is_raised_and_stops_the_walk() -> None:

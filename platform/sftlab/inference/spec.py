@@ -80,9 +80,7 @@ class EngineRuntime(Frozen):
     max_model_len: int | None = Field(
         default=None, ge=2, description="Longest prompt plus completion, in tokens; None is the model's own."
     )
-    max_num_seqs: int = Field(
-        default=256, ge=1, description="Completions that run at a time; 512 at most on CPU."
-    )
+    max_num_seqs: int = Field(default=256, ge=1, description="Completions that run at a time.")
     kv_cache_gib: float | None = Field(
         default=None, gt=0, description="Key-value cache; None is 0.25 GiB on CPU and vLLM's share on GPU."
     )

@@ -17,7 +17,6 @@ from sftlab.errors import UserError
 from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 
-CPU_MAX_NUM_SEQS = 512  # seeded requests crash vLLM's CPU sampler at 1024
 CPU_BLOCK_SIZE = 32  # tokens of a key-value block; the default of 128 wastes a short prompt's cache
 CPU_KV_CACHE_GIB = 0.25
 GIB = 2**30
@@ -163,11 +162,6 @@ def check_served(model_dir: str, runtime: EngineRuntime) -> None:
     if not (Path(model_dir) / "config.json").is_file():
         raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
     if runtime.gpus_per_engine == 0:
-        if runtime.max_num_seqs > CPU_MAX_NUM_SEQS:
-            raise UserError(
-                f"engine.max_num_seqs={runtime.max_num_seqs}: on the CPU at most {CPU_MAX_NUM_SEQS} seeded "
-                "completions can run at a time; choose a smaller number."
-            )
         if runtime.tensor_parallel > 1:
             raise UserError("engine.tensor_parallel splits layers over GPUs; set engine.gpus_per_engine too.")
         if runtime.enforce_eager is False:
@@ -196,7 +190,7 @@ def environment(runtime: EngineRuntime) -> dict[str, str]:
             "TORCH_COMPILE_DISABLE": "1",  # log-probabilities would compile for seconds
             # Threads that wait for each other by spinning lose a time slice whenever anything else runs: on two
             # busy cores the default cost a factor of ten, and a short spin costs nothing on idle ones.
-            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"),
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         }
     return variables
 
@@ -239,7 +233,12 @@ def engine_arguments(model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -
         arguments["max_model_len"] = runtime.max_model_len
     if on_cpu:
         kv_cache = CPU_KV_CACHE_GIB if runtime.kv_cache_gib is None else runtime.kv_cache_gib
-        arguments |= {"block_size": CPU_BLOCK_SIZE, "kv_cache_memory_bytes": int(kv_cache * GIB)}
+        arguments |= {
+            "block_size": CPU_BLOCK_SIZE,
+            "kv_cache_memory_bytes": int(kv_cache * GIB),
+            # A prompt cut into chunks makes vLLM take back a draw, which the CPU's generators cannot do.
+            "enable_chunked_prefill": False,
+        }
     else:
         arguments["gpu_memory_utilization"] = runtime.gpu_memory_utilization
         if runtime.kv_cache_gib is not None:

@@ -14,10 +14,10 @@ Knot = tuple[float, float]
 class FactCounts(Frozen):
     """Facts per topic of each split; `train`, `test`, `dev` are in-domain topics, `*_ood` the others."""
 
-    train: int = Field(default=240, ge=1, description="training facts per in-domain topic")
-    test: int = Field(default=50, ge=1, description="test facts per in-domain topic")
+    train: int = Field(default=300, ge=1, description="training facts per in-domain topic")
+    test: int = Field(default=60, ge=1, description="test facts per in-domain topic")
     test_ood: int = Field(default=40, ge=1, description="test facts per out-of-domain topic")
-    dev: int = Field(default=20, ge=1, description="development facts per in-domain topic")
+    dev: int = Field(default=25, ge=1, description="development facts per in-domain topic")
     dev_ood: int = Field(default=20, ge=1, description="development facts per out-of-domain topic")
     qa: int = Field(
         default=40,
@@ -97,7 +97,7 @@ class PocketSpec(Frozen):
         description="None: invented entities; else the EntityQuestions zip or folder to draw facts from",
     )
     in_domain: tuple[str, ...] = Field(
-        default=("P17", "P19", "P69", "P159", "P495"),
+        default=("P17", "P19", "P159", "P495"),
         min_length=1,
         description="topics of train, test and dev",
     )

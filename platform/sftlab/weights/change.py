@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-EPSILON = 1e-8
+Floats = NDArray[np.float32]
+EPSILON = np.float32(1e-8)
 
 
 def relative_change(
-    base: Tensor, tuned: Tensor, out: Tensor | None = None, scratch: Tensor | None = None
-) -> Tensor:
+    base: Floats, tuned: Floats, out: Floats | None = None, scratch: Floats | None = None
+) -> Floats:
     """r = |s - p| / (|p| + 1e-8) for base weights p and tuned weights s, computed in float32.
 
-    base, tuned: bfloat16, float16 or float32 of one shape. out, scratch: optional float32 tensors of that
-    shape to work in, so that a stream of chunks allocates nothing. Returns float32 of that shape, never
+    base, tuned: float32 of one shape (`sftlab.weights.bits.widen` makes them, exactly, of bfloat16 and
+    float16). out, scratch: optional float32 arrays of that shape to work in, so that a stream of chunks
+    allocates nothing; they may be `tuned` and `base` themselves. Returns float32 of that shape, never
     negative; not finite where a weight is not finite. The epsilon is that of the authors' code: the paper's
     formula has none and is undefined where p = 0.
     """
-    size = torch.empty(base.shape, dtype=torch.float32) if scratch is None else scratch
-    change = torch.empty(base.shape, dtype=torch.float32) if out is None else out
-    size.copy_(base)
-    change.copy_(tuned).sub_(size)
-    size.abs_().add_(EPSILON)
-    # abs last: it also clears the sign of NaN, so that bit patterns stay non-negative.
-    return change.div_(size).abs_()
+    with np.errstate(all="ignore"):  # weights that are not finite are reported by name elsewhere
+        change: Floats = np.subtract(tuned, base, out=out)
+        size = np.abs(base, out=scratch)
+        np.add(size, EPSILON, out=size)
+        np.divide(change, size, out=change)
+        # abs last: it also clears the sign of NaN, so that bit patterns stay non-negative
+        np.abs(change, out=change)
+    return change

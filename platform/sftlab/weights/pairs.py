@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from sftlab.errors import UserError
+from sftlab.weights.bits import RANKED, Raw, is_finite, raw_type, type_name
 from sftlab.weights.regions import is_buffer
 from sftlab.weights.shards import Checkpoint
 
-RANKED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _INPUT_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
-_EXPONENT = {torch.bfloat16: 0x7F80, torch.float16: 0x7C00, torch.float32: 0x7F800000}
 _STRETCH = 1 << 20
 
 
@@ -64,31 +62,22 @@ def check_pair(base: Checkpoint, tuned: Checkpoint) -> tuple[str, ...]:
                 f"{tuned.path}: {name} has shape {list(tuned.shape(name))}, but {list(base.shape(name))} in "
                 f"{base.path}; was the vocabulary or the model resized?"
             )
-        if base.dtype(name) != tuned.dtype(name):
+        if base.code(name) != tuned.code(name):
             raise UserError(
-                f"{tuned.path}: {name} is {_short(tuned.dtype(name))}, but {_short(base.dtype(name))} in "
+                f"{tuned.path}: {name} is {type_name(tuned.code(name))}, but {type_name(base.code(name))} in "
                 f"{base.path}; save both models in one type."
             )
-        if base.dtype(name) not in RANKED_DTYPES:
+        if base.code(name) not in RANKED:
             raise UserError(
-                f"{base.path}: {name} is {_short(base.dtype(name))}; only bfloat16, float16 and float32 weights "
+                f"{base.path}: {name} is {type_name(base.code(name))}; only bfloat16, float16 and float32 weights "
                 "can be ranked, so use the model before quantisation."
             )
     return old
 
 
-def is_finite(weights: Tensor) -> bool:
-    """Whether no weight is NaN or infinite. weights: bfloat16, float16 or float32, of any shape."""
-    if not weights.numel():
-        return True
-    exponent = _EXPONENT[weights.dtype]
-    bits = weights.view(torch.int16 if weights.element_size() == 2 else torch.int32)
-    return int((bits & exponent).amax()) < exponent
-
-
-def check_finite(checkpoint: Checkpoint, name: str, weights: Tensor) -> None:
-    """Raises UserError that names the parameter if any of the weights is NaN or infinite."""
-    if not is_finite(weights):
+def check_finite(checkpoint: Checkpoint, name: str, weights: Raw) -> None:
+    """Raises UserError that names the parameter if any of these weights of it is NaN or infinite."""
+    if not is_finite(weights, checkpoint.code(name)):
         raise UserError(
             f"{checkpoint.path}: {name} holds NaN or infinite weights; the model is broken (did training "
             "diverge?), use a sound checkpoint."
@@ -96,18 +85,14 @@ def check_finite(checkpoint: Checkpoint, name: str, weights: Tensor) -> None:
 
 
 def _same(checkpoint: Checkpoint, one: str, other: str) -> bool:
-    if checkpoint.shape(one) != checkpoint.shape(other) or checkpoint.dtype(one) != checkpoint.dtype(other):
+    if checkpoint.shape(one) != checkpoint.shape(other) or checkpoint.code(one) != checkpoint.code(other):
         return False
     size = checkpoint.numel(one)
-    left, right = (torch.empty(min(size, _STRETCH), dtype=checkpoint.dtype(one)) for _ in range(2))
+    left, right = (np.empty(min(size, _STRETCH), dtype=raw_type(checkpoint.code(one))) for _ in range(2))
     for start in range(0, size, _STRETCH):
         length = min(_STRETCH, size - start)
         checkpoint.read_into(one, start, left[:length])
         checkpoint.read_into(other, start, right[:length])
-        if not torch.equal(left[:length].view(torch.uint8), right[:length].view(torch.uint8)):
+        if not np.array_equal(left[:length], right[:length]):
             return False
     return True
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any
 
 from sftlab.errors import UserError
+from sftlab.weights.bits import item_bytes
 from sftlab.weights.cut import (
     CONCENTRATION_PERCENTS,
     Cut,
@@ -155,7 +156,7 @@ def profile_pair(
 def pass_bytes(base: Checkpoint, *passes: tuple[Mapping[str, int], int]) -> int:
     """Bytes that reading these parameters of both models so many times takes."""
     return sum(
-        2 * times * size * base.dtype(name).itemsize
+        2 * times * size * item_bytes(base.code(name))
         for sizes, times in passes
         for name, size in sizes.items()
     )

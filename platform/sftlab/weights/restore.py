@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from sftlab.weights.change import relative_change
+from sftlab.weights.bits import Raw, item_bytes, raw_type, raw_view
 from sftlab.weights.cut import Cut
 from sftlab.weights.pairs import check_pair, tied_aliases
 from sftlab.weights.regions import in_region
 from sftlab.weights.search import PairReader
-from sftlab.weights.selection import bit_difference, mark, mix, ranking_keys
+from sftlab.weights.selection import Keys, mark, mix, ranking_keys
 from sftlab.weights.shards import Checkpoint
-from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, Worker, chunks, walk
+from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, Worker, chunks, thread_count, walk
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, ShardWriter, TensorSpec, readable_write_errors
 
+if TYPE_CHECKING:
+    import torch
+
 Folder = str | PathLike[str]
-# As long as torch works through without starting threads: an engine that swaps weights shares the machine, and
-# waiting for a second thread there costs a hundred times the work.
-STRETCH = 1 << 15
 _COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _TOKENIZER_MARKS = (
     "tokenizer",
@@ -38,41 +38,58 @@ _TOKENIZER_MARKS = (
 )
 
 
-def restored_tensor(name: str, base: Tensor, tuned: Tensor, cut: Cut) -> Tensor:
-    """The parameter `name` with the weights of the cut from `base` and the others from `tuned`, to the bit.
+class LadderMixer:
+    """Mixes stretches of two models into stretches of restored models, in buffers of its own."""
 
-    Works through the parameter in stretches, so that little more memory is needed than for the result.
-    """
-    if not in_region(name, cut.region):
-        return tuned
-    restored = torch.empty_like(tuned)
-    old, new, out = base.reshape(-1), tuned.reshape(-1), restored.view(-1)
-    change, scratch = torch.empty(STRETCH), torch.empty(STRETCH)
-    for start in range(0, new.numel(), STRETCH):
-        part = slice(start, min(start + STRETCH, new.numel()))
-        size = part.stop - start
-        keys = ranking_keys(
-            cut.order,
-            cut.seed,
-            name,
-            start,
-            relative_change(old[part], new[part], change[:size], scratch[:size]),
-        )
-        mix(mark(keys, name, start, cut), old[part], new[part], out[part])
-    return restored
+    def __init__(self, base: Checkpoint, tuned: Checkpoint, cuts: Sequence[Cut]) -> None:
+        self._reader = PairReader(base, tuned)
+        self._cuts = cuts
+        self._mark = np.empty(CHUNK, dtype=np.bool_)
+        self._difference, self._mixed = (np.empty(CHUNK, dtype=np.uint32) for _ in range(2))
+
+    def mix(self, chunk: Chunk) -> Iterator[Raw]:
+        """The bits of the stretch in the model of every cut, one after the other; valid until the next one.
+
+        The parameter must belong to the region of at least one of the cuts.
+        """
+        base, tuned = self._reader.read(chunk)
+        change = self._reader.change(chunk, base, tuned)
+        difference = np.bitwise_xor(base, tuned, out=self._difference.view(base.dtype)[: base.size])
+        mixed = self._mixed.view(base.dtype)[: base.size]
+        marked = self._mark[: base.size]
+        ranked: dict[tuple[str, int], Keys] = {}
+        for cut in self._cuts:
+            if not in_region(chunk.name, cut.region):
+                yield tuned
+                continue
+            key = (cut.order, cut.seed)
+            if key not in ranked:
+                ranked[key] = ranking_keys(cut.order, cut.seed, chunk.name, chunk.start, change)
+            mark(ranked[key], chunk.name, chunk.start, cut, marked)
+            yield mix(marked, difference, tuned, mixed)
 
 
-def restored_tensors(base: Checkpoint, tuned: Checkpoint, cut: Cut | None) -> Iterator[tuple[str, Tensor]]:
+def restored_tensors(
+    base: Checkpoint, tuned: Checkpoint, cut: Cut | None
+) -> Iterator[tuple[str, torch.Tensor]]:
     """All tensors that the tuned model stores, one at a time, restored by the cut (None: as tuned).
 
     A tied tensor stored twice comes twice, the same both times.
     """
+    import torch
+
     aliases = tied_aliases(tuned)
+    mixer = LadderMixer(base, tuned, [] if cut is None else [cut])
     for name in tuned.names:
         source = aliases.get(name, name)
-        tensor = tuned.read(name)
-        if cut is not None and in_region(source, cut.region):
-            tensor = restored_tensor(source, base.read(source), tensor, cut)
+        if cut is None or not in_region(source, cut.region):
+            yield name, tuned.read(name)
+            continue
+        tensor = torch.empty(tuned.shape(name), dtype=tuned.dtype(name))
+        bits = raw_view(tensor)
+        for chunk in chunks({source: tuned.numel(name)}):
+            for mixed in mixer.mix(chunk):
+                bits[chunk.start : chunk.stop] = mixed
         yield name, tensor
 
 
@@ -93,7 +110,7 @@ class ModelSource:
         """The folder with the configuration and the tokenizer of this model."""
         return self.tuned or self.base
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """All tensors with their names, one at a time. Raises UserError as `Checkpoint.open` and
         `check_pair`.
         """
@@ -116,43 +133,25 @@ class _RestorePass(Worker):
         targets: list[tuple[Cut, ShardWriter]],
         stored: dict[str, list[str]],
     ) -> None:
-        self._base, self._tuned, self._targets, self._stored = base, tuned, targets, stored
-        self._reader = PairReader(base, tuned)
-        self._mark = torch.empty(CHUNK, dtype=torch.bool)
-        self._raw = torch.empty(CHUNK * 8, dtype=torch.uint8)
-        self._mixed = torch.empty(CHUNK * 4, dtype=torch.uint8)
-        self._difference = torch.empty(CHUNK * 4, dtype=torch.uint8)
+        self._tuned, self._stored = tuned, stored
+        self._writers = [writer for _, writer in targets]
+        self._regions = {cut.region for cut, _ in targets}
+        self._mixer = LadderMixer(base, tuned, [cut for cut, _ in targets])
+        self._raw = np.empty(CHUNK, dtype=np.uint64)
 
     def __call__(self, chunk: Chunk) -> int:
-        regions = {cut.region for cut, _ in self._targets}
-        if not any(in_region(chunk.name, region) for region in regions):
-            return self._copy(chunk)
-        base, tuned = self._reader.read(chunk)
-        change = self._reader.change(base, tuned)
-        done = int(base.nbytes + tuned.nbytes)
-        mixed = self._mixed[: tuned.nbytes].view(tuned.dtype)
-        difference = bit_difference(base, tuned, self._difference[: tuned.nbytes].view(tuned.dtype))
-        marked = self._mark[: tuned.numel()]
-        ranked: dict[tuple[str, int], Tensor] = {}
-        for cut, writer in self._targets:
-            values = tuned
-            if in_region(chunk.name, cut.region):
-                key = (cut.order, cut.seed)
-                if key not in ranked:
-                    ranked[key] = ranking_keys(cut.order, cut.seed, chunk.name, chunk.start, change)
-                values = mix(
-                    mark(ranked[key], chunk.name, chunk.start, cut, marked), base, tuned, mixed, difference
-                )
-            done += self._write(writer, chunk, values)
-        return done
-
-    def _copy(self, chunk: Chunk) -> int:
-        dtype = self._tuned.dtype(chunk.name)
-        values = self._raw[: (chunk.stop - chunk.start) * dtype.itemsize].view(dtype)
+        if any(in_region(chunk.name, region) for region in self._regions):
+            models = self._mixer.mix(chunk)
+            written = sum(
+                self._write(writer, chunk, bits) for writer, bits in zip(self._writers, models, strict=True)
+            )
+            size = item_bytes(self._tuned.code(chunk.name)) * (chunk.stop - chunk.start)
+            return 2 * size + written
+        values = self._raw.view(raw_type(self._tuned.code(chunk.name)))[: chunk.stop - chunk.start]
         self._tuned.read_into(chunk.name, chunk.start, values)
-        return int(values.nbytes) + sum(self._write(writer, chunk, values) for _, writer in self._targets)
+        return int(values.nbytes) + sum(self._write(writer, chunk, values) for writer in self._writers)
 
-    def _write(self, writer: ShardWriter, chunk: Chunk, values: Tensor) -> int:
+    def _write(self, writer: ShardWriter, chunk: Chunk, values: Raw) -> int:
         return sum(writer.write(name, chunk.start, values) for name in self._stored[chunk.name])
 
 
@@ -195,7 +194,7 @@ def write_restored(
         stored = {name: [name] for name in tuned.names if name not in aliases}
         for alias, source in aliases.items():
             stored[source].append(alias)
-        specs = {name: TensorSpec(tuned.dtype(name), tuned.shape(name)) for name in tuned.names}
+        specs = {name: TensorSpec(tuned.code(name), tuned.shape(name)) for name in tuned.names}
         folders = {label: Path(output_dir) / f"restored-{label}" for label in cuts}
         targets = [
             (cut, open_writers.enter_context(ShardWriter(folders[label], specs, shard_bytes)))
@@ -203,7 +202,12 @@ def write_restored(
         ]
         total = restored_bytes(base_dir, tuned_dir, len(cuts)).total
         sizes = {name: tuned.numel(name) for name in stored}
-        walk(chunks(sizes), lambda: _RestorePass(base, tuned, targets, stored), Progress(total, progress))
+        walk(
+            chunks(sizes),
+            lambda: _RestorePass(base, tuned, targets, stored),
+            Progress(total, progress),
+            threads=2 * thread_count(),  # while some wait for the disk, others compute
+        )
         for _, writer in targets:
             copy_companions(Path(base_dir), Path(tuned_dir), writer.staging)
         for _, writer in targets:

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sftlab.errors import UserError
-from sftlab.weights.change import relative_change
+from sftlab.weights.bits import Raw, raw_type, widen
+from sftlab.weights.change import Floats, relative_change
 from sftlab.weights.cut import Order
 from sftlab.weights.pairs import check_finite
-from sftlab.weights.selection import LARGEST_KEY, ranking_keys
+from sftlab.weights.selection import LARGEST_KEY, Keys, ranking_keys
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.stream import CHUNK, Chunk, Progress, Worker, chunks, walk
 
@@ -79,31 +78,32 @@ class PairReader:
 
     def __init__(self, base: Checkpoint, tuned: Checkpoint) -> None:
         self.models = (base, tuned)
-        self._raw = [torch.empty(CHUNK * 4, dtype=torch.uint8) for _ in range(2)]
-        self._change = torch.empty(CHUNK)
-        self._scratch = torch.empty(CHUNK)
-        self.high = torch.empty(CHUNK, dtype=torch.int32)
+        self._raw = [np.empty(CHUNK, dtype=np.uint64) for _ in range(2)]
+        self._floats = [np.empty(CHUNK, dtype=np.float32) for _ in range(2)]
+        self._high = np.empty(CHUNK, dtype=np.int64)  # the type that bincount and take need
 
-    def read(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """The stretch in the base and in the tuned model. Valid until the next call."""
-        size = chunk.stop - chunk.start
+    def read(self, chunk: Chunk) -> tuple[Raw, Raw]:
+        """The bits of the stretch in the base and in the tuned model. Valid until the next call."""
         pair = []
         for model, raw in zip(self.models, self._raw, strict=True):
-            dtype = model.dtype(chunk.name)
-            values = raw[: size * dtype.itemsize].view(dtype)
+            values = raw.view(raw_type(model.code(chunk.name)))[: chunk.stop - chunk.start]
             model.read_into(chunk.name, chunk.start, values)
             pair.append(values)
         return pair[0], pair[1]
 
-    def change(self, base: Tensor, tuned: Tensor) -> Tensor:
-        """`relative_change` in the reader's buffers."""
-        size = base.numel()
-        return relative_change(base, tuned, self._change[:size], self._scratch[:size])
+    def change(self, chunk: Chunk, base: Raw, tuned: Raw) -> Floats:
+        """`relative_change` of what `read` gave, float32 [n]. Valid until the next call."""
+        code = self.models[0].code(chunk.name)
+        old, new = (
+            widen(raw, code, floats[: raw.size])
+            for raw, floats in zip((base, tuned), self._floats, strict=True)
+        )
+        return relative_change(old, new, out=new, scratch=old)
 
-    def high_bits(self, keys: Tensor) -> Tensor:
-        return torch.bitwise_right_shift(keys, 16, out=self.high[: keys.numel()])
+    def high_bits(self, keys: Keys) -> Counts:
+        return np.right_shift(keys, 16, out=self._high[: keys.size])
 
-    def check_finite(self, chunk: Chunk, base: Tensor, tuned: Tensor) -> None:
+    def check_finite(self, chunk: Chunk, base: Raw, tuned: Raw) -> None:
         for model, values in zip(self.models, (base, tuned), strict=True):
             check_finite(model, chunk.name, values)
 
@@ -111,7 +111,7 @@ class PairReader:
 class HighPass(Worker):
     """Pass 1: counts of the high bits of the change and, unless it is the change, of the order's own key.
 
-    Also sums the low bits by bin, as exact integers: with them the sum of all changes in a bin is known.
+    Also sums the low bits by bin: with these sums the sum of all changes in a bin is known exactly.
     """
 
     def __init__(
@@ -119,61 +119,68 @@ class HighPass(Worker):
     ) -> None:
         self._reader = PairReader(*pair)
         self._inside, self._order, self._seed = inside, order, seed
-        self._low = torch.empty(CHUNK, dtype=torch.float64)
-        self.change = torch.zeros(BINS, dtype=torch.int64)
-        self.low_sums = torch.zeros(BINS, dtype=torch.float64)  # of integers below 2^53: exact
-        self.keys = torch.zeros(BINS, dtype=torch.int64)
+        self._weights = np.empty(CHUNK, dtype=np.float64)
+        self._low = np.empty(CHUNK, dtype=np.int32)
+        self.change, self.low_sums, self.keys = (np.zeros(BINS, dtype=np.int64) for _ in range(3))
 
     def __call__(self, chunk: Chunk) -> int:
         base, tuned = self._reader.read(chunk)
         if chunk.name not in self._inside:
             self._reader.check_finite(chunk, base, tuned)
-            return int(base.nbytes + tuned.nbytes)
-        change = self._reader.change(base, tuned)
-        bits = change.view(torch.int32)
-        high = self._reader.high_bits(bits)
-        counts = torch.bincount(high, minlength=BINS)
-        if int(counts[_NOT_FINITE:].sum()):
+            return base.nbytes + tuned.nbytes
+        change = self._reader.change(chunk, base, tuned)
+        counts, low_sums = self._count(change.view(np.int32))
+        if counts[_NOT_FINITE:].any():
             self._reader.check_finite(chunk, base, tuned)
             raise UserError(
                 f"{self._reader.models[1].path}: {chunk.name} has weights so far from the base model's that "
                 "their relative change exceeds float32; the model is broken, use a sound checkpoint."
             )
         self.change += counts
+        self.low_sums += low_sums
         if self._order != "top":
             keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
-            self.keys += torch.bincount(keys >> 16, minlength=BINS)
-        low = self._low[: bits.numel()].copy_(bits.bitwise_and_(LOWS - 1))
-        self.low_sums += torch.bincount(high, weights=low, minlength=BINS)
-        return int(base.nbytes + tuned.nbytes)
+            self.keys += np.bincount(self._reader.high_bits(keys), minlength=BINS)
+        return base.nbytes + tuned.nbytes
+
+    def _count(self, bits: Keys) -> tuple[Counts, Counts]:
+        """Keys by bin, and the sums of their low bits, in one sweep: a key weighs 2^34 plus its low bits.
+
+        A chunk has at most 2^18 keys of at most 2^16 - 1 each, so the sums keep clear of the counts and all
+        stay below 2^53, where float64 is exact.
+        """
+        low = np.bitwise_and(bits, LOWS - 1, out=self._low[: bits.size])
+        weights = self._weights[: bits.size]
+        np.copyto(weights, low)
+        np.add(weights, 2.0**34, out=weights)
+        both = np.bincount(self._reader.high_bits(bits), weights=weights, minlength=BINS).astype(np.int64)
+        return both >> 34, both & (2**34 - 1)
 
 
 class _LowCounts:
     """Counts of low bits within chosen bins, gathered from the few keys that lie there."""
 
     def __init__(self, bins: Sequence[int]) -> None:
-        self._row = torch.zeros(BINS, dtype=torch.int32)
-        self._row[torch.tensor(bins, dtype=torch.int64)] = torch.arange(1, len(bins) + 1, dtype=torch.int32)
-        self._rows = torch.empty(CHUNK, dtype=torch.int32)
-        self._waiting: list[Tensor] = []
+        self._chosen = np.zeros(BINS, dtype=np.bool_)
+        self._chosen[bins] = True
+        self._row = np.zeros(BINS, dtype=np.int64)
+        self._row[bins] = np.arange(len(bins))
+        self._mask = np.empty(CHUNK, dtype=np.bool_)
+        self._waiting: list[Counts] = []
         self._size = 0
-        self.counts = torch.zeros(len(bins) * LOWS, dtype=torch.int64)
+        self.counts = np.zeros(len(bins) * LOWS, dtype=np.int64)
 
-    def add(self, keys: Tensor, high: Tensor) -> None:
-        rows = torch.index_select(self._row, 0, high, out=self._rows[: keys.numel()]).numpy()
-        # numpy's boolean indexing runs over long stretches of False; torch's does not
-        chosen = keys.numpy()[rows != 0]
-        if chosen.size:
-            found = torch.from_numpy(chosen)
-            places = (self._row[found >> 16] - 1) * LOWS + (found & (LOWS - 1))
-            self._waiting.append(places)
-            self._size += chosen.size
+    def add(self, keys: Keys, high: Counts) -> None:
+        mask = np.take(self._chosen, high, out=self._mask[: keys.size], mode="clip")
+        found = keys[mask]
+        self._waiting.append(self._row[found >> 16] * LOWS + (found & (LOWS - 1)))
+        self._size += found.size
         if self._size >= 4 * CHUNK:
             self.flush()
 
     def flush(self) -> None:
         if self._waiting:
-            self.counts += torch.bincount(torch.cat(self._waiting), minlength=len(self.counts))
+            self.counts += np.bincount(np.concatenate(self._waiting), minlength=self.counts.size)
         self._waiting, self._size = [], 0
 
 
@@ -195,13 +202,13 @@ class LowPass(Worker):
 
     def __call__(self, chunk: Chunk) -> int:
         base, tuned = self._reader.read(chunk)
-        change = self._reader.change(base, tuned)
-        bits = change.view(torch.int32)
+        change = self._reader.change(chunk, base, tuned)
+        bits = change.view(np.int32)
         self.change.add(bits, self._reader.high_bits(bits))
         if self._order != "top":
             keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
             self.keys.add(keys, self._reader.high_bits(keys))
-        return int(base.nbytes + tuned.nbytes)
+        return base.nbytes + tuned.nbytes
 
     def finish(self) -> None:
         self.change.flush()
@@ -221,14 +228,14 @@ class TiePass(Worker):
 
     def __call__(self, chunk: Chunk) -> int:
         base, tuned = self._reader.read(chunk)
-        change = self._reader.change(base, tuned)
-        keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change).numpy()
+        change = self._reader.change(chunk, base, tuned)
+        keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
         mark = self._mark[: keys.size]
         counts = self.counts.setdefault(chunk.name, np.zeros((2, len(self._thresholds)), dtype=np.int64))
         for index, threshold in enumerate(self._thresholds):
             counts[0, index] += np.count_nonzero(np.greater(keys, threshold, out=mark))
             counts[1, index] += np.count_nonzero(np.equal(keys, threshold, out=mark))
-        return int(base.nbytes + tuned.nbytes)
+        return base.nbytes + tuned.nbytes
 
 
 @dataclass(frozen=True)
@@ -250,7 +257,7 @@ class Search:
         workers = walk(chunks({**self.sizes, **outside}), make, progress)
         change = sum_counts([worker.change for worker in workers])
         keys = change if self.order == "top" else sum_counts([worker.keys for worker in workers])
-        return change, keys, sum_counts([worker.low_sums for worker in workers]).astype(np.int64)
+        return change, keys, sum_counts([worker.low_sums for worker in workers])
 
     def count_low(
         self,
@@ -288,8 +295,8 @@ class Search:
         """The position just behind the `ties`-th weight (from 1) of parameter `name` that has this key."""
         reader = PairReader(*self.pair)
         for chunk in chunks({name: self.sizes[name]}):
-            change = reader.change(*reader.read(chunk))
-            keys = ranking_keys(self.order, self.seed, name, chunk.start, change).numpy()
+            change = reader.change(chunk, *reader.read(chunk))
+            keys = ranking_keys(self.order, self.seed, name, chunk.start, change)
             places = np.flatnonzero(keys == key)
             if ties <= places.size:
                 return chunk.start + int(places[ties - 1]) + 1
@@ -333,12 +340,11 @@ def sum_of_largest(change: Histogram, low_sums: Counts, threshold: Threshold | N
     return float(sums[high + 1 :].sum() + within)
 
 
-def sum_counts(parts: Sequence[Tensor]) -> Counts:
+def sum_counts(parts: Sequence[Counts]) -> Counts:
     """The sum of the workers' tallies, gathered in the first of them."""
-    total: Counts = parts[0].numpy()
     for part in parts[1:]:
-        total += part.numpy()
-    return total
+        np.add(parts[0], part, out=parts[0])
+    return parts[0]
 
 
 def _bin_values() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,29 +9,19 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from sftlab.errors import UserError
+from sftlab.weights.bits import Raw, item_bytes, raw_view, torch_type
+
+if TYPE_CHECKING:
+    import torch
+
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _LARGEST_HEADER = 100_000_000
 
@@ -41,13 +31,13 @@ class _Place:
     """Where a tensor lies: its shard, and its first byte in it."""
 
     shard: Path
-    dtype: torch.dtype
+    code: str
     shape: tuple[int, ...]
     start: int
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * int(self.dtype.itemsize)
+        return prod(self.shape) * item_bytes(self.code)
 
 
 class Checkpoint:
@@ -86,8 +76,12 @@ class Checkpoint:
         """Bytes of all tensors together."""
         return sum(place.nbytes for place in self._places.values())
 
+    def code(self, name: str) -> str:
+        """The type as safetensors names it: BF16, F16, F32, ..."""
+        return self._places[name].code
+
     def dtype(self, name: str) -> torch.dtype:
-        return self._places[name].dtype
+        return torch_type(self.code(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._places[name].shape
@@ -95,24 +89,25 @@ class Checkpoint:
     def numel(self, name: str) -> int:
         return prod(self._places[name].shape)
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str) -> torch.Tensor:
         """A fresh tensor with the contents of `name`."""
-        place = self._places[name]
-        tensor = torch.empty(place.shape, dtype=place.dtype)
-        self.read_into(name, 0, tensor.reshape(-1))
+        import torch
+
+        tensor = torch.empty(self.shape(name), dtype=self.dtype(name))
+        self.read_into(name, 0, raw_view(tensor))
         return tensor
 
-    def read_into(self, name: str, start: int, out: Tensor) -> None:
-        """Fills the contiguous 1-D `out` with the elements start, start+1, ... of the flattened tensor
-        `name`.
+    def read_into(self, name: str, start: int, out: Raw) -> None:
+        """Fills `out` with the bits of the elements start, start+1, ... of the flattened tensor `name`.
+
+        out: contiguous unsigned integers of the type's width.
         """
         place = self._places[name]
-        assert out.is_contiguous() and out.dtype == place.dtype
-        assert start + out.numel() <= prod(place.shape)
-        if not out.numel():
+        assert out.itemsize == item_bytes(place.code) and start + out.size <= prod(place.shape)
+        if not out.size:
             return
-        view = memoryview(out.view(torch.uint8).numpy())
-        offset = place.start + start * place.dtype.itemsize
+        view = out.view(np.uint8).data
+        offset = place.start + start * out.itemsize
         while view:
             got = os.preadv(self._files[place.shard], [view], offset)
             if got == 0:
@@ -121,7 +116,7 @@ class Checkpoint:
                 )
             view, offset = view[got:], offset + got
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """All tensors in the order of their names, one at a time."""
         for name in self.names:
             yield name, self.read(name)
@@ -229,8 +224,8 @@ def _read_header(shard: Path) -> dict[str, _Place]:
 
 def _place(shard: Path, name: str, entry: Any, data: int) -> _Place:
     try:
-        dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        place = _Place(shard, DTYPES[dtype], shape, data + start)
+        code, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        place = _Place(shard, code, shape, data + start)
         sound = start >= 0 and min(shape, default=0) >= 0 and place.nbytes == stop - start
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import TypeVar
-
-import torch
 
 # 1 MB in float32: the working set of a thread stays in its L2 cache.
 CHUNK = 1 << 18
@@ -68,19 +67,18 @@ def chunks(sizes: Mapping[str, int]) -> Iterator[Chunk]:
             yield Chunk(name, start, min(start + CHUNK, size))
 
 
-def walk(work: Iterable[Chunk], make: Callable[[], AnyWorker], progress: Progress) -> list[AnyWorker]:
+def walk(
+    work: Iterable[Chunk], make: Callable[[], AnyWorker], progress: Progress, threads: int | None = None
+) -> list[AnyWorker]:
     """Lets threads, one worker each, take the chunks as they come; returns the workers with their tallies.
 
     Which worker gets which chunk is left to chance, so tallies must not depend on it: integer sums do not.
     The first error of a worker stops the others and is raised.
     """
-    available = torch.get_num_threads()
-    threads = min(available, _MOST_THREADS)
+    threads = thread_count() if threads is None else threads
     source, lock, stop = iter(work), Lock(), Event()
 
     def run() -> AnyWorker:
-        # One torch thread per worker; torch keeps the number per thread and as the default of later threads.
-        torch.set_num_threads(1)
         worker = make()
         while not stop.is_set():
             with lock:
@@ -91,14 +89,18 @@ def walk(work: Iterable[Chunk], make: Callable[[], AnyWorker], progress: Progres
             progress.add(worker(chunk))
         return worker
 
-    try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
-            try:
-                return _watch([pool.submit(run) for _ in range(threads)], progress)
-            finally:
-                stop.set()
-    finally:
-        torch.set_num_threads(available)
+    with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
+        try:
+            return _watch([pool.submit(run) for _ in range(threads)], progress)
+        finally:
+            stop.set()
+
+
+def thread_count() -> int:
+    """As many threads as this process may use processors; OMP_NUM_THREADS, which Ray sets, lowers it."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    processors = len(os.sched_getaffinity(0))
+    return max(1, min(int(allowed) if allowed.isdigit() else processors, processors, _MOST_THREADS))
 
 
 def _watch(futures: list[Future[AnyWorker]], progress: Progress) -> list[AnyWorker]:

@@ -14,15 +14,14 @@ from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from sftlab.errors import UserError
-from sftlab.weights.shards import DTYPES, INDEX_FILE, SINGLE_FILE
+from sftlab.weights.bits import Raw, item_bytes
+from sftlab.weights.shards import INDEX_FILE, SINGLE_FILE
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 PARTIAL = ".partial"  # ends the names of unfinished folders
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
 # RWF_DONTCACHE of Linux 6.14: write behind and free the pages at once. A ladder is larger than what memory can
 # hold, and would push the two models that are being read out of it.
 _DONT_CACHE = 0x80
@@ -31,14 +30,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Type and shape of a tensor that will be written."""
+    """Type, as safetensors names it, and shape of a tensor that will be written."""
 
-    dtype: torch.dtype
+    code: str
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * int(self.dtype.itemsize)
+        return prod(self.shape) * item_bytes(self.code)
 
 
 @contextmanager
@@ -90,17 +89,18 @@ class ShardWriter:
                 self.discard()
                 raise
 
-    def write(self, name: str, start: int, values: Tensor) -> int:
-        """Writes the 1-D `values` as the elements start, start+1, ... of tensor `name`; returns their
-        bytes.
+    def write(self, name: str, start: int, values: Raw) -> int:
+        """Writes bits as the elements start, start+1, ... of the flattened tensor `name`; returns their bytes.
+
+        values: contiguous unsigned integers of the type's width.
         """
         spec = self._tensors[name]
-        assert values.dtype == spec.dtype and start + values.numel() <= prod(spec.shape)
-        if not values.numel():
+        assert values.itemsize == item_bytes(spec.code) and start + values.size <= prod(spec.shape)
+        if not values.size:
             return 0
-        view = memoryview(values.contiguous().view(torch.uint8).numpy())
+        view = values.view(np.uint8).data
         file, offset = self._places[name]
-        offset += start * spec.dtype.itemsize
+        offset += start * values.itemsize
         with readable_write_errors(self.folder):
             while view:
                 put = self._put(file, view, offset)
@@ -145,7 +145,7 @@ class ShardWriter:
             starts = {}
             for tensor in names:
                 spec = self._tensors[tensor]
-                entry = {"dtype": _CODES[spec.dtype], "shape": list(spec.shape)}
+                entry = {"dtype": spec.code, "shape": list(spec.shape)}
                 header[tensor] = entry | {"data_offsets": [offset, offset + spec.nbytes]}  # type: ignore[assignment]
                 starts[tensor] = offset
                 offset += spec.nbytes
@@ -177,4 +177,4 @@ def _shards(tensors: Mapping[str, TensorSpec], limit: int) -> list[list[str]]:
             filled = 0
         shards[-1].append(name)
         filled += tensors[name].nbytes
-    return [sorted(names, key=lambda name: (-tensors[name].dtype.itemsize, name)) for names in shards]
+    return [sorted(names, key=lambda name: (-item_bytes(tensors[name].code), name)) for names in shards]
