@@ -30,7 +30,16 @@ def prompt_ids(tokenizer: Any, text: str) -> list[int]:
     return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
 
 
-def target_ids(tokenizer: Any, answer: str) -> list[int]:
-    """Token ids of the target, closed by the end-of-sequence token; loss is taken on these alone."""
-    ids: list[int] = list(tokenizer(answer_target(answer), add_special_tokens=False)["input_ids"])
+def target_ids(tokenizer: Any, answer: str, prompt: str = "") -> list[int]:
+    """Token ids of the target, closed by the end-of-sequence token; loss is taken on these alone.
+
+    `prompt` is the text before it. Tokenizers of the sentencepiece kind put a blank of their own before a text that
+    stands alone, so the target is cut out of the ids of both together wherever these begin with the prompt's ids.
+    """
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    before, both = encode(prompt) if prompt else [], encode(prompt + answer_target(answer))
+    ids = both[len(before) :] if both[: len(before)] == before else encode(answer_target(answer))
     return [*ids, tokenizer.eos_token_id]

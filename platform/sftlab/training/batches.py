@@ -49,8 +49,9 @@ def encode(
     """
     examples = []
     for row, (question, obj) in enumerate(zip(questions, objects, strict=True)):
-        prompt = prompt_ids(tokenizer, question_prompt(question))
-        ids = (*prompt, *target_ids(tokenizer, obj))
+        text = question_prompt(question)
+        prompt = prompt_ids(tokenizer, text)
+        ids = (*prompt, *target_ids(tokenizer, obj, text))
         if len(ids) > max_length:
             raise UserError(
                 f"{source}: row {row} has {len(ids)} tokens with its answer, and at most "
