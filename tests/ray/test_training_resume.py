@@ -30,10 +30,10 @@ from sftlab.training.spec import SFTSpec, TrainingRuntime
 pytestmark = pytest.mark.slow
 
 RUNTIME = TrainingRuntime(
-    workers=2, zero_stage=2, micro_batch_size=1, checkpoint_every_steps=4, max_failures=1
+    workers=2, zero_stage=2, micro_batch_size=1, checkpoint_every_steps=25, max_failures=1
 )
-LONG = SPEC.model_copy(update={"epochs": 6})
-SPECS = {"a": LONG, "b": BF16.model_copy(update={"epochs": 6}), "c": LONG.model_copy(update={"seed": 1})}
+LONG = SPEC.model_copy(update={"epochs": 60})
+SPECS = {"a": LONG, "b": BF16.model_copy(update={"epochs": 60}), "c": LONG.model_copy(update={"seed": 1})}
 
 
 def make_runs(root: Path, outputs: str, specs: dict[str, SFTSpec]) -> list[SFTRun]:
@@ -91,7 +91,7 @@ def events_until(stream: IO[str] | None, wanted: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model and its facts: 19 facts, so 5 steps an epoch and 30 a run."""
+    """A base model and its facts: 19 facts, so 5 steps an epoch and 300 a run: seconds, so that a signal lands inside."""
     folder = tmp_path_factory.mktemp("resume")
     write_llama(folder / "llama", tied=False, dtype=torch.float32)
     write_facts(folder / "facts.parquet", 19)
@@ -158,7 +158,7 @@ def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(ro
 
     scratch = str(root / "scratch-disturbed")
     results = train_runs(make_runs(root, "disturbed", SPECS), RUNTIME, disturb, scratch)
-    assert [result.steps for result in results] == [30, 30, 30]
+    assert [result.steps for result in results] == [300, 300, 300]
     assert seen[:2] == ["a skipped", "b resumed"]
     assert "c resumed" in seen
     assert (root / "disturbed" / "a" / "model.safetensors").stat().st_mtime_ns == stamp
