@@ -91,7 +91,7 @@ def events_until(stream: IO[str] | None, wanted: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model and its facts: 19 facts, so 5 steps an epoch and 300 a run: seconds, so that a signal lands inside."""
+    """A base model and its facts: 19 facts, 5 steps an epoch, 300 a run: seconds, so that a signal lands inside."""
     folder = tmp_path_factory.mktemp("resume")
     write_llama(folder / "llama", tied=False, dtype=torch.float32)
     write_facts(folder / "facts.parquet", 19)
