@@ -94,7 +94,7 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_bits(finished: Study, tmp_
         return lambda: any(study.store.glob(pattern))
 
     moments = {
-        "pre-training": some("model/*/model/*checkpoint*"),
+        "pre-training": some("model/*/model/pretraining.safetensors"),
         "scoring": some("mastery/*/work/blocks/*.parquet"),
         "fine-tuning": some("tuned/*/model/training.json"),
         "answering": some("evaluation/*/answers.parquet"),
