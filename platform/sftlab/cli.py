@@ -185,6 +185,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point: exit code 0 for success, 2 for what the user can mend, 130 for Ctrl-C."""
     # Before torch is loaded: threads that spin while they wait slow a busy machine down tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Also where a shell that started this in the background had Ctrl-C ignored: whoever sends it means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `ray job stop` sends
     try:
         app(arguments)

@@ -56,6 +56,7 @@ def start_ray() -> None:
 
 def drive(root: Path, outputs: str) -> None:
     """What the subprocess below runs: a driver that prints its events."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests started in the background ignore it
     start_ray()
 
     def tell(event: TrainingEvent) -> None:
