@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.e2e.conftest import ROOT, RUNTIME, STUDY, Study, environment, files, 
 
 pytestmark = pytest.mark.slow
 
-DASHBOARD = 18265
+DASHBOARD = 8366  # below the range of ports that Ray gives its workers
 RESULTS = {
     "facts": ["*.parquet", "topics.json"],
     "model": ["*.safetensors", "tokenizer.json"],
@@ -144,18 +145,19 @@ def test_wrong_input_exits_with_2_and_says_what_to_do(tmp_path: Path) -> None:
 
 def test_ray_job_submit_runs_a_study_and_hands_on_its_exit_code(finished: Study) -> None:
     ray = str(Path(sys.executable).parent / "ray")
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     head = subprocess.Popen(
         [ray, "start", "--head", "--block", "--port=0", "--num-cpus=4", f"--dashboard-port={DASHBOARD}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment() | token,
     )  # fmt: skip
     try:
         address = f"http://127.0.0.1:{DASHBOARD}"
         wait_for(address)
         job = f"{sys.executable} jobs/run_study.py {STUDY} --runtime {RUNTIME} --store {finished.store}"
         submit = [ray, "job", "submit", f"--address={address}", "--working-dir=.", "--", *job.split()]
-        good = call(submit)
+        good = call(submit, token)
         assert good.returncode == 0 and "recommended" in good.stdout, tail(good)
-        bad = call([*submit, "--set", "name=/"])
+        bad = call([*submit, "--set", "name=/"], token)
         assert bad.returncode == 1 and "name" in bad.stdout, tail(bad)
     finally:
         for member in [*psutil.Process(head.pid).children(recursive=True), head]:
@@ -163,9 +165,9 @@ def test_ray_job_submit_runs_a_study_and_hands_on_its_exit_code(finished: Study)
         head.wait()
 
 
-def call(command: list[str]) -> subprocess.CompletedProcess[str]:
+def call(command: list[str], token: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False, timeout=300
+        command, capture_output=True, text=True, cwd=ROOT, env=environment() | token, check=False, timeout=300
     )
 
 
