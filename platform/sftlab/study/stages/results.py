@@ -29,13 +29,13 @@ from sftlab.store.provenance import package_versions
 from sftlab.study.build import Build
 from sftlab.study.plan import EVALUATION_SPLITS, Cell
 from sftlab.study.stages.change import read_change
+from sftlab.study.stages.evaluation import TRAIN_SET
 from sftlab.study.stages.mastery import buckets_of, read_mastery
 from sftlab.training.records import COMMIT_FILE
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TRAIN_SET = "train_set"
 Buckets = Mapping[str, Mapping[str, int]]
 
 
