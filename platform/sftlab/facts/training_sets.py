@@ -1,15 +1,18 @@
-"""Training sets: facts of one mastery bucket, or mixed, balanced over topics (paper, section 3.4)."""
+"""Training sets: facts of one mastery bucket, or a mixture, balanced over topics (paper, section 3.4)."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from hashlib import sha256
 
 from sftlab.errors import UserError
 from sftlab.facts.mastery import BUCKETS
 
 MIXED = "mixed"
+_MIXTURE_PART = re.compile(r"([0-4]):(\d+(?:\.\d+)?)")
 
 
 def draw_training_set(
@@ -20,7 +23,8 @@ def draw_training_set(
     Args:
         topic_of: topic of every candidate fact, by fact id.
         bucket_of: mastery bucket by fact id; facts without one (errors) are never drawn.
-        bucket: 0..4, or "mixed" for an even spread over the five buckets as well.
+        bucket: 0..4, "mixed" for an even spread over the five buckets as well, or a mixture such as
+            "1:0.25+4:0.75", the share of each bucket.
         size: number of facts; what does not divide goes to the first topics in alphabetical order.
         seed: another seed gives another draw. Sets of one seed are nested: a smaller set, where the sizes
             divide evenly, is part of a larger one.
@@ -32,13 +36,13 @@ def draw_training_set(
     topics = sorted(set(topic_of.values()))
     if size < 1 or not topics:
         raise UserError(f"A training set needs a size of at least 1 and at least one topic, not {size}.")
-    buckets = BUCKETS if bucket == MIXED else (int(bucket),)
+    shares = bucket_shares(bucket)
     strata: dict[tuple[int, str], list[str]] = defaultdict(list)
     for fact, topic in topic_of.items():
         if fact in bucket_of:
             strata[bucket_of[fact], topic].append(fact)
     chosen: list[str] = []
-    for share_of_bucket, b in zip(even_shares(size, len(buckets)), buckets, strict=True):
+    for b, share_of_bucket in proportional(size, shares).items():
         for share, topic in zip(even_shares(share_of_bucket, len(topics)), topics, strict=True):
             facts = sorted(strata[b, topic], key=lambda fact: _draw_key(seed, fact))
             if len(facts) < share:
@@ -48,6 +52,42 @@ def draw_training_set(
                 )
             chosen += facts[:share]
     return sorted(chosen, key=lambda fact: _draw_key(seed + 1, fact))
+
+
+def bucket_shares(bucket: int | str) -> dict[int, Fraction]:
+    """Share of each bucket of a training set; exact, positive, in rising order of the bucket, their sum is 1.
+
+    Raises UserError where the text is no bucket, not "mixed", and no mixture whose shares add up to one.
+    """
+    if bucket == MIXED:
+        return {b: Fraction(1, len(BUCKETS)) for b in BUCKETS}
+    text = str(bucket)
+    if text.isdecimal() and int(text) in BUCKETS:
+        return {int(text): Fraction(1)}
+    parts = [_MIXTURE_PART.fullmatch(part) for part in text.split("+")]
+    found = {int(part[1]): Fraction(part[2]) for part in parts if part}
+    if None in parts or len(found) != len(parts) or any(share == 0 for share in found.values()):
+        raise UserError(
+            f"training set {text!r}: expected a bucket 0 to 4, mixed, or a mixture of different buckets with "
+            "shares above 0, such as 1:0.25+4:0.75."
+        )
+    if sum(found.values()) != 1:
+        raise UserError(
+            f"training set {text!r}: the shares add up to {float(sum(found.values())):g}; they must add up to 1."
+        )
+    return dict(sorted(found.items()))
+
+
+def proportional(total: int, shares: Mapping[int, Fraction]) -> dict[int, int]:
+    """`total` split by exact shares into whole numbers; what is left over goes to the largest remainders,
+    among equal ones to the first.
+    """
+    exact = {key: total * share for key, share in shares.items()}
+    counts = {key: int(value) for key, value in exact.items()}
+    order = sorted(counts, key=lambda key: (counts[key] - exact[key], list(counts).index(key)))
+    for key in order[: total - sum(counts.values())]:
+        counts[key] += 1
+    return counts
 
 
 def even_shares(total: int, parts: int) -> Sequence[int]:

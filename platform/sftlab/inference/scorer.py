@@ -6,7 +6,9 @@ and batches to blocks, so that neither a kill, nor a retry, nor the number of en
 
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,14 +173,18 @@ def _stream(
         block.append_column(BLOCK, pa.array([index] * block.num_rows, pa.int32()))
         for index, block in pending.items()
     ]
-    scored = ray.data.from_arrow(numbered).map_batches(
-        BlockScorer,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(runtime.engines, len(pending))),
-        fn_constructor_args=(dict(topics), model_dir, spec, engine_spec, runtime),
-        **actor_options(runtime),  # Ray Data's own default is to restart a dying engine without end
-    )
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that bars are off
+    with warnings.catch_warnings():
+        # Ray 2.60 has no other way yet to bound restarts; its default is to restart a dying engine without end.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+        scored = ray.data.from_arrow(numbered).map_batches(
+            BlockScorer,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(runtime.engines, len(pending))),
+            fn_constructor_args=(dict(topics), model_dir, spec, engine_spec, runtime),
+            **actor_options(runtime),
+        )
     for table in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for index in dict.fromkeys(table[BLOCK].to_pylist()):
             rows = table.filter(pa.compute.equal(table[BLOCK], index)).drop_columns([BLOCK])

@@ -83,8 +83,19 @@ def pretrain(
     finally:
         torch.set_num_threads(threads)
     tokenizer.save_pretrained(out_dir)
-    model.save_pretrained(out_dir, safe_serialization=True)
+    _save_model(model, out_dir)
     (out_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def _save_model(model: Any, out_dir: Path) -> None:
+    """As `save_pretrained` writes a small model, which would import DeepSpeed and draw a bar of its own."""
+    from safetensors.torch import save_file
+
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = model.dtype
+    model.config.save_pretrained(out_dir)
+    model.generation_config.save_pretrained(out_dir)
+    save_file(model.state_dict(), out_dir / "model.safetensors", metadata={"format": "pt"})
 
 
 def train_tokenizer(documents: Sequence[str], vocabulary: int) -> Any:

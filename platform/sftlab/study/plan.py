@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from sftlab.pocket.extent import training_tokens
@@ -62,7 +63,10 @@ class Cell:
 
 
 def cell_name(bucket: int | str, size: int, seed: int) -> str:
-    return f"{bucket if bucket == 'mixed' else f'bucket{bucket}'}-n{size}-s{seed}"
+    """Readable name of a cell, fit for a file: bucket0-n25-s0, mixed-n25-s0, mix1x0.25-4x0.75-n25-s0."""
+    text = str(bucket)
+    prefix = "bucket" if text.isdecimal() else "mix" if ":" in text else ""
+    return f"{prefix}{text.replace(':', 'x').replace('+', '-')}-n{size}-s{seed}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Plan:
 
     spec: StudySpec
     sources: Sources
+    only: tuple[tuple[int | str, int, int], ...] | None = None  # (bucket, size, seed) in place of the grid
 
     @cached_property
     def facts(self) -> Step:
@@ -113,12 +118,8 @@ class Plan:
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         grid = self.spec.training_sets
-        return tuple(
-            self._cell(bucket, size, seed)
-            for bucket in grid.buckets
-            for size in grid.sizes
-            for seed in grid.seeds
-        )
+        wanted = self.only or product(grid.buckets, grid.sizes, grid.seeds)
+        return tuple(self._cell(bucket, size, seed) for bucket, size, seed in wanted)
 
     def _cell(self, bucket: int | str, size: int, seed: int) -> Cell:
         name = cell_name(bucket, size, seed)

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from sftlab.errors import UserError
+from sftlab.facts.training_sets import bucket_shares
 from sftlab.frozen import Frozen
 from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineSpec, MasterySpec
 from sftlab.pocket.spec import PocketSpec
 from sftlab.training.spec import SFTSpec
 
+
+def _bucket(value: int | str) -> int | str:
+    try:
+        bucket_shares(value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return int(value) if str(value).isdecimal() else value
+
+
+Bucket = Annotated[int | str, AfterValidator(_bucket)]  # 0 to 4, "mixed", or a mixture "1:0.25+4:0.75"
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -40,7 +52,7 @@ class ModelSpec(Frozen):
 class TrainingSetsSpec(Frozen):
     """The grid of training sets: every bucket x size x seed is a cell."""
 
-    buckets: tuple[Literal[0, 1, 2, 3, 4, "mixed"], ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    buckets: tuple[Bucket, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
 
