@@ -9,11 +9,14 @@ Falcon and mixtures of experts, as the tests show on real models of these famili
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from sftlab.errors import UserError
 from sftlab.weights.cut import Region
 
+_LAYERS = re.compile(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", re.ASCII)
 _NORM = re.compile(r"norm|^ln(_|\d|$)", re.IGNORECASE)
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _MLP = re.compile(
@@ -86,16 +89,57 @@ def _projection(own: str, names: dict[str, str]) -> str:
     return names.get(own) or own.removesuffix("_proj")
 
 
-def in_region(name: str, region: Region) -> bool:
-    """Whether the parameter `name` belongs to `region`.
+@lru_cache(maxsize=1024)
+def layer_numbers(text: str) -> frozenset[int]:
+    """The layers that a text such as "0-3" or "0,2,5-7" names, counted from 0.
+
+    Raises UserError for a text of another form, a range that runs backwards, and a layer beyond 9,999.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        found = _LAYERS.fullmatch(part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
+            raise UserError(f"layers {text!r}: expected layers and ranges of layers, such as 0-3 or 0,2,5-7.")
+        numbers |= set(range(first, last + 1))
+    return frozenset(numbers)
+
+
+def layers_label(text: str) -> str:
+    """The one writing of a set of layers: "7,5-6,0" -> "0,5-7". Raises UserError as `layer_numbers`."""
+    ranges: list[list[int]] = []
+    for number in sorted(layer_numbers(text)):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges)
+
+
+def check_layers(text: str | None, names: Iterable[str], where: object) -> None:
+    """Raises UserError that names `where` (a model) if it lacks one of the layers. names: its parameters."""
+    if text is None:
+        return
+    count = 1 + max((layer for name in names if (layer := place(name).layer) is not None), default=-1)
+    beyond = sorted(number for number in layer_numbers(text) if number >= count)
+    if beyond:
+        have = f"{count} layers, 0 to {count - 1}" if count else "no numbered layers"
+        raise UserError(f"{where}: layers {text} ask for layer {beyond[0]}, but the model has {have}.")
+
+
+def in_region(name: str, region: Region, layers: str | None = None) -> bool:
+    """Whether the parameter `name` belongs to `region`, and to one of `layers` where these are given.
 
     layers: everything within the transformer layers but their norms, biases of the projections included
     (the paper's "transformer" region); attention, mlp: those blocks of the layers without norms;
     embeddings: input, position and output embeddings, without the final norm; all: every parameter.
+    layers: as `layer_numbers` reads them; what lies outside the transformer layers is then in no region.
     """
     if is_buffer(name):
         return False
     where = place(name)
+    if layers is not None and where.layer not in layer_numbers(layers):
+        return False
     if region == "all":
         return True
     if region == "layers":
