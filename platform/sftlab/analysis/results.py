@@ -196,18 +196,23 @@ class StudyResults:
     def read(cls, directory: Path) -> StudyResults:
         """Read what `write` wrote. Raises UserError naming the file that is missing or not a result table."""
         study = _read_study(directory / STUDY_FILE)
-        tables = {name: _read_rows(directory / f"{name}.parquet", name) for name in TABLES}
+        tables = {name: read_rows(directory / f"{name}.parquet", kind) for name, kind in TABLES.items()}
         return cls(study["name"], study["model"], study["spec"], study["provenance"], **tables)
 
 
 def schema(name: str) -> pa.Schema:
-    """Arrow schema of one of TABLES: int64, float64 and string; nullable where the field may be None."""
+    """Arrow schema of one of TABLES."""
+    return schema_of(TABLES[name])
+
+
+def schema_of(row: type[Any]) -> pa.Schema:
+    """Arrow schema of a row type: int64, float64 and string; nullable where the field may be None."""
     import pyarrow as pa
 
     arrow = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-    hints = get_type_hints(TABLES[name])
+    hints = get_type_hints(row)
     columns = []
-    for column in fields(TABLES[name]):
+    for column in fields(row):
         options = get_args(hints[column.name]) or (hints[column.name],)
         kind = next(option for option in options if option is not NoneType)
         columns.append(pa.field(column.name, arrow[kind], nullable=NoneType in options))
@@ -266,7 +271,8 @@ def _read_study(path: Path) -> dict[str, Any]:
     return study
 
 
-def _read_rows(path: Path, name: str) -> tuple[Any, ...]:
+def read_rows(path: Path, row: type[Any]) -> tuple[Any, ...]:
+    """The rows of a parquet table of one row type. Raises UserError naming a file that is not one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -274,6 +280,7 @@ def _read_rows(path: Path, name: str) -> tuple[Any, ...]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: is not a readable parquet table: {error}") from error
-    if table.schema.names != schema(name).names:
-        raise UserError(f"{path}: has the columns {table.schema.names}, expected {schema(name).names}.")
-    return tuple(TABLES[name](**row) for row in table.to_pylist())
+    expected = schema_of(row).names
+    if table.schema.names != expected:
+        raise UserError(f"{path}: has the columns {table.schema.names}, expected {expected}.")
+    return tuple(row(**values) for values in table.to_pylist())
