@@ -14,7 +14,13 @@ from inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_
 
 from sftlab.analysis.divergence import first_token_kl
 from sftlab.errors import UserError
-from sftlab.inference.evaluator import DivergenceInput, EvaluationItem, EvaluationProgress, evaluate
+from sftlab.inference.evaluator import (
+    DivergenceInput,
+    EvaluationItem,
+    EvaluationProgress,
+    EvaluationRequest,
+    evaluate_with_engines,
+)
 from sftlab.inference.mastery_block import mastery_schema
 from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineSpec
 
@@ -81,18 +87,10 @@ def run(
     done: list[str] = []
     seen: list[EvaluationProgress] = []
     runtime = RUNTIME.model_copy(update={"engines": engines})
-    given = divergence(model, **options)
-    evaluate(
-        made,
-        model,
-        AnswerSpec(),
-        EngineSpec(),
-        runtime,
-        session,
-        given,
-        seen.append,
-        lambda i: done.append(i.id),
+    request = EvaluationRequest(
+        made, model, AnswerSpec(), EngineSpec(), session, divergence(model, **options)
     )
+    evaluate_with_engines(request, runtime, seen.append, lambda i: done.append(i.id))
     return done, seen
 
 
@@ -114,7 +112,8 @@ def test_one_engine_answers_as_engines_of_their_own_do(
 ) -> None:
     for i in (1, 2):
         (item,) = items([models[i]], tmp_path / str(i))
-        evaluate([item], models[i], AnswerSpec(), EngineSpec(), RUNTIME, tmp_path / f"session-{i}")
+        request = EvaluationRequest([item], models[i], AnswerSpec(), EngineSpec(), tmp_path / f"session-{i}")
+        evaluate_with_engines(request, RUNTIME)
         alone = (item.output_dir / "answers.parquet").read_bytes()
         assert alone == (evaluated / "items" / str(i) / "answers.parquet").read_bytes()
     tables = [pq.read_table(evaluated / "items" / str(i) / "answers.parquet") for i in range(3)]

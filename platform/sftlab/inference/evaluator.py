@@ -77,54 +77,71 @@ class EvaluationProgress:
     answers_per_second: float
 
 
-def evaluate(
-    items: Sequence[EvaluationItem],
-    model_dir: str,
-    spec: AnswerSpec,
-    engine_spec: EngineSpec,
-    runtime: EngineRuntime,
-    session_dir: Path,
-    divergence: DivergenceInput | None = None,
-    progress: Callable[[EvaluationProgress], None] | None = None,
-    finished: Callable[[EvaluationItem], None] | None = None,
-) -> None:
-    """Write answers.parquet and, with `divergence`, divergence.parquet for every item.
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """Models to evaluate, and how.
 
-    Finished files are kept; `finished` is called once for every item, whether found or made. The base model's
-    logits come last, in one pass for all items; `session_dir` keeps what a killed call had found until then,
-    and the next call goes on from there. The caller gives one such folder to one base model and one set of
-    specs. Ray must be initialised. No engine starts where nothing is left to do.
+    Attributes:
+        items: the models; their ids differ.
+        model_dir: folder of the base model, from which an engine starts.
+        spec, engine_spec: how questions are answered; the engine's number type.
+        session_dir: keeps what a killed call had found until the base model's logits came. One such folder
+            belongs to one base model and one set of specs; calls at the same time may share it.
+        divergence: what the first-token divergence needs; None leaves it out.
+    """
+
+    items: Sequence[EvaluationItem]
+    model_dir: str
+    spec: AnswerSpec
+    engine_spec: EngineSpec
+    session_dir: Path
+    divergence: DivergenceInput | None = None
+
+
+Told = Callable[[EvaluationProgress], None] | None
+Finished = Callable[[EvaluationItem], None] | None
+
+
+def evaluate_with_engines(
+    request: EvaluationRequest, runtime: EngineRuntime, progress: Told = None, finished: Finished = None
+) -> None:
+    """`evaluate` on engines that are started for this call, and only where something is left to do."""
+    session = _Session(request, None, None)
+    pending = session.pending()
+    engines = min(runtime.engines, len(pending))
+    with _workers(engines, request, runtime) as workers:
+        evaluate(request, workers, progress, finished)
+
+
+def evaluate(
+    request: EvaluationRequest, workers: Sequence[Any], progress: Told = None, finished: Finished = None
+) -> None:
+    """Write answers.parquet and, with a divergence, divergence.parquet for every item.
+
+    workers: actors as `start_worker` gives them; none are needed where nothing is left to do. Finished files
+    are kept; `finished` is called once for every item, whether found or made. The base model's logits come
+    last, in one pass for all items, and a call that follows a kill goes on from what was found until then.
 
     Raises UserError where the mastery table does not belong to the divergence's facts.
     """
-    assert len({item.id for item in items}) == len(items), "two items have the same id"
-    session = _Session(items, divergence, session_dir, progress, finished)
+    assert len({item.id for item in request.items}) == len(request.items), "two items have the same id"
+    session = _Session(request, progress, finished)
     pending = session.pending()
     if not pending:
         return
-    check_served(model_dir, runtime)
-    engines = min(runtime.engines, len(pending))
-    with _workers(engines, model_dir, spec, engine_spec, runtime) as workers:
-        chosen = session.selection(workers[0])
-        unanswered = [item for item in pending if not session.is_answered(item)]
-        for item, evaluated in _spread(workers, unanswered, chosen, session.top):
-            session.commit_answers(item, evaluated, chosen)
-        if divergence is not None:
-            session.commit_divergence(pending, chosen, workers[0], divergence.base)
+    chosen = session.selection(workers[0])
+    unanswered = [item for item in pending if not session.is_answered(item)]
+    for item, evaluated in _spread(workers, unanswered, chosen, session.top):
+        session.commit_answers(item, evaluated, chosen)
+    if request.divergence is not None:
+        session.commit_divergence(pending, chosen, workers[0], request.divergence.base)
 
 
 class _Session:
     """Which pieces stand, where they stand, and whom to tell."""
 
-    def __init__(
-        self,
-        items: Sequence[EvaluationItem],
-        divergence: DivergenceInput | None,
-        folder: Path,
-        progress: Callable[[EvaluationProgress], None] | None,
-        finished: Callable[[EvaluationItem], None] | None,
-    ) -> None:
-        self.items, self.divergence, self.folder = items, divergence, folder
+    def __init__(self, request: EvaluationRequest, progress: Told, finished: Finished) -> None:
+        self.items, self.divergence, self.folder = request.items, request.divergence, request.session_dir
         self.progress, self.finished = progress, finished
         self.items_done = self.rows = 0
         self.started: float | None = None
@@ -244,17 +261,26 @@ def _logits_table(chosen: Sequence[Candidate], ids: Ids, logits: Mapping[str, Fl
     return pa.table(columns | {name: pa.array(rows.tolist(), floats) for name, rows in logits.items()})
 
 
-@contextmanager
-def _workers(
-    count: int, model_dir: str, spec: AnswerSpec, engine_spec: EngineSpec, runtime: EngineRuntime
-) -> Iterator[list[Any]]:
-    """Engines in actors, ended with the context."""
+def start_worker(request: EvaluationRequest, runtime: EngineRuntime, name: str | None = None) -> Any:
+    """An engine in an actor, for any request of the same base model and specs. `name` is its name in Ray.
+
+    Raises UserError where the folder or the runtime cannot be served.
+    """
     import ray
 
     from sftlab.inference.evaluation_worker import EvaluationWorker
 
-    remote = ray.remote(EvaluationWorker).options(**actor_options(runtime))
-    workers = [remote.remote(model_dir, spec, engine_spec, runtime) for _ in range(count)]
+    check_served(request.model_dir, runtime)
+    remote = ray.remote(EvaluationWorker).options(**actor_options(runtime), name=name)
+    return remote.remote(request.model_dir, request.spec, request.engine_spec, runtime)
+
+
+@contextmanager
+def _workers(count: int, request: EvaluationRequest, runtime: EngineRuntime) -> Iterator[list[Any]]:
+    """Engines in actors, ended with the context."""
+    import ray
+
+    workers = [start_worker(request, runtime) for _ in range(count)]
     try:
         yield workers
     finally:

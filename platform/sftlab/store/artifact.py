@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,20 @@ class Store:
         """All committed results of a stage."""
         found = [read_record(path) for path in sorted((self.root / stage).glob(f"*/{RECORD}"))]
         return [record for record in found if record is not None]
+
+    @contextmanager
+    def lock(self, *names: str) -> Iterator[None]:
+        """Hold the named locks, so that of two builders of one result the second finds it made.
+
+        Waits for whoever holds one; taken in sorted order, so that holders never wait in a circle. Reaches as
+        far as the file system's `flock` does. Freed when the process ends.
+        """
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            for name in sorted(set(names)):
+                fcntl.flock(held.enter_context((folder / name).open("w")), fcntl.LOCK_EX)
+            yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

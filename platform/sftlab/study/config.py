@@ -33,16 +33,17 @@ class _UniqueKeys(yaml.SafeLoader):
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    return _validated(StudySpec, _override(_read(path), mine), str(path))
+    return validated(StudySpec, override(read_yaml(path), mine), str(path))
 
 
 def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
     """Read and check a runtime file (all defaults without one); `overrides` as `runtime.a.b=c` texts."""
     mine = [t.removeprefix(RUNTIME_PREFIX) for t in overrides if t.startswith(RUNTIME_PREFIX)]
-    return _validated(Runtime, _override(_read(path) if path else {}, mine), str(path or "runtime"))
+    return validated(Runtime, override(read_yaml(path) if path else {}, mine), str(path or "runtime"))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError where it cannot be read or is none."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as error:
@@ -54,7 +55,8 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
-def _override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set `a.b=c` texts in a document, in place. Raises UserError for what is not such a text."""
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not all(key.split(".")):
@@ -76,11 +78,20 @@ def _override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
     return document
 
 
-def _validated(model: type[Model], document: Mapping[str, Any], source: str) -> Model:
+def validated(model: type[Model], document: Mapping[str, Any], source: str) -> Model:
+    """A document as a record. Raises UserError naming file and field, with the nearest known key."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        lines = [_explain(model, entry) for entry in error.errors()]
+        found = error.errors()
+        inner = [entry["loc"] for entry in found if entry["type"] != "too_short"]
+        # A list whose only entry is wrong is also reported as empty.
+        told = [
+            e
+            for e in found
+            if e["type"] != "too_short" or not any(loc[: len(e["loc"])] == e["loc"] for loc in inner)
+        ]
+        lines = [_explain(model, entry) for entry in told]
         raise UserError("\n".join(f"{source}: {line}" for line in dict.fromkeys(lines))) from error
 
 

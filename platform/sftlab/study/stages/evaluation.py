@@ -21,39 +21,43 @@ from sftlab.weights.restore import ModelSource
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sftlab.inference.evaluator import EvaluationItem
+    from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest
 
 TRAIN_SET = "train_set"
 
 
 def build_evaluations(build: Build) -> None:
     """Answer with the base, the tuned and all restored models; each is committed as it is finished."""
-    from sftlab.inference.evaluator import DivergenceInput, evaluate
+    from sftlab.inference.evaluator import evaluate_with_engines
+
+    steps, request = evaluation_request(build)
+    with build.progress.bar("evaluating models") as bar:
+        evaluate_with_engines(
+            request,
+            build.runtime.engine,
+            progress=lambda p: bar.update(p.items_done, p.items, f"{p.answers_per_second:,.0f} answers/s"),
+            finished=lambda item: _commit(build, steps[item.id]),
+        )
+    shutil.rmtree(request.session_dir, ignore_errors=True)
+
+
+def evaluation_request(build: Build) -> tuple[dict[str, Step], EvaluationRequest]:
+    """What is missing of a plan's evaluations: the steps by item id, and what engines are to do."""
+    from sftlab.inference.evaluator import DivergenceInput, EvaluationRequest
 
     plan, spec = build.plan, build.plan.spec
     folder = build.path(plan.facts)
     facts = {split: read_facts(folder, split) for split in EVALUATION_SPLITS}
     steps, items = _items(build, facts)
-    session = _session(build)
-    with build.progress.bar("evaluating models") as bar:
-        evaluate(
-            items,
-            str(build.model_folder),
-            spec.answers,
-            spec.engine,
-            build.runtime.engine,
-            session,
-            DivergenceInput(
-                spec.divergence,
-                facts["test"],
-                read_mastery(build, "test"),
-                load_topics(folder / TOPICS_FILE),
-                ModelSource(str(build.model_folder)),
-            ),
-            progress=lambda p: bar.update(p.items_done, p.items, f"{p.answers_per_second:,.0f} answers/s"),
-            finished=lambda item: _commit(build, steps[item.id]),
-        )
-    shutil.rmtree(session, ignore_errors=True)
+    divergence = DivergenceInput(
+        spec.divergence,
+        facts["test"],
+        read_mastery(build, "test"),
+        load_topics(folder / TOPICS_FILE),
+        ModelSource(str(build.model_folder)),
+    )
+    base = str(build.model_folder)
+    return steps, EvaluationRequest(items, base, spec.answers, spec.engine, _session(build), divergence)
 
 
 def _commit(build: Build, step: Step) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sftlab.analysis.accuracy import accuracy_by_bucket, paired_by_bucket
@@ -42,12 +42,23 @@ Buckets = Mapping[str, Mapping[str, int]]
 def build_results(build: Build) -> None:
     """Gather, choose on dev, and write the tables that tracking and the report read."""
     plan = build.plan
+    gather([(build, cell) for cell in plan.cells], plan.spec.name).write(build.path(plan.results))
+    build.commit(plan.results)
+
+
+def gather(found: Sequence[tuple[Build, Cell]], name: str) -> StudyResults:
+    """The tables of finished cells of one base model and one set of facts, each with the build it belongs to.
+
+    A cell that is given twice, with other percentages, is one cell of the tables.
+    """
+    build = found[0][0]
+    plan = build.plan
     buckets: dict[str, dict[str, int]] = {split: buckets_of(build, split) for split in SPLITS}
     buckets[TRAIN_SET] = buckets["train"]
     accuracy = _accuracy(build, None, None, plan.base_evaluation, buckets)
     paired: list[PairedRow] = []
     cells, divergence, concentration, distribution, training = [], [], [], [], []
-    for cell in plan.cells:
+    for build, cell in found:
         row, curve = _training(build, cell)
         cells.append(row)
         training += curve
@@ -59,23 +70,22 @@ def build_results(build: Build) -> None:
             divergence.append(_divergence(build, cell.name, percent, step))
         concentration += _concentration(build, cell)
         distribution += _distribution(build, cell)
-    results = StudyResults(
-        name=plan.spec.name,
+    accuracy = list(dict.fromkeys(accuracy))
+    return StudyResults(
+        name=name,
         model=model_name(build),
         spec=plan.spec.model_dump(mode="json", exclude_none=True),
         provenance={**package_versions(), "model_id": plan.model_id, "facts_id": plan.facts.id},
-        cells=cells,
+        cells=list(dict.fromkeys(cells)),
         accuracy=accuracy,
-        paired=paired,
-        divergence=[row for row in divergence if row is not None],
-        concentration=concentration,
-        distribution=distribution,
+        paired=list(dict.fromkeys(paired)),
+        divergence=list(dict.fromkeys(row for row in divergence if row is not None)),
+        concentration=list(dict.fromkeys(concentration)),
+        distribution=list(dict.fromkeys(distribution)),
         mastery=_mastery(build),
-        training=training,
+        training=list(dict.fromkeys(training)),
         choice=choose(accuracy),
     )
-    results.write(build.path(plan.results))
-    build.commit(plan.results)
 
 
 def model_name(build: Build) -> str:

@@ -1,0 +1,243 @@
+"""What the trials of a sweep share: warm engines and worker groups, in actors that outlive a trial.
+
+A trial holds no CPU or GPU itself and only waits; every engine and every worker group is started here, as
+many as the cluster holds, so that trials cannot wait for each other in a circle.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sftlab.inference.evaluator import EvaluationRequest
+from sftlab.study.runtime import Runtime
+from sftlab.training.records import SFTRun, TrainingEvent
+
+GATHER_SECONDS = 1.0  # a worker group costs seconds to start, so that it waits this long for more runs
+CALLS_AT_ONCE = 10_000  # callers block inside the actors; each is a thread that sleeps
+
+
+@dataclass(frozen=True)
+class PoolSizes:
+    """Engines and training worker groups that run at once."""
+
+    engines: int
+    groups: int
+
+
+def pool_sizes(runtime: Runtime, resources: dict[str, float]) -> PoolSizes:
+    """As many engines as the cluster holds beside the worker groups; at least one of each.
+
+    Where engines take GPUs they get all that training leaves free. On CPUs an engine uses every core of its
+    machine, so there are as many as the runtime file says.
+    """
+    groups = runtime.sweep.training_groups
+    if runtime.sweep.engines is not None:
+        return PoolSizes(runtime.sweep.engines, groups)
+    if runtime.engine.gpus_per_engine == 0:
+        return PoolSizes(runtime.engine.engines, groups)
+    trained = groups * runtime.training.workers * runtime.training.gpus_per_worker
+    free = resources.get("GPU", 0.0) - trained
+    return PoolSizes(max(1, int(free // runtime.engine.gpus_per_engine)), groups)
+
+
+@dataclass
+class Usage:
+    """What a pool has done so far; seconds add up over its engines or groups."""
+
+    size: int
+    started: float = field(default_factory=time.monotonic)
+    starts: int = 0
+    busy: int = 0
+    busy_seconds: float = 0.0
+    waiting: int = 0
+    done: int = 0
+
+
+class EnginePool:
+    """Engines that take the models of one trial after another. A threaded actor; see `evaluate`."""
+
+    def __init__(self, engines: int, runtime: Runtime, name: str) -> None:
+        self.runtime, self.name = runtime, name
+        self.free: queue.Queue[int] = queue.Queue()
+        for number in range(engines):
+            self.free.put(number)
+        self.workers: dict[int, Any] = {}
+        self.usage = Usage(engines)
+        self.lock = threading.Lock()
+
+    def evaluate(self, request: EvaluationRequest) -> float:
+        """Answer with all models of a request on one engine; returns the seconds it took, waiting left out.
+
+        Raises as `inference.evaluator.evaluate` does; the engine is then started anew for the next request.
+        """
+        from sftlab.inference.evaluator import evaluate
+
+        with self.lock:
+            self.usage.waiting += 1
+        number = self.free.get()
+        started = time.monotonic()
+        with self.lock:
+            self.usage.waiting -= 1
+            self.usage.busy += 1
+        try:
+            evaluate(request, [self._worker(number, request)])
+        except BaseException:  # raised again: an engine that failed is in an unknown state
+            self._drop(number)
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            with self.lock:
+                self.usage.busy -= 1
+                self.usage.busy_seconds += seconds
+                self.usage.done += len(request.items)
+            self.free.put(number)
+        return seconds
+
+    def stats(self) -> Usage:
+        with self.lock:
+            return self.usage
+
+    def close(self) -> None:
+        """End all engines."""
+        for number in list(self.workers):
+            self._drop(number)
+
+    def _worker(self, number: int, request: EvaluationRequest) -> Any:
+        from sftlab.inference.evaluator import start_worker
+
+        if number not in self.workers:
+            self.workers[number] = start_worker(request, self.runtime.engine, f"{self.name}-engine-{number}")
+            with self.lock:
+                self.usage.starts += 1
+        return self.workers[number]
+
+    def _drop(self, number: int) -> None:
+        import ray
+
+        worker = self.workers.pop(number, None)
+        if worker is not None:
+            ray.kill(worker)
+
+
+class TrainingPool:
+    """Worker groups that train what trials ask for, many runs in one group. A threaded actor; see `train`."""
+
+    def __init__(self, groups: int, runtime: Runtime, storage_dir: str) -> None:
+        self.runtime, self.storage_dir = runtime, storage_dir
+        self.queue: queue.Queue[SFTRun] = queue.Queue()
+        self.futures: dict[str, Future[float]] = {}
+        self.began: dict[str, float] = {}
+        self.usage = Usage(groups)
+        self.lock = threading.Lock()
+        for number in range(groups):
+            threading.Thread(target=self._serve, name=f"group-{number}", daemon=True).start()
+
+    def submit(self, runs: Sequence[SFTRun]) -> None:
+        """Queue runs, in this order; those that are queued, running or finished already are not queued again.
+
+        Raises UserError where a run cannot be trained (`training.sft.check_runs`).
+        """
+        from sftlab.training.sft import check_runs
+
+        for run in runs:
+            with self.lock:
+                known = run.run_id in self.futures
+            if known:
+                continue
+            check_runs([run], self.runtime.training)
+            with self.lock:
+                if run.run_id not in self.futures:
+                    self.futures[run.run_id] = Future()
+                    self.usage.waiting += 1
+                    self.queue.put(run)
+
+    def train(self, run: SFTRun) -> float:
+        """Wait until a run is trained; returns its own seconds, waiting for others left out.
+
+        Raises UserError or TrainingError as `training.sft.train_runs` does; a failed run can be asked for again.
+        """
+        self.submit([run])
+        with self.lock:
+            future = self.futures[run.run_id]
+        try:
+            return future.result()
+        except BaseException:
+            with self.lock:
+                self.futures.pop(run.run_id, None)
+            raise
+
+    def stats(self) -> Usage:
+        with self.lock:
+            return self.usage
+
+    def _serve(self) -> None:
+        while True:
+            batch = [self.queue.get()]
+            time.sleep(GATHER_SECONDS)
+            while not self.queue.empty():
+                try:
+                    batch.append(self.queue.get_nowait())
+                except queue.Empty:
+                    break
+            self._train(batch)
+
+    def _train(self, batch: list[SFTRun]) -> None:
+        """Train a batch. Runs are trained in order, so that the first one unfinished is what a failure is of."""
+        from sftlab.training.sft import train_runs
+
+        started = time.monotonic()
+        last = started
+        left = {run.run_id: run for run in batch}
+
+        def told(event: TrainingEvent) -> None:
+            nonlocal last
+            if event.finished and event.run_id in left:
+                del left[event.run_id]
+                now = time.monotonic()
+                self._settle(event.run_id, now - last)
+                last = now
+
+        with self.lock:
+            self.usage.busy += 1
+            self.usage.starts += 1
+            self.usage.waiting -= len(batch)
+        try:
+            train_runs(batch, self.runtime.training, told, self.storage_dir)
+        except Exception as error:  # handed to the trial that waits for it
+            culprit = next(iter(left), None)
+            if culprit is not None:
+                del left[culprit]
+                self.futures[culprit].set_exception(error)
+            with self.lock:
+                self.usage.waiting += len(left)
+            for run in left.values():
+                self.queue.put(run)
+        finally:
+            with self.lock:
+                self.usage.busy -= 1
+                self.usage.busy_seconds += time.monotonic() - started
+
+    def _settle(self, run_id: str, seconds: float) -> None:
+        with self.lock:
+            self.usage.done += 1
+        self.futures[run_id].set_result(seconds)
+
+
+def start_pools(runtime: Runtime, sizes: PoolSizes, name: str, storage_dir: Path) -> tuple[Any, Any]:
+    """Both pools as named actors of this driver, which end with it: (engines, training)."""
+    import ray
+
+    def actor(pool: type, which: str, *arguments: Any) -> Any:
+        options = {"name": f"{name}-{which}", "num_cpus": 0, "max_concurrency": CALLS_AT_ONCE}
+        return ray.remote(pool).options(**options).remote(*arguments)
+
+    engines = actor(EnginePool, "engines", sizes.engines, runtime, name)
+    training = actor(TrainingPool, "training", sizes.groups, runtime, str(storage_dir))
+    return engines, training

@@ -1,0 +1,218 @@
+"""The trials of a sweep: points of its axes, each a study of one cell."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from sftlab.errors import UserError
+from sftlab.facts.mastery import BUCKETS
+from sftlab.strategies import get_strategy
+from sftlab.study.plan import Plan, cell_name
+from sftlab.study.sources import Sources
+from sftlab.study.spec import StudySpec
+from sftlab.study.sweep_spec import Range, StrategyChoice, SweepSpec
+
+SHARE_STEPS = 20  # a search draws shares of a mixture in steps of 1/20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tuned model with its ladder.
+
+    variant: what it has in common with the trials that differ from it in data, size and seed alone. spec: the
+    study with this variant's settings; its own grid is not used. percents: the ladder.
+    """
+
+    variant: str
+    strategy: str
+    settings: Mapping[str, Any]
+    spec: StudySpec
+    data: int | str
+    size: int
+    seed: int
+
+    @property
+    def cell(self) -> str:
+        return cell_name(self.data, self.size, self.seed)
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell} {self.variant}"
+
+    def plan(self, sources: Sources) -> Plan:
+        """The plan of this trial's one cell."""
+        return Plan(self.spec, sources, ((self.data, self.size, self.seed),))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the axes; None keeps the study's setting."""
+
+    strategy: StrategyChoice
+    data: int | str
+    size: int
+    seed: int
+    learning_rate: float | None = None
+    epochs: int | None = None
+    percents: tuple[float, ...] | None = None
+
+
+class TrialMaker:
+    """Turns points of a sweep's axes into trials; the study of each variant is made once."""
+
+    def __init__(self, sweep: SweepSpec, study: StudySpec) -> None:
+        self.sweep, self.study = sweep, study
+        self._variant = lru_cache(maxsize=None)(self._make_variant)
+
+    def trial(self, point: Point) -> Trial:
+        """Raises UserError where the strategy is unknown or its parameters are wrong."""
+        strategy = point.strategy
+        parameters = tuple(sorted((key, _hashable(value)) for key, value in strategy.parameters.items()))
+        name, spec, settings = self._variant(
+            strategy.name, parameters, point.learning_rate, point.epochs, point.percents
+        )
+        return Trial(name, strategy.name, settings, spec, point.data, point.size, point.seed)
+
+    def _make_variant(
+        self,
+        strategy: str,
+        parameters: tuple[tuple[str, Any], ...],
+        learning_rate: float | None,
+        epochs: int | None,
+        percents: tuple[float, ...] | None,
+    ) -> tuple[str, StudySpec, dict[str, Any]]:
+        axes, given = self.sweep.axes, dict(parameters)
+        sft: dict[str, Any] = {}
+        if learning_rate is not None:
+            sft["learning_rate"] = learning_rate
+        if epochs is not None:
+            sft["epochs"] = epochs
+        spec = self.study.model_copy(update={"sft": self.study.sft.model_copy(update=sft)})
+        if percents is not None:
+            restore = type(spec.restore).model_validate(spec.restore.model_dump() | {"percents": percents})
+            spec = spec.model_copy(update={"restore": restore})
+        spec = get_strategy(strategy, given).apply(spec)
+        shown = {key: value for key, value in sft.items() if _varied(axes, key) or self.sweep.halving}
+        label = " ".join([strategy, *(f"{key}={_short(value)}" for key, value in (given | shown).items())])
+        return label, spec, given | sft
+
+    def grid(self) -> Iterator[Trial]:
+        """All points of the grid, data and sizes innermost so that a variant's trials stand together."""
+        axes = self.sweep.axes
+        assert not axes.continuous
+        rates = axes.learning_rate or (None,)
+        epochs = (self.sweep.halving.rungs[0],) if self.sweep.halving else axes.epochs or (None,)
+        assert not isinstance(rates, Range) and not isinstance(axes.percent, Range)
+        for strategy, rate, passes, seed, size, data in product(
+            axes.strategy, rates, epochs, axes.seed, axes.size, axes.data
+        ):
+            yield self.trial(Point(strategy, data, size, seed, rate, passes, axes.percent))  # type: ignore[arg-type]
+
+    def random(self) -> Iterator[Trial]:
+        """The trials of a random search: the n-th is the same whatever their number."""
+        assert self.sweep.search.trials is not None
+        for number in range(self.sweep.search.trials):
+            draw = random.Random(f"{self.sweep.search.seed}/{number}")
+            config = {
+                name: domain[draw.randrange(len(domain))]
+                if isinstance(domain, tuple)
+                else _between(domain, draw.random())
+                for name, domain in space(self.sweep).items()
+            }
+            yield self.trial(self.point(config))
+
+    def point(self, config: Mapping[str, Any]) -> Point:
+        """The point that a sampler's values stand for; names as in `space`."""
+        axes = self.sweep.axes
+        data = config.get("data")
+        if data is None:
+            data = mixture([config[f"share_{b}"] for b in BUCKETS])
+        percents = axes.percent
+        if isinstance(percents, Range):
+            percents = (0.0, round(float(config["percent"]), 1))
+        rate = config.get("learning_rate")
+        return Point(
+            strategy=axes.strategy[int(config["strategy"])],
+            data=data,
+            size=int(config["size"]),
+            seed=int(config["seed"]),
+            learning_rate=None if rate is None else float(f"{rate:.3g}"),
+            epochs=config.get("epochs"),
+            percents=percents,
+        )
+
+    def rungs(self, trial: Trial, point: Point) -> list[Trial]:
+        """A trial with the epochs of each rung of the halving, or itself where there is none."""
+        if self.sweep.halving is None:
+            return [trial]
+        from dataclasses import replace
+
+        return [self.trial(replace(point, epochs=epochs)) for epochs in self.sweep.halving.rungs]
+
+
+def space(sweep: SweepSpec) -> dict[str, tuple[Any, ...] | Range]:
+    """What a search draws from, by name: a tuple of choices or a range. The strategy is told by its number."""
+    axes = sweep.axes
+    found: dict[str, tuple[Any, ...] | Range] = {"strategy": tuple(range(len(axes.strategy)))}
+    if axes.data == "mixture":
+        found |= {f"share_{b}": Range(low=0.0, high=1.0) for b in BUCKETS}
+    else:
+        found["data"] = axes.data
+    found |= {"size": axes.size, "seed": axes.seed}
+    if axes.learning_rate is not None:
+        found["learning_rate"] = axes.learning_rate
+    if axes.epochs is not None:
+        found["epochs"] = axes.epochs
+    if isinstance(axes.percent, Range):
+        found["percent"] = axes.percent
+    return found
+
+
+def mixture(weights: list[float]) -> int | str:
+    """Shares in steps of 1/20 that are proportional to the weights of the five buckets, as a mixture's text.
+
+    One bucket alone is that bucket, so that it is a HIT where a study has it.
+    """
+    total = math.fsum(weights)
+    weights = [w / total for w in weights] if total > 0 else [1 / len(weights)] * len(weights)
+    exact = [w * SHARE_STEPS for w in weights]
+    steps = [math.floor(value) for value in exact]
+    order = sorted(range(len(steps)), key=lambda i: (steps[i] - exact[i], i))
+    for i in order[: SHARE_STEPS - sum(steps)]:
+        steps[i] += 1
+    shares = {b: n / SHARE_STEPS for b, n in zip(BUCKETS, steps, strict=True) if n}
+    if len(shares) == 1:
+        return next(iter(shares))
+    return "+".join(f"{b}:{share:g}" for b, share in shares.items())
+
+
+def check_trials(trials: Mapping[str, Trial]) -> None:
+    """Raises UserError where a sweep has no trial."""
+    if not trials:
+        raise UserError("The sweep has no trial; give each axis at least one value.")
+
+
+def _between(domain: Range, at: float) -> float:
+    if domain.log:
+        low, high = math.log(domain.low), math.log(domain.high)
+        return math.exp(low + at * (high - low))
+    return domain.low + at * (domain.high - domain.low)
+
+
+def _varied(axes: Any, name: str) -> bool:
+    values = getattr(axes, name)
+    return isinstance(values, Range) or (values is not None and len(values) > 1)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
