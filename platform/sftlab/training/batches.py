@@ -107,13 +107,20 @@ def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]
 def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Sum, in float32, of the cross-entropy of the labelled tokens; 0 where there are none.
 
-    `logits` (batch, length, vocabulary) at position t predict `labels` (batch, length) at t + 1. Only the
-    rows that count are turned into float32, which spares most of the memory of a large vocabulary.
+    `logits` (batch, length, vocabulary) at position t predict `labels` (batch, length) at t + 1.
     """
     wanted = labels[:, 1:] != IGNORED
     return torch.nn.functional.cross_entropy(
-        logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="sum"
+        answer_rows(logits, labels), labels[:, 1:][wanted], reduction="sum"
     )
+
+
+def answer_rows(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The logits that predict a labelled token: float32 (labelled tokens, vocabulary).
+
+    Only the rows that count are turned into float32, which spares most of the memory of a large vocabulary.
+    """
+    return logits[:, :-1][labels[:, 1:] != IGNORED].float()
 
 
 def learning_rate(spec: SFTSpec, step: int, steps: int) -> float:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sftlab.training.records import History, write_whole
+from sftlab.store.artifact import write_text
+from sftlab.training.records import History
 
 MARK = "state.json"
 OWNER = "owner"
@@ -36,7 +37,7 @@ def claim(root: Path, token: str) -> bool:
     root.mkdir(parents=True, exist_ok=True)
     if owner(root) > token:
         return False
-    write_whole(root / OWNER, token)
+    write_text(root / OWNER, token)
     return True
 
 
@@ -77,7 +78,7 @@ def save_checkpoint(engine: Any, root: Path, step: int, history: History, identi
     dist.barrier()
     if dist.get_rank() == 0:
         state = {"step": step, "identity": identity, "history": asdict(history)}
-        write_whole(root / tag / MARK, json.dumps(state))
+        write_text(root / tag / MARK, json.dumps(state))
         for old in root.glob("step-*"):
             if old.name != tag:
                 shutil.rmtree(old)

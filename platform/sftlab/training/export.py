@@ -157,8 +157,8 @@ def finite(name: str, value: torch.Tensor) -> torch.Tensor:
 def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: int) -> None:
     """Write the engine's model to `output`; all ranks call this together. `places` is hf_model.homes(...).
 
-    Without LoRA every parameter is the trained one. With LoRA the adapted layers hold the base's stored
-    weight plus the update, computed in float32, and every other tensor is the base's, bit for bit.
+    Without LoRA every parameter that trains is the trained one. With LoRA the adapted layers hold the base's
+    stored weight plus the update, computed in float32. Every other tensor is the base's, bit for bit.
     Raises DivergedError where a trained weight is not finite.
     """
     layers = [m for m in engine.module.modules() if getattr(m, "lora_A", None)]
@@ -167,6 +167,8 @@ def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: 
     def value_of(name: str, read: Reader) -> torch.Tensor | None:
         parameter = places.get(name)
         if parameter is None or (adapted and id(parameter) not in adapted):
+            return None
+        if not adapted and not parameter.requires_grad:
             return None
         if adapted:
             delta = finite(name, lora_delta(adapted[id(parameter)]))

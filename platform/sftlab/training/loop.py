@@ -33,6 +33,14 @@ from sftlab.training.checkpoints import (
 from sftlab.training.deepspeed import deepspeed_config, make_engine
 from sftlab.training.export import export, keep_float32_base
 from sftlab.training.hf_model import add_lora, homes, load_model
+from sftlab.training.prevention import (
+    freeze_layers,
+    frozen_base,
+    kl_to_base,
+    mask_gradients,
+    original_logits,
+    pull_to_base,
+)
 from sftlab.training.records import (
     DivergedError,
     History,
@@ -43,7 +51,7 @@ from sftlab.training.records import (
     run_layout,
     write_result,
 )
-from sftlab.training.spec import TrainingRuntime, accumulation_steps
+from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps
 
 Emit = Callable[[TrainingEvent | None], bool]
 """Takes an event of rank 0 (or none) to the driver; True is the driver's wish that the workers stop."""
@@ -88,6 +96,7 @@ class Training:
     history: History
     identity: dict[str, Any]
     saved_at: float
+    original: Any  # the frozen base model, where the spec asks for a KL term to it
 
     def event(self, kind: Any, rate: float = 0.0) -> TrainingEvent:
         """An event that tells how far this run is."""
@@ -124,14 +133,17 @@ def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Traini
     config = deepspeed_config(run.spec, runtime)
     model = load_model(base, run.spec, config if runtime.zero_stage == 3 else None)
     places = homes(base, model)
-    if run.spec.lora is not None:
-        model = add_lora(model, run.spec.lora)
+    model, original = prepare(model, run.spec)
     if runtime.gradient_checkpointing:
         # Under ZeRO-3 the other, non-reentrant kind sees weights as empty when it recomputes.
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": True})
     engine, optimizer = make_engine(model, run.spec, runtime)
     keep_float32_base(engine, base, places, me.rank)
+    if run.spec.l2_sp is not None:
+        pull_to_base(optimizer, run.spec.l2_sp)
+    if run.mask is not None:
+        mask_gradients(places, base, run.mask)
     identity = {**run_identity(run), "layout": run_layout(runtime)}
     training = Training(
         run=run,
@@ -144,6 +156,7 @@ def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Traini
         history=History([], []),
         identity=identity,
         saved_at=time.monotonic(),
+        original=None if original is None else original.to(me.device),
     )
     root = checkpoint_root(me.storage_dir, run.run_id)
     found = from_rank0(latest_checkpoint(root, identity) if me.rank == 0 else None, me)
@@ -153,6 +166,18 @@ def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Traini
         if me.rank == 0:
             me.emit(training.event("resumed"))
     return training
+
+
+def prepare(model: Any, spec: SFTSpec) -> tuple[Any, Any]:
+    """The loaded model as it is trained, and the frozen original where the spec asks for a KL term to it."""
+    if spec.freeze_layers is not None:
+        freeze_layers(model, spec.freeze_layers)
+    original = None if spec.kl_to_base is None else frozen_base(model, shared=spec.lora is not None)
+    if spec.lora is not None:
+        model = add_lora(model, spec.lora)
+        if spec.freeze_layers is not None:
+            freeze_layers(model, spec.freeze_layers)
+    return model, original
 
 
 def train_step(training: Training, me: Rank, step: int) -> None:
@@ -175,10 +200,14 @@ def train_step(training: Training, me: Rank, step: int) -> None:
         tensors = {name: tensor.to(me.device) for name, tensor in tensors.items()}
         engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
         labels = tensors.pop("labels")
-        loss = answer_loss(engine(**tensors).logits, labels) / answer_tokens
+        logits = engine(**tensors).logits
+        loss = answer_loss(logits, labels) / answer_tokens
+        total += loss.detach()
+        if run.spec.kl_to_base is not None:
+            wanted = original_logits(training.original, tensors)
+            loss = loss + run.spec.kl_to_base * kl_to_base(wanted, logits, labels) / answer_tokens
         # DeepSpeed averages gradients over the ranks; the sum is wanted.
         engine.backward(loss * me.workers, scale_wrt_gas=False)
-        total += loss.detach()
     engine.step()
     dist.all_reduce(total)
     training.history.losses.append(total.item())
@@ -267,7 +296,7 @@ def release(training: Training) -> None:
     import torch
 
     training.engine.destroy()
-    training.engine = training.optimizer = None
+    training.engine = training.optimizer = training.original = None
     training.places.clear()
     gc.collect()
     if torch.cuda.is_available():

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sftlab.errors import UserError
+from sftlab.store.artifact import write_text
 from sftlab.training.spec import SFTSpec, TrainingRuntime
+from sftlab.weights.cut import Cut
 
 COMMIT_FILE = "training.json"
 
@@ -19,14 +21,26 @@ class DivergedError(Exception):
 
 
 @dataclass(frozen=True)
+class ProbeMask:
+    """The weights that `cut` would take back from the probe's model folder to the base are never updated."""
+
+    probe: str
+    cut: Cut
+
+
+@dataclass(frozen=True)
 class SFTRun:
-    """One fine-tuning: facts (parquet with the columns question and object) on a base model folder."""
+    """One fine-tuning: facts (parquet with the columns question and object) on a base model folder.
+
+    `mask` is given where `spec.mask` is: a cut of the change from `base_model` to the probe.
+    """
 
     run_id: str
     base_model: str
     train_file: str
     output_dir: str
     spec: SFTSpec
+    mask: ProbeMask | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +98,15 @@ class SFTResult:
 
 def run_identity(run: SFTRun) -> dict[str, Any]:
     """What must agree for a folder or a checkpoint to belong to this run."""
-    return {
+    identity: dict[str, Any] = {
         "run_id": run.run_id,
         "base_model": run.base_model,
         "train_sha256": sha256(Path(run.train_file).read_bytes()).hexdigest(),
         "spec": run.spec.model_dump(mode="json", exclude_none=True),
     }
+    if run.mask is not None:
+        identity["mask"] = {"probe": run.mask.probe, "cut": run.mask.cut.to_json()}
+    return identity
 
 
 def run_layout(runtime: TrainingRuntime) -> dict[str, Any]:
@@ -126,11 +143,4 @@ def write_result(run: SFTRun, runtime: TrainingRuntime, examples: int, history: 
         "tokens_per_second": history.tokens / max(history.seconds, 1e-9),
     }
     record = {"identity": run_identity(run), "runtime": runtime.model_dump(mode="json"), "result": result}
-    write_whole(Path(run.output_dir) / COMMIT_FILE, json.dumps(record, indent=1))
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that it is either not there or whole."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    write_text(Path(run.output_dir) / COMMIT_FILE, json.dumps(record, indent=1))

@@ -26,7 +26,9 @@ from sftlab.training.records import (
     TrainingEvent,
     read_result,
 )
-from sftlab.training.spec import TrainingRuntime, accumulation_steps, check_runtime
+from sftlab.training.spec import TrainingRuntime, accumulation_steps, check_runtime, check_spec
+from sftlab.weights.regions import check_layers
+from sftlab.weights.shards import Checkpoint
 
 __all__ = ["SFTResult", "SFTRun", "TrainingError", "TrainingEvent", "train_runs"]
 
@@ -83,10 +85,22 @@ def check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
             raise UserError(f"two training runs have the {what} {doubles[0]!r}; each needs its own.")
     for run in runs:
         accumulation_steps(run.spec, runtime)
+        check_spec(run.spec, runtime)
         weight_files(Path(run.base_model))
+        check_prevention(run)
         check_train_file(run)
         if Path(run.output_dir).resolve() == Path(run.base_model).resolve():
             raise UserError(f"run {run.run_id!r}: output_dir is the base model's own folder; choose another.")
+
+
+def check_prevention(run: SFTRun) -> None:
+    """Raises UserError where the base lacks a layer that is to be frozen, or where a mask's probe is missing."""
+    if run.spec.freeze_layers is not None:
+        with Checkpoint.open(run.base_model) as base:
+            check_layers(run.spec.freeze_layers, base.names, f"sft.freeze_layers: {run.base_model}")
+    assert (run.spec.mask is None) == (run.mask is None), f"run {run.run_id!r}: spec and run differ in a mask"
+    if run.mask is not None:
+        weight_files(Path(run.mask.probe))
 
 
 def check_train_file(run: SFTRun) -> None:

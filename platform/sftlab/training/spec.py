@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from sftlab.errors import UserError
 from sftlab.frozen import Frozen
+from sftlab.weights.cut import Order, Region
+from sftlab.weights.regions import layers_label
+
+
+def _layers(text: str) -> str:
+    """The one writing of a set of layers, so that it has one id."""
+    try:
+        return layers_label(text)
+    except UserError as error:
+        raise ValueError(str(error)) from error
 
 
 class LoRASpec(Frozen):
@@ -20,6 +30,15 @@ class LoRASpec(Frozen):
         default="all-linear",
         description="Ends of the names of the linear layers to adapt, or all but the output layer.",
     )
+
+
+class MaskSpec(Frozen):
+    """Weights that are never updated: those which a restoration of a short probe run would take back."""
+
+    percent: float = Field(gt=0, le=100, description="Share of the region's weights that is masked.")
+    size: int = Field(ge=1, description="Facts of the probe, nested in the training set.")
+    region: Region = Field(default="layers", description="Part of the model that is masked.")
+    order: Order = Field(default="top", description="Which changes of the probe are masked: the largest.")
 
 
 class SFTSpec(Frozen):
@@ -47,6 +66,42 @@ class SFTSpec(Frozen):
     )
     seed: int = Field(default=0, ge=0, description="Seed of the order of examples, adapters and dropout.")
     lora: LoRASpec | None = Field(default=None, description="Train adapters in place of all weights.")
+    freeze_layers: Annotated[str, AfterValidator(_layers)] | None = Field(
+        default=None, description="Transformer layers that are not trained, such as 0-1 or 0,2,5-7."
+    )
+    l2_sp: float | None = Field(
+        default=None, gt=0, description="Strength of the pull of all trained weights to the base (L2-SP)."
+    )
+    kl_to_base: float | None = Field(
+        default=None, gt=0, description="Weight of the mean KL(base || model) over the answer tokens."
+    )
+    mask: MaskSpec | None = Field(
+        default=None, description="Never update the weights whose change in a probe run would be restored."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SFTSpec:
+        if (message := contradiction(self)) is not None:
+            raise ValueError(message)
+        return self
+
+
+def contradiction(spec: SFTSpec) -> str | None:
+    """Why two fields of the spec do not go together, or None."""
+    if spec.mask is not None and spec.weight_decay > 0:
+        return (
+            f"sft.mask with sft.weight_decay = {spec.weight_decay:g}: decay would move the masked weights; "
+            "set weight_decay to 0 or leave mask out"
+        )
+    for name in ("l2_sp", "mask"):
+        if getattr(spec, name) is not None and spec.lora is not None:
+            return f"sft.{name} with sft.lora: adapters have no weights in the base; leave one of the two out"
+    if spec.l2_sp is not None and spec.learning_rate * spec.l2_sp > 1:
+        return (
+            f"sft.l2_sp = {spec.l2_sp:g}: a step takes the share learning_rate * l2_sp of the way back to the "
+            f"base, so at a rate of {spec.learning_rate:g} it may be at most {1 / spec.learning_rate:g}"
+        )
+    return None
 
 
 class TrainingRuntime(Frozen):
@@ -108,3 +163,15 @@ def check_runtime(runtime: TrainingRuntime) -> None:
         )
     if runtime.offload == "optimizer" and runtime.zero_stage == 0:
         raise UserError("training.offload = optimizer needs training.zero_stage 1, 2 or 3, not 0.")
+
+
+def check_spec(spec: SFTSpec, runtime: TrainingRuntime) -> None:
+    """Raises UserError where fields of the spec contradict each other or do not work with the ZeRO stage."""
+    if (message := contradiction(spec)) is not None:
+        raise UserError(f"{message}.")
+    for name in ("l2_sp", "kl_to_base", "mask"):
+        if getattr(spec, name) is not None and runtime.zero_stage == 3:
+            raise UserError(
+                f"sft.{name} works with training.zero_stage 0, 1 and 2, not 3; lower the stage or leave "
+                f"{name} out."
+            )

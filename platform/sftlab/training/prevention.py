@@ -1,0 +1,119 @@
+"""Prevention of harm during fine-tuning: frozen layers, a pull to the base, a KL term, masked weights.
+
+The formulas and why they have this form stand in docs/method.md, section Prevention. Everything that is kept
+beside the engine is made from the base model when a run begins or is resumed, and never saved.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sftlab.errors import UserError
+from sftlab.training.batches import answer_rows
+from sftlab.weights.regions import check_layers, layer_numbers, place
+
+if TYPE_CHECKING:
+    from sftlab.training.records import ProbeMask
+
+
+def freeze_layers(model: torch.nn.Module, text: str) -> None:
+    """Take the parameters of these transformer layers, adapters included, out of training.
+
+    Raises UserError where the model lacks one of the layers, or where nothing is left to train.
+    """
+    parameters = dict(model.named_parameters())
+    check_layers(text, parameters, "sft.freeze_layers")
+    chosen = layer_numbers(text)
+    for name, parameter in parameters.items():
+        if place(name).layer in chosen:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise UserError(f"sft.freeze_layers = {text} leaves nothing to train; freeze fewer layers.")
+
+
+def frozen_base(model: torch.nn.Module, shared: bool) -> torch.nn.Module:
+    """A second model with the weights that `model` has now, without dropout and without gradients.
+
+    What does not train is shared with `model`: its frozen parameters, or with `shared` (LoRA) all of them.
+    """
+    memo = {id(p): p for p in model.parameters() if shared or not p.requires_grad}
+    base: torch.nn.Module = copy.deepcopy(model, memo)
+    for parameter in base.parameters():
+        if id(parameter) not in memo:
+            parameter.requires_grad_(False)
+    return base.eval()
+
+
+def original_logits(original: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What the frozen model says about a micro-batch: (batch, length, vocabulary)."""
+    with torch.no_grad():
+        logits: torch.Tensor = original(**tensors).logits
+    return logits
+
+
+def kl_to_base(base_logits: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum over the labelled tokens of KL(base || model) in nats, over the whole vocabulary, in float32.
+
+    `base_logits` and `logits` (batch, length, vocabulary) at position t predict `labels` (batch, length) at
+    t + 1, as in batches.answer_loss; 0 where no token is labelled.
+    """
+    base = answer_rows(base_logits, labels).log_softmax(-1)
+    model = answer_rows(logits, labels).log_softmax(-1)
+    return torch.nn.functional.kl_div(model, base, reduction="sum", log_target=True)
+
+
+def pull(weights: torch.Tensor, base: torch.Tensor, share: float) -> None:
+    """weights <- weights - share * (weights - base), in place; equal weights keep their bits."""
+    weights.sub_((weights - base).mul_(share))
+
+
+def pull_to_base(optimizer: torch.optim.Optimizer, strength: float) -> None:
+    """From now on take the share rate * strength of the way back to the present weights before every step.
+
+    Call this while the optimiser's float32 weights are those of the base, before a checkpoint is loaded.
+    Under ZeRO 1 and 2 they are this rank's partition, and so is the copy that is kept of them.
+    """
+    base = {weights: weights.detach().clone() for weights in weights_of(optimizer)}
+
+    def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # DeepSpeed steps one group at a time and shows the optimiser no other meanwhile.
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                for weights in group["params"]:
+                    pull(weights, base[weights], group["lr"] * strength)
+
+    optimizer.register_step_pre_hook(before_step)
+
+
+def weights_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The tensors that an optimiser updates."""
+    return [weights for group in optimizer.param_groups for weights in group["params"]]
+
+
+def mask_gradients(places: Mapping[str, torch.nn.Parameter], base: Path, mask: ProbeMask) -> None:
+    """Make the gradients of all weights that the mask's cut selects 0, before anything else sees them.
+
+    `places` is hf_model.homes(...). Without decay AdamW then leaves these weights as they are, to the bit.
+    Raises UserError where the probe and the base do not fit each other.
+    """
+    from sftlab.weights.pairs import check_pair
+    from sftlab.weights.selection import is_restored_mask
+    from sftlab.weights.shards import Checkpoint
+
+    with Checkpoint.open(base) as old, Checkpoint.open(mask.probe) as probe:
+        for name in check_pair(old, probe):
+            masked = is_restored_mask(name, old.read(name), probe.read(name), mask.cut)
+            if name in places and bool(masked.any()):
+                keep_out(places[name], masked)
+
+
+def keep_out(parameter: torch.nn.Parameter, masked: torch.Tensor) -> None:
+    """Zero the gradient of a parameter where `masked` (bool, of its shape)."""
+    if parameter.requires_grad:
+        masked = masked.to(parameter.device)
+        parameter.register_hook(lambda gradient: gradient.masked_fill(masked, 0))
