@@ -133,7 +133,9 @@ class Plan:
             "tuned", name, self.spec.sft.model_dump(), {"model": self.model_id, "training_set": drawn.id}
         )
         pair = {"model": self.model_id, "tuned": tuned.id}
-        change = self._step("change", name, self.spec.restore.model_dump(), pair)
+        # The profile and the cuts do not depend on what a method of its own does with the weights.
+        ranked = self.spec.restore.model_dump(exclude={"method", "parameters"})
+        change = self._step("change", name, ranked, pair)
         inputs = {"tuned": tuned.id, "training_set": drawn.id}
         ladder = {p: self._evaluation(f"{name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
         return Cell(bucket, size, seed, drawn, tuned, change, ladder)

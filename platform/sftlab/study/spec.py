@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -12,6 +12,8 @@ from sftlab.frozen import Frozen
 from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineSpec, MasterySpec
 from sftlab.pocket.spec import PocketSpec
 from sftlab.training.spec import SFTSpec
+from sftlab.weights.cut import Measure, Order, Region
+from sftlab.weights.spec import LayerRange
 
 
 def _bucket(value: int | str) -> int | str:
@@ -58,12 +60,49 @@ class TrainingSetsSpec(Frozen):
 
 
 class RestoreSpec(Frozen):
-    """The restoration ladder (paper, section 5.1)."""
+    """The ladder of every tuned model: the restoration (paper, section 5.1), or another edit by `method`."""
 
     percents: tuple[Percent, ...] = Field((0, 1, 3, 5, 10, 20, 40, 60), min_length=1)
-    region: Literal["layers", "attention", "mlp", "embeddings", "all"] = "layers"
-    order: Literal["top", "bottom", "random"] = "top"
+    region: Region = "layers"
+    order: Order = "top"
     seed: int = Field(0, description="seed of the random order")
+    measure: Measure | None = Field(None, description="change that top and bottom rank by; relative if unset")
+    layers: LayerRange | None = Field(None, description='layers of the region, as "0-3"; all if unset')
+    method: str | None = Field(None, description="strategy that edits weights in place of the restoration")
+    parameters: dict[str, Any] | None = Field(None, description="parameters of `method`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_parameters(cls, data: Any) -> Any:
+        """Writes the defaults of a method's parameters out, so that a default and its value share ids."""
+        if not isinstance(data, dict) or data.get("method") is None:
+            return data
+        from sftlab.strategies import get_edit_strategy
+
+        try:
+            strategy = get_edit_strategy(data["method"], data.get("parameters"))
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return data | {"parameters": strategy.model_dump(mode="json")}
+
+    @model_validator(mode="after")
+    def _method_and_percents(self) -> RestoreSpec:
+        if self.method is None:
+            if self.parameters is not None:
+                raise ValueError("`parameters` belong to a `method`; name one or leave them out")
+            return self
+        from sftlab.strategies import get_edit_strategy
+
+        try:
+            get_edit_strategy(self.method, self.parameters).check_percents(self.percents)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @field_validator("measure")
+    @classmethod
+    def _relative_is_the_default(cls, measure: Measure | None) -> Measure | None:
+        return None if measure == "relative" else measure
 
     @field_validator("percents")
     @classmethod

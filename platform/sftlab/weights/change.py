@@ -1,9 +1,11 @@
-"""How much a weight changed, relative to its size (paper, appendix B.2)."""
+"""How much a weight changed: relative to its size (paper, appendix B.2), or in absolute terms."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sftlab.weights.cut import Measure
 
 Floats = NDArray[np.float32]
 EPSILON = np.float32(1e-8)
@@ -28,3 +30,19 @@ def relative_change(
         # abs last: it also clears the sign of NaN, so that bit patterns stay non-negative
         np.abs(change, out=change)
     return change
+
+
+def absolute_change(base: Floats, tuned: Floats, out: Floats | None = None) -> Floats:
+    """|s - p| for base weights p and tuned weights s, computed in float32; arguments as `relative_change`."""
+    with np.errstate(all="ignore"):
+        change: Floats = np.subtract(tuned, base, out=out)
+    return np.abs(change, out=change)
+
+
+def change_by(
+    measure: Measure, base: Floats, tuned: Floats, out: Floats | None = None, scratch: Floats | None = None
+) -> Floats:
+    """The change by the measure; arguments as `relative_change`."""
+    if measure == "absolute":
+        return absolute_change(base, tuned, out)
+    return relative_change(base, tuned, out, scratch)

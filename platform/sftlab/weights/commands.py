@@ -11,7 +11,8 @@ from pathlib import Path
 from secrets import token_hex
 
 from sftlab.errors import UserError
-from sftlab.weights.cut import CONCENTRATION_PERCENTS, Order, Region, percent_labels
+from sftlab.weights.cut import CONCENTRATION_PERCENTS, Measure, Order, Region, percent_labels
+from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import ChangeProfile, profile
 from sftlab.weights.restore import restored_bytes, write_restored
 from sftlab.weights.stream import Report
@@ -33,13 +34,15 @@ def change(
     order: Order = "top",
     seed: int = 0,
     progress: Report | None = None,
+    measure: Measure = "relative",
+    layers: str | None = None,
 ) -> ChangeProfile:
     """Measures how the weights changed and writes OUTPUT/change.json (`ChangeProfile.to_json`).
 
     Raises UserError as `profile` does, and for an OUTPUT with other content than an earlier result.
     """
     folder = _output_folder(output)
-    found = profile(base, tuned, percents, region, order, seed, progress)
+    found = profile(base, tuned, percents, region, order, seed, progress, measure, layers)
     _write_change(folder, found)
     return found
 
@@ -54,6 +57,8 @@ def restore(
     seed: int = 0,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     progress: Report | None = None,
+    measure: Measure = "relative",
+    layers: str | None = None,
 ) -> ChangeProfile:
     """Writes OUTPUT/restored-<percent> for every percentage, and OUTPUT/change.json.
 
@@ -75,8 +80,9 @@ def restore(
             progress(found_bytes[0] + done, found_bytes[0] + to_write.total)
 
     found_bytes = [0]
-    found = profile(base, tuned, labels, region, order, seed, searching)
-    write_restored(base, tuned, found.cuts, folder, shard_bytes, writing)
+    found = profile(base, tuned, labels, region, order, seed, searching, measure, layers)
+    edits = {label: Restoration(cut) for label, cut in found.cuts.items()}
+    write_restored(base, tuned, edits, folder, shard_bytes, writing)
     _write_change(folder, found)
     return found
 

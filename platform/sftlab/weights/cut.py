@@ -11,9 +11,13 @@ from typing import Any, Literal, get_args
 from sftlab.errors import UserError
 
 Order = Literal["top", "bottom", "random"]
+Measure = Literal["relative", "absolute"]
 Region = Literal["layers", "attention", "mlp", "embeddings", "all"]
 ORDERS: tuple[Order, ...] = get_args(Order)
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 REGIONS: tuple[Region, ...] = get_args(Region)
+
+_DEFAULTS = {"measure": "relative", "layers": None}
 
 # Table 3 of the paper: the shares of weights for which the concentration of change is reported.
 CONCENTRATION_PERCENTS = ("1", "3", "5", "10", "20", "40", "60")
@@ -51,13 +55,39 @@ def restored_count(total: int, label: str) -> int:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """What the weights of a region are ordered by: their change by `measure`, largest or smallest first, or
+    a draw by `seed`.
+
+    Use `Ranking.of`, which sets what has no effect (the seed of top and bottom, the measure of random) to
+    its default, so that equal orders are equal objects.
+    """
+
+    order: Order = "top"
+    seed: int = 0
+    measure: Measure = "relative"
+
+    @staticmethod
+    def of(order: Order, seed: int, measure: Measure) -> Ranking:
+        if order == "random":
+            return Ranking(order, seed, "relative")
+        return Ranking(order, 0, measure)
+
+    @property
+    def is_relative_change(self) -> bool:
+        """Whether the keys of this order are the bit patterns of the relative change."""
+        return self.order == "top" and self.measure == "relative"
+
+
+@dataclass(frozen=True)
 class Cut:
     """Which weights a restoration takes back to the base model.
 
-    The weights of `region` are ordered by an integer key, largest first, ties by parameter name and then by
-    position in the flattened parameter (`sftlab.weights.selection.ranking_keys`). Restored are the first
-    `count` of `total`: those whose key is above `threshold`, or equal to it and standing before
-    (`tie_name`, `tie_position`). A smaller cut of the same order is therefore contained in a larger one.
+    The weights of `region`, of these `layers` alone where given, are ordered by an integer key, largest
+    first, ties by parameter name and then by position in the flattened parameter
+    (`sftlab.weights.selection.ranking_keys`). Restored are the first `count` of `total`: those whose key is
+    above `threshold`, or equal to it and standing before (`tie_name`, `tie_position`). A smaller cut of the
+    same order is therefore contained in a larger one.
     """
 
     percent: str
@@ -69,10 +99,22 @@ class Cut:
     tie_position: int
     count: int
     total: int
+    measure: Measure = "relative"
+    layers: str | None = None
+
+    @property
+    def ranking(self) -> Ranking:
+        return Ranking(self.order, self.seed, self.measure)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain JSON data; a relative measure and all layers are left out, as before there were others."""
+        return without_defaults(asdict(self))
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Cut:
         return Cut(**data)
+
+
+def without_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data without `measure` and `layers` where these have their defaults."""
+    return {key: value for key, value in data.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}

@@ -14,13 +14,16 @@ from sftlab.weights.bits import item_bytes
 from sftlab.weights.cut import (
     CONCENTRATION_PERCENTS,
     Cut,
+    Measure,
     Order,
+    Ranking,
     Region,
     percent_labels,
     restored_count,
+    without_defaults,
 )
 from sftlab.weights.pairs import check_pair
-from sftlab.weights.regions import in_region, place
+from sftlab.weights.regions import check_layers, in_region, layers_label, place
 from sftlab.weights.search import Counts, Histogram, Search, Threshold, sum_of_largest, tie_boundary
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.stream import Progress, Report
@@ -37,7 +40,8 @@ class ChangeProfile:
     total relative change that the most changed percent of weights holds (Table 3). weights_by_layer,
     weights_by_module: number of weights; restored_by_layer, restored_by_module: percent -> number of
     restored weights (Tables 9 and 10). Layers are numbers written as text, or "outside the layers". cuts:
-    percent -> the cut that restores it.
+    percent -> the cut that restores it. measure: what top and bottom order by; the concentration is of the
+    relative change all the same. layers: to which layers the region is narrowed, None for no narrowing.
     """
 
     region: Region
@@ -52,6 +56,8 @@ class ChangeProfile:
     restored_by_layer: Mapping[str, Mapping[str, int]]
     restored_by_module: Mapping[str, Mapping[str, int]]
     cuts: Mapping[str, Cut]
+    measure: Measure = "relative"
+    layers: str | None = None
 
     def layer_percents(self, percent: str) -> dict[str, float]:
         """How the restored weights distribute over the layers, in percent (Table 9)."""
@@ -62,9 +68,11 @@ class ChangeProfile:
         return _percents(self.restored_by_module[percent])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data, the two tables in percent included for readers' comfort."""
+        """Plain JSON data, the two tables in percent included for readers' comfort; `measure` and `layers`
+        are left out where they have their defaults.
+        """
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "cuts"}
-        return data | {
+        return without_defaults(data) | {
             "layer_percents": {percent: self.layer_percents(percent) for percent in self.cuts},
             "module_percents": {percent: self.module_percents(percent) for percent in self.cuts},
             "cuts": {percent: cut.to_json() for percent, cut in self.cuts.items()},
@@ -72,20 +80,24 @@ class ChangeProfile:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> ChangeProfile:
-        fields = {name: data[name] for name in ChangeProfile.__dataclass_fields__}
+        fields = {name: data[name] for name in ChangeProfile.__dataclass_fields__ if name in data}
         cuts = {percent: Cut.from_json(cut) for percent, cut in data["cuts"].items()}
         return ChangeProfile(**{**fields, "cuts": cuts})
 
 
-def region_sizes(base: Checkpoint, names: Sequence[str], region: Region) -> dict[str, int]:
+def region_sizes(
+    base: Checkpoint, names: Sequence[str], region: Region, layers: str | None = None
+) -> dict[str, int]:
     """Parameters of the region with their numbers of weights, sorted by name. Raises UserError if there is
-    none.
+    none, and for a layer that the model does not have.
     """
-    sizes = {name: prod(base.shape(name)) for name in sorted(names) if in_region(name, region)}
+    check_layers(layers, names, base.path)
+    sizes = {name: prod(base.shape(name)) for name in sorted(names) if in_region(name, region, layers)}
     if not any(sizes.values()):
+        narrowed = "" if layers is None else f" within layers {layers}"
         raise UserError(
-            f"{base.path}: region {region} selects no parameter (the model has {', '.join(names[:3])}, ...); "
-            "choose another region."
+            f"{base.path}: region {region}{narrowed} selects no parameter (the model has "
+            f"{', '.join(names[:3])}, ...); choose another region."
         )
     return sizes
 
@@ -98,15 +110,20 @@ def profile(
     order: Order = "top",
     seed: int = 0,
     progress: Report | None = None,
+    measure: Measure = "relative",
+    layers: str | None = None,
 ) -> ChangeProfile:
     """Streams both models three times and returns the exact profile of the change and the cuts of a ladder.
 
-    Memory does not depend on the size of the models. `seed` matters for the order "random" alone. Raises
-    UserError for models that do not fit each other, for NaN and infinite weights, for an empty region and
-    for percentages that are none.
+    measure: by which change the orders "top" and "bottom" rank. layers: narrows the region to these layers
+    (`sftlab.weights.regions.layer_numbers`). `seed` matters for the order "random" alone. Memory does not
+    depend on the size of the models. Raises UserError for models that do not fit each other, for NaN and
+    infinite weights, for an empty region, for layers that the model lacks and for percentages that are none.
     """
+    ranking = Ranking.of(order, seed, measure)
+    layers = None if layers is None else layers_label(layers)
     with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
-        return profile_pair(base, tuned, percent_labels(percents), region, order, seed, progress)
+        return profile_pair(base, tuned, percent_labels(percents), region, ranking, layers, progress)
 
 
 def profile_pair(
@@ -114,16 +131,17 @@ def profile_pair(
     tuned: Checkpoint,
     labels: Sequence[str],
     region: Region,
-    order: Order,
-    seed: int,
+    ranking: Ranking,
+    layers: str | None = None,
     report: Report | None = None,
 ) -> ChangeProfile:
-    """`profile` of two open checkpoints; `labels` as `percent_labels` returns them."""
+    """`profile` of two open checkpoints; `labels` as `percent_labels` and `layers` as `layers_label` return
+    them.
+    """
     names = check_pair(base, tuned)
-    sizes = region_sizes(base, names, region)
+    sizes = region_sizes(base, names, region, layers)
     outside = {name: base.numel(name) for name in names if name not in sizes}
-    seed = seed if order == "random" else 0
-    search = Search((base, tuned), sizes, order, seed)
+    search = Search((base, tuned), sizes, ranking)
     progress = Progress(pass_bytes(base, (sizes, 3), (outside, 1)), report)
     total = sum(sizes.values())
     ranks = {label: restored_count(total, label) for label in labels}
@@ -135,12 +153,12 @@ def profile_pair(
     counts = search.count_ties([threshold.key for threshold in thresholds.values()], progress)
     progress.show()
 
-    cuts, restored = _cuts(search, region, thresholds, counts)
+    cuts, restored = _cuts(search, region, layers, thresholds, counts)
     whole = sum_of_largest(changes, low_sums)
     return ChangeProfile(
         region=region,
-        order=order,
-        seed=seed,
+        order=ranking.order,
+        seed=ranking.seed,
         weights=total,
         changed=total - int(change[0]),  # the smallest change of a float32 lies far above the lowest bin
         total_change=whole,
@@ -150,6 +168,8 @@ def profile_pair(
         restored_by_layer={label: _group(of, _layer) for label, of in restored.items()},
         restored_by_module={label: _group(of, _module) for label, of in restored.items()},
         cuts=cuts,
+        measure=ranking.measure,
+        layers=layers,
     )
 
 
@@ -163,7 +183,11 @@ def pass_bytes(base: Checkpoint, *passes: tuple[Mapping[str, int], int]) -> int:
 
 
 def _cuts(
-    search: Search, region: Region, thresholds: Mapping[str, Threshold], counts: Mapping[str, Counts]
+    search: Search,
+    region: Region,
+    layers: str | None,
+    thresholds: Mapping[str, Threshold],
+    counts: Mapping[str, Counts],
 ) -> tuple[dict[str, Cut], dict[str, dict[str, int]]]:
     """The cuts, and how many weights each restores of every parameter."""
     cuts, restored = {}, {}
@@ -176,14 +200,16 @@ def _cuts(
         restored[label] = {one: int(counts[one][0, index]) + taken[one] for one in counts}
         cuts[label] = Cut(
             percent=label,
-            order=search.order,
+            order=search.ranking.order,
             region=region,
-            seed=search.seed,
+            seed=search.ranking.seed,
             threshold=threshold.key,
             tie_name=name,
             tie_position=position,
             count=threshold.count,
             total=total,
+            measure=search.ranking.measure,
+            layers=layers,
         )
     return cuts, restored
 

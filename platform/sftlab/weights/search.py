@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from sftlab.errors import UserError
 from sftlab.weights.bits import Raw, raw_type, widen
-from sftlab.weights.change import Floats, relative_change
-from sftlab.weights.cut import Order
+from sftlab.weights.change import Floats, change_by
+from sftlab.weights.cut import Measure, Ranking
 from sftlab.weights.pairs import check_finite
 from sftlab.weights.selection import LARGEST_KEY, Keys, ranking_keys
 from sftlab.weights.shards import Checkpoint
@@ -74,12 +74,12 @@ def locate(counts: Counts, rank: int) -> tuple[int, int]:
 
 
 class PairReader:
-    """Reads matching stretches of two models into buffers of its own and computes their relative change."""
+    """Reads matching stretches of two models into buffers of its own and computes their change."""
 
     def __init__(self, base: Checkpoint, tuned: Checkpoint) -> None:
         self.models = (base, tuned)
         self._raw = [np.empty(CHUNK, dtype=np.uint64) for _ in range(2)]
-        self._floats = [np.empty(CHUNK, dtype=np.float32) for _ in range(2)]
+        self._floats: dict[Measure, list[Floats]] = {}
         self._high = np.empty(CHUNK, dtype=np.int64)  # the type that bincount and take need
 
     def read(self, chunk: Chunk) -> tuple[Raw, Raw]:
@@ -91,14 +91,24 @@ class PairReader:
             pair.append(values)
         return pair[0], pair[1]
 
-    def change(self, chunk: Chunk, base: Raw, tuned: Raw) -> Floats:
-        """`relative_change` of what `read` gave, float32 [n]. Valid until the next call."""
+    def change(self, chunk: Chunk, base: Raw, tuned: Raw, measure: Measure = "relative") -> Floats:
+        """`change_by` the measure of what `read` gave, float32 [n]. Valid until the next call with it."""
         code = self.models[0].code(chunk.name)
+        if measure not in self._floats:
+            self._floats[measure] = [np.empty(CHUNK, dtype=np.float32) for _ in range(2)]
         old, new = (
             widen(raw, code, floats[: raw.size])
-            for raw, floats in zip((base, tuned), self._floats, strict=True)
+            for raw, floats in zip((base, tuned), self._floats[measure], strict=True)
         )
-        return relative_change(old, new, out=new, scratch=old)
+        return change_by(measure, old, new, out=new, scratch=old)
+
+    def keys(
+        self, chunk: Chunk, base: Raw, tuned: Raw, ranking: Ranking, change: Floats | None = None
+    ) -> Keys:
+        """`ranking_keys` of what `read` gave. change: its relative change, where that is known already."""
+        if change is None or ranking.measure != "relative":
+            change = self.change(chunk, base, tuned, ranking.measure)
+        return ranking_keys(ranking, chunk.name, chunk.start, change)
 
     def high_bits(self, keys: Keys) -> Counts:
         return np.right_shift(keys, 16, out=self._high[: keys.size])
@@ -109,16 +119,14 @@ class PairReader:
 
 
 class HighPass(Worker):
-    """Pass 1: counts of the high bits of the change and, unless it is the change, of the order's own key.
+    """Pass 1: counts of the high bits of the relative change and, unless it is that, of the order's own key.
 
     Also sums the low bits by bin: with these sums the sum of all changes in a bin is known exactly.
     """
 
-    def __init__(
-        self, pair: tuple[Checkpoint, Checkpoint], inside: frozenset[str], order: Order, seed: int
-    ) -> None:
+    def __init__(self, pair: tuple[Checkpoint, Checkpoint], inside: frozenset[str], ranking: Ranking) -> None:
         self._reader = PairReader(*pair)
-        self._inside, self._order, self._seed = inside, order, seed
+        self._inside, self._ranking = inside, ranking
         self._weights = np.empty(CHUNK, dtype=np.float64)
         self._low = np.empty(CHUNK, dtype=np.int32)
         self.change, self.low_sums, self.keys = (np.zeros(BINS, dtype=np.int64) for _ in range(3))
@@ -138,8 +146,8 @@ class HighPass(Worker):
             )
         self.change += counts
         self.low_sums += low_sums
-        if self._order != "top":
-            keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
+        if not self._ranking.is_relative_change:
+            keys = self._reader.keys(chunk, base, tuned, self._ranking, change)
             self.keys += np.bincount(self._reader.high_bits(keys), minlength=BINS)
         return base.nbytes + tuned.nbytes
 
@@ -185,18 +193,19 @@ class _LowCounts:
 
 
 class LowPass(Worker):
-    """Pass 2: counts of the low bits in the bins where a cut falls, for the change and for the order's key."""
+    """Pass 2: counts of the low bits in the bins where a cut falls, for the relative change and for the
+    order's key.
+    """
 
     def __init__(
         self,
         pair: tuple[Checkpoint, Checkpoint],
         change_bins: Sequence[int],
         key_bins: Sequence[int],
-        order: Order,
-        seed: int,
+        ranking: Ranking,
     ) -> None:
         self._reader = PairReader(*pair)
-        self._order, self._seed = order, seed
+        self._ranking = ranking
         self.change = _LowCounts(change_bins)
         self.keys = _LowCounts(key_bins)
 
@@ -205,8 +214,8 @@ class LowPass(Worker):
         change = self._reader.change(chunk, base, tuned)
         bits = change.view(np.int32)
         self.change.add(bits, self._reader.high_bits(bits))
-        if self._order != "top":
-            keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
+        if not self._ranking.is_relative_change:
+            keys = self._reader.keys(chunk, base, tuned, self._ranking, change)
             self.keys.add(keys, self._reader.high_bits(keys))
         return base.nbytes + tuned.nbytes
 
@@ -219,17 +228,16 @@ class TiePass(Worker):
     """Pass 3: for every parameter, how many keys are above each threshold and how many are equal to it."""
 
     def __init__(
-        self, pair: tuple[Checkpoint, Checkpoint], thresholds: Sequence[int], order: Order, seed: int
+        self, pair: tuple[Checkpoint, Checkpoint], thresholds: Sequence[int], ranking: Ranking
     ) -> None:
         self._reader = PairReader(*pair)
-        self._thresholds, self._order, self._seed = thresholds, order, seed
+        self._thresholds, self._ranking = thresholds, ranking
         self._mark = np.empty(CHUNK, dtype=np.bool_)
         self.counts: dict[str, Counts] = {}  # name -> [2, thresholds]
 
     def __call__(self, chunk: Chunk) -> int:
         base, tuned = self._reader.read(chunk)
-        change = self._reader.change(chunk, base, tuned)
-        keys = ranking_keys(self._order, self._seed, chunk.name, chunk.start, change)
+        keys = self._reader.keys(chunk, base, tuned, self._ranking)
         mark = self._mark[: keys.size]
         counts = self.counts.setdefault(chunk.name, np.zeros((2, len(self._thresholds)), dtype=np.int64))
         for index, threshold in enumerate(self._thresholds):
@@ -244,19 +252,19 @@ class Search:
 
     pair: tuple[Checkpoint, Checkpoint]
     sizes: Mapping[str, int]
-    order: Order
-    seed: int
+    ranking: Ranking
 
     def count_high(self, outside: Mapping[str, int], progress: Progress) -> tuple[Counts, Counts, Counts]:
         """Pass 1 over the region, and a check of all other parameters for NaN and infinity.
 
-        Returns the counts of the change and of the order's key, and the sums of the change's low bits, by
-        bin.
+        Returns the counts of the relative change and of the order's key, and the sums of the change's low
+        bits, by bin.
         """
-        make = partial(HighPass, self.pair, frozenset(self.sizes), self.order, self.seed)
+        make = partial(HighPass, self.pair, frozenset(self.sizes), self.ranking)
         workers = walk(chunks({**self.sizes, **outside}), make, progress)
         change = sum_counts([worker.change for worker in workers])
-        keys = change if self.order == "top" else sum_counts([worker.keys for worker in workers])
+        same = self.ranking.is_relative_change
+        keys = change if same else sum_counts([worker.keys for worker in workers])
         return change, keys, sum_counts([worker.low_sums for worker in workers])
 
     def count_low(
@@ -267,13 +275,14 @@ class Search:
         ranks: Sequence[int],
         progress: Progress,
     ) -> tuple[Histogram, Histogram]:
-        """Pass 2: the histograms of the change and of the order's key, fit for the given ranks."""
-        change_bins = _bins(change, [*change_ranks, *(ranks if self.order == "top" else ())])
-        key_bins = [] if self.order == "top" else _bins(keys, ranks)
-        make = partial(LowPass, self.pair, change_bins, key_bins, self.order, self.seed)
+        """Pass 2: the histograms of the relative change and of the order's key, fit for the given ranks."""
+        same = self.ranking.is_relative_change
+        change_bins = _bins(change, [*change_ranks, *(ranks if same else ())])
+        key_bins = [] if same else _bins(keys, ranks)
+        make = partial(LowPass, self.pair, change_bins, key_bins, self.ranking)
         workers = walk(chunks(self.sizes), make, progress)
         changes = Histogram(change, _by_bin(change_bins, [worker.change for worker in workers]))
-        if self.order == "top":
+        if same:
             return changes, changes
         return changes, Histogram(keys, _by_bin(key_bins, [worker.keys for worker in workers]))
 
@@ -283,9 +292,7 @@ class Search:
         """
         if not thresholds:
             return {}
-        workers = walk(
-            chunks(self.sizes), partial(TiePass, self.pair, thresholds, self.order, self.seed), progress
-        )
+        workers = walk(chunks(self.sizes), partial(TiePass, self.pair, thresholds, self.ranking), progress)
         empty = np.zeros((2, len(thresholds)), dtype=np.int64)
         return {
             name: sum((worker.counts.get(name, empty) for worker in workers), empty) for name in self.sizes
@@ -295,8 +302,7 @@ class Search:
         """The position just behind the `ties`-th weight (from 1) of parameter `name` that has this key."""
         reader = PairReader(*self.pair)
         for chunk in chunks({name: self.sizes[name]}):
-            change = reader.change(chunk, *reader.read(chunk))
-            keys = ranking_keys(self.order, self.seed, name, chunk.start, change)
+            keys = reader.keys(chunk, *reader.read(chunk), self.ranking)
             places = np.flatnonzero(keys == key)
             if ties <= places.size:
                 return chunk.start + int(places[ties - 1]) + 1

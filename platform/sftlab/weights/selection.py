@@ -1,8 +1,8 @@
 """The total order of the weights, and which of them a cut restores: pure functions of arrays.
 
 Every weight has an integer key in [0, 2^31). Non-negative float32 numbers order like their bit patterns, so
-the key of the order "top" is the bit pattern of the relative change; "bottom" mirrors it; "random" hashes
-seed, parameter name and position, and so does not depend on sharding.
+the key of the order "top" is the bit pattern of the change; "bottom" mirrors it; "random" hashes seed,
+parameter name and position, and so does not depend on sharding.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftlab.weights.bits import Raw, code_of, raw_view, widen
-from sftlab.weights.change import Floats, relative_change
-from sftlab.weights.cut import Cut, Order
+from sftlab.weights.change import Floats, change_by
+from sftlab.weights.cut import Cut, Ranking
 from sftlab.weights.regions import in_region
 
 if TYPE_CHECKING:
@@ -40,15 +40,16 @@ def random_keys(seed: int, name: str, start: int, size: int) -> Keys:
     return (x >> np.uint64(33)).astype(np.int32)
 
 
-def ranking_keys(order: Order, seed: int, name: str, start: int, change: Floats) -> Keys:
+def ranking_keys(ranking: Ranking, name: str, start: int, change: Floats) -> Keys:
     """Keys of a stretch of the flattened parameter `name` that begins at `start`; the largest comes first.
 
-    change: float32 [n], relative changes, finite. Returns int32 [n]. For "top" the result shares its memory.
+    change: float32 [n], changes by the ranking's measure, finite. Returns int32 [n]. For "top" the result
+    shares its memory.
     """
-    if order == "random":
-        return random_keys(seed, name, start, change.size)
+    if ranking.order == "random":
+        return random_keys(ranking.seed, name, start, change.size)
     bits = change.view(np.int32)
-    return bits if order == "top" else _LARGEST_FINITE - bits
+    return bits if ranking.order == "top" else _LARGEST_FINITE - bits
 
 
 def mark(keys: Keys, name: str, start: int, cut: Cut, out: Mask | None = None) -> Mask:
@@ -80,11 +81,11 @@ def is_restored_mask(name: str, base: torch.Tensor, tuned: torch.Tensor, cut: Cu
     """
     import torch
 
-    if not in_region(name, cut.region):
+    if not in_region(name, cut.region, cut.layers):
         return torch.zeros(base.shape, dtype=torch.bool)
     old, new = (
         widen(raw_view(tensor), code_of(tensor), np.empty(tensor.numel(), dtype=np.float32))
         for tensor in (base, tuned)
     )
-    keys = ranking_keys(cut.order, cut.seed, name, 0, relative_change(old, new))
+    keys = ranking_keys(cut.ranking, name, 0, change_by(cut.measure, old, new))
     return torch.from_numpy(mark(keys, name, 0, cut)).reshape(base.shape)

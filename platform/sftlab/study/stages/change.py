@@ -7,6 +7,7 @@ import json
 from sftlab.store.artifact import write_text
 from sftlab.study.build import Build
 from sftlab.study.plan import Cell
+from sftlab.weights.cut import percent_label
 from sftlab.weights.profile import ChangeProfile, profile
 
 FILE = "change.json"
@@ -22,10 +23,12 @@ def build_changes(build: Build) -> None:
             found = profile(
                 build.model_folder,
                 build.path(cell.tuned) / "model",
-                [f"{p:g}" for p in restore.percents],
+                [percent_label(percent) for percent in restore.percents],
                 restore.region,
                 restore.order,
                 restore.seed,
+                measure=restore.measure or "relative",
+                layers=restore.layers,
             )
             write_text(build.path(cell.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
             build.commit(cell.change)

@@ -11,6 +11,7 @@ from sftlab.facts.table import TOPICS_FILE, read_facts
 from sftlab.facts.templates import load_topics
 from sftlab.store.artifact import Step
 from sftlab.store.fingerprint import fingerprint
+from sftlab.strategies import edit_for
 from sftlab.study.build import Build
 from sftlab.study.plan import EVALUATION_SPLITS, Cell
 from sftlab.study.stages.change import read_change
@@ -87,7 +88,7 @@ def _items(build: Build, facts: Mapping[str, pa.Table]) -> tuple[dict[str, Step]
         tuned = str(build.path(cell.tuned) / "model")
         for percent, step in cell.evaluations.items():
             if step.id in missing:
-                add(step, ModelSource(base, tuned, cuts[f"{percent:g}"] if percent else None), asked)
+                add(step, ModelSource(base, tuned, edit_for(plan.spec.restore, percent, cuts)), asked)
     return steps, items
 
 

@@ -1,0 +1,63 @@
+"""Strategies: what one may do about the harm of fine-tuning, one file each, side by side.
+
+An own one is a class in a module of one's own:
+
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from sftlab.strategies import EditStrategy, register
+    from sftlab.weights.edits import TensorEdit
+
+    @dataclass(frozen=True)
+    class Clipped(TensorEdit):
+        percent: float
+
+        def edit(self, name, base, tuned):
+            limit = (1 - self.percent / 100) * (tuned - base).abs().max()
+            return base + (tuned - base).clamp(-limit, limit)
+
+    @register
+    class ClippedUpdates(EditStrategy):
+        name: ClassVar[str] = "clip"
+        title: ClassVar[str] = "Largest updates clipped"
+        source: ClassVar[str] = "own idea"
+        region: str = "all"
+
+        def edit(self, percent, cut):
+            return Clipped(percent, region=self.region)
+"""
+
+from sftlab.strategies import (  # noqa: F401  (importing registers them)
+    dare,
+    divided,
+    freeze_layers,
+    kl_to_base,
+    l2_sp,
+    lora,
+    low_rate,
+    masked_update,
+    mixed,
+    restore,
+    ties,
+    wise_ft,
+)
+from sftlab.strategies.base import EditStrategy, Strategy
+from sftlab.strategies.registry import (
+    edit_for,
+    get_edit_strategy,
+    get_strategy,
+    known_strategies,
+    load_plugins,
+    register,
+)
+
+__all__ = [
+    "EditStrategy",
+    "Strategy",
+    "edit_for",
+    "get_edit_strategy",
+    "get_strategy",
+    "known_strategies",
+    "load_plugins",
+    "register",
+]

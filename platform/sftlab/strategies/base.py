@@ -1,0 +1,120 @@
+"""What a strategy is: a setting of fine-tuning, of the edit of the finished weights, or of both."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ValidationError
+
+from sftlab.errors import UserError
+from sftlab.frozen import Frozen
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+    from sftlab.weights.cut import Cut
+    from sftlab.weights.edits import Edit
+
+
+class Strategy(Frozen, ABC):
+    """One way to fine-tune with less harm. The fields of a subclass are its parameters.
+
+    A strategy is a function from study to study and changes nothing else, so that all strategies are
+    measured in the same way, on the same data and seeds. `strategies.registry.register` makes it known.
+    """
+
+    name: ClassVar[str]
+    """What studies and sweeps call it: lower case, words joined by hyphens."""
+    title: ClassVar[str]
+    """What reports call it."""
+    source: ClassVar[str]
+    """Where it was published."""
+    has_ladder: ClassVar[bool] = False
+    """Whether the restore percentage means anything; if not, `apply` leaves the tuned model alone."""
+
+    @abstractmethod
+    def apply(self, study: StudySpec) -> StudySpec:
+        """The study with this strategy in place of its own settings.
+
+        Raises UserError where the two contradict each other, and for a field that the specification lacks.
+        """
+
+    def edit(self, percent: float, cut: Cut | None) -> Edit:  # noqa: ARG002
+        """The edit that makes the model of a percentage, above 0, out of the base and the tuned model.
+
+        cut: the weights that a restoration of this percentage takes back, for strategies that use it.
+        Raises UserError for a strategy that leaves finished weights alone.
+        """
+        raise UserError(f"strategy {self.name}: changes the fine-tuning; it does not edit finished weights.")
+
+
+class EditStrategy(Strategy):
+    """A strategy with an edit of its own: its name may stand in `restore.method`.
+
+    The edit is sent to the processes that load the model by pickle; the module that defines it must be
+    importable there (on the PYTHONPATH of every node).
+    """
+
+    has_ladder: ClassVar[bool] = True
+    uses_cut: ClassVar[bool] = False
+    """Whether `edit` is given the cut that region, layers, order, measure and seed of the study ask for."""
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        """The study with `restore.method` set, and its percentages kept.
+
+        Without a cut, region and order of the restoration have no effect; they are set to their defaults so
+        that they have none on the ids either.
+        """
+        own = {"method": self.name, "parameters": self.model_dump(mode="json")}
+        if self.uses_cut:
+            return changed(study, "restore", **own)
+        return replaced(study, "restore", percents=study.restore.percents, **own)
+
+    def check_percents(self, percents: Sequence[float]) -> None:  # noqa: ARG002
+        """Raises UserError for a percentage from 0 to 100 with which this edit cannot be made."""
+        return
+
+    @abstractmethod
+    def edit(self, percent: float, cut: Cut | None) -> Edit:
+        """As `Strategy.edit`; cut is None unless `uses_cut`."""
+
+
+def changed(study: StudySpec, part: str, **fields: Any) -> StudySpec:
+    """The study with some fields of one part (`sft`, `restore`, ...) changed, checked like a study file."""
+    return replaced(study, part, **{**getattr(study, part).model_dump(), **fields})
+
+
+def replaced(study: StudySpec, part: str, **fields: Any) -> StudySpec:
+    """The study with these fields in one part of it and defaults in all others of that part."""
+    kind = type(getattr(study, part))
+    try:
+        return study.model_copy(update={part: kind.model_validate(fields)})
+    except ValidationError as error:
+        raise UserError("\n".join(explain(error, part, list(kind.model_fields)))) from error
+
+
+def without_ladder(study: StudySpec) -> StudySpec:
+    """The study that leaves its tuned models as they are."""
+    return replaced(study, "restore", percents=(0,))
+
+
+def explain(error: ValidationError, where: str, known: Sequence[str]) -> list[str]:
+    """A line for everything that pydantic found wrong in the fields of `where`; `known` are their names."""
+    from difflib import get_close_matches
+
+    lines = []
+    for entry in error.errors():
+        path = ".".join(str(part) for part in entry["loc"])
+        if entry["type"] == "extra_forbidden" and len(entry["loc"]) == 1:
+            near = get_close_matches(path, known, n=1, cutoff=0.5)
+            names = ", ".join(known) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"known are: {names}."
+            lines.append(f"{where}: unknown key {path!r}; {hint}")
+        elif entry["type"] == "missing":
+            lines.append(f"{where}: {path} is required.")
+        else:
+            at = f"{path}: " if path else ""
+            found = f" (found {entry['input']!r})" if path else ""
+            lines.append(f"{where}: {at}{entry['msg'].removeprefix('Value error, ')}{found}")
+    return lines

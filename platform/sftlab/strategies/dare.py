@@ -1,0 +1,41 @@
+"""DARE: random updates are dropped and the others rescaled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sftlab.strategies.base import EditStrategy
+from sftlab.strategies.registry import register
+from sftlab.weights.cut import Region
+from sftlab.weights.edits import Dare, Edit
+from sftlab.weights.spec import LayerRange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sftlab.study.spec import StudySpec
+    from sftlab.weights.cut import Cut
+
+
+@register
+class DropAndRescale(EditStrategy):
+    """Each update is dropped with the probability `percent`; the others grow by 1 / (1 - probability)."""
+
+    name: ClassVar[str] = "dare"
+    title: ClassVar[str] = "Drop and rescale (DARE)"
+    source: ClassVar[str] = "Yu et al. 2023, arXiv 2311.03099"
+
+    seed: int = 0
+    region: Region = "all"
+    layers: LayerRange | None = None
+
+    def check_percents(self, percents: Sequence[float]) -> None:
+        for percent in percents:
+            Dare(percent)
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        self.check_percents(study.restore.percents)
+        return super().apply(study)
+
+    def edit(self, percent: float, cut: Cut | None) -> Edit:  # noqa: ARG002
+        return Dare(percent, self.seed, region=self.region, layers=self.layers)

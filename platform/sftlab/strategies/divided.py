@@ -1,0 +1,33 @@
+"""The paper's SFT (Divided): facts of one mastery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sftlab.errors import UserError
+from sftlab.strategies.base import Strategy, changed, without_ladder
+from sftlab.strategies.registry import register
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+
+
+@register
+class Divided(Strategy):
+    """A plain tuned model on the facts of one bucket, or of each of the study's in turn, without restoration."""
+
+    name: ClassVar[str] = "divided"
+    title: ClassVar[str] = "SFT (divided)"
+    source: ClassVar[str] = "Ye et al. 2025, arXiv 2509.16596, Table 7"
+
+    bucket: Literal[0, 1, 2, 3, 4] | None = None
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        own = [bucket for bucket in study.training_sets.buckets if bucket in (0, 1, 2, 3, 4)]
+        buckets = own if self.bucket is None else [self.bucket]
+        if not buckets:
+            raise UserError(
+                "strategy divided: training_sets.buckets holds no single bucket; list some of 0 to 4, or give "
+                "the strategy its `bucket`."
+            )
+        return without_ladder(changed(study, "training_sets", buckets=buckets))

@@ -1,0 +1,26 @@
+"""Freezing layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sftlab.strategies.base import Strategy, changed, without_ladder
+from sftlab.strategies.registry import register
+from sftlab.weights.spec import LayerRange
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+
+
+@register
+class FreezeLayers(Strategy):
+    """The weights of some transformer layers are not trained."""
+
+    name: ClassVar[str] = "freeze-layers"
+    title: ClassVar[str] = "Frozen layers"
+    source: ClassVar[str] = "common practice; Ye et al. 2025, appendix E.2, on which layers matter"
+
+    layers: LayerRange
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        return without_ladder(changed(study, "sft", freeze_layers=self.layers))

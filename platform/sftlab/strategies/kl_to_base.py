@@ -1,0 +1,27 @@
+"""A KL term to the base model's predictions while weights are trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from sftlab.strategies.base import Strategy, changed, without_ladder
+from sftlab.strategies.registry import register
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+
+
+@register
+class KLToBase(Strategy):
+    """The divergence from the base model's predictions on the answer tokens is part of the loss."""
+
+    name: ClassVar[str] = "kl-to-base"
+    title: ClassVar[str] = "KL term to the base model"
+    source: ClassVar[str] = "Li and Hoiem 2016, arXiv 1606.09282 (learning without forgetting)"
+
+    weight: float = Field(gt=0)
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        return without_ladder(changed(study, "sft", kl_to_base=self.weight))

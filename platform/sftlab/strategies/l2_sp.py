@@ -1,0 +1,27 @@
+"""L2-SP: a pull towards the base model's weights while they are trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from sftlab.strategies.base import Strategy, changed, without_ladder
+from sftlab.strategies.registry import register
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+
+
+@register
+class L2SP(Strategy):
+    """The squared distance to the base model's weights is part of the loss."""
+
+    name: ClassVar[str] = "l2-sp"
+    title: ClassVar[str] = "Pull towards the base weights (L2-SP)"
+    source: ClassVar[str] = "Li et al. 2018, arXiv 1802.01483"
+
+    strength: float = Field(gt=0)
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        return without_ladder(changed(study, "sft", l2_sp=self.strength))

@@ -1,0 +1,29 @@
+"""A lower learning rate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from sftlab.strategies.base import Strategy, changed, without_ladder
+from sftlab.strategies.registry import register
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+
+
+@register
+class LowRate(Strategy):
+    """The learning rate of the study times a factor below 1."""
+
+    name: ClassVar[str] = "low-rate"
+    title: ClassVar[str] = "Lower learning rate"
+    source: ClassVar[str] = "common practice"
+
+    factor: float = Field(default=0.1, gt=0, lt=1)
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        # 12 digits: 1e-5 * 0.1 is not 1e-6 in floating point, and would be another result
+        rate = float(f"{study.sft.learning_rate * self.factor:.12g}")
+        return without_ladder(changed(study, "sft", learning_rate=rate))

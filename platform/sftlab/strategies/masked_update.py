@@ -1,0 +1,31 @@
+"""Training only the weights that a probe run does not find harmful."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from sftlab.strategies.base import Strategy, changed, without_ladder
+from sftlab.strategies.registry import register
+from sftlab.weights.cut import Order, Region
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+
+
+@register
+class MaskedUpdate(Strategy):
+    """What a restoration of `percent` would take back of a run on `size` facts is never updated."""
+
+    name: ClassVar[str] = "masked-update"
+    title: ClassVar[str] = "Predicted harmful weights left alone"
+    source: ClassVar[str] = "open question of Ye et al. 2025, arXiv 2509.16596: prevention in place of cure"
+
+    percent: float = Field(gt=0, le=100)
+    size: int = Field(ge=1)
+    region: Region = "layers"
+    order: Order = "top"
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        return without_ladder(changed(study, "sft", mask=self.model_dump()))

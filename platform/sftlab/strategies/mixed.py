@@ -1,0 +1,23 @@
+"""The paper's SFT (Mixed): facts of every mastery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sftlab.strategies.base import Strategy, changed, without_ladder
+from sftlab.strategies.registry import register
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+
+
+@register
+class Mixed(Strategy):
+    """A plain tuned model on facts of all five buckets alike."""
+
+    name: ClassVar[str] = "mixed"
+    title: ClassVar[str] = "SFT (mixed)"
+    source: ClassVar[str] = "Ye et al. 2025, arXiv 2509.16596, Table 7"
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        return without_ladder(changed(study, "training_sets", buckets=("mixed",)))

@@ -1,0 +1,121 @@
+"""Strategies by name, own ones of users included."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from sftlab.errors import UserError
+from sftlab.strategies.base import EditStrategy, Strategy, explain
+from sftlab.weights.cut import percent_label
+from sftlab.weights.edits import Edit, Restoration
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import RestoreSpec
+    from sftlab.weights.cut import Cut
+
+AnyStrategy = TypeVar("AnyStrategy", bound=Strategy)
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_KNOWN: dict[str, type[Strategy]] = {}
+
+
+def register(strategy: type[AnyStrategy]) -> type[AnyStrategy]:
+    """Class decorator that makes a strategy known by its name.
+
+    Raises UserError for a class without name, title or source, a name of another form, and a name taken.
+    """
+    where = f"{strategy.__module__}.{strategy.__qualname__}"
+    for attribute in ("name", "title", "source"):
+        if not isinstance(getattr(strategy, attribute, None), str):
+            raise UserError(f"{where}: has no {attribute}; set it on the class, as a text.")
+    if not _NAME.fullmatch(strategy.name):
+        raise UserError(f"{where}: name {strategy.name!r}; expected lower case words joined by hyphens.")
+    other = _KNOWN.get(strategy.name)
+    if other is not None and (other.__module__, other.__qualname__) != (
+        strategy.__module__,
+        strategy.__qualname__,
+    ):
+        raise UserError(
+            f"{where}: the name {strategy.name!r} is taken by {other.__module__}.{other.__qualname__}; choose "
+            "another."
+        )
+    _KNOWN[strategy.name] = strategy
+    return strategy
+
+
+def known_strategies() -> dict[str, type[Strategy]]:
+    """All strategies by name, in the order of their names."""
+    return dict(sorted(_KNOWN.items()))
+
+
+def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Strategy:
+    """The strategy of that name with these parameters.
+
+    Raises UserError for an unknown name, with the nearest and all known ones, and for wrong parameters.
+    """
+    if name not in _KNOWN:
+        near = get_close_matches(str(name), _KNOWN, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(
+            f"strategy {name!r} is unknown; {hint}Known are {', '.join(known_strategies())}; own ones are known "
+            "once their module is named under `plugins`."
+        )
+    kind = _KNOWN[name]
+    if not isinstance(parameters, Mapping | None):
+        raise UserError(f"strategy {name}: parameters {parameters!r}; expected a mapping of names to values.")
+    try:
+        return kind.model_validate(dict(parameters or {}))
+    except ValidationError as error:
+        raise UserError("\n".join(explain(error, f"strategy {name}", list(kind.model_fields)))) from error
+
+
+def get_edit_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> EditStrategy:
+    """`get_strategy` for what may stand in `restore.method`. Raises UserError for another strategy too."""
+    strategy = get_strategy(name, parameters)
+    if not isinstance(strategy, EditStrategy):
+        methods = ", ".join(
+            name for name, kind in known_strategies().items() if issubclass(kind, EditStrategy)
+        )
+        raise UserError(
+            f"restore.method = {name}: is no edit of its own but a choice of other fields, which a sweep "
+            f"makes; methods are {methods}, and unset for the restoration."
+        )
+    return strategy
+
+
+def edit_for(restore: RestoreSpec, percent: float, cuts: Mapping[str, Cut]) -> Edit | None:
+    """What makes the model of a percentage of the ladder; None for 0 %, the tuned model as it is.
+
+    cuts: percent label -> cut, as the change stage found them; a method without cuts looks at none.
+    """
+    if percent == 0:
+        return None
+    label = percent_label(percent)
+    if restore.method is None:
+        return Restoration(cuts[label])
+    strategy = get_edit_strategy(restore.method, restore.parameters)
+    return strategy.edit(percent, cuts[label] if strategy.uses_cut else None)
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Imports modules (by dotted name) that register strategies.
+
+    Plugins are not part of any id: a strategy's name and parameters are. Every process that loads an edited
+    model unpickles the strategy's edit, so the modules must be importable on all nodes. Raises UserError
+    that names the module which cannot be imported.
+    """
+    for module in modules:
+        try:
+            import_module(module)
+        except UserError:
+            raise
+        except Exception as error:  # an own module may raise anything; the cause stays attached
+            raise UserError(
+                f"plugins: {module} cannot be imported ({type(error).__name__}: {error}); expected a module's "
+                "dotted name, with its folder on the PYTHONPATH of every node."
+            ) from error

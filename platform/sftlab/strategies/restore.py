@@ -1,0 +1,38 @@
+"""The paper's restoration, with its ablations: region, layers, order and measure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sftlab.strategies.base import Strategy, replaced
+from sftlab.strategies.registry import register
+from sftlab.weights.cut import Measure, Order, Region
+from sftlab.weights.edits import Edit, Restoration
+from sftlab.weights.spec import LayerRange
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+    from sftlab.weights.cut import Cut
+
+
+@register
+class Restore(Strategy):
+    """The percent of weights that changed most go back to the base model's values."""
+
+    name: ClassVar[str] = "restore"
+    title: ClassVar[str] = "Parameter restoration"
+    source: ClassVar[str] = "Ye et al. 2025, arXiv 2509.16596, section 5.1 and appendices B.2, E.2"
+    has_ladder: ClassVar[bool] = True
+
+    region: Region = "layers"
+    layers: LayerRange | None = None
+    order: Order = "top"
+    measure: Measure = "relative"
+    seed: int = 0
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        return replaced(study, "restore", percents=study.restore.percents, **self.model_dump())
+
+    def edit(self, percent: float, cut: Cut | None) -> Edit:  # noqa: ARG002
+        assert cut is not None
+        return Restoration(cut)

@@ -1,0 +1,47 @@
+"""TIES trimming of one model: the smallest updates are reset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sftlab.strategies.base import Strategy, replaced
+from sftlab.strategies.registry import register
+from sftlab.weights.cut import Region
+from sftlab.weights.edits import Edit, Restoration
+from sftlab.weights.spec import LayerRange
+
+if TYPE_CHECKING:
+    from sftlab.study.spec import StudySpec
+    from sftlab.weights.cut import Cut
+
+
+@register
+class Ties(Strategy):
+    """Of the updates s - p the (100 - percent) % largest in absolute terms are kept, all others reset.
+
+    This is the first step of TIES-Merging; its others, electing signs and merging, need several models. It
+    is a restoration from the bottom by absolute change, and shares its results.
+    """
+
+    name: ClassVar[str] = "ties"
+    title: ClassVar[str] = "TIES trimming"
+    source: ClassVar[str] = "Yadav et al. 2023, arXiv 2306.01708"
+    has_ladder: ClassVar[bool] = True
+
+    region: Region = "all"
+    layers: LayerRange | None = None
+
+    def apply(self, study: StudySpec) -> StudySpec:
+        return replaced(
+            study,
+            "restore",
+            percents=study.restore.percents,
+            region=self.region,
+            layers=self.layers,
+            order="bottom",
+            measure="absolute",
+        )
+
+    def edit(self, percent: float, cut: Cut | None) -> Edit:  # noqa: ARG002
+        assert cut is not None and (cut.order, cut.measure) == ("bottom", "absolute")
+        return Restoration(cut)
