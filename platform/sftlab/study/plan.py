@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
 
+from sftlab.errors import UserError
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.artifact import Step
 from sftlab.study.sources import Sources
-from sftlab.study.spec import StudySpec
+from sftlab.study.spec import RestoreSpec, StudySpec
+from sftlab.training.spec import MaskSpec, SFTSpec
 
 # A stage whose meaning changes gets the next number: its results, and what rests on them, move to new ids.
 REVISIONS = {
@@ -47,15 +49,22 @@ class Cost:
 
 @dataclass(frozen=True)
 class Cell:
-    """One fine-tuning run of the grid with its restoration ladder; `evaluations` by percentage."""
+    """One fine-tuning run of the grid with its restoration ladder; `evaluations` by percentage.
+
+    `probe` is the short run that the mask of this one is found from, where `sft` has a mask. It is a cell of
+    an ordinary study without the mask, but for its evaluations.
+    """
 
     bucket: int | str
     size: int
     seed: int
+    sft: SFTSpec
+    restore: RestoreSpec
     training_set: Step
     tuned: Step
     change: Step
     evaluations: Mapping[float, Step]
+    probe: Cell | None = None
 
     @property
     def name(self) -> str:
@@ -121,7 +130,33 @@ class Plan:
         wanted = self.only or product(grid.buckets, grid.sizes, grid.seeds)
         return tuple(self._cell(bucket, size, seed) for bucket, size, seed in wanted)
 
+    @cached_property
+    def probes(self) -> tuple[Cell, ...]:
+        """The runs that masks are found from, each once: cells that differ in size alone share one."""
+        return tuple({cell.probe.tuned.id: cell.probe for cell in self.cells if cell.probe}.values())
+
     def _cell(self, bucket: int | str, size: int, seed: int) -> Cell:
+        sft = self.spec.sft
+        probe = None if sft.mask is None else self._probe(sft.mask, bucket, size, seed)
+        cell = self._fine_tuning(bucket, size, seed, sft, self.spec.restore, probe)
+        inputs = {"tuned": cell.tuned.id, "training_set": cell.training_set.id}
+        ladder = {p: self._evaluation(f"{cell.name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
+        return replace(cell, evaluations=ladder)
+
+    def _probe(self, mask: MaskSpec, bucket: int | str, size: int, seed: int) -> Cell:
+        if mask.size > size:
+            raise UserError(
+                f"sft.mask.size = {mask.size:,}: a probe is part of the training set, and one of the sets has "
+                f"only {size:,} facts; lower it, or leave that set out of training_sets.sizes."
+            )
+        sft = self.spec.sft.model_copy(update={"mask": None})
+        restore = RestoreSpec(percents=(mask.percent,), region=mask.region, order=mask.order)
+        return self._fine_tuning(bucket, mask.size, seed, sft, restore, None)
+
+    def _fine_tuning(
+        self, bucket: int | str, size: int, seed: int, sft: SFTSpec, restore: RestoreSpec, probe: Cell | None
+    ) -> Cell:
+        """A cell without evaluations."""
         name = cell_name(bucket, size, seed)
         drawn = self._step(
             "training-set",
@@ -129,16 +164,15 @@ class Plan:
             {"bucket": bucket, "size": size, "seed": seed},
             {"facts": self.facts.id, "mastery": self.mastery.id},
         )
-        tuned = self._step(
-            "tuned", name, self.spec.sft.model_dump(), {"model": self.model_id, "training_set": drawn.id}
-        )
+        inputs = {"model": self.model_id, "training_set": drawn.id}
+        if probe is not None:
+            inputs |= {"probe": probe.tuned.id, "probe_change": probe.change.id}
+        tuned = self._step("tuned", name, sft.model_dump(), inputs)
         pair = {"model": self.model_id, "tuned": tuned.id}
         # The profile and the cuts do not depend on what a method of its own does with the weights.
-        ranked = self.spec.restore.model_dump(exclude={"method", "parameters"})
+        ranked = restore.model_dump(exclude={"method", "parameters"})
         change = self._step("change", name, ranked, pair)
-        inputs = {"tuned": tuned.id, "training_set": drawn.id}
-        ladder = {p: self._evaluation(f"{name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
-        return Cell(bucket, size, seed, drawn, tuned, change, ladder)
+        return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, {}, probe)
 
     def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
         spec = {
@@ -182,13 +216,15 @@ class Plan:
         scored = sum(counts.values()) * self.spec.mastery.samples * self.templates
         tokens = scored * self.spec.mastery.max_tokens
         yield self.mastery, Cost(completions=scored, generated_tokens=tokens)
-        for cell in self.cells:
-            yield cell.training_set, Cost()
-        for cell in self.cells:
-            trained = cell.size * self.spec.sft.epochs * TOKENS_PER_EXAMPLE
-            yield cell.tuned, Cost(trained_tokens=trained, bytes_written=size)
-        for cell in self.cells:
-            yield cell.change, Cost()
+        drawn = {cell.training_set.id: cell.training_set for cell in (*self.probes, *self.cells)}
+        for step in drawn.values():
+            yield step, Cost()
+        for runs in (self.probes, self.cells):  # a mask is found from the change of a finished probe
+            for cell in runs:
+                trained = cell.size * cell.sft.epochs * TOKENS_PER_EXAMPLE
+                yield cell.tuned, Cost(trained_tokens=trained, bytes_written=size)
+            for cell in runs:
+                yield cell.change, Cost()
         asked = sum(counts[split] for split in EVALUATION_SPLITS)
         yield self.base_evaluation, self._answers(asked)
         for cell in self.cells:

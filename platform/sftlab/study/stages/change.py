@@ -14,25 +14,31 @@ FILE = "change.json"
 
 
 def build_changes(build: Build) -> None:
-    """Profile every tuned model that has none yet."""
-    restore = build.plan.spec.restore
-    cells = [cell for cell in build.plan.cells if build.missing(cell.change)]
+    """Profile every tuned model that has none yet, probes included."""
+    plan = build.plan
+    cells = [cell for cell in (*plan.probes, *plan.cells) if build.missing(cell.change)]
     with build.progress.bar("weight changes") as bar:
         for done, cell in enumerate(cells):
             bar.update(done, len(cells), cell.name)
-            found = profile(
-                build.model_folder,
-                build.path(cell.tuned) / "model",
-                [percent_label(percent) for percent in restore.percents],
-                restore.region,
-                restore.order,
-                restore.seed,
-                measure=restore.measure or "relative",
-                layers=restore.layers,
-            )
-            write_text(build.path(cell.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
-            build.commit(cell.change)
+            build_change(build, cell)
         bar.update(len(cells), len(cells))
+
+
+def build_change(build: Build, cell: Cell) -> None:
+    """Profile one tuned model and commit the profile."""
+    restore = cell.restore
+    found = profile(
+        build.model_folder,
+        build.path(cell.tuned) / "model",
+        [percent_label(percent) for percent in restore.percents],
+        restore.region,
+        restore.order,
+        restore.seed,
+        measure=restore.measure or "relative",
+        layers=restore.layers,
+    )
+    write_text(build.path(cell.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
+    build.commit(cell.change)
 
 
 def read_change(build: Build, cell: Cell) -> ChangeProfile:

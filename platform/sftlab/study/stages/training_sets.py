@@ -15,10 +15,12 @@ def build_training_sets(build: Build) -> None:
     """Draw and write every training set that is missing, in the order in which it is trained on."""
     import pyarrow.parquet as pq
 
-    cells = [cell for cell in build.plan.cells if build.missing(cell.training_set)]
+    plan = build.plan
+    wanted = {cell.training_set.id: cell for cell in (*plan.probes, *plan.cells)}
+    cells = [cell for cell in wanted.values() if build.missing(cell.training_set)]
     if not cells:
         return
-    facts = read_facts(build.path(build.plan.facts), "train")
+    facts = read_facts(build.path(plan.facts), "train")
     ids = facts["fact_id"].to_pylist()
     row_of = {fact: row for row, fact in enumerate(ids)}
     topic_of = dict(zip(ids, facts["topic"].to_pylist(), strict=True))

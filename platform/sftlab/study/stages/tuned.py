@@ -1,47 +1,85 @@
-"""Stage 5: fine-tuning, all missing cells in one worker group."""
+"""Stage 5: fine-tuning, all missing cells in one worker group; before them the probes that masks come from."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sftlab.study.build import Build
 from sftlab.study.plan import Cell
+from sftlab.study.stages.change import build_change, read_change
 from sftlab.study.stages.training_sets import training_file
+from sftlab.weights.cut import percent_label
+
+if TYPE_CHECKING:
+    from sftlab.training.records import ProbeMask, SFTRun
 
 
 def build_tuned(build: Build) -> None:
-    """Fine-tune on every training set that has no tuned model yet; each is committed as it is finished."""
-    from sftlab.training.sft import SFTRun, TrainingEvent, train_runs
+    """Fine-tune on every training set that has no tuned model yet; each is committed as it is finished.
 
-    cells = {cell.name: cell for cell in build.plan.cells if build.missing(cell.tuned)}
-    runs = [
-        SFTRun(
-            run_id=cell.name,
-            base_model=str(build.model_folder),
-            train_file=training_file(build, cell),
-            output_dir=str(build.path(cell.tuned) / "model"),
-            spec=build.plan.spec.sft,
-        )
-        for cell in cells.values()
-    ]
-    total = sum(cell.size * build.plan.spec.sft.epochs for cell in cells.values())
+    Probes are trained first, in a worker group of their own, and their changes profiled.
+    """
+    plan = build.plan
+    _train(build, [probe for probe in plan.probes if build.missing(probe.tuned)], "fine-tuning probes")
+    for probe in plan.probes:
+        if build.missing(probe.change):
+            build_change(build, probe)
+    _train(build, [cell for cell in plan.cells if build.missing(cell.tuned)], "fine-tuning")
+    shutil.rmtree(build.store.root / "ray-train", ignore_errors=True)
+
+
+def sft_run(build: Build, cell: Cell, run_id: str) -> SFTRun:
+    """The run that makes a cell's tuned model. Where the cell has a probe, its change must be committed."""
+    from sftlab.training.records import SFTRun
+
+    return SFTRun(
+        run_id=run_id,
+        base_model=str(build.model_folder),
+        train_file=training_file(build, cell),
+        output_dir=str(build.path(cell.tuned) / "model"),
+        spec=cell.sft,
+        mask=probe_mask(build, cell),
+    )
+
+
+def probe_mask(build: Build, cell: Cell) -> ProbeMask | None:
+    """The weights that a cell's run must not update, as its probe tells; None for a cell without one."""
+    from sftlab.training.records import ProbeMask
+
+    if cell.probe is None:
+        return None
+    assert cell.sft.mask is not None
+    cuts = read_change(build, cell.probe).cuts
+    return ProbeMask(str(build.path(cell.probe.tuned) / "model"), cuts[percent_label(cell.sft.mask.percent)])
+
+
+def _train(build: Build, missing: Sequence[Cell], title: str) -> None:
+    """Train these cells in one worker group."""
+    from sftlab.training.sft import TrainingEvent, train_runs
+
+    if not missing:
+        return
+    cells = {cell.name: cell for cell in missing}
+    examples = {name: cell.size * cell.sft.epochs for name, cell in cells.items()}
     finished: set[str] = set()
 
     def commit(cell: Cell) -> None:
         build.commit(cell.tuned)
         finished.add(cell.name)
 
-    with build.progress.bar("fine-tuning") as bar:
+    with build.progress.bar(title) as bar:
 
         def report(event: TrainingEvent) -> None:
             if event.finished:
                 commit(cells[event.run_id])
-            done = sum(cells[name].size * build.plan.spec.sft.epochs for name in finished)
+            done = sum(examples[name] for name in finished)
             note = f"{event.run_id}: step {event.step}/{event.steps}, loss {event.loss:.3f}"
-            bar.update(done, total, note)
+            bar.update(done, sum(examples.values()), note)
 
+        runs = [sft_run(build, cell, name) for name, cell in cells.items()]
         train_runs(runs, build.runtime.training, report, str(build.store.root / "ray-train"))
     for cell in cells.values():
         if cell.name not in finished:
             commit(cell)
-    shutil.rmtree(build.store.root / "ray-train", ignore_errors=True)
