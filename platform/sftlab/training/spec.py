@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from sftlab.errors import UserError
 from sftlab.frozen import Frozen
 from sftlab.weights.cut import Order, Region
-from sftlab.weights.regions import layers_label
-
-
-def _layers(text: str) -> str:
-    """The one writing of a set of layers, so that it has one id."""
-    try:
-        return layers_label(text)
-    except UserError as error:
-        raise ValueError(str(error)) from error
+from sftlab.weights.spec import LayerRange
 
 
 class LoRASpec(Frozen):
@@ -66,7 +58,7 @@ class SFTSpec(Frozen):
     )
     seed: int = Field(default=0, ge=0, description="Seed of the order of examples, adapters and dropout.")
     lora: LoRASpec | None = Field(default=None, description="Train adapters in place of all weights.")
-    freeze_layers: Annotated[str, AfterValidator(_layers)] | None = Field(
+    freeze_layers: LayerRange | None = Field(
         default=None, description="Transformer layers that are not trained, such as 0-1 or 0,2,5-7."
     )
     l2_sp: float | None = Field(
