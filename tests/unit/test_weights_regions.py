@@ -4,7 +4,16 @@ import pytest
 import torch
 from weights_models import FAMILIES
 
-from sftlab.weights.regions import Place, in_region, is_buffer, place
+from sftlab.errors import UserError
+from sftlab.weights.regions import (
+    Place,
+    check_layers,
+    in_region,
+    is_buffer,
+    layer_numbers,
+    layers_label,
+    place,
+)
 
 
 def family_model(family: str) -> torch.nn.Module:
@@ -77,3 +86,33 @@ def test_places_by_hand() -> None:
 def test_buffers_of_older_checkpoints_are_in_no_region(name: str) -> None:
     assert is_buffer(name)
     assert not any(in_region(name, region) for region in ("layers", "attention", "embeddings", "all"))
+
+
+def test_layers_are_read_from_ranges() -> None:
+    assert layer_numbers("0-3") == {0, 1, 2, 3} and layer_numbers("0,2,5-7") == {0, 2, 5, 6, 7}
+    assert layers_label("7, 5-6,0,0") == "0,5-7" and layers_label("4") == "4" and layers_label("1,2") == "1-2"
+
+
+@pytest.mark.parametrize("wrong", ["", "a", "3-1", "1--2", "-1", "1-", "1,,2", "99999", "1.5"])
+def test_wrong_layers_are_refused(wrong: str) -> None:
+    with pytest.raises(UserError, match="such as 0-3"):
+        layer_numbers(wrong)
+
+
+def test_layers_narrow_every_region() -> None:
+    inside, norm, outside = (
+        "model.layers.2.mlp.up_proj.weight",
+        "model.layers.2.norm.weight",
+        "lm_head.weight",
+    )
+    assert in_region(inside, "layers", "0,2") and not in_region(inside, "layers", "0-1")
+    assert not in_region(inside, "attention", "2") and not in_region(norm, "layers", "2")
+    assert in_region(norm, "all", "2") and in_region(outside, "all") and not in_region(outside, "all", "0-2")
+    check_layers("0-2", [inside, outside], "model")
+    check_layers(None, [outside], "model")
+    with pytest.raises(
+        UserError, match="model: layers 3 ask for layer 3, but the model has 3 layers, 0 to 2"
+    ):
+        check_layers("3", [inside, outside], "model")
+    with pytest.raises(UserError, match="no numbered layers"):
+        check_layers("0", [outside], "model")

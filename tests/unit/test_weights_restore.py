@@ -18,6 +18,7 @@ from weights_models import (
 
 from sftlab.weights.bits import code_of, raw_view
 from sftlab.weights.commands import change, restore
+from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import OUTSIDE, ChangeProfile
 from sftlab.weights.regions import in_region, place
 from sftlab.weights.restore import ModelSource, write_restored
@@ -64,7 +65,7 @@ def test_every_family_is_restored_exactly_and_loads_with_its_tokenizer(family: s
             AutoTokenizer.from_pretrained(place)("w3 w4")["input_ids"] for place in (folder, tuned)
         )
         assert tokens == theirs
-        on_the_fly = dict(ModelSource(str(base), str(tuned), found.cuts[percent]).tensors())
+        on_the_fly = dict(ModelSource(str(base), str(tuned), Restoration(found.cuts[percent])).tensors())
         assert on_the_fly.keys() == expected.keys()
         assert all(same_bits(on_the_fly[name], expected[name]) for name in expected)
     assert torch.equal(logits(output / "restored-0"), logits(tuned))
@@ -146,7 +147,7 @@ def test_a_tied_tensor_stored_twice_counts_once_and_stays_tied(base_alias: bool,
     assert int((ours[EMBEDDING] == base[EMBEDDING]).sum()) == 12
     assert all(
         same_bits(tensor, ours[name])
-        for name, tensor in ModelSource(str(one), str(two), found.cuts["50"]).tensors()
+        for name, tensor in ModelSource(str(one), str(two), Restoration(found.cuts["50"])).tensors()
     )
 
 
@@ -172,8 +173,8 @@ def test_buffers_do_not_make_models_differ_and_are_kept(tmp_path: Path) -> None:
 def test_a_model_source_is_small_picklable_and_gives_base_and_tuned_as_they_are(tmp_path: Path) -> None:
     one = write_checkpoint(tmp_path / "base", {UP: torch.ones(4)})
     two = write_checkpoint(tmp_path / "tuned", {UP: torch.full((4,), 2.0)})
-    cut = change(one, two, tmp_path / "out", ["50"]).cuts["50"]
-    sources = [ModelSource(str(one)), ModelSource(str(one), str(two)), ModelSource(str(one), str(two), cut)]
+    edit = Restoration(change(one, two, tmp_path / "out", ["50"]).cuts["50"])
+    sources = [ModelSource(str(one)), ModelSource(str(one), str(two)), ModelSource(str(one), str(two), edit)]
     again = pickle.loads(pickle.dumps(sources))
     assert again == sources and len(pickle.dumps(sources)) < 2000
     values = [dict(source.tensors())[UP].tolist() for source in again]
@@ -188,13 +189,13 @@ def test_companion_files_come_from_the_tuned_model_without_pickles_and_code(tmp_
     (one / "generation_config.json").write_text("base")
     for name in ("generation_config.json", "training_args.bin", "modeling_x.py", "optimizer.pt"):
         (two / name).write_text("tuned")
-    cuts = change(one, two, tmp_path / "out", ["10"]).cuts
-    folder = write_restored(one, two, cuts, tmp_path / "out")["10"]
+    edits = {"10": Restoration(change(one, two, tmp_path / "out", ["10"]).cuts["10"])}
+    folder = write_restored(one, two, edits, tmp_path / "out")["10"]
     names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert {file.name for file in folder.iterdir()} == names
     assert (folder / "generation_config.json").read_text() == "tuned"
     (two / "vocab.txt").write_text("tuned")
-    folder = write_restored(one, two, cuts, tmp_path / "other")["10"]
+    folder = write_restored(one, two, edits, tmp_path / "other")["10"]
     assert {file.name for file in folder.iterdir()} == names - {"tokenizer.json"} | {"vocab.txt"}
 
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weights_models import floor_count, ranked, same_bits, stored, write_checkpoint
+from weights_models import floor_count, ranked, restored_by_hand, same_bits, stored, write_checkpoint
 
 from sftlab.errors import UserError
 from sftlab.weights import stream
 from sftlab.weights.bits import code_of, is_finite, raw_view, widen
-from sftlab.weights.change import relative_change
-from sftlab.weights.cut import Cut, percent_label, percent_labels, restored_count
+from sftlab.weights.change import absolute_change, relative_change
+from sftlab.weights.cut import MEASURES, Cut, percent_label, percent_labels, restored_count
+from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import profile
 from sftlab.weights.restore import ModelSource, write_restored
 from sftlab.weights.selection import is_restored_mask, mix, random_keys
@@ -29,7 +30,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stretches of a few elements, so that small tensors have several."""
-    for place in ("stream.CHUNK", "search.CHUNK", "restore.CHUNK"):
+    for place in ("stream.CHUNK", "search.CHUNK", "mixer.CHUNK", "restore.CHUNK"):
         monkeypatch.setattr(f"sftlab.weights.{place}", 8)
     yield
 
@@ -66,16 +67,17 @@ def pairs(draw: st.DrawFn) -> tuple[dict[str, torch.Tensor], dict[str, torch.Ten
     return base, tuned
 
 
-@settings(max_examples=30, deadline=None)
-@given(pairs(), st.sampled_from(["top", "bottom"]), st.integers(1, 3))
-def test_every_cut_holds_exactly_the_first_weights_of_a_full_sort(pair, order, shards) -> None:
+@settings(max_examples=40, deadline=None)
+@given(pairs(), st.sampled_from(["top", "bottom"]), st.sampled_from(MEASURES), st.integers(1, 3))
+def test_every_cut_holds_exactly_the_first_weights_of_a_full_sort(pair, order, measure, shards) -> None:
     base, tuned = pair
-    expected = ranked(base, tuned, order)
+    expected = ranked(base, tuned, order, measure)
     with TemporaryDirectory() as folder:
         one = write_checkpoint(Path(folder) / "base", base, shards=min(shards, len(base)))
         two = write_checkpoint(Path(folder) / "tuned", tuned)
-        found = profile(one, two, PERCENTS, order=order)
-        write_restored(one, two, found.cuts, Path(folder) / "out", shard_bytes=64)
+        found = profile(one, two, PERCENTS, order=order, measure=measure)
+        edits = {percent: Restoration(cut) for percent, cut in found.cuts.items()}
+        write_restored(one, two, edits, Path(folder) / "out", shard_bytes=64)
         assert found.weights == len(expected)
         for percent in PERCENTS:
             cut = found.cuts[percent]
@@ -85,11 +87,74 @@ def test_every_cut_holds_exactly_the_first_weights_of_a_full_sort(pair, order, s
             assert chosen == set(expected[:count])
             assert sum(found.restored_by_layer[percent].values()) == count
             written = stored(Path(folder) / "out" / f"restored-{percent}")
-            on_the_fly = dict(ModelSource(str(one), str(two), cut).tensors())
+            on_the_fly = dict(ModelSource(str(one), str(two), edits[percent]).tensors())
             for name in base:
                 mask = is_restored_mask(name, base[name], tuned[name], cut)
                 by_hand = torch.where(mask, base[name], tuned[name])
                 assert same_bits(written[name], by_hand) and same_bits(on_the_fly[name], by_hand)
+
+
+@settings(max_examples=20, deadline=None)
+@given(pairs(), st.sampled_from(["top", "bottom"]), st.sampled_from(MEASURES), st.data())
+def test_layers_narrow_the_region_and_nothing_else(pair, order, measure, data) -> None:
+    base, tuned = pair
+    full = [index for index in range(len(base)) if base[name_of(index)].numel()]
+    chosen = data.draw(st.sets(st.integers(0, len(base) - 1)).filter(lambda some: some & set(full)))
+    layers = ",".join(str(index) for index in data.draw(st.permutations(sorted(chosen))))
+    inside = {name_of(index) for index in chosen}
+    with TemporaryDirectory() as folder:
+        one = write_checkpoint(Path(folder) / "base", base)
+        two = write_checkpoint(Path(folder) / "tuned", tuned)
+        found = profile(one, two, ["0", "40", "100"], order=order, measure=measure, layers=layers)
+        edits = {percent: Restoration(cut) for percent, cut in found.cuts.items()}
+        write_restored(one, two, edits, Path(folder) / "out")
+        for percent, edit in edits.items():
+            expected = restored_by_hand(base, tuned, percent, lambda name: name in inside, order, measure)
+            written = stored(Path(folder) / "out" / f"restored-{percent}")
+            on_the_fly = dict(ModelSource(str(one), str(two), edit).tensors())
+            assert all(same_bits(written[name], expected[name]) for name in base)
+            assert all(same_bits(on_the_fly[name], expected[name]) for name in base)
+            assert {name for name, _ in masks(base, tuned, edit.cut)} <= inside
+
+
+def test_ladders_of_both_measures_are_written_in_one_pass(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(1)
+    base = {name_of(index): torch.randn(30, generator=draw) for index in range(2)}
+    tuned = {name: p + 0.1 * torch.randn(30, generator=draw) for name, p in base.items()}
+    one, two = write_checkpoint(tmp_path / "base", base), write_checkpoint(tmp_path / "tuned", tuned)
+    cuts = {f"{10 + i}": profile(one, two, ["30"], measure=m).cuts["30"] for i, m in enumerate(MEASURES)}
+    write_restored(one, two, {label: Restoration(cut) for label, cut in cuts.items()}, tmp_path / "out")
+    for label, measure in zip(cuts, MEASURES, strict=True):
+        expected = restored_by_hand(base, tuned, "30", lambda _: True, measure=measure)
+        written = stored(tmp_path / "out" / f"restored-{label}")
+        assert all(same_bits(written[name], expected[name]) for name in base)
+    assert not any(torch.equal(*(stored(tmp_path / "out" / f"restored-{x}")[n] for x in cuts)) for n in base)
+
+
+def test_concentration_is_of_the_relative_change_whatever_ranks(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", {name_of(0): torch.tensor([1.0, 100.0, 2.0])})
+    tuned = write_checkpoint(tmp_path / "tuned", {name_of(0): torch.tensor([1.5, 110.0, 2.0])})
+    by_size, by_share = (
+        profile(base, tuned, ["34"], measure=measure) for measure in ("absolute", "relative")
+    )
+    assert by_size.concentration == by_share.concentration
+    assert by_size.total_change == by_share.total_change == pytest.approx(0.6)
+    assert (by_size.cuts["34"].tie_position, by_share.cuts["34"].tie_position) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"), [("0,2", "layer 2.*2 layers, 0 to 1"), ("1-0", "such as 0-3")]
+)
+def test_layers_that_the_model_lacks_are_refused(layers: str, message: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "base", {name_of(index): torch.ones(3) for index in range(2)})
+    with pytest.raises(UserError, match=message):
+        profile(folder, folder, ["10"], layers=layers)
+
+
+def test_layers_without_a_weight_of_the_region_are_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "base", {name_of(0): torch.ones(3), "lm_head.weight": torch.ones(3)})
+    with pytest.raises(UserError, match="region embeddings within layers 0 selects no parameter"):
+        profile(folder, folder, ["10"], region="embeddings", layers="0")
 
 
 @settings(max_examples=8, deadline=None)
@@ -150,6 +215,15 @@ def test_relative_change_by_hand() -> None:
     np.testing.assert_allclose(change, expected, rtol=1e-7)
     assert change.dtype == np.float32 and np.array_equal(base, kept)
     assert np.array_equal(relative_change(base, tuned, out=tuned, scratch=base), change)
+
+
+def test_absolute_change_by_hand() -> None:
+    base = np.array([1.0, -2.0, 0.0, 4.0], dtype=np.float32)
+    tuned = np.array([1.5, -1.0, -3e-8, 4.0], dtype=np.float32)
+    expected = np.array([0.5, 1.0, 3e-8, 0.0], dtype=np.float32)
+    change = absolute_change(base, tuned)
+    assert change.dtype == np.float32 and np.array_equal(change, expected)
+    assert np.array_equal(absolute_change(base, tuned, out=tuned), change)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -269,4 +343,8 @@ def test_a_cut_survives_json(tmp_path: Path) -> None:
     found = profile(base, base, ["10"], order="random", seed=4)
     assert Cut.from_json(json.loads(json.dumps(found.cuts["10"].to_json()))) == found.cuts["10"]
     assert type(found).from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert not {"measure", "layers"} & {*found.to_json(), *found.cuts["10"].to_json()}
+    other = profile(base, base, ["10"], measure="absolute", layers="0")
+    assert other.cuts["10"].to_json().items() >= {"measure": "absolute", "layers": "0"}.items()
+    assert type(found).from_json(json.loads(json.dumps(other.to_json()))) == other
     assert percent_label(found.cuts["10"].percent) == "10"

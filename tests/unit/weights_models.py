@@ -149,14 +149,19 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def ranked(
-    base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], order: str = "top"
+    base: Mapping[str, torch.Tensor],
+    tuned: Mapping[str, torch.Tensor],
+    order: str = "top",
+    measure: str = "relative",
 ) -> list[tuple[str, int]]:
     """All weights as (name, position) in the order of restoration, by sorting tuples: no histograms, no bits."""
     rows = []
     for name, old in base.items():
         p = old.float().numpy().ravel()
         s = tuned[name].float().numpy().ravel()
-        change = np.abs(s - p) / (np.abs(p) + np.float32(1e-8))
+        change = np.abs(s - p)
+        if measure == "relative":
+            change = change / (np.abs(p) + np.float32(1e-8))
         sign = -1 if order == "top" else 1
         rows += [(sign * float(value), name, position) for position, value in enumerate(change)]
     return [(name, position) for _, name, position in sorted(rows)]
@@ -172,10 +177,11 @@ def restored_by_hand(
     percent: str,
     inside: Callable[[str], bool],
     order: str = "top",
+    measure: str = "relative",
 ) -> dict[str, torch.Tensor]:
     """The restored model from `ranked`."""
     region = {name: tensor for name, tensor in base.items() if inside(name)}
-    places = ranked(region, tuned, order)
+    places = ranked(region, tuned, order, measure)
     result = {name: tensor.clone() for name, tensor in tuned.items()}
     for name, position in places[: floor_count(len(places), percent)]:
         result[name].view(-1)[position] = base[name].view(-1)[position]

@@ -3,7 +3,6 @@
 An own one is a class in a module of one's own:
 
     from dataclasses import dataclass
-    from typing import ClassVar
 
     from sftlab.strategies import EditStrategy, register
     from sftlab.weights.edits import TensorEdit
@@ -18,9 +17,9 @@ An own one is a class in a module of one's own:
 
     @register
     class ClippedUpdates(EditStrategy):
-        name: ClassVar[str] = "clip"
-        title: ClassVar[str] = "Largest updates clipped"
-        source: ClassVar[str] = "own idea"
+        name = "clip"
+        title = "Largest updates clipped"
+        source = "own idea"
         region: str = "all"
 
         def edit(self, percent, cut):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sftlab.strategies.base import EditStrategy
 from sftlab.strategies.registry import register
@@ -13,7 +13,6 @@ from sftlab.weights.spec import LayerRange
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sftlab.study.spec import StudySpec
     from sftlab.weights.cut import Cut
 
 
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 class DropAndRescale(EditStrategy):
     """Each update is dropped with the probability `percent`; the others grow by 1 / (1 - probability)."""
 
-    name: ClassVar[str] = "dare"
-    title: ClassVar[str] = "Drop and rescale (DARE)"
-    source: ClassVar[str] = "Yu et al. 2023, arXiv 2311.03099"
+    name = "dare"
+    title = "Drop and rescale (DARE)"
+    source = "Yu et al. 2023, arXiv 2311.03099"
 
     seed: int = 0
     region: Region = "all"
@@ -32,10 +31,6 @@ class DropAndRescale(EditStrategy):
     def check_percents(self, percents: Sequence[float]) -> None:
         for percent in percents:
             Dare(percent)
-
-    def apply(self, study: StudySpec) -> StudySpec:
-        self.check_percents(study.restore.percents)
-        return super().apply(study)
 
     def edit(self, percent: float, cut: Cut | None) -> Edit:  # noqa: ARG002
         return Dare(percent, self.seed, region=self.region, layers=self.layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sftlab.errors import UserError
 from sftlab.strategies.base import Strategy, changed, without_ladder
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Divided(Strategy):
     """A plain tuned model on the facts of one bucket, or of each of the study's in turn, without restoration."""
 
-    name: ClassVar[str] = "divided"
-    title: ClassVar[str] = "SFT (divided)"
-    source: ClassVar[str] = "Ye et al. 2025, arXiv 2509.16596, Table 7"
+    name = "divided"
+    title = "SFT (divided)"
+    source = "Ye et al. 2025, arXiv 2509.16596, Table 7"
 
     bucket: Literal[0, 1, 2, 3, 4] | None = None
 

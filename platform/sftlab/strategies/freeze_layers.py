@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class FreezeLayers(Strategy):
     """The weights of some transformer layers are not trained."""
 
-    name: ClassVar[str] = "freeze-layers"
-    title: ClassVar[str] = "Frozen layers"
-    source: ClassVar[str] = "common practice; Ye et al. 2025, appendix E.2, on which layers matter"
+    name = "freeze-layers"
+    title = "Frozen layers"
+    source = "common practice; Ye et al. 2025, appendix E.2, on which layers matter"
 
     layers: LayerRange
 

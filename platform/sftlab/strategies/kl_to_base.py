@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class KLToBase(Strategy):
     """The divergence from the base model's predictions on the answer tokens is part of the loss."""
 
-    name: ClassVar[str] = "kl-to-base"
-    title: ClassVar[str] = "KL term to the base model"
-    source: ClassVar[str] = "Li and Hoiem 2016, arXiv 1606.09282 (learning without forgetting)"
+    name = "kl-to-base"
+    title = "KL term to the base model"
+    source = "Li and Hoiem 2016, arXiv 1606.09282 (learning without forgetting)"
 
     weight: float = Field(gt=0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class L2SP(Strategy):
     """The squared distance to the base model's weights is part of the loss."""
 
-    name: ClassVar[str] = "l2-sp"
-    title: ClassVar[str] = "Pull towards the base weights (L2-SP)"
-    source: ClassVar[str] = "Li et al. 2018, arXiv 1802.01483"
+    name = "l2-sp"
+    title = "Pull towards the base weights (L2-SP)"
+    source = "Li et al. 2018, arXiv 1802.01483"
 
     strength: float = Field(gt=0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class LoRA(Strategy):
     """Adapters of a low rank are trained and merged (Table 7 of the paper: on the bucket "mixed")."""
 
-    name: ClassVar[str] = "lora"
-    title: ClassVar[str] = "LoRA"
-    source: ClassVar[str] = "Hu et al. 2021, arXiv 2106.09685; Ye et al. 2025, Table 7"
+    name = "lora"
+    title = "LoRA"
+    source = "Hu et al. 2021, arXiv 2106.09685; Ye et al. 2025, Table 7"
 
     rank: int = Field(default=8, ge=1)
     alpha: float = Field(default=16.0, gt=0)

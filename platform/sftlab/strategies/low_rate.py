@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class LowRate(Strategy):
     """The learning rate of the study times a factor below 1."""
 
-    name: ClassVar[str] = "low-rate"
-    title: ClassVar[str] = "Lower learning rate"
-    source: ClassVar[str] = "common practice"
+    name = "low-rate"
+    title = "Lower learning rate"
+    source = "common practice"
 
     factor: float = Field(default=0.1, gt=0, lt=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class MaskedUpdate(Strategy):
     """What a restoration of `percent` would take back of a run on `size` facts is never updated."""
 
-    name: ClassVar[str] = "masked-update"
-    title: ClassVar[str] = "Predicted harmful weights left alone"
-    source: ClassVar[str] = "open question of Ye et al. 2025, arXiv 2509.16596: prevention in place of cure"
+    name = "masked-update"
+    title = "Predicted harmful weights left alone"
+    source = "open question of Ye et al. 2025, arXiv 2509.16596: prevention in place of cure"
 
     percent: float = Field(gt=0, le=100)
     size: int = Field(ge=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Mixed(Strategy):
     """A plain tuned model on facts of all five buckets alike."""
 
-    name: ClassVar[str] = "mixed"
-    title: ClassVar[str] = "SFT (mixed)"
-    source: ClassVar[str] = "Ye et al. 2025, arXiv 2509.16596, Table 7"
+    name = "mixed"
+    title = "SFT (mixed)"
+    source = "Ye et al. 2025, arXiv 2509.16596, Table 7"
 
     def apply(self, study: StudySpec) -> StudySpec:
         return without_ladder(changed(study, "training_sets", buckets=("mixed",)))

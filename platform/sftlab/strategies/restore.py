@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sftlab.strategies.base import Strategy, replaced
 from sftlab.strategies.registry import register
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Restore(Strategy):
     """The percent of weights that changed most go back to the base model's values."""
 
-    name: ClassVar[str] = "restore"
-    title: ClassVar[str] = "Parameter restoration"
-    source: ClassVar[str] = "Ye et al. 2025, arXiv 2509.16596, section 5.1 and appendices B.2, E.2"
-    has_ladder: ClassVar[bool] = True
+    name = "restore"
+    title = "Parameter restoration"
+    source = "Ye et al. 2025, arXiv 2509.16596, section 5.1 and appendices B.2, E.2"
+    has_ladder = True
 
     region: Region = "layers"
     layers: LayerRange | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sftlab.strategies.base import Strategy, replaced
 from sftlab.strategies.registry import register
@@ -23,10 +23,10 @@ class Ties(Strategy):
     is a restoration from the bottom by absolute change, and shares its results.
     """
 
-    name: ClassVar[str] = "ties"
-    title: ClassVar[str] = "TIES trimming"
-    source: ClassVar[str] = "Yadav et al. 2023, arXiv 2306.01708"
-    has_ladder: ClassVar[bool] = True
+    name = "ties"
+    title = "TIES trimming"
+    source = "Yadav et al. 2023, arXiv 2306.01708"
+    has_ladder = True
 
     region: Region = "all"
     layers: LayerRange | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sftlab.strategies.base import EditStrategy
 from sftlab.strategies.registry import register
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class WiseFT(EditStrategy):
     """Every weight goes the percent of its way back to the base model."""
 
-    name: ClassVar[str] = "wise-ft"
-    title: ClassVar[str] = "Interpolation with the base model (WiSE-FT)"
-    source: ClassVar[str] = "Wortsman et al. 2022, arXiv 2109.01903"
+    name = "wise-ft"
+    title = "Interpolation with the base model (WiSE-FT)"
+    source = "Wortsman et al. 2022, arXiv 2109.01903"
 
     region: Region = "all"
     layers: LayerRange | None = None

@@ -123,7 +123,8 @@ def check_layers(text: str | None, names: Iterable[str], where: object) -> None:
     count = 1 + max((layer for name in names if (layer := place(name).layer) is not None), default=-1)
     beyond = sorted(number for number in layer_numbers(text) if number >= count)
     if beyond:
-        have = f"{count} layers, 0 to {count - 1}" if count else "no numbered layers"
+        plural = "s" if count > 1 else ""
+        have = f"{count} layer{plural}, 0 to {count - 1}" if count else "no numbered layers"
         raise UserError(f"{where}: layers {text} ask for layer {beyond[0]}, but the model has {have}.")
 
 
