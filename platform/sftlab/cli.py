@@ -96,6 +96,10 @@ def pocket(
 
 RegionOption = Annotated[str, typer.Option(help="layers, attention, mlp, embeddings or all.")]
 OrderOption = Annotated[str, typer.Option(help="top, bottom or random.")]
+MeasureOption = Annotated[str, typer.Option(help="Change that top and bottom rank by: relative or absolute.")]
+LayersOption = Annotated[
+    str | None, typer.Option(help="Narrow the region to these transformer layers, as 0-3 or 0,2,5-7.")
+]
 BaseFolder = Annotated[Path, typer.Option(help="Folder of the model before fine-tuning.")]
 TunedFolder = Annotated[Path, typer.Option(help="Folder of the model after fine-tuning.")]
 
@@ -109,12 +113,14 @@ def change(
     region: RegionOption = "layers",
     order: OrderOption = "top",
     seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+    measure: MeasureOption = "relative",
+    layers: LayersOption = None,
 ) -> None:
     """Measure how far each weight moved, and how concentrated the movement is."""
     from sftlab.commands import change_weights
 
     with interruptible():
-        typer.echo(change_weights(base, tuned, output, percent, region, order, seed))
+        typer.echo(change_weights(base, tuned, output, percent, region, order, seed, measure, layers))
 
 
 @app.command(
@@ -128,12 +134,14 @@ def restore(
     region: RegionOption = "layers",
     order: OrderOption = "top",
     seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+    measure: MeasureOption = "relative",
+    layers: LayersOption = None,
 ) -> None:
     """Put the most-changed weights of a tuned model back to their base values, for each percentage."""
     from sftlab.commands import restore_weights
 
     with interruptible():
-        typer.echo(restore_weights(base, tuned, output, percent, region, order, seed))
+        typer.echo(restore_weights(base, tuned, output, percent, region, order, seed, measure, layers))
 
 
 @app.command(epilog="Example: sftlab plan jobs/configs/pocket.yaml --set training_sets.sizes=[25,100]")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sftlab.study.plan import Plan
     from sftlab.study.progress import Progress
     from sftlab.study.runtime import Runtime
-    from sftlab.weights.cut import Order, Region
+    from sftlab.weights.cut import Measure, Order, Region
 
 
 def _progress() -> Progress:
@@ -58,13 +58,32 @@ def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> s
 
 
 def change_weights(
-    base: Path, tuned: Path, output: Path, percents: str, region: str, order: str, seed: int
+    base: Path,
+    tuned: Path,
+    output: Path,
+    percents: str,
+    region: str,
+    order: str,
+    seed: int,
+    measure: str,
+    layers: str | None,
 ) -> str:
     """Measure the change of the weights; returns what a person wants to know first."""
     from sftlab.weights.commands import CHANGE_FILE, change
 
     with _progress().bar("measuring") as bar:
-        found = change(base, tuned, output, percents, _region(region), _order(order), seed, bar.update)
+        found = change(
+            base,
+            tuned,
+            output,
+            percents,
+            _region(region),
+            _order(order),
+            seed,
+            progress=bar.update,
+            measure=_measure(measure),
+            layers=layers,
+        )
     shares = ", ".join(f"top {top} %: {share:.1%}" for top, share in found.concentration.items())
     return (
         f"{found.changed:,} of {found.weights:,} weights changed; share of the total relative change: {shares}\n"
@@ -73,14 +92,31 @@ def change_weights(
 
 
 def restore_weights(
-    base: Path, tuned: Path, output: Path, percents: str, region: str, order: str, seed: int
+    base: Path,
+    tuned: Path,
+    output: Path,
+    percents: str,
+    region: str,
+    order: str,
+    seed: int,
+    measure: str,
+    layers: str | None,
 ) -> str:
     """Write a restored model for each percentage."""
     from sftlab.weights.commands import restore
 
     with _progress().bar("restoring") as bar:
         found = restore(
-            base, tuned, percents, output, _region(region), _order(order), seed, progress=bar.update
+            base,
+            tuned,
+            percents,
+            output,
+            _region(region),
+            _order(order),
+            seed,
+            progress=bar.update,
+            measure=_measure(measure),
+            layers=layers,
         )
     lines = [
         f"{output / f'restored-{label}'}: {cut.count:,} of {cut.total:,} weights restored"
@@ -99,6 +135,12 @@ def _order(name: str) -> Order:
     from sftlab.weights.cut import Order
 
     return _one_of(name, get_args(Order), "--order")  # type: ignore[return-value]
+
+
+def _measure(name: str) -> Measure:
+    from sftlab.weights.cut import Measure
+
+    return _one_of(name, get_args(Measure), "--measure")  # type: ignore[return-value]
 
 
 def _one_of(name: str, known: Sequence[str], option: str) -> str:

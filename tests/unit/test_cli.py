@@ -46,6 +46,7 @@ def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:
         (["run", "jobs/configs/tiny.yaml", "--until", "lunch"], "stages are facts"),
         (["prepare", "--source", "nowhere.zip", "--output", "out"], "nowhere.zip: not found"),
         (["restore", "--base", "a", "--tuned", "b", "--output", "c", "--region", "knee"], "--region knee"),
+        (["change", "--base", "a", "--tuned", "b", "--output", "c", "--measure", "inch"], "--measure inch"),
         (["change", "--base", "nowhere", "--tuned", "nowhere", "--output", "c"], "nowhere"),
     ],
 )

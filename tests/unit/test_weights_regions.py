@@ -111,7 +111,7 @@ def test_layers_narrow_every_region() -> None:
     check_layers("0-2", [inside, outside], "model")
     check_layers(None, [outside], "model")
     with pytest.raises(
-        UserError, match="model: layers 3 ask for layer 3, but the model has 3 layers, 0 to 2"
+        UserError, match="model: layers 3 include layer 3, but the model has 3 layers, 0 to 2"
     ):
         check_layers("3", [inside, outside], "model")
     with pytest.raises(UserError, match="no numbered layers"):

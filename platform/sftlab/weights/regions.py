@@ -125,7 +125,7 @@ def check_layers(text: str | None, names: Iterable[str], where: object) -> None:
     if beyond:
         plural = "s" if count > 1 else ""
         have = f"{count} layer{plural}, 0 to {count - 1}" if count else "no numbered layers"
-        raise UserError(f"{where}: layers {text} ask for layer {beyond[0]}, but the model has {have}.")
+        raise UserError(f"{where}: layers {text} include layer {beyond[0]}, but the model has {have}.")
 
 
 def in_region(name: str, region: Region, layers: str | None = None) -> bool:
