@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sftlab.analysis.accuracy import difference_interval, paired_interval
 from sftlab.report import published
-from sftlab.report.lookup import MIXED, TEST, Group, View
+from sftlab.report.lookup import TEST, Group, View
 
 
 def distribution(view: View, kind: str) -> list[tuple[str, float]]:
@@ -71,9 +71,9 @@ def pairs_of_sizes(view: View) -> tuple[list[Group], list[Group]]:
 
 
 def unknown_and_others(view: View) -> tuple[Group | None, list[Group]]:
-    """Bucket 0 and the other buckets at the largest size; mixed sets are neither."""
+    """Bucket 0 and the other buckets at the largest size; mixed sets and mixtures are neither."""
     size = max(view.sizes, default=0)
-    groups = [g for g in view.groups if g.size == size and g.train_bucket != MIXED]
+    groups = [g for g in view.groups if g.size == size and g.train_bucket.isdecimal()]
     unknown = next((g for g in groups if g.train_bucket == "0"), None)
     return unknown, [g for g in groups if g != unknown]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sftlab.report import published
-from sftlab.report.lookup import DOMAINS, Group, View
-from sftlab.report.svg import BUCKET_COLOURS, BUCKET_MARKERS, FAINT, INK, drawing, inline
+from sftlab.report.lookup import DOMAINS, Group, Spread, View
+from sftlab.report.svg import BUCKET_COLOURS, FAINT, INK, bucket_colour, bucket_marker, drawing, inline
 from sftlab.report.wording import bucket_name, number, percent
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ def accuracy_by_size(view: View, split: str) -> str | None:
                     points.append((x + _DODGE * (index - (len(view.train_buckets) - 1) / 2), *interval))
             _line(axes, bucket, [p[0] for p in points], [p[1] for p in points])
             for x_at, _, low, high in points:
-                axes.plot([x_at, x_at], [low, high], color=BUCKET_COLOURS[bucket], linewidth=1, alpha=0.55)
+                axes.plot([x_at, x_at], [low, high], color=bucket_colour(bucket), linewidth=1, alpha=0.55)
         base = view.base(split)
         if base is not None:
             axes.axhline(base, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.2)
-        _size_axis(axes, view)
+        size_axis(axes, view)
         axes.set_ylim(*_size_limits(view))
-        _percent_axis(axes)
-        axes.set_title(f"{DOMAINS[split].capitalize()}")
-        return inline(figure, f"size-{split}", f"Accuracy by training size, {DOMAINS[split]}")
+        percent_axis(axes)
+        axes.set_title(titled(view, DOMAINS[split].capitalize()))
+        return inline(figure, f"{view.prefix}size-{split}", f"Accuracy by training size, {DOMAINS[split]}")
 
 
 def _size_limits(view: View) -> tuple[float, float]:
@@ -97,8 +97,10 @@ def ladder(view: View, split: str, size: int) -> str | None:
     with drawing() as (figure, axes):
         for group in groups:
             values = {p: view.accuracy(group, p, split) for p in view.percents}
-            known = {position[p]: v.mean for p, v in values.items() if v is not None}
+            spreads = {position[p]: v for p, v in values.items() if v is not None}
+            known = {x: value.mean for x, value in spreads.items()}
             _line(axes, group.train_bucket, list(known), list(known.values()))
+            _bars(axes, group.train_bucket, list(spreads), list(spreads.values()))
             for cell in view.groups[group]:
                 choice = view.chosen(cell.cell)
                 if choice and position.get(choice.percent) in known:
@@ -110,7 +112,7 @@ def ladder(view: View, split: str, size: int) -> str | None:
                         ms=11,
                         mfc="none",
                         mew=1.4,
-                        mec=BUCKET_COLOURS[group.train_bucket],
+                        mec=bucket_colour(group.train_bucket),
                     )
         base = view.base(split)
         if base is not None:
@@ -121,9 +123,13 @@ def ladder(view: View, split: str, size: int) -> str | None:
             row.accuracy for row in view.results.accuracy if row.bucket is None and row.split in DOMAINS
         )
         axes.set_ylim(0, max(1.08 * top, 0.01))
-        _percent_axis(axes)
-        axes.set_title(f"{DOMAINS[split].capitalize()}, {size:,} training facts")
-        return inline(figure, f"ladder-{split}-{size}", f"Accuracy by restored percentage, {DOMAINS[split]}")
+        percent_axis(axes)
+        axes.set_title(titled(view, f"{DOMAINS[split].capitalize()}, {size:,} training facts"))
+        return inline(
+            figure,
+            f"{view.prefix}ladder-{split}-{size}",
+            f"Accuracy by restored percentage, {DOMAINS[split]}",
+        )
 
 
 def kl_by_size(view: View) -> str | None:
@@ -133,9 +139,10 @@ def kl_by_size(view: View) -> str | None:
     with drawing() as (figure, axes):
         for bucket in view.train_buckets:
             found = [(x, view.kl(Group(bucket, size))) for x, size in enumerate(view.sizes)]
-            known = [(x, value.mean) for x, value in found if value is not None]
-            _line(axes, bucket, [x for x, _ in known], [y for _, y in known])
-        _size_axis(axes, view)
+            known = [(x, value) for x, value in found if value is not None]
+            _line(axes, bucket, [x for x, _ in known], [value.mean for _, value in known])
+            _bars(axes, bucket, [x for x, _ in known], [value for _, value in known])
+        size_axis(axes, view)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("KL(tuned || base), nats")
         axes.set_title("KL divergence by training size")
@@ -149,13 +156,13 @@ def kl_against_accuracy(view: View) -> str | None:
         return None
     with drawing() as (figure, axes):
         for group, kl, accuracy in points:
-            colour = BUCKET_COLOURS[group.train_bucket]
+            colour = bucket_colour(group.train_bucket)
             area = 34 + 70 * (view.sizes.index(group.size) / max(1, len(view.sizes) - 1))
-            marker = BUCKET_MARKERS[group.train_bucket]
+            marker = bucket_marker(group.train_bucket)
             axes.scatter(kl, accuracy, s=area, c=colour, marker=marker, alpha=0.85, linewidths=0)
         axes.grid(visible=True, axis="both")
         axes.set_xlabel("KL(tuned || base), nats; larger marks: more training facts")
-        _percent_axis(axes)
+        percent_axis(axes)
         axes.set_title("Accuracy on bucket-4 test facts against KL")
         return inline(figure, "kl-accuracy", "Accuracy on bucket-4 test facts against KL divergence")
 
@@ -191,7 +198,7 @@ def concentration(view: View) -> str | None:
         axes.set_xticks(range(len(tops)), [f"{top:g}" for top in tops])
         axes.set_xlabel("top share of weights by relative change, %")
         axes.set_ylim(top=1.01)
-        _percent_axis(axes)
+        percent_axis(axes)
         return inline(
             figure, "concentration", "Share of all relative change held by the most changed weights"
         )
@@ -249,7 +256,7 @@ def training(view: View, group: Group) -> str | None:
     with drawing(2.6, 1.75) as (figure, axes):
         for curve in curves:
             xs, ys = _thinned(curve)
-            axes.plot(xs, ys, color=BUCKET_COLOURS[group.train_bucket], linewidth=1.3)
+            axes.plot(xs, ys, color=bucket_colour(group.train_bucket), linewidth=1.3)
         axes.set_ylim(0, 1.05 * top)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
@@ -266,8 +273,21 @@ def _thinned(steps: Sequence[tuple[int, float]], most: int = 240) -> tuple[list[
     return xs, [sum(loss for _, loss in part) / len(part) for part in parts]
 
 
+def titled(view: View, text: str) -> str:
+    """A figure's title, after the name that tells its study from others on the page."""
+    return f"{view.title}: {text[0].lower()}{text[1:]}" if view.title else text
+
+
+def _bars(axes: Axes, bucket: str, xs: Sequence[float], values: Sequence[Spread]) -> None:
+    """One standard deviation over training sets on either side, where there are several."""
+    for x, value in zip(xs, values, strict=True):
+        if value.deviation is not None:
+            ends = [max(0.0, value.mean - value.deviation), value.mean + value.deviation]
+            axes.plot([x, x], ends, color=bucket_colour(bucket), linewidth=1, alpha=0.55)
+
+
 def _line(axes: Axes, bucket: str, xs: Sequence[float], ys: Sequence[float], alpha: float = 1.0) -> None:
-    axes.plot(xs, ys, color=BUCKET_COLOURS[bucket], marker=BUCKET_MARKERS[bucket], mew=0, alpha=alpha)
+    axes.plot(xs, ys, color=bucket_colour(bucket), marker=bucket_marker(bucket), mew=0, alpha=alpha)
 
 
 def _depth_line(axes: Axes, shares: Sequence[float], colour: str, label: str) -> None:
@@ -276,15 +296,15 @@ def _depth_line(axes: Axes, shares: Sequence[float], colour: str, label: str) ->
     axes.plot(depths, [share * len(shares) for share in shares], "o-", ms=4, mew=0, color=colour, label=label)
 
 
-def _size_axis(axes: Axes, view: View) -> None:
+def size_axis(axes: Axes, view: View) -> None:
     axes.set_xticks(range(len(view.sizes)), [f"{size:,}" for size in view.sizes])
     axes.set_xlim(-0.4, len(view.sizes) - 0.6)
     axes.set_xlabel("training facts")
 
 
-def _percent_axis(axes: Axes) -> None:
+def percent_axis(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     """Whole percents where the ticks are whole, else one digit."""
-    low, high = axes.get_ylim()
+    low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
     digits = 0 if high - low > 0.05 else 1
     form: Callable[[float, float], str] = lambda share, _: number(100 * share, digits) + " %"  # noqa: E731
-    axes.yaxis.set_major_formatter(form)
+    (axes.yaxis if which == "y" else axes.xaxis).set_major_formatter(form)

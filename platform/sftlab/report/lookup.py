@@ -35,12 +35,16 @@ class View:
     """One study's results, indexed. Look-ups give None where the study has not measured it."""
 
     results: StudyResults
+    prefix: str = ""  # of its figures' ids, where a page shows several studies
+    title: str = ""  # the name of its figures, where a page shows several studies
 
     @cached_property
     def groups(self) -> dict[Group, list[CellRow]]:
-        """By size, then by bucket, mixed last."""
+        """By size, then by bucket, mixtures and mixed last."""
         groups: dict[Group, list[CellRow]] = {}
-        for cell in sorted(self.results.cells, key=lambda c: (c.size, c.train_bucket, c.set_seed)):
+        for cell in sorted(
+            self.results.cells, key=lambda c: (c.size, bucket_order(c.train_bucket), c.set_seed)
+        ):
             groups.setdefault(Group(cell.train_bucket, cell.size), []).append(cell)
         return groups
 
@@ -50,7 +54,7 @@ class View:
 
     @cached_property
     def train_buckets(self) -> list[str]:
-        return sorted({group.train_bucket for group in self.groups})
+        return sorted({group.train_bucket for group in self.groups}, key=bucket_order)
 
     @cached_property
     def percents(self) -> list[float]:
@@ -138,6 +142,10 @@ class View:
     def models(self) -> int:
         """Models that answered questions, the base model included."""
         return len({(row.cell, row.percent) for row in self.results.accuracy})
+
+
+def bucket_order(train_bucket: str) -> tuple[bool, str]:
+    return not train_bucket.isdecimal(), train_bucket
 
 
 def spread(values: Iterable[float]) -> Spread | None:

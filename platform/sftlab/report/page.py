@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping
 from importlib.resources import files
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sftlab.analysis.results import TABLES, StudyResults
@@ -14,7 +15,11 @@ from sftlab.report.findings import all_findings
 from sftlab.report.lookup import View
 from sftlab.report.sections import sections
 from sftlab.report.summary import summarise
-from sftlab.report.svg import BUCKET_COLOURS
+from sftlab.report.svg import BUCKET_COLOURS, bucket_colour
+from sftlab.report.wording import column_name
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def render(results: StudyResults) -> str:
@@ -23,29 +28,39 @@ def render(results: StudyResults) -> str:
     Every text from the results is escaped; figures are SVG made here. A table that the study left empty
     leaves its section with the words "Not measured in this study."
     """
+    view = View(results)
+    findings = all_findings(view)
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            results=results,
+            summary=summarise(view),
+            findings=findings,
+            sections=sections(view, findings),
+            buckets=view.train_buckets,
+            all_buckets=[bucket for bucket in BUCKET_COLOURS if bucket != "mixed"],
+            colours={b: bucket_colour(b) for b in (*BUCKET_COLOURS, *view.train_buckets)},
+            labels={bucket: column_name(bucket) for bucket in view.train_buckets},
+            downloads=csv_links(results),
+            whole="study",
+            style=files("sftlab.report").joinpath("data/style.css").read_text(encoding="utf-8"),
+            paper=published.PAPER,
+            paper_model=published.PAPER_MODEL,
+        )
+    )
+
+
+def environment() -> Environment:
+    """Templates of the package's reports: everything is escaped, an unknown name is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("sftlab.report", "data"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    view = View(results)
-    findings = all_findings(view)
-    return environment.get_template("page.html.j2").render(
-        results=results,
-        summary=summarise(view),
-        findings=findings,
-        sections=sections(view, findings),
-        buckets=view.train_buckets,
-        all_buckets=[bucket for bucket in BUCKET_COLOURS if bucket != "mixed"],
-        colours=BUCKET_COLOURS,
-        downloads=csv_links(results),
-        style=files("sftlab.report").joinpath("data/style.css").read_text(encoding="utf-8"),
-        paper=published.PAPER,
-        paper_model=published.PAPER_MODEL,
     )
 
 
@@ -55,13 +70,14 @@ def csv_links(results: StudyResults) -> Mapping[str, tuple[str, int]]:
     for name in TABLES:
         rows = results.table(name).to_pylist()
         if rows:
-            links[name] = ("data:text/csv;charset=utf-8," + quote(_csv(rows)), len(rows))
+            links[name] = (csv_address(rows), len(rows))
     return links
 
 
-def _csv(rows: list[dict[str, object]]) -> str:
+def csv_address(rows: list[dict[str, object]]) -> str:
+    """The rows as CSV in a data address; at least one."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return buffer.getvalue()
+    return "data:text/csv;charset=utf-8," + quote(buffer.getvalue())

@@ -35,7 +35,7 @@ class Section:
 def sections(view: View, findings: Sequence[Finding]) -> list[Section]:
     """All sections in order; one without data stays, and says so."""
     return [
-        _mastery(view),
+        mastery(view),
         _accuracy(view, findings),
         _ladder(view, findings),
         _training_set(view, findings),
@@ -47,7 +47,7 @@ def sections(view: View, findings: Sequence[Finding]) -> list[Section]:
     ]
 
 
-def _mastery(view: View) -> Section:
+def mastery(view: View) -> Section:
     facts = [figures.mastery_facts(view, "train", bucket) for bucket in range(5)]
     see = NOT_MEASURED
     if sum(facts):
@@ -66,8 +66,8 @@ def _mastery(view: View) -> Section:
         "mastery",
         "What the base model knows",
         see,
-        _present(parts[0]),
-        _present(parts[1]),
+        present(parts[0]),
+        present(parts[1]),
         data=("mastery",),
         legend=parts[0] is not None,
     )
@@ -91,10 +91,10 @@ def _accuracy(view: View, findings: Sequence[Finding]) -> Section:
         "accuracy",
         "What fine-tuning did",
         f"{see} Thin bars: {bars}." if ranked else see,
-        _present(*(figures.accuracy_by_size(view, split) for split in DOMAINS)),
-        _present(tables.accuracy(view)),
+        present(*(figures.accuracy_by_size(view, split) for split in DOMAINS)),
+        present(tables.accuracy(view)),
         data=("accuracy",),
-        findings=_of(findings, "accuracy"),
+        findings=findings_of(findings, "accuracy"),
         legend=bool(ranked),
     )
 
@@ -122,10 +122,10 @@ def _ladder(view: View, findings: Sequence[Finding]) -> Section:
             view.order, "Undoing the largest updates"
         ),
         see,
-        _present(*plots),
-        _present(*(tables.ladder(view, split) for split in DOMAINS)),
+        present(*plots),
+        present(*(tables.ladder(view, split) for split in DOMAINS)),
         data=("choice", "paired", "accuracy"),
-        findings=_of(findings, "ladder"),
+        findings=findings_of(findings, "ladder"),
         legend=any(plots),
         rings=bool(chosen),
     )
@@ -146,9 +146,9 @@ def _training_set(view: View, findings: Sequence[Finding]) -> Section:
         "training-set",
         "The training facts themselves",
         see,
-        tables=_present(table),
+        tables=present(table),
         data=("accuracy",) if values else (),
-        findings=_of(findings, "training-set"),
+        findings=findings_of(findings, "training-set"),
     )
 
 
@@ -166,10 +166,10 @@ def _kl(view: View, findings: Sequence[Finding]) -> Section:
         "kl",
         "How far the models moved",
         see,
-        _present(figures.kl_by_size(view), figures.kl_against_accuracy(view)),
-        _present(tables.divergence(view)),
+        present(figures.kl_by_size(view), figures.kl_against_accuracy(view)),
+        present(tables.divergence(view)),
         data=("divergence", "accuracy") if values else (),
-        findings=_of(findings, "kl"),
+        findings=findings_of(findings, "kl"),
         legend=bool(values),
     )
 
@@ -193,10 +193,10 @@ def _concentration(view: View, findings: Sequence[Finding]) -> Section:
         "concentration",
         "Where the change is concentrated",
         see,
-        _present(plot),
-        _present(tables.concentration(view)),
+        present(plot),
+        present(tables.concentration(view)),
         data=("concentration",),
-        findings=_of(findings, "concentration"),
+        findings=findings_of(findings, "concentration"),
         legend=plot is not None,
     )
 
@@ -214,15 +214,15 @@ def _distribution(view: View, findings: Sequence[Finding]) -> Section:
         "distribution",
         "Layers and modules",
         see,
-        _present(figures.layers(layers), figures.modules(dict(modules), paper)),
-        _present(tables.modules(view), tables.layers(view)),
+        present(figures.layers(layers), figures.modules(dict(modules), paper)),
+        present(tables.modules(view), tables.layers(view)),
         data=("distribution",),
-        findings=_of(findings, "distribution"),
+        findings=findings_of(findings, "distribution"),
     )
 
 
 def _training(view: View) -> Section:
-    plots = _present(*(figures.training(view, group) for group in view.groups))
+    plots = present(*(figures.training(view, group) for group in view.groups))
     seconds = [cell.seconds for cell in view.results.cells if cell.seconds is not None]
     see = "Loss on the answer tokens over optimizer steps." if plots else NOT_MEASURED
     if plots and seconds:
@@ -234,7 +234,7 @@ def _training(view: View) -> Section:
         "Training curves",
         see,
         plots,
-        _present(tables.training(view)),
+        present(tables.training(view)),
         data=("cells", "training"),
         small=True,
     )
@@ -247,7 +247,7 @@ def _settings(view: View) -> Section:
         tables.key_values("Provenance (where and when it was computed)", flat(results.provenance)),
     ]
     see = "Everything that was asked for, and what computed it."
-    return Section("settings", "Settings and provenance", see, tables=_present(*shown))
+    return Section("settings", "Settings and provenance", see, tables=present(*shown))
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
@@ -271,9 +271,9 @@ def _named(group: Group) -> str:
     return f"{bucket_name(group.train_bucket)}, {group.size:,} facts"
 
 
-def _of(findings: Sequence[Finding], section: str) -> list[Finding]:
+def findings_of(findings: Sequence[Finding], section: str) -> list[Finding]:
     return [found for found in findings if found.section == section]
 
 
-def _present(*parts: Any) -> list[Any]:
+def present(*parts: Any) -> list[Any]:
     return [part for part in parts if part is not None]

@@ -9,7 +9,7 @@ from sftlab.analysis.results import BASE, ChoiceRow
 from sftlab.report.figures import SPLIT_NAMES
 from sftlab.report.lookup import DOMAINS, View
 from sftlab.report.tables import NOTHING, Entry, Row, Table
-from sftlab.report.wording import bucket_name, count, listed, number, percent, points, restored
+from sftlab.report.wording import bucket_name, count, listed, mixture, number, percent, points, restored
 
 ORDERS = {
     "top": "most changed weights",
@@ -61,9 +61,11 @@ def summarise(view: View) -> Summary:
 def studied(view: View) -> str:
     """What the study did, in numbers."""
     results = view.results
-    buckets = [bucket for bucket in view.train_buckets if bucket != "mixed"]
+    buckets = [bucket for bucket in view.train_buckets if bucket.isdecimal()]
     kinds = [count(len(buckets), "mastery bucket")] if buckets else []
     kinds += ["mixed sets"] if "mixed" in view.train_buckets else []
+    mixtures = [bucket for bucket in view.train_buckets if mixture(bucket)]
+    kinds += [count(len(mixtures), "mixture")] if mixtures else []
     asked = [f"{view.questions(split):,} {name}" for split, name in DOMAINS.items() if view.questions(split)]
     steps = [f"{p:g}" for p in view.percents if p > 0]
     text = (

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sftlab.report.wording import mixture
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -23,6 +25,7 @@ BUCKET_COLOURS = {
     "mixed": "#555555",
 }
 BUCKET_MARKERS = {"0": "o", "1": "s", "2": "^", "3": "D", "4": "v", "mixed": "P"}
+MIXTURE_MARKER = "X"
 INK, FAINT, GRID = "#1f2933", "#66727f", "#e4e8ec"
 
 _STYLE: dict[str, Any] = {
@@ -54,6 +57,23 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+
+
+def bucket_colour(train_bucket: str) -> str:
+    """The colour of a train bucket; of a mixture, its buckets' colours mixed by their shares."""
+    shares = mixture(train_bucket)
+    if not shares:
+        return BUCKET_COLOURS[train_bucket]
+    total = sum(shares.values())
+    channels = [
+        sum(int(BUCKET_COLOURS[b][at : at + 2], 16) * share for b, share in shares.items()) / total
+        for at in (1, 3, 5)
+    ]
+    return "#" + "".join(f"{round(channel):02X}" for channel in channels)
+
+
+def bucket_marker(train_bucket: str) -> str:
+    return BUCKET_MARKERS.get(train_bucket, MIXTURE_MARKER)
 
 
 @contextmanager

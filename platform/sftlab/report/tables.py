@@ -9,7 +9,7 @@ from sftlab.report import published
 from sftlab.report.evidence import distribution
 from sftlab.report.figures import SPLIT_NAMES, mastery_facts
 from sftlab.report.lookup import DOMAINS, Group, Spread, View
-from sftlab.report.wording import bucket_name, number, percent, points, restored
+from sftlab.report.wording import bucket_name, column_name, number, percent, plus_minus, points, restored
 
 FULL_TONE = 0.10  # a change of this many percentage points / 100 has the darkest shade
 
@@ -23,6 +23,8 @@ class Entry:
     tone: float | None = None
     strong: bool = False
     chosen: bool = False
+    below: Sequence[str] = ()  # lines of small print under it
+    mark: str = ""  # beside the last line: whether the direction "agrees", "differs" or is "open"
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,11 @@ def ladder(view: View, split: str) -> Table | None:
             return NOTHING
         change = value.mean - tuned.mean
         chosen = any(c.percent == at for cell in view.groups[group] if (c := view.chosen(cell.cell)))
+        text = mean_and_deviation(value)
         if at == 0:
-            return Entry(number(100 * value.mean), chosen=chosen)
+            return Entry(text, chosen=chosen)
         tone = max(-1.0, min(1.0, change / FULL_TONE))
-        return Entry(number(100 * value.mean), points(change), tone=tone, chosen=chosen)
+        return Entry(text, points(change), tone=tone, chosen=chosen)
 
     where = DOMAINS.get(split, "on the training facts")
     caption = f"Accuracy in %, {where}, and its change in points against the tuned model (0 %)"
@@ -128,7 +131,7 @@ def ladder(view: View, split: str) -> Table | None:
 def divergence(view: View) -> Table | None:
     def entry(group: Group, at: float) -> Entry:
         value = view.kl(group, at)
-        return Entry(number(value.mean, 3)) if value else NOTHING
+        return Entry(mean_and_deviation(value, 3, 1)) if value else NOTHING
 
     facts = max((row.facts for row in view.results.divergence), default=0)
     caption = f"Mean KL(tuned || base) in nats over at most {facts:,} bucket-4 test facts"
@@ -150,7 +153,8 @@ def _by_percent(
             found = True
             rows += [Row(f"{size:,} training facts"), *block]
     groups = [("trained on bucket", len(view.train_buckets))]
-    return Table(caption, "restored", view.train_buckets, rows, groups, folded=folded) if found else None
+    columns = [column_name(bucket) for bucket in view.train_buckets]
+    return Table(caption, "restored", columns, rows, groups, folded=folded) if found else None
 
 
 def concentration(view: View) -> Table | None:
@@ -219,6 +223,12 @@ def training(view: View) -> Table | None:
 def key_values(caption: str, values: Sequence[tuple[str, str]]) -> Table | None:
     rows = [Row(key, [Entry(value)]) for key, value in values]
     return Table(caption, "", ["value"], rows) if rows else None
+
+
+def mean_and_deviation(value: Spread, digits: int = 1, factor: float = 100) -> str:
+    """'58.3 ± 0.4' over training sets, '58.3' of one; shares are written in percent."""
+    deviation = None if value.deviation is None else number(factor * value.deviation, digits)
+    return plus_minus(number(factor * value.mean, digits), deviation)
 
 
 def _tenth(losses: Sequence[float]) -> float:

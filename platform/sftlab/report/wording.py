@@ -32,7 +32,30 @@ def restored(percentage: float) -> str:
 
 
 def bucket_name(train_bucket: str) -> str:
-    return "mixed buckets" if train_bucket == "mixed" else f"bucket {train_bucket}"
+    """'bucket 2', 'mixed buckets', or '50 % bucket 0 and 50 % bucket 4' of the mixture '0:0.5+4:0.5'."""
+    if train_bucket == "mixed":
+        return "mixed buckets"
+    shares = mixture(train_bucket)
+    if not shares:
+        return f"bucket {train_bucket}"
+    return listed([f"{restored(100 * share)} bucket {bucket}" for bucket, share in shares.items()])
+
+
+def column_name(train_bucket: str) -> str:
+    """The same, short: '2', 'mixed', '50 % 0 + 50 % 4'."""
+    shares = mixture(train_bucket)
+    return " + ".join(f"{restored(100 * share)} {bucket}" for bucket, share in shares.items()) or train_bucket
+
+
+def mixture(train_bucket: str) -> dict[str, float]:
+    """Shares in [0, 1] by bucket of a mixture such as '0:0.5+4:0.5'; empty for anything else."""
+    parts = [part.partition(":") for part in train_bucket.split("+")]
+    return {bucket: float(share) for bucket, colon, share in parts if colon}
+
+
+def plus_minus(mean: str, deviation: str | None) -> str:
+    """'58.3 ± 0.4'; the mean alone where there is no deviation."""
+    return mean if deviation is None else f"{mean} ± {deviation}"
 
 
 def count(value: int, noun: str, plural: str | None = None) -> str:

@@ -1,0 +1,225 @@
+"""The plain-words summary of a sweep: what to do, what that gains, how sure it is, and what was tried."""
+
+from __future__ import annotations
+
+from sftlab.analysis.statistics import BETTER, NO_DIFFERENCE
+from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepChoiceRow
+from sftlab.report.lookup import DOMAINS
+from sftlab.report.summary import Figure, Summary
+from sftlab.report.sweep_strategies import interval_text, points_text, ranked, recommended_against
+from sftlab.report.sweep_view import SweepView, data_words, setting_words, step_words
+from sftlab.report.wording import (
+    bucket_name,
+    count,
+    listed,
+    number,
+    percent,
+    points,
+    restored,
+)
+
+
+def summarise(view: SweepView) -> Summary:
+    choice = view.recommended
+    if choice is None:
+        text = "Nothing can be recommended: this sweep has no accuracies on its dev splits."
+        return Summary(studied(view), text, (), (), None)
+    sentences = [
+        chosen_how(view, choice),
+        *(score_sentence(view, choice, split) for split in DOMAINS),
+        *(against_own(view, choice, split) for split in DOMAINS),
+        *(against_plain(view, split) for split in DOMAINS),
+        others(view),
+        incomplete(view),
+    ]
+    return Summary(
+        studied=studied(view),
+        recommendation=recommendation(view, choice),
+        sentences=tuple(sentence for sentence in sentences if sentence),
+        figures=tuple(key_figures(view, choice)),
+        table=recommended_against(view),
+    )
+
+
+def recommendation(view: SweepView, choice: SweepChoiceRow) -> str:
+    """What to do, and in the same breath whether it is really better than plain fine-tuning."""
+    settings = setting_words(view.variants[choice.variant])
+    tune = f"Fine-tune on {data_words(choice.train_bucket, choice.size)}"
+    step = step_words(choice.strategy, choice.percent)
+    plain = choice.variant == view.results.reference
+    if not plain:
+        tune += f" by the strategy {choice.strategy}"
+    if settings and (step or not plain):
+        tune += f" ({settings})"
+    rest = f", then {step}" if step else ", and restore nothing" if plain else ""
+    return f"{tune}{rest}. {_standing(view, plain and not step)}".strip()
+
+
+def _standing(view: SweepView, is_plain: bool) -> str:
+    """Whether test confirms it against the best plain fine-tuning."""
+    if is_plain:
+        return "No strategy had a better dev score than plain fine-tuning."
+    found = [row for split in DOMAINS if (row := _plain_row(view, split))]
+    if not found:
+        return ""
+    sure = [DOMAINS[row.split] for row in found if row.verdict == BETTER]
+    worse = [DOMAINS[row.split] for row in found if row.verdict not in (BETTER, NO_DIFFERENCE)]
+    rest = [DOMAINS[row.split] for row in found if row.verdict == NO_DIFFERENCE]
+    if len(rest) == len(found):
+        return "On test there is no significant difference from the best plain fine-tuning."
+    parts = [f"better {listed(sure)}"] if sure else []
+    parts += [f"worse {listed(worse)}"] if worse else []
+    parts += [f"without a significant difference {listed(rest)}"] if rest else []
+    return f"On test it is, against the best plain fine-tuning, {listed(parts)}."
+
+
+def _plain_row(view: SweepView, split: str) -> ComparisonRow | None:
+    """The recommended models against the best plain fine-tuning."""
+    rows = [
+        row
+        for row in view.family(BEST)
+        if row.split == split and row.against_variant == view.results.reference and not row.against_percent
+    ]
+    return rows[-1] if rows else None
+
+
+def chosen_how(view: SweepView, choice: SweepChoiceRow) -> str:
+    groups = view.choices("group")
+    models = sum(len(group) for group in _percents(view).values())
+    return (
+        f"It was chosen on the dev questions alone, with {percent(choice.dev)} there "
+        f"({view.results.metric or 'the dev score'}), the best of {count(models, 'setting')} in "
+        f"{count(len(groups), 'group')} of training sets. The test questions took no part in the choice."
+    )
+
+
+def _percents(view: SweepView) -> dict[tuple[str, str, int], set[float]]:
+    found: dict[tuple[str, str, int], set[float]] = {}
+    for row in view.results.groups:
+        found.setdefault((row.variant, row.train_bucket, row.size), set()).add(row.percent)
+    return found
+
+
+def score_sentence(view: SweepView, choice: SweepChoiceRow, split: str) -> str:
+    score = view.of_choice(choice, split)
+    if score is None:
+        return ""
+    over = f" over {count(score.seeds, 'training set')}" if score.seeds > 1 else " from one training set"
+    spread = f" (standard deviation {number(100 * score.sd)})" if score.sd is not None else ""
+    return (
+        f"{DOMAINS[split].capitalize()} it answers {percent(score.mean)} right, mean of the mastery buckets{over}"
+        f"{spread}; 95 % interval {interval_text(score.low, score.high, 1)} %; {behind(score)}."
+    )
+
+
+def behind(score: GroupRow) -> str:
+    """How many questions stand behind a score."""
+    return f"{count(score.questions, 'question')} put to {count(score.seeds, 'model')}"
+
+
+def against_own(view: SweepView, choice: SweepChoiceRow, split: str) -> str:
+    row = view.comparison(CHOSEN, choice, split)
+    return _difference(row, f"{restored(choice.percent)} of its ladder", "0 %") if row else ""
+
+
+def against_plain(view: SweepView, split: str) -> str:
+    row = _plain_row(view, split)
+    if row is None:
+        return ""
+    other = f"the best plain fine-tuning ({data_words(row.against_bucket, row.against_size)})"
+    return _difference(row, "the recommendation", other)
+
+
+def _difference(row: ComparisonRow, what: str, other: str) -> str:
+    family = "against 0 %" if row.family == CHOSEN else "of the recommended models"
+    return (
+        f"{DOMAINS[row.split].capitalize()}, {what} against {other}: {points(row.difference)} points, "
+        f"95 % interval {points_text(row)}, {row.verdict} "
+        f"(p = {p_text(row.p)}, corrected for all comparisons {family} {p_text(row.p_corrected)}; "
+        f"{count(row.questions, 'question')}, {count(row.seeds, 'training set')}; "
+        f"{row.gained:,} answers gained, {row.lost:,} lost)."
+    )
+
+
+def p_text(p: float) -> str:
+    return "below 0.0001" if p < 1e-4 else number(p, 4 if p < 0.01 else 2)
+
+
+def others(view: SweepView) -> str:
+    """How close the other strategies come, by what test can tell."""
+    rows = [row for row in view.family(BEST) if row.against_variant != view.results.reference]
+    names = {row.against_variant: view.variants[row.against_variant].strategy for row in rows}
+    beaten = [
+        name
+        for variant, name in names.items()
+        if any(row.verdict == BETTER for row in rows if row.against_variant == variant)
+    ]
+    open_ = [name for name in dict.fromkeys(names.values()) if name not in beaten]
+    if not names:
+        return ""
+    parts = []
+    if open_:
+        parts.append(f"it is not significantly better than {listed(open_)}")
+    if beaten:
+        parts.append(f"it is better than {listed(beaten)} in or out of domain")
+    return f"Of the other strategies at their best: {listed(parts)}."
+
+
+def incomplete(view: SweepView) -> str:
+    """A warning where a score is not the mean of all five buckets."""
+    splits = {
+        row.split
+        for variant in view.results.variants
+        for row in variant.results.accuracy
+        if row.empty_buckets and row.split != "train_set"
+    }
+    if not splits:
+        return ""
+    return (
+        f"Careful: not every bucket has questions in {listed(sorted(splits))}. The scores there leave the "
+        "empty ones out."
+    )
+
+
+def studied(view: SweepView) -> str:
+    """What the sweep did, in numbers."""
+    results = view.results
+    strategies = list(dict.fromkeys(variant.strategy for variant in results.variants))
+    groups = {(row.train_bucket, row.size) for v in results.variants for row in v.results.cells}
+    seeds = {cell.set_seed for v in results.variants for cell in v.results.cells}
+    models = {(r.variant, r.train_bucket, r.size, r.percent): r.seeds for r in results.groups}
+    sizes = sorted({size for _, size in groups})
+    text = (
+        f"This sweep asks how to fine-tune a base model, {results.model}, so that it keeps what it knows. It has "
+        f"{count(len(results.variants), 'variant')} of {count(len(strategies), 'strategy', 'strategies')}"
+    )
+    if groups:
+        plain = [bucket for bucket in view.train_buckets if bucket.isdecimal()]
+        kinds = [f"{'buckets' if len(plain) > 1 else 'bucket'} {listed(plain)}"] if plain else []
+        kinds += [bucket_name(bucket) for bucket in view.train_buckets if bucket not in plain]
+        text += (
+            f", trained on {'; '.join(kinds)} with "
+            f"{listed([f'{size:,}' for size in sizes])} facts, {count(len(seeds), 'training set')} each"
+        )
+    return f"{text}, and {count(sum(models.values()), 'model')} that answered questions."
+
+
+def key_figures(view: SweepView, choice: SweepChoiceRow) -> list[Figure]:
+    figures = []
+    for split, name in DOMAINS.items():
+        score = view.of_choice(choice, split)
+        if score is not None:
+            words = f"95 % interval {interval_text(score.low, score.high, 1)} %"
+            figures.append(Figure(f"Test accuracy, {name}", percent(score.mean), words))
+    row = _plain_row(view, "test")
+    if row is not None:
+        figures.append(
+            Figure(
+                "Against the best plain fine-tuning, in domain",
+                f"{points(row.difference)} points",
+                row.verdict,
+            )
+        )
+    elif ranked(view):
+        figures.append(Figure("Strategy", choice.strategy, "chosen on dev"))
+    return figures

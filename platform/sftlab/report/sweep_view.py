@@ -1,0 +1,180 @@
+"""Look-ups in a sweep's tables: by variant, by group of training sets, by comparison; its studies as views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from sftlab.analysis.results import ChoiceRow
+from sftlab.analysis.sweep import ComparisonRow, GroupRow, SweepChoiceRow, SweepResults, TimeRow, Variant
+from sftlab.report.lookup import Group, View, bucket_order
+from sftlab.report.published import SIZES
+from sftlab.report.sections import flat
+from sftlab.report.wording import bucket_name, restored
+
+# What a percentage of a strategy's ladder does to the tuned model; {} is the percentage.
+LADDERS = {
+    "restore": "restore {} of the weights",
+    "ties": "undo the smallest {} of the updates",
+    "wise-ft": "move all weights {} of the way back to the base model",
+    "dare": "drop {} of the updates at random and rescale the others",
+}
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """One sweep's results, indexed. Look-ups give None where the sweep has not measured it."""
+
+    results: SweepResults
+
+    @cached_property
+    def variants(self) -> dict[str, Variant]:
+        return {variant.name: variant for variant in self.results.variants}
+
+    @cached_property
+    def main(self) -> View | None:
+        """The variant whose tables stand beside the paper's: the reference, else the first."""
+        name = self.results.reference or next(iter(self.variants), None)
+        return self.view(name) if name is not None else None
+
+    @cached_property
+    def main_name(self) -> str:
+        return self.results.reference or next(iter(self.variants), "")
+
+    def view(self, name: str) -> View:
+        """A variant's study, with every cell's choice that of its group."""
+        number = list(self.variants).index(name)
+        results = self.variants[name].results
+        plain = View(results)
+        rows = [row for row in results.choice if row.scope != "cell"]
+        for group, cells in plain.groups.items():
+            found = self.chosen(name, group)
+            if found is not None:
+                rows += [_cell_choice(plain, cell.cell, found) for cell in cells]
+        prefix, title = ("", "") if name == self.main_name else (f"v{number}-", name)
+        return View(replace(results, choice=rows), prefix, title)
+
+    @cached_property
+    def tuned_otherwise(self) -> list[View]:
+        """Variants whose fine-tuning differs from the main one's: at 0 % they have other accuracies."""
+        main = _tuned(self.view(self.main_name)) if self.main is not None else {}
+        views = [self.view(name) for name in self.variants if name != self.main_name]
+        return [view for view in views if _tuned(view) != main]
+
+    @cached_property
+    def ladders(self) -> list[View]:
+        """Variants other than the main one with more than 0 % on their ladder."""
+        views = [self.view(name) for name in self.variants if name != self.main_name]
+        return [view for view in views if len(view.percents) > 1]
+
+    @cached_property
+    def train_buckets(self) -> list[str]:
+        buckets = {cell.train_bucket for v in self.results.variants for cell in v.results.cells}
+        return sorted(buckets, key=bucket_order)
+
+    @cached_property
+    def _scores(self) -> Mapping[tuple[str, str, int, float, str, int | None], GroupRow]:
+        return {
+            (r.variant, r.train_bucket, r.size, r.percent, r.split, r.bucket): r for r in self.results.groups
+        }
+
+    def score(
+        self, variant: str, group: Group, percent: float, split: str, bucket: int | None = None
+    ) -> GroupRow | None:
+        return self._scores.get((variant, group.train_bucket, group.size, percent, split, bucket))
+
+    def of_choice(self, choice: SweepChoiceRow, split: str, percent: float | None = None) -> GroupRow | None:
+        """Score of a choice on one split, at its percentage or another one."""
+        at = choice.percent if percent is None else percent
+        return self.score(choice.variant, Group(choice.train_bucket, choice.size), at, split)
+
+    def chosen(self, variant: str, group: Group) -> SweepChoiceRow | None:
+        return next(
+            (r for r in self.choices("group") if (r.variant, r.train_bucket, r.size) == (variant, *group)),
+            None,
+        )
+
+    def choices(self, scope: str) -> list[SweepChoiceRow]:
+        return [row for row in self.results.choice if row.scope == scope]
+
+    @property
+    def recommended(self) -> SweepChoiceRow | None:
+        return next(iter(self.choices("recommended")), None)
+
+    def comparison(self, family: str, choice: SweepChoiceRow, split: str) -> ComparisonRow | None:
+        """The first comparison of a choice within a family (there is one, but for the family BEST)."""
+        mine = (family, choice.variant, choice.train_bucket, choice.size, choice.percent, split)
+        return next(
+            (
+                row
+                for row in self.results.comparisons
+                if (row.family, row.variant, row.train_bucket, row.size, row.percent, row.split) == mine
+            ),
+            None,
+        )
+
+    def family(self, name: str) -> list[ComparisonRow]:
+        return [row for row in self.results.comparisons if row.family == name]
+
+    @cached_property
+    def times(self) -> dict[str, list[TimeRow]]:
+        times: dict[str, list[TimeRow]] = {}
+        for row in self.results.times:
+            times.setdefault(row.stage, []).append(row)
+        return times
+
+
+def data_words(train_bucket: str, size: int) -> str:
+    """'100 facts of bucket 2', '100 facts of mixed buckets'."""
+    return f"{size:,} facts of {bucket_name(train_bucket)}"
+
+
+def step_words(strategy: str, percent: float) -> str:
+    """What the strategy does at a percentage: 'restore 10 % of the weights'; '' at 0 %."""
+    if not percent:
+        return ""
+    return LADDERS.get(strategy, f"apply {strategy} at {{}}").format(restored(percent))
+
+
+def setting_words(variant: Variant) -> str:
+    """'factor 0.5, epochs 2'; '' without settings."""
+    return ", ".join(f"{key} {value}" for key, value in flat(variant.settings))
+
+
+def paper_size(size: int, sizes: list[int]) -> int | None:
+    """The published size beside which a size is shown: its equal, else 240 by the smallest, 1,920 by the largest.
+
+    Of a single size that is neither, 1,920.
+    """
+    if set(SIZES) & set(sizes):
+        return size if size in SIZES else None
+    return {sizes[0]: SIZES[0], sizes[-1]: SIZES[1]}.get(size)
+
+
+def _cell_choice(view: View, cell: str, group: SweepChoiceRow) -> ChoiceRow:
+    """The group's percentage as the choice of one of its cells, with the cell's own test accuracies."""
+
+    def accuracy(split: str, percent: float) -> float | None:
+        row = view.row(cell, percent, split)
+        return row.accuracy if row else None
+
+    return ChoiceRow(
+        scope="cell",
+        cell=cell,
+        percent=group.percent,
+        dev=group.dev,
+        dev_tuned=group.dev_tuned,
+        test=accuracy("test", group.percent),
+        test_tuned=accuracy("test", 0.0),
+        test_ood=accuracy("test_ood", group.percent),
+        test_ood_tuned=accuracy("test_ood", 0.0),
+        questions=group.questions,
+        collapse_percent=group.collapse_percent,
+    )
+
+
+def _tuned(view: View) -> dict[tuple[str, str, int | None], float]:
+    return {
+        (row.cell, row.split, row.bucket): row.accuracy for row in view.results.accuracy if row.percent == 0.0
+    }

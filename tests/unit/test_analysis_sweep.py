@@ -1,0 +1,247 @@
+"""The tables of a sweep: filled from answers, chosen on dev, tested on test, written and read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_sweep import MadeUp, made_up_sweep
+
+from sftlab.analysis.statistics import holm, paired_difference, score_interval, seed_of
+from sftlab.analysis.sweep import (
+    BEST,
+    CHOSEN,
+    PLAIN,
+    SWEEP_FILE,
+    SWEEP_TABLES,
+    SweepChoiceRow,
+    SweepResults,
+    Variant,
+)
+from sftlab.analysis.sweep_tables import choose_percent, groups_of, summarise_sweep
+from sftlab.errors import UserError
+
+SMALL = {"buckets": ("0", "2"), "sizes": (240,), "percents": (0.0, 10.0, 20.0, 60.0)}
+
+
+@pytest.fixture(scope="module")
+def made_up() -> MadeUp:
+    return made_up_sweep(**SMALL)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def sweep(made_up: MadeUp) -> SweepResults:
+    return made_up.summarise()
+
+
+def test_groups_are_the_cells_that_differ_in_the_seed_alone(made_up: MadeUp) -> None:
+    groups = groups_of(made_up.variants[0])
+    assert [(g.train_bucket, g.size) for g in groups] == [("0", 240), ("2", 240)]
+    assert [cell.set_seed for cell in groups[0].cells] == [0, 1, 2]
+
+
+def test_every_model_has_its_scores(made_up: MadeUp, sweep: SweepResults) -> None:
+    rows = [r for r in sweep.groups if r.bucket is None]
+    # two variants with four percentages and one with 0 % alone; two groups; five splits
+    assert len(rows) == (4 + 4 + 1) * 2 * 5
+    row = next(
+        r for r in rows if (r.variant, r.train_bucket, r.percent, r.split) == ("restore", "2", 10.0, "test")
+    )
+    cells = [cell for cell in made_up.variants[0].results.cells if cell.train_bucket == "2"]
+    answers = [made_up.answers("restore", cell.cell, 10.0, "test") for cell in cells]
+    correct, buckets = np.stack([a for a, _ in answers]), answers[0][1]
+    found = score_interval(correct, buckets, seed_of("score", "restore", "2", 240, 10.0, "test"))
+    assert (row.mean, row.sd, row.low, row.high) == found
+    assert (row.seeds, row.questions) == (3, 240)
+    accuracies = [
+        r.accuracy
+        for r in made_up.variants[0].results.accuracy
+        if r.train_bucket == "2" and r.percent == 10.0 and r.split == "test" and r.bucket is None
+    ]
+    assert row.mean == pytest.approx(np.mean(accuracies))
+
+
+def test_changes_are_paired_with_the_same_groups_tuned_models(sweep: SweepResults) -> None:
+    by = {(r.variant, r.train_bucket, r.percent, r.split, r.bucket): r for r in sweep.groups}
+    for key, row in by.items():
+        tuned = by[key[0], key[1], 0.0, key[3], key[4]]
+        if row.percent == 0.0:
+            assert row.change is row.change_low is row.change_high is None
+        else:
+            assert row.change == pytest.approx(row.mean - tuned.mean)
+            assert row.change_low <= row.change <= row.change_high
+
+
+def test_training_set_scores_take_each_seeds_own_questions(sweep: SweepResults) -> None:
+    row = next(r for r in sweep.groups if r.split == "train_set" and r.train_bucket == "0" and r.bucket == 0)
+    assert (row.seeds, row.questions) == (3, 120)
+
+
+def test_choice_is_made_on_dev_and_nothing_else(made_up: MadeUp, sweep: SweepResults) -> None:
+    worse = dict(made_up.given)
+    for key, (right, buckets) in made_up.given.items():
+        if key[3].startswith("test"):
+            worse[key] = (np.zeros_like(right), buckets)
+    other = summarise_sweep("x", "m", {}, "", made_up.variants, lambda *key: worse[key])
+    chosen = [(r.scope, r.variant, r.train_bucket, r.percent, r.dev) for r in sweep.choice]
+    assert [(r.scope, r.variant, r.train_bucket, r.percent, r.dev) for r in other.choice] == chosen
+    assert all(r.test == 0.0 for r in other.choice)
+
+
+def test_choices_have_every_scope(sweep: SweepResults) -> None:
+    assert Counter(r.scope for r in sweep.choice) == {
+        "group": 6,
+        "variant": 3,
+        "strategy": 3,
+        "recommended": 1,
+    }
+    recommended = sweep.choice[-1]
+    assert recommended.dev == max(r.dev for r in sweep.choice if r.scope == "group")
+    assert recommended.questions == 5 * (48 + 40)
+
+
+def test_of_equal_dev_scores_the_smaller_percentage_wins() -> None:
+    assert choose_percent({"dev": {0.0: 0.4, 10.0: 0.6, 5.0: 0.6}})[0] == 5.0
+    both = {"dev": {0.0: 0.5, 5.0: 0.6}, "dev_ood": {0.0: 0.5, 5.0: 0.3}}
+    assert choose_percent(both) == (0.0, {0.0: 0.5, 5.0: pytest.approx(0.45)})
+    with pytest.raises(UserError, match="no accuracy on dev"):
+        choose_percent({"test": {0.0: 0.5}}, "some group")
+
+
+def test_families_of_comparisons(sweep: SweepResults) -> None:
+    chosen = [r for r in sweep.choice if r.scope == "group" and r.percent > 0]
+    by_family = Counter(r.family for r in sweep.comparisons)
+    assert by_family[CHOSEN] == 2 * len(chosen)
+    assert by_family[PLAIN] == 2 * 4  # wise-ft and l2-sp, two groups each, test and test_ood
+    assert by_family[BEST] > 0
+    assert sweep.reference == "restore"
+    for row in sweep.comparisons:
+        assert row.split in ("test", "test_ood") and row.seeds == 3
+        if row.family == CHOSEN:
+            assert (row.against_variant, row.against_percent) == (row.variant, 0.0)
+        if row.family == PLAIN:
+            assert (row.against_variant, row.against_percent) == ("restore", 0.0)
+            assert (row.against_bucket, row.against_size) == (row.train_bucket, row.size)
+    first = next(r for r in sweep.comparisons if r.family == BEST)
+    recommended = sweep.choice[-1]
+    assert (first.variant, first.percent) == (recommended.variant, recommended.percent)
+
+
+def test_p_values_are_corrected_within_their_family_alone(sweep: SweepResults) -> None:
+    for family in (CHOSEN, PLAIN, BEST):
+        rows = [r for r in sweep.comparisons if r.family == family]
+        assert [r.p_corrected for r in rows] == holm([r.p for r in rows])
+        for row in rows:
+            sure = row.p_corrected < 0.05 and (row.low > 0 or row.high < 0)
+            assert row.verdict == (
+                ("better" if row.low > 0 else "worse") if sure else "no significant difference"
+            )
+
+
+def test_a_comparison_is_the_paired_difference_of_the_two_groups(
+    made_up: MadeUp, sweep: SweepResults
+) -> None:
+    row = next(
+        r for r in sweep.comparisons if r.family == PLAIN and r.variant == "l2-sp" and r.split == "test"
+    )
+    cells = [c.cell for c in made_up.variants[0].results.cells if c.train_bucket == row.train_bucket]
+    first = np.stack([made_up.answers("l2-sp", cell, 0.0, "test")[0] for cell in cells])
+    second = np.stack([made_up.answers("restore", cell, 0.0, "test")[0] for cell in cells])
+    buckets = made_up.answers("restore", cells[0], 0.0, "test")[1]
+    seed = seed_of(
+        "difference", "l2-sp", row.train_bucket, 240, 0.0, "restore", row.train_bucket, 240, 0.0, "test"
+    )
+    found = paired_difference(first, second, buckets, seed)
+    assert (row.difference, row.low, row.high, row.p) == found[:4]
+    assert (row.p_mcnemar, row.gained, row.lost, row.questions) == (*found[4:], 240)
+
+
+def test_variants_of_other_seeds_are_compared_on_the_shared_ones(made_up: MadeUp) -> None:
+    first, other = made_up.variants[0], made_up.variants[2]
+    cells = [cell for cell in other.results.cells if cell.set_seed > 0]
+    fewer = replace(other, results=replace(other.results, cells=cells))
+    sweep = summarise_sweep("x", "m", {}, "", [first, fewer], made_up.answers)
+    assert {r.seeds for r in sweep.comparisons if r.family == PLAIN} == {2}
+    none = [replace(cell, set_seed=cell.set_seed + 10) for cell in other.results.cells]
+    apart = replace(other, results=replace(other.results, cells=none))
+    sweep = summarise_sweep("x", "m", {}, "", [first, apart], made_up.answers)
+    assert not [r for r in sweep.comparisons if r.family == PLAIN]
+
+
+def test_facts_without_a_bucket_are_left_out(made_up: MadeUp, sweep: SweepResults) -> None:
+    def with_one_more(*key: object) -> tuple[object, object]:
+        right, buckets = made_up.answers(*key)  # type: ignore[arg-type]
+        return np.append(right, True), np.append(buckets, -1)
+
+    found = summarise_sweep("x", "m", {}, "", made_up.variants, with_one_more)  # type: ignore[arg-type]
+    assert found.groups == sweep.groups
+
+
+def test_models_that_answered_other_questions_are_refused(made_up: MadeUp) -> None:
+    def shuffled(variant: str, cell: str, percent: float, split: str) -> tuple[object, object]:
+        right, buckets = made_up.answers(variant, cell, percent, split)
+        return (right[::-1], buckets[::-1]) if cell.endswith("s1") else (right, buckets)
+
+    with pytest.raises(UserError, match="did not answer the same questions of dev"):
+        summarise_sweep("x", "m", {}, "", made_up.variants, shuffled)  # type: ignore[arg-type]
+
+
+def test_bad_variants_are_refused(made_up: MadeUp) -> None:
+    twice = [made_up.variants[0]] * 2
+    with pytest.raises(UserError, match="share a name"):
+        summarise_sweep("x", "m", {}, "", twice, made_up.answers)
+    with pytest.raises(UserError, match="no variant 'other'; known are restore, wise-ft, l2-sp"):
+        summarise_sweep("x", "m", {}, "", made_up.variants, made_up.answers, reference="other")
+
+
+def test_empty_sweep_has_empty_tables(made_up: MadeUp) -> None:
+    sweep = summarise_sweep("x", "m", {}, "", [], made_up.answers)
+    assert (sweep.groups, sweep.comparisons, sweep.choice, sweep.reference) == ((), (), (), None)
+
+
+def test_results_are_the_same_each_time_and_do_not_depend_on_other_variants(
+    made_up: MadeUp, sweep: SweepResults
+) -> None:
+    assert made_up.summarise() == sweep
+    alone = summarise_sweep("x", "m", {}, "", made_up.variants[:1], made_up.answers)
+    assert list(alone.groups) == [r for r in sweep.groups if r.variant == "restore"]
+
+
+def test_written_results_are_read_back(sweep: SweepResults, tmp_path: Path) -> None:
+    sweep.write(tmp_path / "a")
+    read = SweepResults.read(tmp_path / "a")
+    for name in SWEEP_TABLES:
+        assert list(getattr(read, name)) == list(getattr(sweep, name))
+    assert (read.name, read.model, read.metric, read.reference) == (
+        sweep.name,
+        sweep.model,
+        sweep.metric,
+        sweep.reference,
+    )
+    assert [v.name for v in read.variants] == [v.name for v in sweep.variants]
+    assert list(read.variants[1].results.accuracy) == list(sweep.variants[1].results.accuracy)
+    read.write(tmp_path / "b")
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) == 1 + len(SWEEP_TABLES) + 3 * 10
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_unreadable_results_are_named(sweep: SweepResults, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=SWEEP_FILE):
+        SweepResults.read(tmp_path)
+    sweep.write(tmp_path)
+    (tmp_path / "groups.parquet").write_bytes(b"no table")
+    with pytest.raises(UserError, match=r"groups\.parquet"):
+        SweepResults.read(tmp_path)
+    (tmp_path / SWEEP_FILE).write_text('{"format": 7}')
+    with pytest.raises(UserError, match="format 1"):
+        SweepResults.read(tmp_path)
+
+
+def test_a_choice_row_names_its_strategy(sweep: SweepResults) -> None:
+    row: SweepChoiceRow = next(r for r in sweep.choice if r.scope == "strategy" and r.strategy == "l2-sp")
+    variant: Variant = next(v for v in sweep.variants if v.name == row.variant)
+    assert variant.strategy == "l2-sp" and row.percent == 0.0
