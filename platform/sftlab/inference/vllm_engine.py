@@ -19,6 +19,7 @@ from sftlab.inference.spec import EngineRuntime, EngineSpec
 
 CPU_BLOCK_SIZE = 32  # tokens of a key-value block; the default of 128 wastes a short prompt's cache
 CPU_KV_CACHE_GIB = 0.25
+THREAD_SPINS = "10000"  # turns that a waiting OpenMP thread spins before it sleeps
 GIB = 2**30
 
 
@@ -190,7 +191,7 @@ def environment(runtime: EngineRuntime) -> dict[str, str]:
             "TORCH_COMPILE_DISABLE": "1",  # log-probabilities would compile for seconds
             # Threads that wait for each other by spinning lose a time slice whenever anything else runs: on two
             # busy cores the default cost a factor of ten, and a short spin costs nothing on idle ones.
-            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", THREAD_SPINS),
         }
     return variables
 
