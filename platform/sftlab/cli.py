@@ -177,6 +177,25 @@ def run(
 
 
 @app.command(
+    epilog="Example: sftlab sweep jobs/configs/pocket_sweep.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
+)
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP.yaml")],
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show what there is and what it will cost.")
+    ] = False,
+) -> None:
+    """Run many studies at once: data, sizes, strategies and percentages. Finished trials are used again."""
+    from sftlab.commands import print_sweep_plan, sweep_to_report
+
+    with interruptible():
+        (print_sweep_plan if plan else sweep_to_report)(file, runtime, store, overrides or [])
+
+
+@app.command(
     epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"
 )
 def track(

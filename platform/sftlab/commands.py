@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sftlab.study.plan import Plan
     from sftlab.study.progress import Progress
     from sftlab.study.runtime import Runtime
+    from sftlab.study.sweep import Sweep
     from sftlab.weights.cut import Measure, Order, Region
 
 
@@ -216,6 +217,53 @@ def run_to_report(
         from sftlab.study.stages.track import track_results
 
         print(f"MLflow: {track_results(build)}")
+
+
+def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> Sweep:
+    """A sweep file with its study, runtime and store. Raises UserError for whatever is wrong in them."""
+    from sftlab.store.artifact import Store
+    from sftlab.strategies import load_plugins
+    from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_sweep
+    from sftlab.study.sources import resolve
+    from sftlab.study.sweep import Sweep
+
+    if store is not None:
+        overrides = [*overrides, f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
+    runtime = load_runtime(runtime_file, overrides)
+    spec, study = load_sweep(path, overrides)
+    load_plugins(spec.plugins)
+    opened = Store(Path(runtime.store))
+    return Sweep(spec, study, resolve(study, opened.root), opened, runtime, _progress())
+
+
+def print_sweep_plan(
+    path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
+) -> None:
+    """Print how many trials are there and what the others will cost; nothing is computed."""
+    from sftlab.study.sweep_plan import plan_sweep
+
+    print(plan_sweep(open_sweep(path, runtime_file, store, overrides)))
+
+
+def sweep_to_report(
+    path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
+) -> None:
+    """Run what a sweep lacks, and say what it recommends and where the report lies."""
+    from sftlab.study.sweep import run_sweep
+    from sftlab.study.sweep_results import (
+        SweepSteps,
+        build_sweep_best,
+        build_sweep_report,
+        build_sweep_results,
+        summary,
+    )
+
+    sweep = open_sweep(path, runtime_file, store, overrides)
+    steps = SweepSteps(sweep, run_sweep(sweep))
+    results = build_sweep_results(steps)
+    report = build_sweep_report(steps, results)
+    best = build_sweep_best(steps, results)
+    print(f"{summary(results)}\nreport: {report}\nmodel: {best}")
 
 
 def track_study(study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,16 +142,33 @@ class Store:
             yield
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Keep a second run on this machine from building in the same store; freed when the process ends."""
+    def exclusive(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Keep a second run on this machine from building in the same store; freed when the process ends.
+
+        Where another builds here: calls `waiting` and waits, or raises UserError if it is None.
+        """
+        with self._locked(fcntl.LOCK_EX, waiting):
+            yield
+
+    @contextmanager
+    def shared(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Build beside others that do so too, each result under its `lock`; otherwise as `exclusive`."""
+        with self._locked(fcntl.LOCK_SH, waiting):
+            yield
+
+    @contextmanager
+    def _locked(self, kind: int, waiting: Callable[[], None] | None) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, kind | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(
-                    f"{self.root}: another run is building here; wait for it or stop it."
-                ) from None
+                if waiting is None:
+                    raise UserError(
+                        f"{self.root}: another run is building here; wait for it or stop it."
+                    ) from None
+                waiting()
+                fcntl.flock(lock, kind)
             yield
 
 

@@ -43,6 +43,8 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
     if address:
         ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": WORKER_ENVIRONMENT})
     else:
+        # Ray lets everything else on a machine go first; a run that was asked for need not wait for its own driver.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(
             address="local",
             num_cpus=runtime.logical_cpus or max(4, 2 * cores),

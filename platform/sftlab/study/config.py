@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from sftlab.errors import UserError
 from sftlab.study.runtime import Runtime
 from sftlab.study.spec import StudySpec
+from sftlab.study.sweep_spec import SweepSpec
 
 Model = TypeVar("Model", bound=BaseModel)
 RUNTIME_PREFIX = "runtime."
@@ -34,6 +36,23 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
     return validated(StudySpec, override(read_yaml(path), mine), str(path))
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, StudySpec]:
+    """Read and check a sweep file and the study that it varies; `overrides` as for a study, of the sweep's keys."""
+    mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
+    sweep = validated(SweepSpec, override(read_yaml(path), mine), str(path))
+    study = path.parent / sweep.study
+    document = override(read_yaml(study), [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)])
+    return sweep, validated(StudySpec, document, f"{study} with `set` of {path}" if sweep.set else str(study))
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:

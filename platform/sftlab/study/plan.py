@@ -70,6 +70,11 @@ class Cell:
     def name(self) -> str:
         return cell_name(self.bucket, self.size, self.seed)
 
+    @property
+    def run_id(self) -> str:
+        """Name of the fine-tuning run, of which there is one for each tuned model."""
+        return f"{self.name}-{self.tuned.id[:12]}"
+
 
 def cell_name(bucket: int | str, size: int, seed: int) -> str:
     """Readable name of a cell, fit for a file: bucket0-n25-s0, mixed-n25-s0, mix1x0.25-4x0.75-n25-s0."""
@@ -127,7 +132,7 @@ class Plan:
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         grid = self.spec.training_sets
-        wanted = self.only or product(grid.buckets, grid.sizes, grid.seeds)
+        wanted = product(grid.buckets, grid.sizes, grid.seeds) if self.only is None else self.only
         return tuple(self._cell(bucket, size, seed) for bucket, size, seed in wanted)
 
     @cached_property

@@ -84,5 +84,22 @@ class LogProgress:
         say(f"{title}: done in {time.monotonic() - started:,.1f} s")
 
 
+class SilentProgress:
+    """Nothing: for what runs inside something that is watched as a whole."""
+
+    def say(self, text: str) -> None:
+        del text
+
+    @contextmanager
+    def bar(self, title: str) -> Iterator[Bar]:
+        del title
+
+        class _Bar:
+            def update(self, done: float, total: float, note: str = "") -> None:
+                del done, total, note
+
+        yield _Bar()
+
+
 def choose_progress(interactive: bool) -> TerminalProgress | LogProgress:
     return TerminalProgress() if interactive else LogProgress()

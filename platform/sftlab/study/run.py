@@ -35,11 +35,12 @@ BUILDERS: dict[str, Callable[[Build], None]] = {
 NEEDS_RAY = frozenset({"mastery", "tuned", "evaluation"})
 
 
-def run_study(build: Build, until: str = STAGES[-1]) -> None:
+def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None] | None = None) -> None:
     """Build every missing step up to and including the stage `until`.
 
     One stage is built for all cells before the next begins, so that engines and worker groups start once.
-    A killed run goes on from its last committed piece when it is called again.
+    A killed run goes on from its last committed piece when it is called again. Where another run builds in the
+    same store, calls `waiting` and waits for it, or raises UserError if that is None.
     """
     plan = build.plan
     wanted = STAGES[: STAGES.index(until) + 1]
@@ -49,7 +50,7 @@ def run_study(build: Build, until: str = STAGES[-1]) -> None:
     if not any(build.missing(*by_stage[stage]) for stage in wanted):
         return
     plan.sources.require()
-    with build.store.exclusive(), ExitStack() as session:
+    with build.store.exclusive(waiting), ExitStack() as session:
         ray_runs = False
         for stage in wanted:
             missing = build.missing(*by_stage[stage])

@@ -11,6 +11,18 @@ from sftlab.tracking.settings import TrackingSettings
 from sftlab.training.spec import TrainingRuntime
 
 
+class SweepRuntime(Frozen):
+    """What the trials of a sweep share."""
+
+    engines: int | None = Field(
+        None,
+        ge=1,
+        description="engines kept warm; all GPUs beside training, or engine.engines on CPUs, if unset",
+    )
+    training_groups: int = Field(1, ge=1, description="worker groups that train at once")
+    trials: int = Field(8, ge=1, description="trials under way at once; each waits for engines and groups")
+
+
 class Runtime(Frozen):
     """Resources of one cluster or laptop."""
 
@@ -20,6 +32,7 @@ class Runtime(Frozen):
     )
     engine: EngineRuntime = EngineRuntime()
     training: TrainingRuntime = TrainingRuntime()
+    sweep: SweepRuntime = SweepRuntime()
     pocket: PocketRuntime = PocketRuntime()
     track: bool = Field(True, description="log the study to MLflow after it has run")
     tracking: TrackingSettings = TrackingSettings()

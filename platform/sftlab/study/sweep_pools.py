@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sftlab.study.runtime import Runtime
 from sftlab.training.records import SFTRun, TrainingEvent
 
 GATHER_SECONDS = 1.0  # a worker group costs seconds to start, so that it waits this long for more runs
-CALLS_AT_ONCE = 10_000  # callers block inside the actors; each is a thread that sleeps
+SPARE_CALLS = 8  # beside the trials, whose calls block inside the actors
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Usage:
     """What a pool has done so far; seconds add up over its engines or groups."""
 
     size: int
-    started: float = field(default_factory=time.monotonic)
+    elapsed: float = 0.0  # since the pool was made
     starts: int = 0
     busy: int = 0
     busy_seconds: float = 0.0
@@ -69,7 +69,7 @@ class EnginePool:
         for number in range(engines):
             self.free.put(number)
         self.workers: dict[int, Any] = {}
-        self.usage = Usage(engines)
+        self.usage, self.made = Usage(engines), time.monotonic()
         self.lock = threading.Lock()
 
     def evaluate(self, request: EvaluationRequest) -> float:
@@ -102,7 +102,7 @@ class EnginePool:
 
     def stats(self) -> Usage:
         with self.lock:
-            return self.usage
+            return replace(self.usage, elapsed=time.monotonic() - self.made)
 
     def close(self) -> None:
         """End all engines."""
@@ -134,7 +134,7 @@ class TrainingPool:
         self.queue: queue.Queue[SFTRun] = queue.Queue()
         self.futures: dict[str, Future[float]] = {}
         self.began: dict[str, float] = {}
-        self.usage = Usage(groups)
+        self.usage, self.made = Usage(groups), time.monotonic()
         self.lock = threading.Lock()
         for number in range(groups):
             threading.Thread(target=self._serve, name=f"group-{number}", daemon=True).start()
@@ -175,7 +175,7 @@ class TrainingPool:
 
     def stats(self) -> Usage:
         with self.lock:
-            return self.usage
+            return replace(self.usage, elapsed=time.monotonic() - self.made)
 
     def _serve(self) -> None:
         while True:
@@ -235,7 +235,11 @@ def start_pools(runtime: Runtime, sizes: PoolSizes, name: str, storage_dir: Path
     import ray
 
     def actor(pool: type, which: str, *arguments: Any) -> Any:
-        options = {"name": f"{name}-{which}", "num_cpus": 0, "max_concurrency": CALLS_AT_ONCE}
+        options = {
+            "name": f"{name}-{which}",
+            "num_cpus": 0,
+            "max_concurrency": runtime.sweep.trials + SPARE_CALLS,
+        }
         return ray.remote(pool).options(**options).remote(*arguments)
 
     engines = actor(EnginePool, "engines", sizes.engines, runtime, name)

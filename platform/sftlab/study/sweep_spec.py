@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from sftlab.frozen import Frozen
 from sftlab.study.spec import Bucket, Percent
@@ -17,7 +17,7 @@ MODES = {"dev": "max", "dev_in_domain": "max", "dev_out_of_domain": "max", "kl":
 class StrategyChoice(Frozen):
     """One strategy of the registry with its parameters, such as {name: restore, region: mlp}."""
 
-    model_config = {**Frozen.model_config, "extra": "allow"}
+    model_config = ConfigDict(extra="allow")
     name: str
 
     @property
@@ -126,7 +126,7 @@ class SweepSpec(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     study: str = Field(description="study file, relative to the sweep file: facts, model and all defaults")
     set: dict[str, Any] = Field(
-        default_factory=dict, description="fields of the study to override, as `sft.precision: fp32`"
+        default_factory=dict, description="fields of the study to override, as {sft: {precision: fp32}}"
     )
     axes: Axes = Axes()
     search: SearchSpec = SearchSpec()

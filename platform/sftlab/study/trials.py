@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from sftlab.errors import UserError
 from sftlab.facts.mastery import BUCKETS
 from sftlab.strategies import get_strategy
 from sftlab.study.plan import Plan, cell_name
@@ -77,7 +76,9 @@ class TrialMaker:
         name, spec, settings = self._variant(
             strategy.name, parameters, point.learning_rate, point.epochs, point.percents
         )
-        return Trial(name, strategy.name, settings, spec, point.data, point.size, point.seed)
+        own = spec.training_sets.buckets  # a strategy may ask for data of its own, as `mixed` does
+        data = own[0] if own != self.study.training_sets.buckets else point.data
+        return Trial(name, strategy.name, settings, spec, data, point.size, point.seed)
 
     def _make_variant(
         self,
@@ -98,7 +99,7 @@ class TrialMaker:
             restore = type(spec.restore).model_validate(spec.restore.model_dump() | {"percents": percents})
             spec = spec.model_copy(update={"restore": restore})
         spec = get_strategy(strategy, given).apply(spec)
-        shown = {key: value for key, value in sft.items() if _varied(axes, key) or self.sweep.halving}
+        shown = {key: value for key, value in sft.items() if _varied(axes, key)}
         label = " ".join([strategy, *(f"{key}={_short(value)}" for key, value in (given | shown).items())])
         return label, spec, given | sft
 
@@ -107,12 +108,12 @@ class TrialMaker:
         axes = self.sweep.axes
         assert not axes.continuous
         rates = axes.learning_rate or (None,)
-        epochs = (self.sweep.halving.rungs[0],) if self.sweep.halving else axes.epochs or (None,)
+        epochs = axes.epochs or (None,)
         assert not isinstance(rates, Range) and not isinstance(axes.percent, Range)
         for strategy, rate, passes, seed, size, data in product(
             axes.strategy, rates, epochs, axes.seed, axes.size, axes.data
         ):
-            yield self.trial(Point(strategy, data, size, seed, rate, passes, axes.percent))  # type: ignore[arg-type]
+            yield self.trial(Point(strategy, data, size, seed, rate, passes, axes.percent))
 
     def random(self) -> Iterator[Trial]:
         """The trials of a random search: the n-th is the same whatever their number."""
@@ -147,13 +148,30 @@ class TrialMaker:
             percents=percents,
         )
 
-    def rungs(self, trial: Trial, point: Point) -> list[Trial]:
-        """A trial with the epochs of each rung of the halving, or itself where there is none."""
+    def rungs_of(self, trial: Trial) -> list[Trial]:
+        """A trial with the epochs of each rung of the halving; the trial itself where the sweep has none."""
         if self.sweep.halving is None:
             return [trial]
-        from dataclasses import replace
+        return [
+            replace(
+                trial,
+                variant=f"{trial.variant} epochs={epochs}",
+                settings={**trial.settings, "epochs": epochs},
+                spec=trial.spec.model_copy(
+                    update={"sft": trial.spec.sft.model_copy(update={"epochs": epochs})}
+                ),
+            )
+            for epochs in self.sweep.halving.rungs
+        ]
 
-        return [self.trial(replace(point, epochs=epochs)) for epochs in self.sweep.halving.rungs]
+    def dearest(self) -> Trial:
+        """A trial that takes at least as much fine-tuning and as many answers as any other of a search."""
+        axes = self.sweep.axes
+        epochs = None if axes.epochs is None else max(axes.epochs)
+        data = 0 if axes.data == "mixture" else axes.data[0]
+        percents = (0.0, axes.percent.high) if isinstance(axes.percent, Range) else axes.percent
+        point = Point(axes.strategy[0], data, max(axes.size), axes.seed[0], None, epochs, percents)
+        return self.rungs_of(self.trial(point))[-1]
 
 
 def space(sweep: SweepSpec) -> dict[str, tuple[Any, ...] | Range]:
@@ -190,12 +208,6 @@ def mixture(weights: list[float]) -> int | str:
     if len(shares) == 1:
         return next(iter(shares))
     return "+".join(f"{b}:{share:g}" for b, share in shares.items())
-
-
-def check_trials(trials: Mapping[str, Trial]) -> None:
-    """Raises UserError where a sweep has no trial."""
-    if not trials:
-        raise UserError("The sweep has no trial; give each axis at least one value.")
 
 
 def _between(domain: Range, at: float) -> float:

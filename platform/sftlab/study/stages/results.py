@@ -55,7 +55,7 @@ def gather(found: Sequence[tuple[Build, Cell]], name: str) -> StudyResults:
     plan = build.plan
     buckets: dict[str, dict[str, int]] = {split: buckets_of(build, split) for split in SPLITS}
     buckets[TRAIN_SET] = buckets["train"]
-    accuracy = _accuracy(build, None, None, plan.base_evaluation, buckets)
+    accuracy = accuracy_of(build, None, None, plan.base_evaluation, buckets)
     paired: list[PairedRow] = []
     cells, divergence, concentration, distribution, training = [], [], [], [], []
     for build, cell in found:
@@ -64,10 +64,10 @@ def gather(found: Sequence[tuple[Build, Cell]], name: str) -> StudyResults:
         training += curve
         tuned = read_answers(build, cell.evaluations[0.0])
         for percent, step in cell.evaluations.items():
-            accuracy += _accuracy(build, row, percent, step, buckets)
+            accuracy += accuracy_of(build, row, percent, step, buckets)
             if percent:
                 paired += _paired(cell.name, percent, tuned, read_answers(build, step), buckets)
-            divergence.append(_divergence(build, cell.name, percent, step))
+            divergence.append(divergence_of(build, cell.name, percent, step))
         concentration += _concentration(build, cell)
         distribution += _distribution(build, cell)
     accuracy = list(dict.fromkeys(accuracy))
@@ -109,13 +109,19 @@ def read_answers(build: Build, step: Step) -> dict[str, pa.Table]:
     }
 
 
-def _accuracy(
-    build: Build, cell: CellRow | None, percent: float | None, step: Step, buckets: Buckets
+def accuracy_of(
+    build: Build,
+    cell: CellRow | None,
+    percent: float | None,
+    step: Step,
+    buckets: Buckets,
+    splits: Sequence[str] = (*EVALUATION_SPLITS, TRAIN_SET),
 ) -> list[AccuracyRow]:
+    """Accuracy of one evaluated model, by bucket and their mean, on those of the splits that it was asked."""
     answers = read_answers(build, step)
     return [
         row
-        for split in (*EVALUATION_SPLITS, TRAIN_SET)
+        for split in splits
         if split in answers
         for row in accuracy_rows(cell, percent, split, accuracy_by_bucket(answers[split], buckets[split]))
     ]
@@ -147,7 +153,7 @@ def _training(build: Build, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
     return row, [TrainingRow(cell.name, step, loss, rate) for step, (loss, rate) in pairs]
 
 
-def _divergence(build: Build, cell: str, percent: float, step: Step) -> DivergenceRow | None:
+def divergence_of(build: Build, cell: str, percent: float, step: Step) -> DivergenceRow | None:
     """Mean KL of a model; None where no bucket-4 test fact had a usable prompt."""
     import numpy as np
     import pyarrow.parquet as pq

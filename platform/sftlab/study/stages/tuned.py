@@ -30,12 +30,12 @@ def build_tuned(build: Build) -> None:
     shutil.rmtree(build.store.root / "ray-train", ignore_errors=True)
 
 
-def sft_run(build: Build, cell: Cell, run_id: str) -> SFTRun:
+def sft_run(build: Build, cell: Cell) -> SFTRun:
     """The run that makes a cell's tuned model. Where the cell has a probe, its change must be committed."""
     from sftlab.training.records import SFTRun
 
     return SFTRun(
-        run_id=run_id,
+        run_id=cell.run_id,
         base_model=str(build.model_folder),
         train_file=training_file(build, cell),
         output_dir=str(build.path(cell.tuned) / "model"),
@@ -61,13 +61,13 @@ def _train(build: Build, missing: Sequence[Cell], title: str) -> None:
 
     if not missing:
         return
-    cells = {cell.name: cell for cell in missing}
+    cells = {cell.run_id: cell for cell in missing}
     examples = {name: cell.size * cell.sft.epochs for name, cell in cells.items()}
     finished: set[str] = set()
 
     def commit(cell: Cell) -> None:
         build.commit(cell.tuned)
-        finished.add(cell.name)
+        finished.add(cell.run_id)
 
     with build.progress.bar(title) as bar:
 
@@ -75,11 +75,11 @@ def _train(build: Build, missing: Sequence[Cell], title: str) -> None:
             if event.finished:
                 commit(cells[event.run_id])
             done = sum(examples[name] for name in finished)
-            note = f"{event.run_id}: step {event.step}/{event.steps}, loss {event.loss:.3f}"
+            note = f"{cells[event.run_id].name}: step {event.step}/{event.steps}, loss {event.loss:.3f}"
             bar.update(done, sum(examples.values()), note)
 
-        runs = [sft_run(build, cell, name) for name, cell in cells.items()]
+        runs = [sft_run(build, cell) for cell in cells.values()]
         train_runs(runs, build.runtime.training, report, str(build.store.root / "ray-train"))
     for cell in cells.values():
-        if cell.name not in finished:
+        if cell.run_id not in finished:
             commit(cell)

@@ -1,0 +1,7 @@
+"""Runs a sweep: ray job submit --working-dir . -- python jobs/sweep.py SWEEP.yaml [OPTIONS]."""
+
+import sys
+
+from sftlab.cli import main
+
+main(["sweep", *sys.argv[1:]])

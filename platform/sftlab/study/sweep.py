@@ -1,0 +1,251 @@
+"""Runs a sweep: what all trials share first, then the trials that are missing, then tables and report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sftlab.errors import UserError
+from sftlab.store.artifact import Store
+from sftlab.store.fingerprint import fingerprint
+from sftlab.study.build import Build
+from sftlab.study.cluster import ray_cluster
+from sftlab.study.plan import Cost, Plan
+from sftlab.study.progress import Progress
+from sftlab.study.run import run_study
+from sftlab.study.runtime import Runtime
+from sftlab.study.sources import Sources
+from sftlab.study.spec import StudySpec
+from sftlab.study.stages.evaluation import evaluation_request
+from sftlab.study.stages.training_sets import build_training_sets
+from sftlab.study.stages.tuned import sft_run
+from sftlab.study.sweep_pools import pool_sizes, start_pools
+from sftlab.study.sweep_spec import SweepSpec
+from sftlab.study.sweep_trial import Bench
+from sftlab.study.sweep_tune import over_file, read_records, record_file, run_listed, run_search
+from sftlab.study.sweep_watch import SweepState, watching
+from sftlab.study.trials import Trial, TrialMaker
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep over a study, with its store and resources."""
+
+    spec: SweepSpec
+    study: StudySpec
+    sources: Sources
+    store: Store
+    runtime: Runtime
+    progress: Progress
+
+    @cached_property
+    def maker(self) -> TrialMaker:
+        return TrialMaker(self.spec, self.study)
+
+    @cached_property
+    def id(self) -> str:
+        """What the sweep is: its axes and search, its study, and the content of the study's files."""
+        spec = self.spec.model_dump(mode="json", exclude={"limits", "study", "set"})
+        named = {**self.sources.facts, "model": self.sources.model or ""}
+        made_of = {"sweep": spec, "study": self.study.model_dump(mode="json", exclude={"name"})}
+        return fingerprint("sweep", 1, made_of, named)
+
+    @property
+    def folder(self) -> Path:
+        """Where the records of trials lie, and what a search has learnt."""
+        return self.store.root / "sweeps" / f"{self.spec.name}-{self.id[:12]}"
+
+    @property
+    def records(self) -> Path:
+        return self.folder / "trials"
+
+    @property
+    def base(self) -> Build:
+        """The study itself: facts, model, mastery and the base model's answers are shared by all trials."""
+        return Build(Plan(self.study, self.sources, ()), self.store, self.runtime, self.progress)
+
+    def listed(self) -> Iterator[Trial]:
+        """The trials that are known before any has run, each once; none where a sampler chooses."""
+        kind = self.spec.search.kind
+        made = self.maker.grid() if kind == "grid" else self.maker.random() if kind == "random" else iter(())
+        seen: set[str] = set()
+        for trial in made:
+            key = record_file(self.records, trial).name
+            if key not in seen:
+                seen.add(key)
+                yield trial
+
+
+def run_sweep(sweep: Sweep) -> list[Trial]:
+    """Build every trial that is missing; returns all finished ones. Kill it and call it again: it goes on.
+
+    Raises UserError where the sweep would cost more than its limits, before anything runs, and, once all
+    others are finished, where trials failed.
+    """
+    check_limits(sweep)
+    trials = list(sweep.listed())
+    pending = [trial for trial in trials if not is_finished(sweep, trial)]
+    optuna = sweep.spec.search.kind == "optuna"
+    left = _trials_left(sweep) if optuna else len(pending)
+    if left:
+        sweep.sources.require()
+        failed = _run_missing(sweep, pending, len(trials) or (sweep.spec.search.trials or 0), left)
+        if failed:
+            shown = "\n".join(f"  {name}: {reason}" for name, reason in failed[:10])
+            raise UserError(
+                f"{len(failed)} trials of the sweep {sweep.spec.name} failed, all others are finished; mend what "
+                f"follows and run it again.\n{shown}"
+            )
+    return finished_trials(sweep, trials)
+
+
+def is_finished(sweep: Sweep, trial: Trial) -> bool:
+    """Whether a trial's ladder is evaluated, or where the sweep halves, whether the trial is over."""
+    if sweep.spec.halving is not None:
+        return over_file(sweep.records, trial).exists()
+    (cell,) = trial.plan(sweep.sources).cells
+    return not Build(sweep.base.plan, sweep.store, sweep.runtime, sweep.progress).missing(
+        cell.change, *cell.evaluations.values()
+    )
+
+
+def check_limits(sweep: Sweep) -> None:
+    """Raises UserError where a limit of the sweep lies below its planned cost, HITs included."""
+    limits, cells, models, cost = sweep.spec.limits, 0, 0, Cost()
+    if all(value is None for value in limits.model_dump().values()):
+        return
+    known: Sequence[Trial] | Iterator[Trial] = sweep.listed()
+    if sweep.spec.search.kind == "optuna":
+        # A sampler's trials are not known yet; each costs at most what the dearest point of the space does.
+        known = [sweep.maker.dearest()] * (sweep.spec.search.trials or 0)
+    for trial in known:
+        cells, models = cells + 1, models + len(trial.spec.restore.percents)
+        cost += trial_cost(sweep, trial)
+    planned = {
+        "max_cells": cells,
+        "max_models": models,
+        "max_generated_tokens": cost.generated_tokens,
+        "max_trained_tokens": cost.trained_tokens,
+    }
+    over = [
+        f"limits.{name} is {limit:,}, and the sweep plans {planned[name]:,}"
+        for name, limit in limits.model_dump().items()
+        if limit is not None and planned[name] > limit
+    ]
+    if over:
+        raise UserError(
+            f"The sweep {sweep.spec.name} is larger than its limits; nothing has run. {'; '.join(over)}. "
+            "Shorten an axis, or raise the limit."
+        )
+
+
+def trial_cost(sweep: Sweep, trial: Trial) -> Cost:
+    """What a trial takes when nothing of it is there; generated tokens are an upper bound."""
+    from sftlab.study.plan import EVALUATION_SPLITS, TOKENS_PER_EXAMPLE
+
+    counts, models = sweep.sources.fact_counts, len(trial.spec.restore.percents)
+    asked = models * (sum(counts[split] for split in EVALUATION_SPLITS) + trial.size)
+    return Cost(
+        completions=asked,
+        generated_tokens=asked * trial.spec.answers.max_tokens,
+        trained_tokens=trial.size * trial.spec.sft.epochs * TOKENS_PER_EXAMPLE,
+        bytes_written=sweep.sources.model_bytes,
+    )
+
+
+def finished_trials(sweep: Sweep, listed: Sequence[Trial]) -> list[Trial]:
+    """The trials with their ladders evaluated: of a search those that have records, every rung for itself."""
+    if sweep.spec.search.kind == "grid" and sweep.spec.halving is None:
+        return list(listed)
+    records = {record.trial for record in read_records(sweep.records)}
+    chosen = listed or [sweep.maker.trial(sweep.maker.point(r.config)) for r in read_records(sweep.records)]
+    rungs = {rung.name: rung for trial in chosen for rung in sweep.maker.rungs_of(trial)}
+    return [rung for name, rung in rungs.items() if name in records]
+
+
+def _trials_left(sweep: Sweep) -> int:
+    assert sweep.spec.search.trials is not None
+    return max(0, sweep.spec.search.trials - len(read_records(sweep.records)))
+
+
+def _run_missing(sweep: Sweep, pending: Sequence[Trial], total: int, left: int) -> list[tuple[str, str]]:
+    """Start the pools and run what is missing; returns the trials that failed with their reasons."""
+    import ray
+
+    base = sweep.base
+
+    def wait() -> None:
+        sweep.progress.say(f"another run builds in {sweep.store.root}; waiting for it")
+
+    with ray_cluster(sweep.runtime):
+        run_study(base, "mastery", wait)
+        with sweep.store.shared(wait):
+            sizes = pool_sizes(sweep.runtime, ray.cluster_resources())
+            name = f"sftlab-{sweep.id[:12]}"
+            engines, training = start_pools(sweep.runtime, sizes, name, sweep.store.root / "ray-train")
+            bench = Bench(
+                sweep.sources, sweep.store, sweep.runtime, name, sweep.spec.search.metric, sweep.spec.plugins
+            )
+            _draw_training_sets(sweep, pending)
+            ray.get(training.submit.remote(_first_runs(sweep, pending)))
+            _answer_with_base(base, engines)
+            state = SweepState(total, total - left, sweep.spec.search.metric)
+            for record in read_records(sweep.records):
+                state.tell(record.trial, record.percent, record.score)
+
+            def usage() -> dict[str, Any]:
+                pools = {"engines": engines, "training": training}
+                return dict(
+                    zip(pools, ray.get([pool.stats.remote() for pool in pools.values()]), strict=True)
+                )
+
+            with watching(state, sweep.progress, usage):
+                if sweep.spec.search.kind == "optuna":
+                    return run_search(bench, sweep.maker, left, sweep.records, state)
+                return run_listed(bench, pending, sweep.maker, sweep.records, state)
+
+
+def _draw_training_sets(sweep: Sweep, pending: Sequence[Trial]) -> None:
+    """All training sets first: a bucket with too few facts is told before anything is trained."""
+    with sweep.progress.bar("training sets") as bar:
+        for done, trial in enumerate(pending):
+            bar.update(done, len(pending), trial.cell)
+            build = Build(trial.plan(sweep.sources), sweep.store, sweep.runtime, sweep.progress)
+            with sweep.store.lock("training-sets"):
+                build_training_sets(build)
+
+
+def _first_runs(sweep: Sweep, pending: Sequence[Trial]) -> list[Any]:
+    """The fine-tuning that can begin at once, in the order of the trials, so that few worker groups do all."""
+    runs = {}
+    for trial in pending:
+        build = Build(trial.plan(sweep.sources), sweep.store, sweep.runtime, sweep.progress)
+        (cell,) = build.plan.cells
+        first = cell.probe or cell
+        if build.missing(first.tuned):
+            runs[first.run_id] = sft_run(build, first)
+    return list(runs.values())
+
+
+def _answer_with_base(base: Build, engines: Any) -> None:
+    from sftlab.inference.actors import result
+
+    with base.store.lock(f"evaluation-{base.plan.base_evaluation.id[:24]}"):
+        if not base.missing(base.plan.base_evaluation):
+            return
+        with base.progress.bar("base model's answers"):
+            steps, request = evaluation_request(base)
+            result(engines.evaluate.remote(request))
+            for item in request.items:
+                base.commit(steps[item.id])
+
+
+def by_variant(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Trials by variant, in their order."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(trial.variant, []).append(trial)
+    return found

@@ -1,0 +1,209 @@
+"""What comes after the trials of a sweep: its tables, its report, and the recommended model as a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sftlab.analysis.sweep import SweepChoiceRow, SweepResults, TimeRow, Variant
+from sftlab.analysis.sweep_tables import summarise_sweep
+from sftlab.facts.table import SPLITS
+from sftlab.store.artifact import Step, write_text
+from sftlab.strategies import edit_for
+from sftlab.study.build import Build
+from sftlab.study.plan import Cell
+from sftlab.study.stages.change import read_change
+from sftlab.study.stages.evaluation import TRAIN_SET
+from sftlab.study.stages.mastery import buckets_of
+from sftlab.study.stages.results import gather, model_name, read_answers
+from sftlab.study.sweep import Sweep, by_variant
+from sftlab.study.sweep_tune import read_records, stage_times
+from sftlab.study.trials import Trial
+from sftlab.weights.cut import percent_label
+from sftlab.weights.restore import write_restored
+
+REVISION = 1
+REPORT = "report.html"
+METRIC_WORDS = {
+    "dev": "mean of the in-domain and out-of-domain accuracy on the dev splits",
+    "dev_in_domain": "in-domain accuracy on the dev split",
+    "dev_out_of_domain": "out-of-domain accuracy on the dev split",
+    "kl": "KL divergence of the first answer token",
+}
+
+
+@dataclass(frozen=True)
+class SweepSteps:
+    """The finished trials of a sweep, and the steps that rest on them."""
+
+    sweep: Sweep
+    trials: Sequence[Trial]
+
+    @cached_property
+    def found(self) -> list[tuple[Trial, Build, Cell]]:
+        """Every trial with its build and its one cell."""
+        builds = [(trial, self.build(trial)) for trial in self.trials]
+        return [(trial, build, build.plan.cells[0]) for trial, build in builds]
+
+    def build(self, trial: Trial) -> Build:
+        sweep = self.sweep
+        return Build(trial.plan(sweep.sources), sweep.store, sweep.runtime, sweep.progress)
+
+    @cached_property
+    def results(self) -> Step:
+        inputs = {"mastery": self.sweep.base.plan.mastery.id}
+        for trial, _, cell in self.found:
+            inputs[f"{trial.name}/change"] = cell.change.id
+            inputs |= {f"{trial.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
+        spec = {"sweep": self.sweep.id, "metric": self.sweep.spec.search.metric}
+        return Step("sweep-results", self.sweep.spec.name, spec, inputs, REVISION)
+
+    @cached_property
+    def best(self) -> Step:
+        return Step("sweep-best", self.sweep.spec.name, {}, {"results": self.results.id}, REVISION)
+
+    @cached_property
+    def report(self) -> Step:
+        return Step("sweep-report", self.sweep.spec.name, {}, {"results": self.results.id}, REVISION)
+
+    def path(self, step: Step) -> Path:
+        return self.sweep.store.path(step)
+
+
+def build_sweep_results(steps: SweepSteps) -> SweepResults:
+    """The tables of a sweep, made if they are missing."""
+    sweep, folder = steps.sweep, steps.path(steps.results)
+    if sweep.store.find(steps.results) is None:
+        with sweep.progress.bar("statistics") as bar:
+            grouped = by_variant(steps.trials)
+            cells = {trial: (build, cell) for trial, build, cell in _by_name(steps)}
+            variants = []
+            for done, (name, trials) in enumerate(grouped.items()):
+                bar.update(done, len(grouped), name)
+                tables = gather([cells[trial.name] for trial in trials], name)
+                variants.append(Variant(name, trials[0].strategy, _json(trials[0].settings), tables))
+            results = summarise_sweep(
+                sweep.spec.name,
+                model_name(sweep.base),
+                {"sweep": sweep.spec.model_dump(mode="json"), "study": sweep.study.model_dump(mode="json")},
+                METRIC_WORDS[sweep.spec.search.metric],
+                variants,
+                Answers(steps),
+            )
+            results.write(folder)
+            sweep.store.commit(steps.results)
+    return SweepResults.read(folder)
+
+
+def build_sweep_report(steps: SweepSteps, results: SweepResults) -> Path:
+    """The report page, made if it is missing; the times in it are those of the trials that were run."""
+    from sftlab.report.sweep_page import render_sweep
+
+    file = steps.path(steps.report) / REPORT
+    if steps.sweep.store.find(steps.report) is None:
+        with steps.sweep.progress.bar("report"):
+            write_text(file, render_sweep(replace(results, times=time_rows(steps.sweep))))
+            steps.sweep.store.commit(steps.report)
+    return file
+
+
+def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
+    """Folder of the recommended model: of the recommended group the one of the lowest seed."""
+    chosen = recommended(results)
+    trial, build, cell = champion(steps, chosen)
+    step, label = steps.best, percent_label(chosen.percent)
+    if steps.sweep.store.find(step) is None:
+        edit = edit_for(trial.spec.restore, chosen.percent, read_change(build, cell).cuts)
+        write_restored(build.model_folder, build.path(cell.tuned) / "model", {label: edit}, steps.path(step))
+        told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
+        write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
+        steps.sweep.store.commit(step)
+    return steps.path(step) / f"restored-{label}"
+
+
+def recommended(results: SweepResults) -> SweepChoiceRow:
+    return next(row for row in results.choice if row.scope == "recommended")
+
+
+def champion(steps: SweepSteps, chosen: SweepChoiceRow) -> tuple[Trial, Build, Cell]:
+    """The trial behind the recommended group, of its seeds the lowest."""
+    members = [
+        (trial, build, cell)
+        for trial, build, cell in steps.found
+        if (trial.variant, str(trial.data), trial.size) == (chosen.variant, chosen.train_bucket, chosen.size)
+        and chosen.percent in cell.evaluations
+    ]
+    return min(members, key=lambda member: member[0].seed)
+
+
+class Answers:
+    """Verdicts of one model on one split, read from the store: the `answers` of `summarise_sweep`."""
+
+    def __init__(self, steps: SweepSteps) -> None:
+        self._cells: dict[tuple[str, str], list[tuple[Build, Cell]]] = {}
+        for trial, build, cell in steps.found:
+            self._cells.setdefault((trial.variant, cell.name), []).append((build, cell))
+        base = steps.sweep.base
+        self._buckets = {split: buckets_of(base, split) for split in SPLITS}
+        self._buckets[TRAIN_SET] = self._buckets["train"]
+        self._read = lru_cache(maxsize=8)(self._read_model)
+
+    def __call__(self, variant: str, cell: str, percent: float, split: str) -> tuple[Any, Any]:
+        """correct: bool [questions]; buckets: int64 [questions], -1 for a fact without one."""
+        table = self._read(variant, cell, percent)[split]
+        buckets = self._buckets[split]
+        found = [buckets.get(fact, -1) for fact in table["fact_id"].to_pylist()]
+        return np.array(table["correct"].to_pylist(), np.bool_), np.array(found, np.int64)
+
+    def _read_model(self, variant: str, cell: str, percent: float) -> Mapping[str, Any]:
+        for build, found in self._cells[variant, cell]:
+            if percent in found.evaluations:
+                return read_answers(build, found.evaluations[percent])
+        raise KeyError((variant, cell, percent))
+
+
+def time_rows(sweep: Sweep) -> list[TimeRow]:
+    """Where the time of the trials went that have been run (found ones took none), by stage."""
+    return [
+        TimeRow(record.trial, stage, spent.seconds, spent.queued, spent.hits)
+        for record in read_records(sweep.records)
+        for stage, spent in stage_times(record).items()
+    ]
+
+
+def summary(results: SweepResults) -> str:
+    """What a person wants to know first, for the terminal."""
+    row = recommended(results)
+    lines = [
+        f"recommended: {row.variant}, bucket {row.train_bucket}, {row.size:,} facts, {row.percent:g} % "
+        f"(chosen on dev: {row.dev:.1%}, tuned {row.dev_tuned:.1%}; {row.seeds} training sets)"
+    ]
+    for name, split, after, before in (
+        ("in domain", "test", row.test, row.test_tuned),
+        ("out of domain", "test_ood", row.test_ood, row.test_ood_tuned),
+    ):
+        if after is None or before is None:
+            continue
+        verdicts = [
+            f", {c.verdict} than tuned" if c.verdict in ("better", "worse") else f", {c.verdict} to tuned"
+            for c in results.comparisons
+            if (c.variant, c.train_bucket, c.size, c.percent, c.split)
+            == (row.variant, row.train_bucket, row.size, row.percent, split)
+            and (c.against_variant, c.against_percent) == (row.variant, 0.0)
+        ]
+        lines.append(f"  test, {name}: {after:.1%}, tuned {before:.1%}{''.join(verdicts[:1])}")
+    return "\n".join(lines)
+
+
+def _by_name(steps: SweepSteps) -> list[tuple[str, Build, Cell]]:
+    return [(trial.name, build, cell) for trial, build, cell in steps.found]
+
+
+def _json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}

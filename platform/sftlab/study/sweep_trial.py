@@ -1,0 +1,178 @@
+"""One trial of a sweep: it builds what its cell lacks, with the shared engines and worker groups."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftlab.analysis.choice import dev_scores
+from sftlab.facts.table import SPLITS
+from sftlab.store.artifact import Step, Store
+from sftlab.study.build import Build
+from sftlab.study.plan import Cell
+from sftlab.study.progress import SilentProgress
+from sftlab.study.runtime import Runtime
+from sftlab.study.sources import Sources
+from sftlab.study.stages.change import build_change
+from sftlab.study.stages.evaluation import evaluation_request
+from sftlab.study.stages.mastery import buckets_of
+from sftlab.study.stages.results import accuracy_of, divergence_of
+from sftlab.study.stages.training_sets import build_training_sets
+from sftlab.study.stages.tuned import sft_run
+from sftlab.study.sweep_spec import MODES
+from sftlab.study.trials import Trial
+
+DEV = ("dev", "dev_ood")
+
+
+@dataclass
+class StageTime:
+    """Wall seconds of one stage of a trial, of which `queued` went by waiting for others; `hits` were found."""
+
+    seconds: float = 0.0
+    queued: float = 0.0
+    hits: int = 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every trial is handed: the study's sources, the store, and the pools by name."""
+
+    sources: Sources
+    store: Store
+    runtime: Runtime
+    pools: str
+    metric: str
+    plugins: tuple[str, ...] = ()
+
+    def build(self, trial: Trial) -> Build:
+        return Build(trial.plan(self.sources), self.store, self.runtime, SilentProgress())
+
+    def pool(self, which: str) -> Any:
+        import ray
+
+        return ray.get_actor(f"{self.pools}-{which}")
+
+
+@dataclass
+class Outcome:
+    """A finished trial: the metric by percentage, the best of them, and where the time went."""
+
+    scores: Mapping[float, float]
+    percent: float
+    score: float
+    times: Mapping[str, StageTime] = field(default_factory=dict)
+
+
+def build_trial(bench: Bench, trial: Trial) -> Outcome:
+    """Build what the trial's cell lacks and score it. What another trial builds at this moment is waited for.
+
+    Raises UserError where the cell cannot be built; what is finished stands.
+    """
+    build = bench.build(trial)
+    (cell,) = build.plan.cells
+    times = {stage: StageTime() for stage in ("training-set", "tuned", "change", "evaluation")}
+    _draw(build, cell, times["training-set"])
+    for part in (cell.probe, cell):
+        if part is not None:
+            _train(bench, build, part, times["tuned"])
+            _profile(build, part, times["change"])
+    _evaluate(bench, build, cell, times["evaluation"])
+    scores = trial_scores(build, cell, bench.metric)
+    percent = best_percent(scores, bench.metric)
+    return Outcome(scores, percent, scores[percent], times)
+
+
+def trial_scores(build: Build, cell: Cell, metric: str) -> dict[float, float]:
+    """The metric of every model of a ladder: shares in [0, 1], or nats; not a number where nothing was asked."""
+    if metric == "kl":
+        found = {p: divergence_of(build, cell.name, p, step) for p, step in cell.evaluations.items()}
+        return {p: math.nan if row is None else row.kl for p, row in found.items()}
+    buckets = {split: buckets_of(build, split) for split in SPLITS}
+    by_split: dict[str, dict[float, float]] = {split: {} for split in DEV}
+    for percent, step in cell.evaluations.items():
+        for row in accuracy_of(build, None, None, step, buckets, DEV):
+            if row.bucket is None:
+                by_split[row.split][percent] = row.accuracy
+    if metric == "dev":
+        return dev_scores(cell.name, {split: scores for split, scores in by_split.items() if scores})
+    return by_split["dev" if metric == "dev_in_domain" else "dev_ood"]
+
+
+def best_percent(scores: Mapping[float, float], metric: str) -> float:
+    """The percentage with the best score; of equal ones the smallest."""
+    sign = -1 if MODES[metric] == "max" else 1
+    return min(scores, key=lambda p: (math.isnan(scores[p]), sign * scores[p], p))
+
+
+def _draw(build: Build, cell: Cell, spent: StageTime) -> None:
+    with _timed(spent), build.store.lock(*_names([c.training_set for c in _parts(cell)])):
+        spent.hits += len(_parts(cell)) - len(build.missing(*(c.training_set for c in _parts(cell))))
+        build_training_sets(build)
+
+
+def _train(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
+    from sftlab.inference.actors import result
+
+    if not build.missing(cell.tuned):
+        spent.hits += 1
+        return
+    with _timed(spent) as waited:
+        waited.own = result(bench.pool("training").train.remote(sft_run(build, cell)))
+        with build.store.lock(*_names([cell.tuned])):
+            if build.missing(cell.tuned):
+                build.commit(cell.tuned)
+
+
+def _profile(build: Build, cell: Cell, spent: StageTime) -> None:
+    with _timed(spent), build.store.lock(*_names([cell.change])):
+        if build.missing(cell.change):
+            build_change(build, cell)
+        else:
+            spent.hits += 1
+
+
+def _evaluate(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
+    from sftlab.inference.actors import result
+
+    wanted = list(cell.evaluations.values())
+    missing = build.missing(*wanted)
+    spent.hits += len(wanted) - len(missing)
+    if not missing:
+        return
+    with _timed(spent) as waited, build.store.lock(*_names(missing)):
+        steps, request = evaluation_request(build)
+        waited.own = result(bench.pool("engines").evaluate.remote(request)) if request.items else 0.0
+        for item in request.items:
+            build.commit(steps[item.id])
+            (request.session_dir / "tuned" / f"{item.id}.parquet").unlink(missing_ok=True)
+
+
+def _parts(cell: Cell) -> list[Cell]:
+    return [cell] if cell.probe is None else [cell.probe, cell]
+
+
+def _names(steps: Sequence[Step]) -> list[str]:
+    return [f"{step.stage}-{step.id[:24]}" for step in steps]
+
+
+@dataclass
+class _Waited:
+    """Seconds of the work itself, where it was done by a pool; None where it was done here."""
+
+    own: float | None = None
+
+
+@contextmanager
+def _timed(spent: StageTime) -> Iterator[_Waited]:
+    started, waited = time.monotonic(), _Waited()
+    try:
+        yield waited
+    finally:
+        seconds = time.monotonic() - started
+        spent.seconds += seconds
+        spent.queued += 0.0 if waited.own is None else max(0.0, seconds - waited.own)
