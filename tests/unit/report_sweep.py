@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -168,10 +170,11 @@ def drawn(split: str, mean: float, model: str, percent: float, cell: CellRow | N
         for weight, names in ((0.8, (common,)), (0.5, (split, model)), (0.2, (split, model, percent)))
     ]
     scale = math.sqrt(0.8**2 + 0.5**2 + 0.2**2)
-    limits = np.array([scale * _normal_point(shares[int(bucket)]) for bucket in strata])
-    return sum(parts) < limits, strata
+    limits = {bucket: scale * _normal_point(share) for bucket, share in shares.items()}
+    return sum(parts) < np.array([limits[int(bucket)] for bucket in strata]), strata
 
 
+@cache
 def profile(mean: float) -> list[float]:
     """Shares of the five buckets with the given mean, in the profile of Table 2."""
     shares = [published.bucket_accuracy(2, "test", bucket) for bucket in range(5)]
@@ -208,6 +211,4 @@ def _training(kind: str) -> str:
 
 
 def _normal_point(share: float) -> float:
-    from scipy.stats import norm
-
-    return float(norm.ppf(min(max(share, 0.002), 0.998)))
+    return NormalDist().inv_cdf(min(max(share, 0.002), 0.998))

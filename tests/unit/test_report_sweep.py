@@ -30,8 +30,8 @@ from sftlab.report.wording import bucket_name, column_name, mixture
 
 SECTIONS = (
     "summary",
-    "paper",
     "strategies",
+    "paper",
     "accuracy",
     "ladder",
     "training-set",
@@ -115,7 +115,7 @@ def test_recommendation_says_what_to_do_and_how_sure_it_is(view: SweepView) -> N
     assert text.startswith(f"Fine-tune on {choice.size:,} facts of bucket {choice.train_bucket}")
     assert "On test" in text
     sentences = " ".join(summarise(view).sentences)
-    assert "95 % interval" in sentences and "corrected for all comparisons" in sentences
+    assert "95 % interval" in sentences and "after correction" in sentences
     assert "240 questions put to 2 models" in sentences
 
 
@@ -337,7 +337,7 @@ def test_study_page_shows_deviations_of_several_seeds_and_none_of_one() -> None:
 
 
 def test_words() -> None:
-    assert p_text(0.00001) == "below 0.0001" and p_text(0.0012) == "0.0012" and p_text(0.5) == "0.50"
+    assert [p_text(p) for p in (0.00001, 0.0012, 0.5)] == ["p < 0.0001", "p = 0.0012", "p = 0.50"]
     assert step_words("restore", 10.0).replace("\N{NO-BREAK SPACE}", " ") == "restore 10 % of the weights"
     assert step_words("own", 10.0).replace("\N{NO-BREAK SPACE}", " ") == "apply own at 10 %"
     assert step_words("restore", 0.0) == ""

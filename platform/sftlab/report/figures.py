@@ -204,7 +204,7 @@ def concentration(view: View) -> str | None:
         )
 
 
-def layers(shares: Sequence[tuple[str, float]]) -> str | None:
+def layers(shares: Sequence[tuple[str, float]], whole: str = "study") -> str | None:
     """Share of restored weights by depth, relative to an even spread, beside the paper's (Table 9)."""
     if not shares:
         return None
@@ -213,7 +213,7 @@ def layers(shares: Sequence[tuple[str, float]]) -> str | None:
         axes.axhline(1, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.2)
         _depth_line(axes, paper, "#9aa5b1", f"paper, {len(paper)} layers")
         _depth_line(
-            axes, [share for _, share in shares], BUCKET_COLOURS["4"], f"this study, {len(shares)} layers"
+            axes, [share for _, share in shares], BUCKET_COLOURS["4"], f"this {whole}, {len(shares)} layers"
         )
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.5, 1], ["first layer", "middle", "last layer"])
@@ -225,13 +225,13 @@ def layers(shares: Sequence[tuple[str, float]]) -> str | None:
         return inline(figure, "layers", "Restored weights by layer, relative to an even spread")
 
 
-def modules(ours: Mapping[str, float], paper: Mapping[str, float]) -> str | None:
+def modules(ours: Mapping[str, float], paper: Mapping[str, float], whole: str = "study") -> str | None:
     """Share of restored weights by kind of module, beside the paper's (Table 10)."""
     if not ours:
         return None
     names = [*ours, *(name for name in paper if name not in ours)]
     with drawing(4.7, max(3.1, 0.7 + 0.36 * len(names))) as (figure, axes):
-        series = ((ours, -0.2, BUCKET_COLOURS["4"], "this study"), (paper, 0.2, "#9aa5b1", "paper"))
+        series = ((ours, -0.2, BUCKET_COLOURS["4"], f"this {whole}"), (paper, 0.2, "#9aa5b1", "paper"))
         for values, shift, colour, label in series:
             widths = [values.get(name, 0.0) for name in names]
             axes.barh([y + shift for y in range(len(names))], widths, height=0.36, color=colour, label=label)

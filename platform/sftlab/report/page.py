@@ -44,6 +44,7 @@ def render(results: StudyResults) -> str:
             labels={bucket: column_name(bucket) for bucket in view.train_buckets},
             downloads=csv_links(results),
             whole="study",
+            paper_after="",
             style=files("sftlab.report").joinpath("data/style.css").read_text(encoding="utf-8"),
             paper=published.PAPER,
             paper_model=published.PAPER_MODEL,

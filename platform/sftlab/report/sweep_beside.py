@@ -201,7 +201,7 @@ def by_test_bucket(view: SweepView) -> Table | None:
 
 
 def _of_column(
-    train: str, score: GroupRow | None, ours: Iterable[GroupRow | None], paper: Sequence[Sequence[float]]
+    train: str, score: GroupRow | None, ours: Sequence[GroupRow | None], paper: Sequence[Sequence[float]]
 ) -> Entry:
     if score is None:
         return NOTHING
@@ -210,7 +210,8 @@ def _of_column(
     theirs, spread = paper[int(train)]
     away = theirs - mean(pair[0] for pair in paper)
     here = score.mean - mean(other.mean for other in ours if other)
-    half = (score.high - score.low) / 2
+    # One bucket's own interval may have no width (nothing right): the column's mean half width stands for all.
+    half = mean((other.high - other.low) / 2 for other in ours if other)
     below = [plus_minus(number(theirs), number(spread))]
     return Entry(accuracy_text(score), below=below, mark=direction(here - half, here + half, away))
 

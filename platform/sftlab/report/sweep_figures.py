@@ -27,6 +27,8 @@ def strategies(view: SweepView, rows: Sequence[SweepChoiceRow], split: str) -> s
     found = [(row, score) for row in rows if (score := view.of_choice(row, split))]
     if not found:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     with drawing(4.7, 0.85 + 0.36 * len(found)) as (figure, axes):
         for y, (row, score) in enumerate(found):
             plain = view.score(view.main_name, Group(row.train_bucket, row.size), 0.0, split)
@@ -39,6 +41,7 @@ def strategies(view: SweepView, rows: Sequence[SweepChoiceRow], split: str) -> s
         axes.set_ylim(len(found) - 0.5, -0.6)
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         percent_axis(axes, "x")
         axes.set_title(DOMAINS[split].capitalize())
         return inline(figure, f"strategies-{split}", f"Test accuracy by strategy, {DOMAINS[split]}")

@@ -43,6 +43,7 @@ def render_sweep(results: SweepResults) -> str:
             labels={bucket: column_name(bucket) for bucket in view.train_buckets},
             downloads=sweep_csv_links(results),
             whole="sweep",
+            paper_after="strategies",
             style=style.joinpath("style.css").read_text(encoding="utf-8")
             + style.joinpath("sweep.css").read_text(encoding="utf-8"),
             paper=published.PAPER,

@@ -238,7 +238,10 @@ def _distribution(view: SweepView, findings: Sequence[Finding]) -> Section:
         "distribution",
         "Layers and modules",
         see,
-        present(figures.layers(layers), figures.modules(dict(modules), published.module_shares())),
+        present(
+            figures.layers(layers, "sweep"),
+            figures.modules(dict(modules), published.module_shares(), "sweep"),
+        ),
         present(sweep_beside.modules(view), sweep_beside.layers(view)),
         data=("distribution",),
         findings=findings_of(findings, "distribution"),

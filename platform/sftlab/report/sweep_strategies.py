@@ -33,13 +33,13 @@ def best(view: SweepView) -> Table | None:
     ]
     if not rows:
         return None
-    per_split = ["score", "against its own 0 %", "against plain fine-tuning"]
+    per_split = ["score", "against plain fine-tuning"]
     return Table(
         "Every strategy at the setting with its best dev score; scores in %, differences in points",
         "strategy",
         ["setting", "dev score", *per_split * 2],
         rows,
-        [("chosen on dev", 2), *((f"test, {name}", 3) for name in DOMAINS.values())],
+        [("chosen on dev", 2), *((f"test, {name}", 2) for name in DOMAINS.values())],
         note="Score: mean of the mastery buckets, ± standard deviation over training sets; under it its 95 % "
         "interval over questions and training sets. Plain fine-tuning: the same facts, nothing restored. "
         f"{tested(view)}",
@@ -73,8 +73,6 @@ def _best_entries(view: SweepView, row: SweepChoiceRow, strong: bool) -> list[En
     for split in DOMAINS:
         score = view.of_choice(row, split)
         entries.append(score_entry(score, strong))
-        own = view.comparison(CHOSEN, row, split)
-        entries.append(verdict_entry(own) if row.percent else NOTHING)
         family = CHOSEN if row.variant == view.results.reference else PLAIN
         entries.append(verdict_entry(view.comparison(family, row, split)))
     return entries

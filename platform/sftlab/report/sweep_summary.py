@@ -7,7 +7,7 @@ from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepCh
 from sftlab.report.lookup import DOMAINS
 from sftlab.report.summary import Figure, Summary
 from sftlab.report.sweep_strategies import interval_text, points_text, ranked, recommended_against
-from sftlab.report.sweep_view import SweepView, data_words, setting_words, step_words
+from sftlab.report.sweep_view import LADDERS, SweepView, data_words, setting_words, step_words
 from sftlab.report.wording import (
     bucket_name,
     count,
@@ -15,7 +15,6 @@ from sftlab.report.wording import (
     number,
     percent,
     points,
-    restored,
 )
 
 
@@ -44,15 +43,17 @@ def summarise(view: SweepView) -> Summary:
 def recommendation(view: SweepView, choice: SweepChoiceRow) -> str:
     """What to do, and in the same breath whether it is really better than plain fine-tuning."""
     settings = setting_words(view.variants[choice.variant])
+    detail = f" ({settings})" if settings else ""
     tune = f"Fine-tune on {data_words(choice.train_bucket, choice.size)}"
     step = step_words(choice.strategy, choice.percent)
-    plain = choice.variant == view.results.reference
-    if not plain:
-        tune += f" by the strategy {choice.strategy}"
-    if settings and (step or not plain):
-        tune += f" ({settings})"
-    rest = f", then {step}" if step else ", and restore nothing" if plain else ""
-    return f"{tune}{rest}. {_standing(view, plain and not step)}".strip()
+    plain = not step and (choice.variant == view.results.reference or choice.strategy in LADDERS)
+    if plain:
+        does = f"{tune}, and restore nothing."
+    elif choice.strategy in LADDERS:
+        does = f"{tune}, then {step}{detail}."
+    else:
+        does = f"{tune} by the strategy {choice.strategy}{detail}{f', then {step}' if step else ''}."
+    return f"{does} {_standing(view, plain)}".strip()
 
 
 def _standing(view: SweepView, is_plain: bool) -> str:
@@ -118,36 +119,38 @@ def behind(score: GroupRow) -> str:
 
 
 def against_own(view: SweepView, choice: SweepChoiceRow, split: str) -> str:
-    row = view.comparison(CHOSEN, choice, split)
-    return _difference(row, f"{restored(choice.percent)} of its ladder", "0 %") if row else ""
+    """Against 0 % of the same training sets, where that is not the best plain fine-tuning."""
+    row, plain = view.comparison(CHOSEN, choice, split), _plain_row(view, split)
+    if row is None or (plain is not None and plain.gained == row.gained and plain.lost == row.lost):
+        return ""
+    return _difference(row, "the same models at 0 %")
 
 
 def against_plain(view: SweepView, split: str) -> str:
     row = _plain_row(view, split)
     if row is None:
         return ""
-    other = f"the best plain fine-tuning ({data_words(row.against_bucket, row.against_size)})"
-    return _difference(row, "the recommendation", other)
+    other = data_words(row.against_bucket, row.against_size)
+    return _difference(row, f"the best plain fine-tuning ({other}, chosen on dev too)")
 
 
-def _difference(row: ComparisonRow, what: str, other: str) -> str:
-    family = "against 0 %" if row.family == CHOSEN else "of the recommended models"
+def _difference(row: ComparisonRow, other: str) -> str:
     return (
-        f"{DOMAINS[row.split].capitalize()}, {what} against {other}: {points(row.difference)} points, "
-        f"95 % interval {points_text(row)}, {row.verdict} "
-        f"(p = {p_text(row.p)}, corrected for all comparisons {family} {p_text(row.p_corrected)}; "
-        f"{count(row.questions, 'question')}, {count(row.seeds, 'training set')}; "
-        f"{row.gained:,} answers gained, {row.lost:,} lost)."
+        f"{DOMAINS[row.split].capitalize()}, against {other}: {points(row.difference)} points, "
+        f"95 % interval {points_text(row)}: {row.verdict} ({p_text(row.p_corrected)} after correction; "
+        f"{row.gained:,} answers gained and {row.lost:,} lost on {count(row.questions, 'question')} "
+        f"\N{MULTIPLICATION SIGN} {count(row.seeds, 'training set')})."
     )
 
 
 def p_text(p: float) -> str:
-    return "below 0.0001" if p < 1e-4 else number(p, 4 if p < 0.01 else 2)
+    return "p < 0.0001" if p < 1e-4 else f"p = {number(p, 4 if p < 0.01 else 2)}"
 
 
 def others(view: SweepView) -> str:
     """How close the other strategies come, by what test can tell."""
-    rows = [row for row in view.family(BEST) if row.against_variant != view.results.reference]
+    plain = {_plain_row(view, split) for split in DOMAINS}
+    rows = [row for row in view.family(BEST) if row not in plain]
     names = {row.against_variant: view.variants[row.against_variant].strategy for row in rows}
     beaten = [
         name
@@ -162,7 +165,7 @@ def others(view: SweepView) -> str:
         parts.append(f"it is not significantly better than {listed(open_)}")
     if beaten:
         parts.append(f"it is better than {listed(beaten)} in or out of domain")
-    return f"Of the other strategies at their best: {listed(parts)}."
+    return f"Of the other strategies at their best, {listed(parts)}."
 
 
 def incomplete(view: SweepView) -> str:
