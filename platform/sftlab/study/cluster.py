@@ -15,6 +15,9 @@ WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "RAY_DATA_LOG_LEVEL": "WARNING",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune's own table; sweeps draw theirs
+    # Many actors that only wait are how a sweep works, and not an accident.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",

@@ -59,7 +59,9 @@ def plan_sweep(sweep: Sweep) -> str:
         finished += not missing
     if sweep.spec.search.kind == "optuna":
         done = len(read_records(sweep.records))
-        return f"sweep {sweep.spec.name}: Optuna chooses {sweep.spec.search.trials} trials, {done} are finished."
+        return (
+            f"sweep {sweep.spec.name}: Optuna chooses {sweep.spec.search.trials} trials, {done} are finished."
+        )
     if counts["evaluation"]["BUILD"]:
         cost = replace(cost, engine_starts=sweep.runtime.sweep.engines or sweep.runtime.engine.engines)
     lines = [f"sweep {sweep.spec.name}: {trials:,} trials, {finished:,} finished"]

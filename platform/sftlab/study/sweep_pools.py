@@ -60,6 +60,33 @@ class Usage:
     done: int = 0
 
 
+class Meter:
+    """Counts what a pool does; callable from all of its threads."""
+
+    def __init__(self, size: int) -> None:
+        self._usage, self._lock = Usage(size), threading.Lock()
+        self._made = self._last = time.monotonic()
+
+    def add(self, *, waiting: int = 0, busy: int = 0, starts: int = 0, done: int = 0) -> None:
+        """Add to the counts."""
+        with self._lock:
+            self._tick()
+            usage = self._usage
+            usage.waiting, usage.busy = usage.waiting + waiting, usage.busy + busy
+            usage.starts, usage.done = usage.starts + starts, usage.done + done
+
+    def read(self) -> Usage:
+        """A copy of the counts at this moment."""
+        with self._lock:
+            self._tick()
+            return replace(self._usage)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._usage.busy_seconds += self._usage.busy * (now - self._last)
+        self._usage.elapsed, self._last = now - self._made, now
+
+
 class EnginePool:
     """Engines that take the models of one trial after another. A threaded actor; see `evaluate`."""
 
@@ -69,8 +96,7 @@ class EnginePool:
         for number in range(engines):
             self.free.put(number)
         self.workers: dict[int, Any] = {}
-        self.usage, self.made = Usage(engines), time.monotonic()
-        self.lock = threading.Lock()
+        self.meter = Meter(engines)
 
     def evaluate(self, request: EvaluationRequest) -> float:
         """Answer with all models of a request on one engine; returns the seconds it took, waiting left out.
@@ -79,30 +105,23 @@ class EnginePool:
         """
         from sftlab.inference.evaluator import evaluate
 
-        with self.lock:
-            self.usage.waiting += 1
+        self.meter.add(waiting=1)
         number = self.free.get()
         started = time.monotonic()
-        with self.lock:
-            self.usage.waiting -= 1
-            self.usage.busy += 1
+        self.meter.add(waiting=-1, busy=1)
         try:
             evaluate(request, [self._worker(number, request)])
+            self.meter.add(done=len(request.items))
         except BaseException:  # raised again: an engine that failed is in an unknown state
             self._drop(number)
             raise
         finally:
-            seconds = time.monotonic() - started
-            with self.lock:
-                self.usage.busy -= 1
-                self.usage.busy_seconds += seconds
-                self.usage.done += len(request.items)
+            self.meter.add(busy=-1)
             self.free.put(number)
-        return seconds
+        return time.monotonic() - started
 
     def stats(self) -> Usage:
-        with self.lock:
-            return replace(self.usage, elapsed=time.monotonic() - self.made)
+        return self.meter.read()
 
     def close(self) -> None:
         """End all engines."""
@@ -114,8 +133,7 @@ class EnginePool:
 
         if number not in self.workers:
             self.workers[number] = start_worker(request, self.runtime.engine, f"{self.name}-engine-{number}")
-            with self.lock:
-                self.usage.starts += 1
+            self.meter.add(starts=1)
         return self.workers[number]
 
     def _drop(self, number: int) -> None:
@@ -133,8 +151,7 @@ class TrainingPool:
         self.runtime, self.storage_dir = runtime, storage_dir
         self.queue: queue.Queue[SFTRun] = queue.Queue()
         self.futures: dict[str, Future[float]] = {}
-        self.began: dict[str, float] = {}
-        self.usage, self.made = Usage(groups), time.monotonic()
+        self.meter = Meter(groups)
         self.lock = threading.Lock()
         for number in range(groups):
             threading.Thread(target=self._serve, name=f"group-{number}", daemon=True).start()
@@ -155,7 +172,7 @@ class TrainingPool:
             with self.lock:
                 if run.run_id not in self.futures:
                     self.futures[run.run_id] = Future()
-                    self.usage.waiting += 1
+                    self.meter.add(waiting=1)
                     self.queue.put(run)
 
     def train(self, run: SFTRun) -> float:
@@ -174,8 +191,7 @@ class TrainingPool:
             raise
 
     def stats(self) -> Usage:
-        with self.lock:
-            return replace(self.usage, elapsed=time.monotonic() - self.made)
+        return self.meter.read()
 
     def _serve(self) -> None:
         while True:
@@ -192,8 +208,7 @@ class TrainingPool:
         """Train a batch. Runs are trained in order, so that the first one unfinished is what a failure is of."""
         from sftlab.training.sft import train_runs
 
-        started = time.monotonic()
-        last = started
+        last = time.monotonic()
         left = {run.run_id: run for run in batch}
 
         def told(event: TrainingEvent) -> None:
@@ -204,10 +219,7 @@ class TrainingPool:
                 self._settle(event.run_id, now - last)
                 last = now
 
-        with self.lock:
-            self.usage.busy += 1
-            self.usage.starts += 1
-            self.usage.waiting -= len(batch)
+        self.meter.add(busy=1, starts=1, waiting=-len(batch))
         try:
             train_runs(batch, self.runtime.training, told, self.storage_dir)
         except Exception as error:  # handed to the trial that waits for it
@@ -215,18 +227,14 @@ class TrainingPool:
             if culprit is not None:
                 del left[culprit]
                 self.futures[culprit].set_exception(error)
-            with self.lock:
-                self.usage.waiting += len(left)
+            self.meter.add(waiting=len(left))
             for run in left.values():
                 self.queue.put(run)
         finally:
-            with self.lock:
-                self.usage.busy -= 1
-                self.usage.busy_seconds += time.monotonic() - started
+            self.meter.add(busy=-1)
 
     def _settle(self, run_id: str, seconds: float) -> None:
-        with self.lock:
-            self.usage.done += 1
+        self.meter.add(done=1)
         self.futures[run_id].set_result(seconds)
 
 

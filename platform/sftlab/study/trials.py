@@ -69,6 +69,9 @@ class TrialMaker:
         self.sweep, self.study = sweep, study
         self._variant = lru_cache(maxsize=None)(self._make_variant)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrialMaker, (self.sweep, self.study)
+
     def trial(self, point: Point) -> Trial:
         """Raises UserError where the strategy is unknown or its parameters are wrong."""
         strategy = point.strategy
