@@ -1,0 +1,220 @@
+"""What every writer to MLflow needs: a connection, its refusals as messages, calls in MLflow's sizes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+from sftlab.errors import UserError
+from sftlab.tracking import names
+from sftlab.tracking.records import ModelRecord, StudyRecord, TrackedTable
+from sftlab.tracking.settings import TrackingSettings, probe
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STUDY = "sftlab.study"
+ARTIFACT = "sftlab.artifact"
+COMPLETE = "sftlab.complete"
+FILES = "sftlab.files"
+RECOMMENDED = "sftlab.recommended"
+PARENT = "mlflow.parentRunId"
+EXTERNAL = "mlflow.model.isExternal"
+# Without it the user interface opens as for agents and traces.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
+@contextmanager
+def refusals(address: str) -> Iterator[None]:
+    """What MLflow or its server refuses becomes a message; a wrong call of ours stays a traceback."""
+    _set_environment()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE":
+            raise
+        reason = str(error).strip().splitlines()[0][:500]
+        raise UserError(
+            f"MLflow at {address}: {reason}\nRuns logged so far stand; run the same command again to go on."
+        ) from error
+
+
+@dataclass
+class Connection:
+    """A client and the experiment that all runs go to."""
+
+    client: MlflowClient
+    experiment_id: str
+
+    @classmethod
+    def connect(cls, settings: TrackingSettings, store: Path) -> Self:
+        """Raises UserError where no server answers or the experiment is deleted."""
+        if settings.is_server:
+            assert settings.address is not None
+            probe(settings.address)
+        uri = settings.uri(store)
+        client = _client(uri)
+        found = client.get_experiment_by_name(settings.experiment)
+        if found is None:
+            made = client.create_experiment(
+                settings.experiment, artifact_location=settings.artifact_location(store), tags=EXPERIMENT_TAGS
+            )
+            return cls(client, str(made))
+        if found.lifecycle_stage != "active":
+            raise UserError(
+                f"MLflow at {uri}: the experiment {settings.experiment!r} is deleted; restore it with "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another "
+                "tracking.experiment."
+            )
+        return cls(client, str(found.experiment_id))
+
+    # ---- the parent run
+
+    def open_parent(self, study: StudyRecord, start_ms: int, tag: str = STUDY) -> tuple[str, bool]:
+        """The parent run's id, made where it is missing, and whether it is complete and up to date.
+
+        `tag` holds the record's key, by which the run is found again.
+        """
+        found = self.search_runs(f"tags.`{tag}` = '{study.key}'")
+        if found:
+            run = min(found, key=lambda run: (run.info.start_time, run.info.run_id))
+            return str(run.info.run_id), run.data.tags.get(COMPLETE) == study.digest()
+        tags = {tag: study.key, "mlflow.source.name": "sftlab"}
+        run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=study.name)
+        return str(run.info.run_id), False
+
+    def close_parent(self, study: StudyRecord, run_id: str, end_ms: int) -> None:
+        """Bring the parent run's summary up to date; its commit mark comes last."""
+        from mlflow.entities import RunTag
+
+        client = self.client
+        client.update_run(run_id, status="RUNNING", name=study.name)
+        known = client.get_run(run_id).data.params
+        self.log_content(run_id, study, now_ms(), known_params=known)
+        tags = accepted_tags({**study.tags, "mlflow.note.content": study.note})
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        if study.report is not None:
+            client.log_artifact(run_id, str(study.report))
+        client.set_terminated(run_id, "FINISHED", end_time=end_ms)
+        client.set_tag(run_id, COMPLETE, study.digest())
+
+    def logged_runs(self, parent: str, tag: str = ARTIFACT) -> dict[str, list[Any]]:
+        """Child runs of the parent by the value of a tag, complete or not."""
+        found: dict[str, list[Any]] = {}
+        for run in self.search_runs(f"tags.`{PARENT}` = '{parent}'"):
+            found.setdefault(run.data.tags.get(tag, ""), []).append(run)
+        return found
+
+    def delete(self, run_id: str) -> None:
+        """Move a run that was cut off or is out of date to MLflow's trash, its logged models with it."""
+        for model in self.search_models(f"source_run_id = '{run_id}'"):
+            self.client.delete_logged_model(model.model_id)
+        self.client.delete_run(run_id)
+
+    # ---- calls in MLflow's sizes
+
+    def search_runs(self, filter_string: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], filter_string=filter_string, max_results=1000, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def search_models(self, filter_string: str | None = None) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_logged_models(
+                [self.experiment_id], filter_string=filter_string, max_results=100, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def log_content(
+        self,
+        run_id: str,
+        record: ModelRecord | StudyRecord,
+        time_ms: int,
+        model_id: str | None = None,
+        known_params: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Tables; metrics, each with its table and, if given, the logged model; parameters."""
+        from mlflow.entities import Metric, Param
+
+        if record.tables:
+            self.client.log_inputs(run_id, datasets=[dataset_input(table) for table in record.tables])
+        digests = {table.name: table.short_digest for table in record.tables}
+        metrics = [
+            Metric(
+                row.key,
+                row.value,
+                time_ms,
+                row.step,
+                model_id=None if row.curve else model_id,
+                dataset_name=row.table if row.table in digests else None,
+                dataset_digest=digests.get(row.table or ""),
+            )
+            for row in record.metrics
+        ]
+        params = [Param(k, v) for k, v in accepted_params(record.params).items() if k not in known_params]
+        self.client.log_batch(run_id, metrics=metrics, params=params)
+
+
+def _set_environment() -> None:
+    """What MLflow reads at import and at each request; what the user has set stands."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # A server that dies in mid-study is given up after half a minute instead of four.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+
+
+def _client(uri: str) -> MlflowClient:
+    import mlflow
+
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def dataset_input(table: TrackedTable) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    columns = [{"name": name, "type": kind, "required": True} for name, kind in table.columns.items()]
+    dataset = Dataset(
+        name=table.name,
+        digest=table.short_digest,
+        source_type="local",
+        source=json.dumps({"uri": table.path}),
+        schema=json.dumps({"mlflow_colspec": columns}) if columns else None,
+        profile=json.dumps({"num_rows": table.rows}),
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", table.context)])
+
+
+def accepted_params(params: Mapping[str, str]) -> dict[str, str]:
+    return {names.key(k): names.shortened(v, names.PARAM_LENGTH) for k, v in params.items()}
+
+
+def accepted_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {names.key(k): names.shortened(v, names.TAG_LENGTH) for k, v in tags.items()}
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
