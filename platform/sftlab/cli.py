@@ -177,7 +177,7 @@ def run(
 
 
 @app.command(
-    epilog="Example: sftlab sweep jobs/configs/pocket_sweep.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
+    epilog="Example: sftlab sweep jobs/configs/sweeps/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )
 def sweep(
     file: Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP.yaml")],

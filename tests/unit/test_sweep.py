@@ -1,0 +1,260 @@
+"""Sweeps: their files, the trials of their axes, their limits and plans, and what the pools count."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftlab.errors import UserError
+from sftlab.facts.training_sets import bucket_shares, draw_training_set, proportional
+from sftlab.store.artifact import Store, write_text
+from sftlab.study.config import load_sweep
+from sftlab.study.progress import SilentProgress
+from sftlab.study.runtime import Runtime
+from sftlab.study.sources import resolve
+from sftlab.study.sweep import Sweep, check_limits, is_finished
+from sftlab.study.sweep_plan import plan_sweep
+from sftlab.study.sweep_pools import Meter, pool_sizes
+from sftlab.study.sweep_trial import best_percent
+from sftlab.study.sweep_watch import SweepState
+from sftlab.study.trials import TrialMaker, mixture
+
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+
+
+def sweep_of(tmp_path: Path, **fields: object) -> Sweep:
+    """A sweep over the tiny study, with these fields in its file."""
+    document = {"name": "s", "study": str(CONFIGS / "tiny.yaml"), **fields}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(document))
+    spec, study = load_sweep(path)
+    store = Store(tmp_path / "store")
+    return Sweep(spec, study, resolve(study, store.root), store, Runtime(), SilentProgress())
+
+
+AXES = {"data": [0, 4], "size": [2, 4], "seed": [0, 1], "strategy": ["restore", "wise-ft"]}
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_sweep_validates_and_plans(path: Path, tmp_path: Path) -> None:
+    spec, study = load_sweep(path)
+    store = Store(tmp_path)
+    sweep = Sweep(spec, study, resolve(study, tmp_path), store, Runtime(), SilentProgress())
+    check_limits(sweep)
+    assert spec.name in plan_sweep(sweep)
+
+
+def test_a_grid_has_a_trial_for_every_point_and_variants_share_fine_tuning(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, axes=AXES)
+    trials = list(sweep.listed())
+    assert len(trials) == len({trial.name for trial in trials}) == 16
+    assert {trial.variant for trial in trials} == {"restore", "wise-ft"}
+    cells = [trial.plan(sweep.sources).cells[0] for trial in trials]
+    assert len({cell.tuned.id for cell in cells}) == 8
+    zeros = {cell.evaluations[0.0].id for cell in cells}
+    tens = {cell.evaluations[10.0].id for cell in cells}
+    assert len(zeros) == 8 and len(tens) == 16
+
+
+def test_a_trial_of_the_study_s_own_setting_has_the_study_s_ids(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, axes={"data": [0], "size": [2], "seed": [0]})
+    (trial,) = sweep.listed()
+    from sftlab.study.plan import Plan
+
+    study = Plan(sweep.study, sweep.sources)
+    (cell,) = trial.plan(sweep.sources).cells
+    assert cell == next(c for c in study.cells if c.name == cell.name)
+
+
+def test_varied_settings_are_told_in_the_variant_s_name_and_change_the_fine_tuning(tmp_path: Path) -> None:
+    axes = {"data": [0], "size": [2], "seed": [0], "learning_rate": [1e-3, 1e-4], "epochs": [2]}
+    trials = list(sweep_of(tmp_path, axes=axes).listed())
+    assert [t.variant for t in trials] == ["restore learning_rate=0.001", "restore learning_rate=0.0001"]
+    assert [(t.spec.sft.learning_rate, t.spec.sft.epochs) for t in trials] == [(1e-3, 2), (1e-4, 2)]
+
+
+def test_a_strategy_with_data_of_its_own_is_run_once_and_not_once_a_bucket(tmp_path: Path) -> None:
+    trials = list(sweep_of(tmp_path, axes={**AXES, "strategy": ["mixed"]}).listed())
+    assert [(t.data, t.size, t.seed) for t in trials] == [
+        ("mixed", size, seed) for seed in (0, 1) for size in (2, 4)
+    ]
+
+
+def test_random_trials_are_the_same_for_a_seed_and_a_longer_search_begins_with_them(tmp_path: Path) -> None:
+    axes = {"data": "mixture", "size": [2, 4], "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+
+    def names(trials: int, seed: int = 0) -> list[str]:
+        search = {"kind": "random", "trials": trials, "seed": seed}
+        return [t.name for t in sweep_of(tmp_path, axes=axes, search=search).listed()]
+
+    assert names(5) == names(8)[:5]
+    assert names(5) != names(5, seed=1)
+
+
+def test_halving_makes_a_rung_of_each_number_of_epochs(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, axes=AXES, halving={"max_epochs": 9, "factor": 3})
+    trial = next(sweep.listed())
+    rungs = sweep.maker.rungs_of(trial)
+    assert [rung.spec.sft.epochs for rung in rungs] == [1, 3, 9]
+    assert [rung.variant for rung in rungs] == [f"restore epochs={n}" for n in (1, 3, 9)]
+
+
+def test_a_maker_survives_the_way_to_another_process(tmp_path: Path) -> None:
+    maker = sweep_of(tmp_path, axes=AXES).maker
+    again: TrialMaker = pickle.loads(pickle.dumps(maker))
+    assert [t.name for t in again.grid()] == [t.name for t in maker.grid()]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"axes": {"data": ["0:0.5+4:0.4"]}}, "add up to 0.9"),
+        ({"axes": {"data": ["0:0.5+0:0.5"]}}, "different buckets"),
+        ({"axes": {"strategy": ["restroe"]}}, "did you mean 'restore'"),
+        ({"axes": {"strategy": [{"name": "restore", "regoin": "mlp"}]}}, "regoin"),
+        ({"axes": {"percent": [120]}}, "axes.percent"),
+        ({"axes": {"percent": {"low": 0, "high": 40}}}, "a grid cannot walk"),
+        ({"axes": {"learning_rate": {"low": 0, "high": 1, "log": True}}}, "above 0"),
+        ({"search": {"kind": "optuna"}}, "needs `trials`"),
+        ({"search": {"kind": "random", "trials": 3, "metric": "bleu"}}, "known ones are dev"),
+        ({"search": {"kind": "grid", "trials": 3}}, "leave `trials` out"),
+        ({"axes": {"epochs": [1]}, "halving": {"max_epochs": 4}}, "walks the epochs itself"),
+        ({"axis": {}}, "did you mean 'axes'"),
+        ({"set": {"sft": {"precison": "fp32"}}}, "did you mean 'precision'"),
+        ({"plugins": ["no_such_module_anywhere"]}, "no_such_module_anywhere"),
+    ],
+)
+def test_bad_sweeps_are_told_by_field_and_way_out(
+    tmp_path: Path, fields: dict[str, object], message: str
+) -> None:
+    from sftlab.strategies import load_plugins
+
+    with pytest.raises(UserError, match=message):
+        sweep = sweep_of(tmp_path, **fields)
+        load_plugins(sweep.spec.plugins)
+        list(sweep.listed())
+
+
+def test_a_sweep_over_its_limits_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    check_limits(sweep_of(tmp_path, axes=AXES, limits={"max_cells": 16, "max_models": 48}))
+    with pytest.raises(UserError, match=r"nothing has run.*max_cells is 15, and the sweep plans 16"):
+        check_limits(sweep_of(tmp_path, axes=AXES, limits={"max_cells": 15}))
+    with pytest.raises(UserError, match="max_trained_tokens"):
+        search = {"kind": "optuna", "trials": 1000}
+        check_limits(sweep_of(tmp_path, axes=AXES, search=search, limits={"max_trained_tokens": 1000}))
+
+
+def test_limits_do_not_belong_to_a_sweep_s_identity_and_axes_do(tmp_path: Path) -> None:
+    one = sweep_of(tmp_path, axes=AXES)
+    assert one.id == sweep_of(tmp_path, axes=AXES, limits={"max_cells": 99}).id
+    assert one.id != sweep_of(tmp_path, axes={**AXES, "size": [2]}).id
+
+
+def test_a_trial_is_finished_when_its_ladder_is_and_plans_count_it(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, axes={**AXES, "percent": [0, 10]})
+    trial = next(sweep.listed())
+    (cell,) = trial.plan(sweep.sources).cells
+    assert not is_finished(sweep, trial)
+    for step in (cell.training_set, cell.tuned, cell.change, *cell.evaluations.values()):
+        write_text(sweep.store.path(step) / "payload", step.id)
+        sweep.store.commit(step)
+    assert is_finished(sweep, trial)
+    assert "16 trials, 1 finished" in plan_sweep(sweep)
+    assert "tuned               1 HIT       7 BUILD" in plan_sweep(sweep)
+
+
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=5))
+def test_a_mixture_s_shares_are_exact_and_near_the_weights(weights: list[float]) -> None:
+    shares = bucket_shares(mixture(weights))
+    assert sum(shares.values()) == 1
+    total = sum(weights)
+    if total > 1e-6:
+        for bucket, weight in enumerate(weights):
+            assert abs(float(shares.get(bucket, 0)) - weight / total) <= 1 / 20 + 1e-9
+
+
+@given(st.integers(1, 500), st.lists(st.floats(0.01, 1), min_size=5, max_size=5))
+def test_proportional_parts_add_up_and_miss_by_less_than_one(total: int, weights: list[float]) -> None:
+    shares = bucket_shares(mixture(weights))
+    parts = proportional(total, shares)
+    assert sum(parts.values()) == total
+    assert all(abs(parts[b] - total * share) < 1 for b, share in shares.items())
+
+
+def test_a_mixture_draws_its_shares_of_each_bucket() -> None:
+    topics = {f"f{i}": f"t{i % 2}" for i in range(80)}
+    buckets = {f"f{i}": 1 if i < 40 else 4 for i in range(80)}
+    chosen = draw_training_set(topics, buckets, "1:0.25+4:0.75", 16, 0)
+    assert [buckets[fact] for fact in chosen].count(1) == 4 and len(set(chosen)) == 16
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engines", "training", "expected"),
+    [(0, 1, 0, 1), (8, 1, 2, 6), (8, 4, 0, 2), (1, 1, 1, 1)],
+)
+def test_engines_take_the_gpus_that_training_leaves(
+    gpus: int, engines: int, training: int, expected: int
+) -> None:
+    runtime = Runtime.model_validate(
+        {
+            "engine": {"gpus_per_engine": engines if gpus else 0, "tensor_parallel": engines if gpus else 1},
+            "training": {"workers": training or 1, "gpus_per_worker": 1 if training else 0},
+        }
+    )
+    assert pool_sizes(runtime, {"GPU": float(gpus)}).engines == expected
+
+
+def test_a_meter_integrates_busy_time() -> None:
+    meter = Meter(2)
+    meter.add(busy=2, starts=1)
+    time.sleep(0.05)
+    meter.add(busy=-2, done=3)
+    use = meter.read()
+    assert use.busy == 0 and use.done == 3 and use.starts == 1
+    assert 0.1 <= use.busy_seconds <= 2 * use.elapsed + 1e-6
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("dev", 20.0), ("kl", 0.0)])
+def test_the_best_percentage_follows_the_metric_s_direction(metric: str, expected: float) -> None:
+    assert best_percent({0.0: 0.1, 10.0: 0.3, 20.0: 0.4, 40.0: 0.4, 60.0: float("nan")}, metric) == expected
+
+
+def test_the_watcher_s_line_says_how_far_the_best_and_the_time_left() -> None:
+    state = SweepState(total=10, found=2, metric="dev")
+    state.tell("a", 10.0, 0.5)
+    state.tell("b", 0.0, 0.4)
+    state.done, state.running = 4, 1
+    line = state.line({})
+    assert "6 of 10 trials, 1 running" in line and "best dev 50.0% (a, 10 %)" in line and "left" in line
+
+
+def test_two_builders_of_one_result_wait_for_each_other(tmp_path: Path) -> None:
+    import threading
+
+    store, order = Store(tmp_path), []
+
+    def build(name: str) -> None:
+        with store.lock("b", "a"):
+            order.append(f"{name} in")
+            time.sleep(0.05)
+            order.append(f"{name} out")
+
+    threads = [threading.Thread(target=build, args=(str(i),)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(order[i][0] == order[i + 1][0] for i in range(0, 6, 2))
+
+
+def test_a_run_alone_waits_for_a_sweep_and_sweeps_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.shared(), store.shared():
+        with pytest.raises(UserError, match="another run is building here"), store.exclusive():
+            pass
