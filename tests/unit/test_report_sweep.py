@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import replace
+from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,7 +26,7 @@ from sftlab.report.sweep_page import render_sweep, sweep_csv_links
 from sftlab.report.sweep_sections import NOT_MEASURED, correlation
 from sftlab.report.sweep_summary import p_text, recommendation, summarise
 from sftlab.report.sweep_view import SweepView, paper_size, step_words
-from sftlab.report.tables import Table
+from sftlab.report.tables import Row, Table
 from sftlab.report.wording import bucket_name, column_name, mixture
 
 SECTIONS = (
@@ -48,7 +49,7 @@ RANGES = tuple(f"restore:{first}-{first + 3}" for first in range(0, 32, 4))
 
 @pytest.fixture(scope="module")
 def sweep() -> SweepResults:
-    strategies = ("restore", "wise-ft", "l2-sp", "lora", "mixed", "restore:0-3", "restore:28-31")
+    strategies = ("restore", "wise-ft", "l2-sp", "lora", "mixed", "restore:0-3")
     return made_up_sweep(strategies, seeds=(0, 1), percents=(0.0, 5.0, 20.0, 40.0, 60.0)).summarise()
 
 
@@ -62,6 +63,7 @@ def html(sweep: SweepResults) -> str:
     return render_sweep(sweep)
 
 
+@cache
 def small(**changes: Any) -> SweepResults:
     settings = {"buckets": ("2",), "sizes": (240,), "seeds": (0, 1), "percents": (0.0, 20.0)}
     return made_up_sweep(("restore", "l2-sp"), **{**settings, **changes}).summarise()
@@ -157,8 +159,8 @@ def test_table_4_has_the_papers_rows_columns_and_numbers(view: SweepView) -> Non
         "60",
     ]
     for row, at in zip(block, (0.0, 1.0, 3.0, 5.0, 10.0, 20.0, 40.0, 60.0), strict=True):
-        paper = [f"{100 * value:.1f}" for value in published.ladder("test", 240)[at]]
-        assert [entry.below[0] for entry in row.entries] == paper
+        paper = [100 * value for value in published.ladder("test", 240)[at]]
+        assert numbers(row) == pytest.approx(paper, abs=0.051)
         measured = at in (0.0, 5.0, 20.0, 40.0, 60.0)
         assert all((entry.text != "–") == measured for entry in row.entries)
     assert [entry.mark for entry in block[-1].entries] == ["agrees"] * 5  # the collapse at 60 %
@@ -184,13 +186,7 @@ def test_table_2_and_6_hold_the_published_numbers(view: SweepView) -> None:
 
 def test_more_data_and_collapse_are_marked_by_bucket(view: SweepView) -> None:
     table = found(sweep_beside.more_data(view))
-    assert [e.below[0] for e in table.rows[0].entries] == [
-        "\N{MINUS SIGN}10.4",
-        "\N{MINUS SIGN}5.5",
-        "\N{MINUS SIGN}0.5",
-        "\N{MINUS SIGN}1.4",
-        "+1.2",
-    ]
+    assert numbers(table.rows[0]) == pytest.approx([-10.37, -5.53, -0.52, -1.42, 1.25], abs=0.051)
     assert table.rows[0].entries[0].mark == "agrees"
     table = found(sweep_beside.collapse(view))
     assert [e.below[0] for e in table.rows[0].entries] == [
@@ -225,8 +221,8 @@ def test_table_11_lines_ranges_up_by_depth() -> None:
     table = found(sweep_strategies.table_11(SweepView(sweep)))
     assert table.columns == ["0–3", "4–7", "8–11", "12–15", "16–19", "20–23", "24–27", "28–31"]
     paper = published.published()["layer_restoration"]["rows"]
-    assert [e.below[0] for e in table.rows[0].entries] == [f"{value:.1f}" for value in paper[0]]
-    assert [e.below[0] for e in table.rows[1].entries] == [f"{value:.1f}" for value in paper[3]]
+    assert numbers(table.rows[0]) == pytest.approx(paper[0], abs=0.051)
+    assert numbers(table.rows[1]) == pytest.approx(paper[3], abs=0.051)
     assert table.rows[1].entries[0].mark == "agrees"  # 59 % falls to 3 %
 
 
@@ -341,6 +337,11 @@ def test_words() -> None:
     assert step_words("restore", 10.0).replace("\N{NO-BREAK SPACE}", " ") == "restore 10 % of the weights"
     assert step_words("own", 10.0).replace("\N{NO-BREAK SPACE}", " ") == "apply own at 10 %"
     assert step_words("restore", 0.0) == ""
+
+
+def numbers(row: Row) -> list[float]:
+    """The published numbers of a row."""
+    return [float(entry.below[0].replace("\N{MINUS SIGN}", "-")) for entry in row.entries]
 
 
 def found(table: Table | None) -> Table:

@@ -273,11 +273,11 @@ def comparisons(
     """
     of_group = [row for row in choice if row.scope == "group"]
     pairs: list[tuple[str, Models, Models]] = []
-    for row in of_group:
-        mine = _models(row)
-        if row.percent > 0.0:
+    for chosen in of_group:
+        mine = _models(chosen)
+        if chosen.percent > 0.0:
             pairs.append((CHOSEN, mine, mine._replace(percent=0.0)))
-        if plain is not None and row.variant != plain:
+        if plain is not None and chosen.variant != plain:
             pairs.append((PLAIN, mine, mine._replace(variant=plain, percent=0.0)))
     recommended = next((row for row in choice if row.scope == "recommended"), None)
     if recommended is not None:

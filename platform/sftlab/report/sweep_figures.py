@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sftlab.analysis.sweep import SweepChoiceRow
 from sftlab.report.figures import percent_axis, size_axis, titled
@@ -19,6 +19,9 @@ from sftlab.report.svg import (
 )
 from sftlab.report.sweep_view import SweepView
 
+if TYPE_CHECKING:
+    from matplotlib.ticker import MaxNLocator
+
 CHOSEN_COLOUR, TUNED_COLOUR = BUCKET_COLOURS["4"], "#8894a0"
 
 
@@ -27,8 +30,6 @@ def strategies(view: SweepView, rows: Sequence[SweepChoiceRow], split: str) -> s
     found = [(row, score) for row in rows if (score := view.of_choice(row, split))]
     if not found:
         return None
-    from matplotlib.ticker import MaxNLocator
-
     with drawing(4.7, 0.85 + 0.36 * len(found)) as (figure, axes):
         for y, (row, score) in enumerate(found):
             plain = view.score(view.main_name, Group(row.train_bucket, row.size), 0.0, split)
@@ -41,7 +42,7 @@ def strategies(view: SweepView, rows: Sequence[SweepChoiceRow], split: str) -> s
         axes.set_ylim(len(found) - 0.5, -0.6)
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(_whole_steps())
         percent_axis(axes, "x")
         axes.set_title(DOMAINS[split].capitalize())
         return inline(figure, f"strategies-{split}", f"Test accuracy by strategy, {DOMAINS[split]}")
@@ -67,9 +68,17 @@ def well_known_by_size(view: View) -> str | None:
                     ends = [value.mean - value.deviation, min(1.0, value.mean + value.deviation)]
                     axes.plot([x, x], ends, color=bucket_colour(bucket), linewidth=1, alpha=0.55)
         size_axis(axes, view)
+        axes.yaxis.set_major_locator(_whole_steps())
         percent_axis(axes)
         axes.set_title(titled(view, "Accuracy on bucket-4 test facts"))
         return inline(figure, f"{view.prefix}well-known", "Accuracy on bucket-4 test facts by training size")
+
+
+def _whole_steps() -> MaxNLocator:
+    """Ticks that are whole percents, so that their labels are not rounded."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=6, steps=[1, 2, 5, 10])
 
 
 class Moved(NamedTuple):
@@ -120,6 +129,7 @@ def kl_against_accuracy(points: Sequence[Moved], names: Sequence[str]) -> str | 
             )
         axes.grid(visible=True, axis="both")
         axes.set_xlabel("KL(tuned || base), nats; larger marks: more training facts")
+        axes.yaxis.set_major_locator(_whole_steps())
         percent_axis(axes)
         axes.set_title("Accuracy on bucket-4 test facts against KL")
         return inline(figure, "kl-accuracy", "Accuracy on bucket-4 test facts against KL divergence")

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from sftlab.analysis.sweep import SWEEP_TABLES, SweepResults
 from sftlab.report import published
+from sftlab.report.evidence import distribution_percent
 from sftlab.report.findings import all_findings
 from sftlab.report.page import csv_address, environment
 from sftlab.report.svg import BUCKET_COLOURS, bucket_colour
@@ -16,8 +17,9 @@ from sftlab.report.sweep_summary import summarise
 from sftlab.report.sweep_view import SweepView
 from sftlab.report.wording import column_name
 
-# Tables of the variants' studies that figures are drawn from; the others stay in the store.
-STUDY_TABLES = ("cells", "divergence", "concentration", "distribution", "mastery")
+# Tables of the studies that figures are drawn from: of all variants, and of the main one alone. The others stay in
+# the store.
+OF_ALL, OF_MAIN = ("cells", "divergence"), ("concentration", "distribution", "mastery")
 
 
 def render_sweep(results: SweepResults) -> str:
@@ -55,18 +57,24 @@ def render_sweep(results: SweepResults) -> str:
 def sweep_csv_links(results: SweepResults) -> Mapping[str, tuple[str, int]]:
     """For each table with rows: a data address of it as CSV, and its row count.
 
-    The sweep's own tables, then STUDY_TABLES of all variants, with the variant in the first column. Numbers
-    have six significant digits, which keeps a page of hundreds of models small.
+    The sweep's own tables, then OF_ALL, with the variant in the first column, and OF_MAIN; of `distribution` the
+    percentage that is shown. Numbers have six significant digits: a page of hundreds of models stays small.
     """
     rows: dict[str, list[dict[str, object]]] = {
         name: [asdict(row) for row in getattr(results, name)] for name in SWEEP_TABLES
     }
-    for name in STUDY_TABLES:
+    for name in OF_ALL:
         rows[name] = [
             {"variant": variant.name, **asdict(row)}
             for variant in results.variants
             for row in getattr(variant.results, name)
         ]
+    main = SweepView(results).main
+    if main is not None:
+        at = distribution_percent(main)
+        for name in OF_MAIN:
+            found = getattr(main.results, name)
+            rows[name] = [asdict(r) for r in found if name != "distribution" or r.percent == at]
     return {
         name: (csv_address([{k: _short(v) for k, v in row.items()} for row in found]), len(found))
         for name, found in rows.items()

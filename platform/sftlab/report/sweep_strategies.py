@@ -37,9 +37,9 @@ def best(view: SweepView) -> Table | None:
     return Table(
         "Every strategy at the setting with its best dev score; scores in %, differences in points",
         "strategy",
-        ["setting", "dev score", *per_split * 2],
+        ["score", *per_split * 2, "setting"],
         rows,
-        [("chosen on dev", 2), *((f"test, {name}", 2) for name in DOMAINS.values())],
+        [("dev", 1), *((f"test, {name}", 2) for name in DOMAINS.values()), ("chosen on dev", 1)],
         note="Score: mean of the mastery buckets, ± standard deviation over training sets; under it its 95 % "
         "interval over questions and training sets. Plain fine-tuning: the same facts, nothing restored. "
         f"{tested(view)}",
@@ -66,16 +66,14 @@ def tested(view: SweepView) -> str:
 def _best_entries(view: SweepView, row: SweepChoiceRow, strong: bool) -> list[Entry]:
     variant = view.variants[row.variant]
     words = [step_words(row.strategy, row.percent), setting_words(variant)]
-    entries = [
-        Entry(data_words(row.train_bucket, row.size), below=[word for word in words if word]),
-        Entry(number(100 * row.dev)),
-    ]
+    entries = [Entry(number(100 * row.dev))]
     for split in DOMAINS:
         score = view.of_choice(row, split)
         entries.append(score_entry(score, strong))
         family = CHOSEN if row.variant == view.results.reference else PLAIN
         entries.append(verdict_entry(view.comparison(family, row, split)))
-    return entries
+    setting = data_words(row.train_bucket, row.size)
+    return [*entries, Entry(setting, below=[word for word in words if word])]
 
 
 def score_entry(score: GroupRow | None, strong: bool = False) -> Entry:
