@@ -60,6 +60,21 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
     return Sources({key: hashes.of(Path(path)) for key, path in named.items()}, model, counts, size)
 
 
+def model_hash(folder: Path, root: Path) -> str:
+    """Content hash of a base model's folder, remembered below `root`; `missing:PATH` without its files."""
+    return _HashCache(root / HASHES).folder(folder, MODEL_FILES)
+
+
+def folder_of(model_id: str, root: Path) -> Path | None:
+    """Where the base model of a content hash was last seen, if it is still there unchanged; else None."""
+    known = _HashCache(root / HASHES).known
+    for key, value in known.items():
+        folder = Path(key.partition(":[")[0])
+        if value == model_id and folder.is_dir() and model_hash(folder, root) == model_id:
+            return folder
+    return None
+
+
 def _limited(facts: FactsSpec) -> dict[str, int]:
     return {split: min(count, facts.limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}  # type: ignore[call-overload]
 

@@ -5,16 +5,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sftlab.analysis.results import StudyResults
+from sftlab.analysis.sweep import SweepResults
+from sftlab.tracking.card import BaseModel, headline, licence_of, model_card
 from sftlab.tracking.client import TrackedStudy, write_study
+from sftlab.tracking.models import FoundModel, artifact_of, best_restored_model
 from sftlab.tracking.records import TrackedTable, table_of
 from sftlab.tracking.settings import TrackingSettings
 from sftlab.tracking.study import TrackedModel, model_records, study_record
+from sftlab.tracking.sweep import (
+    base_record,
+    recommended_model,
+    sweep_key,
+    sweep_record,
+    trial_key,
+    trial_records,
+)
+from sftlab.tracking.sweep_client import Champion, TrackedSweep, write_sweep
 
-__all__ = ["TrackedModel", "TrackedStudy", "TrackedTable", "TrackingSettings", "log_study", "table_of"]
+__all__ = [
+    "BaseModel",
+    "FoundModel",
+    "TrackedModel",
+    "TrackedStudy",
+    "TrackedSweep",
+    "TrackedTable",
+    "TrackingSettings",
+    "artifact_of",
+    "best_restored_model",
+    "licence_of",
+    "log_study",
+    "log_sweep",
+    "model_card",
+    "recommended_model",
+    "sweep_key",
+    "table_of",
+]
 
 
 def log_study(
@@ -47,3 +76,59 @@ def log_study(
     """
     study = study_record(results, models, tables, report)
     return write_study(study, model_records(results, models, tables), settings, store, progress)
+
+
+def log_sweep(
+    results: SweepResults,
+    base: TrackedModel,
+    models: Mapping[str, Sequence[TrackedModel]],
+    key: str,
+    settings: TrackingSettings,
+    store: Path,
+    tables: Sequence[TrackedTable] = (),
+    report: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrackedSweep:
+    """Log a sweep: a parent run, a child run a trial, and under it a logged model for every step of its ladder.
+
+    A trial is found again by its variant, its cell and its tuned model, so a sweep that has grown adds its new
+    trials; a trial whose ladder or numbers have changed is replaced. Where a model is recommended
+    (`recommended_model`), its files are uploaded and it is registered under the sweep's name with the alias
+    `champion`; all others stay recipes.
+
+    Args:
+        results: the tables of the sweep.
+        base: the base model.
+        models: the models of every trial, by variant; the recommended one with its path, where its model card
+            lies beside its weights as README.md.
+        key: what the parent run is found again by (`sweep_key`).
+        settings: where to log.
+        store: root of the store; the sqlite file lies below it where the settings name no address.
+        tables: the facts' splits, named as in the accuracy tables (test, test_ood, dev, dev_ood).
+        report: HTML page, kept as artifact of the parent run.
+        progress: hears how many trials stand in MLflow, and of how many.
+
+    Raises:
+        UserError: MLflow cannot be reached (found out within seconds), or refuses; what is logged stands, and
+            logging again completes it.
+        ValueError: the recommended model is not among the models, or has no path.
+    """
+    trials = trial_records(results, models, tables)
+    champion = _champion(results, models)
+    record = sweep_record(key, results, trials, tables, report)
+    return write_sweep(
+        record, [base_record(results, base, tables), *trials], champion, settings, store, progress
+    )
+
+
+def _champion(results: SweepResults, models: Mapping[str, Sequence[TrackedModel]]) -> Champion | None:
+    best = recommended_model(results)
+    if best is None:
+        return None
+    ladder = [model for model in models.get(best.variant, ()) if model.cell == best.cell]
+    found = next((model for model in ladder if model.percent == best.percent), None)
+    if found is None or found.path is None:
+        raise ValueError(f"the recommended model {best} is not among the models to log, or has no path")
+    tuned = min(ladder, key=lambda model: model.percent or 0.0)
+    key = trial_key(best.variant, best.cell, tuned)
+    return Champion(key, found.id, found.path, headline(results, best))

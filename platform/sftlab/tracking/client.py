@@ -30,15 +30,12 @@ from sftlab.tracking.settings import TrackingSettings
 
 
 @dataclass(frozen=True)
-class TrackedStudy:
-    """Where a study stands in MLflow; run and model ids by the artifact id of the model."""
+class TrackedRuns:
+    """Where a parent run and its children stand in MLflow."""
 
     address: str
     experiment_id: str
     run_id: str
-    runs: Mapping[str, str]
-    models: Mapping[str, str]
-    written: Sequence[str] = field(default=())
 
     @property
     def how_to_look(self) -> str:
@@ -47,6 +44,15 @@ class TrackedStudy:
         if self.address.startswith("sqlite:"):
             return f"mlflow ui --backend-store-uri {self.address}  (then open {page})"
         return self.address + page
+
+
+@dataclass(frozen=True)
+class TrackedStudy(TrackedRuns):
+    """Where a study stands in MLflow; run and model ids by the artifact id of the model."""
+
+    runs: Mapping[str, str]
+    models: Mapping[str, str]
+    written: Sequence[str] = field(default=())
 
 
 def write_study(

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sftlab.errors import UserError
 from sftlab.tracking import names
-from sftlab.tracking.records import ModelRecord, StudyRecord, TrackedTable
+from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable
 from sftlab.tracking.settings import TrackingSettings, probe
 
 if TYPE_CHECKING:
@@ -157,25 +157,41 @@ class Connection:
         known_params: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Tables; metrics, each with its table and, if given, the logged model; parameters."""
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Param
 
-        if record.tables:
-            self.client.log_inputs(run_id, datasets=[dataset_input(table) for table in record.tables])
-        digests = {table.name: table.short_digest for table in record.tables}
-        metrics = [
+        self.log_tables(run_id, record.tables)
+        metrics = self.metrics(record.metrics, record.tables, time_ms, model_id)
+        params = [Param(k, v) for k, v in accepted_params(record.params).items() if k not in known_params]
+        self.client.log_batch(run_id, metrics=metrics, params=params)
+
+    def log_tables(self, run_id: str, tables: Sequence[TrackedTable]) -> None:
+        if tables:
+            self.client.log_inputs(run_id, datasets=[_dataset_input(table) for table in tables])
+
+    @staticmethod
+    def metrics(
+        rows: Sequence[MetricRow],
+        tables: Sequence[TrackedTable],
+        time_ms: int,
+        model_id: str | None = None,
+        step: int | None = None,
+    ) -> list[Any]:
+        """MLflow's metrics, each with its table and, if given, its logged model; `step` in place of the rows'."""
+        from mlflow.entities import Metric
+
+        digests = {table.name: table.short_digest for table in tables}
+        return [
             Metric(
                 row.key,
                 row.value,
                 time_ms,
-                row.step,
+                row.step if step is None else step,
                 model_id=None if row.curve else model_id,
                 dataset_name=row.table if row.table in digests else None,
                 dataset_digest=digests.get(row.table or ""),
             )
-            for row in record.metrics
+            for row in rows
         ]
-        params = [Param(k, v) for k, v in accepted_params(record.params).items() if k not in known_params]
-        self.client.log_batch(run_id, metrics=metrics, params=params)
 
 
 def _set_environment() -> None:
@@ -193,7 +209,7 @@ def _client(uri: str) -> MlflowClient:
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def dataset_input(table: TrackedTable) -> Any:
+def _dataset_input(table: TrackedTable) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     columns = [{"name": name, "type": kind, "required": True} for name, kind in table.columns.items()]

@@ -72,7 +72,7 @@ class ModelRecord:
 
     def digest(self) -> str:
         """Hash of everything that a reader compares: equal digests need no second logging."""
-        return _digest(self.name, self.kind, self.params, self.metrics, self.tables)
+        return digest_of(self.name, self.kind, self.params, self.metrics, self.tables)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class StudyRecord:
 
     def digest(self) -> str:
         report = hashlib.sha256(self.report.read_bytes()).hexdigest() if self.report else None
-        return _digest(self.name, self.metrics, self.tables, self.note, report, self.best)
+        return digest_of(self.name, self.metrics, self.tables, self.note, report, self.best)
 
 
 def table_of(path: Path, name: str | None = None, context: str = "evaluation") -> TrackedTable:
@@ -121,7 +121,8 @@ def rounded(value: float) -> float:
     return float(value) if float(value).is_integer() else float(f"{value:.{SIGNIFICANT}g}")
 
 
-def _digest(*parts: object) -> str:
+def digest_of(*parts: object) -> str:
+    """Hash of plain data and of the records of this module."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_plain).encode()).hexdigest()
 
 

@@ -69,9 +69,14 @@ def run_name(model: TrackedModel, cells: Mapping[str, CellRow], base: str) -> st
     if model.cell is None or model.percent is None:
         return f"base · {base}"
     row = cells[model.cell]
-    bucket = f"bucket{row.train_bucket}" if row.train_bucket.isdecimal() else row.train_bucket
     state = f"restored {percent_text(model.percent)}%" if model.percent else "tuned"
-    return f"{bucket} × {row.size:,} · {state} · seed {row.set_seed}"
+    return f"{data_text(row)} · {state} · seed {row.set_seed}"
+
+
+def data_text(row: CellRow) -> str:
+    """`bucket2 × 100`: 100 training facts of bucket 2."""
+    bucket = f"bucket{row.train_bucket}" if row.train_bucket.isdecimal() else row.train_bucket
+    return f"{bucket} × {row.size:,}"
 
 
 def study_record(
@@ -97,7 +102,7 @@ def study_record(
         name=results.name,
         params={"study": results.name, "model": results.model},
         tags={"sftlab.kind": "study", "sftlab.spec": _json(results.spec)}
-        | _provenance_tags(results.provenance),
+        | provenance_tags(results.provenance),
         metrics=metrics,
         tables=tables,
         note=_note(results, recommended),
@@ -111,19 +116,18 @@ def model_records(
 ) -> list[ModelRecord]:
     """A record for every model, in their order."""
     cells = {row.cell: row for row in results.cells}
-    metrics = _metrics_by_model(results, models)
+    metrics = metrics_by_model(results, models)
     return [
         ModelRecord(
             artifact=model.id,
             name=run_name(model, cells, results.model),
             kind=model.kind,
             params=_params(results, model, cells),
-            tags=_provenance_tags(model.provenance)
-            | ({"sftlab.path": str(model.path)} if model.path else {}),
+            tags=provenance_tags(model.provenance) | ({"sftlab.path": str(model.path)} if model.path else {}),
             metrics=metrics[model.cell, model.percent],
             tables=[*tables, model.train_set] if model.train_set else tables,
             path=model.path,
-            end_ms=_time_ms(model.provenance.get("time")),
+            end_ms=time_ms(model.provenance.get("time")),
             seconds=(cells[model.cell].seconds or 0.0) if model.cell and not model.percent else 0.0,
         )
         for model in models
@@ -136,14 +140,14 @@ def _params(results: StudyResults, model: TrackedModel, cells: Mapping[str, Cell
         row = cells[model.cell]
         params |= {"cell": row.cell, "train_bucket": row.train_bucket, "size": row.size}
         params |= {"set_seed": row.set_seed, "percent": percent_text(model.percent)}
-        params |= dict(_flat("sft", results.spec.get("sft", {})))
+        params |= dict(flat("sft", results.spec.get("sft", {})))
     if model.kind == "restored":
         restore = results.spec.get("restore", {})
-        params |= dict(_flat("restore", {k: v for k, v in restore.items() if k != "percents"}))
-    return {key: _text(value) for key, value in (params | dict(model.params)).items()}
+        params |= dict(flat("restore", {k: v for k, v in restore.items() if k != "percents"}))
+    return {key: as_text(value) for key, value in (params | dict(model.params)).items()}
 
 
-def _metrics_by_model(
+def metrics_by_model(
     results: StudyResults, models: Sequence[TrackedModel]
 ) -> Mapping[tuple[str | None, float | None], list[MetricRow]]:
     """Metrics by (cell, percent); shares in [0, 1], KL in nats."""
@@ -172,12 +176,12 @@ def _metrics_by_model(
     for m in results.mastery:
         part = "unscored" if m.bucket is None else f"bucket_{m.bucket}"
         found[None, None] += metric_rows({f"mastery_{m.split}/{part}": m.facts}, m.split)
-    for key, rows in _training_metrics(results):
+    for key, rows in training_metrics(results):
         found[key] += rows
     return found
 
 
-def _training_metrics(results: StudyResults) -> Iterator[tuple[tuple[str, float], list[MetricRow]]]:
+def training_metrics(results: StudyResults) -> Iterator[tuple[tuple[str, float], list[MetricRow]]]:
     last: dict[str, float] = {}
     for row in results.training:
         last[row.cell] = row.loss
@@ -233,27 +237,27 @@ def _note(results: StudyResults, recommended: ChoiceRow | None) -> str:
     )
 
 
-def _provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
-    tags = {f"provenance.{key}": _text(value) for key, value in provenance.items()}
+def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
+    tags = {f"provenance.{key}": as_text(value) for key, value in provenance.items()}
     if commit := str(provenance.get("commit", "")):
         tags["mlflow.source.git.commit"] = commit.split("+")[0]
     return tags
 
 
-def _time_ms(time: str | None) -> int | None:
+def time_ms(time: str | None) -> int | None:
     return int(datetime.fromisoformat(time).timestamp() * 1000) if time else None
 
 
-def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Nested fields as `prefix.field`; what is None has none, as in the ids."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(f"{prefix}.{key}", value)
+            yield from flat(f"{prefix}.{key}", value)
         elif value is not None:
             yield f"{prefix}.{key}", value
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     return value if isinstance(value, str) else _json(value)
 
 

@@ -1,0 +1,241 @@
+"""The MLflow shell of a sweep: writes its trials and models, and registers the recommended one.
+
+As in a study, every run carries its record's digest in the tag `sftlab.complete`, set last: its presence is
+the commit. A run without it was cut off, and one with another digest is out of date; both are deleted, with
+their models, and written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sftlab.tracking import names
+from sftlab.tracking.client import TrackedRuns
+from sftlab.tracking.connection import (
+    ARTIFACT,
+    COMPLETE,
+    EXTERNAL,
+    FILES,
+    PARENT,
+    RECOMMENDED,
+    Connection,
+    accepted_params,
+    accepted_tags,
+    now_ms,
+    refusals,
+)
+from sftlab.tracking.records import StudyRecord
+from sftlab.tracking.settings import TrackingSettings
+from sftlab.tracking.sweep import TrialRecord
+
+SWEEP = "sftlab.sweep"
+TRIAL = "sftlab.trial"
+CARD = "sftlab.card"
+CARD_FILE = "README.md"
+ALIAS = "champion"
+STAR = "★ "
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model to register: `artifact` of the ladder of the trial `key`; its folder holds a model card."""
+
+    key: str
+    artifact: str
+    folder: Path
+    description: str
+
+
+@dataclass(frozen=True)
+class TrackedSweep(TrackedRuns):
+    """Where a sweep stands in MLflow: run ids by the key of the trial, and the registered model.
+
+    champion: address that loads it, such as `models:/NAME@champion`; None where nothing is recommended.
+    """
+
+    runs: Mapping[str, str]
+    written: Sequence[str] = ()
+    champion: str | None = None
+
+
+def write_sweep(
+    sweep: StudyRecord,
+    trials: Sequence[TrialRecord],
+    champion: Champion | None,
+    settings: TrackingSettings,
+    store: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrackedSweep:
+    """Log what MLflow does not hold yet; logging the same records again writes nothing.
+
+    `progress` hears the number of trials that are in MLflow, and of all. Raises UserError where MLflow cannot
+    be reached or refuses.
+    """
+    with refusals(settings.address or str(settings.sqlite_file(store))):
+        writer = _SweepWriter.connect(settings, store)
+        times = [trial.end_ms for trial in trials if trial.end_ms is not None] or [now_ms()]
+        run_id, parent_complete = writer.open_parent(sweep, min(times), SWEEP)
+        known = writer.logged_runs(run_id, TRIAL)
+        runs: dict[str, str] = {}
+        written: list[str] = []
+        for done, trial in enumerate(trials):
+            if progress:
+                progress(done, len(trials))
+            runs[trial.key], is_new = writer.keep_or_write(trial, sweep, run_id, known)
+            written += [trial.key] if is_new else []
+        writer.mark_star({trial.key: trial.name for trial in trials}, runs, known, champion)
+        model = None if champion is None else writer.upload(sweep.key, runs[champion.key], champion)
+        if model is not None and champion is not None:
+            writer.register(sweep.name, model, runs[champion.key], champion)
+        if written or not parent_complete:
+            writer.close_parent(sweep, run_id, max(times))
+        if progress:
+            progress(len(trials), len(trials))
+    address = None if champion is None else f"models:/{sweep.name}@{ALIAS}"
+    return TrackedSweep(settings.uri(store), writer.experiment_id, run_id, runs, tuple(written), address)
+
+
+@dataclass
+class _SweepWriter(Connection):
+    def keep_or_write(
+        self, trial: TrialRecord, sweep: StudyRecord, parent: str, known: Mapping[str, Sequence[Any]]
+    ) -> tuple[str, bool]:
+        """Id of the trial's run, and whether it had to be written."""
+        mark = trial.digest()
+        kept: str | None = None
+        for run in known.get(trial.key, ()):
+            if kept is None and run.data.tags.get(COMPLETE) == mark:
+                kept = str(run.info.run_id)
+            else:
+                self.delete(str(run.info.run_id))
+        return (kept, False) if kept else (self.write(trial, sweep, parent, mark), True)
+
+    def write(self, trial: TrialRecord, sweep: StudyRecord, parent: str, mark: str) -> str:
+        from mlflow.entities import LoggedModelOutput
+
+        client = self.client
+        end_ms = trial.end_ms or now_ms()
+        tags = {
+            **accepted_tags(trial.tags),
+            PARENT: parent,
+            TRIAL: trial.key,
+            "sftlab.kind": trial.kind,
+            "mlflow.source.name": "sftlab",
+        }
+        start_ms = end_ms - round(1000 * trial.seconds)
+        run = client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=trial.name)
+        run_id = str(run.info.run_id)
+        models = self.log_models(trial, sweep.key, run_id)
+        if models:
+            steps = {model.artifact: model.step for model in trial.models}
+            outputs = [LoggedModelOutput(model_id, steps[artifact]) for artifact, model_id in models.items()]
+            client.log_outputs(run_id, outputs)
+        self.log_trial(run_id, trial, models, end_ms)
+        client.set_terminated(run_id, "FINISHED", end_time=end_ms)
+        client.set_tag(run_id, COMPLETE, mark)
+        return run_id
+
+    def log_models(self, trial: TrialRecord, sweep: str, run_id: str) -> dict[str, str]:
+        """Logged models of a trial whose files stay where they are (MLflow: external); ids by artifact."""
+        made = {}
+        for model in trial.models:
+            tags = {ARTIFACT: model.artifact, SWEEP: sweep, EXTERNAL: "true"}
+            tags |= {"sftlab.path": str(model.path)} if model.path else {}
+            logged = self.client.create_logged_model(
+                self.experiment_id,
+                name=names.model_name(model.name),
+                source_run_id=run_id,
+                tags=accepted_tags(tags),
+                params=accepted_params(model.params),
+                model_type=model.kind,
+            )
+            made[model.artifact] = str(logged.model_id)
+            self.client.finalize_logged_model(made[model.artifact], "READY")
+        return made
+
+    def log_trial(self, run_id: str, trial: TrialRecord, models: Mapping[str, str], time_ms: int) -> None:
+        """Tables, parameters and all metrics of the trial and its models, in one batch or a few."""
+        from mlflow.entities import Param
+
+        metrics = self.metrics(trial.metrics, trial.tables, time_ms)
+        for model in trial.models:
+            metrics += self.metrics(
+                model.metrics, trial.tables, time_ms, models[model.artifact], step=model.step
+            )
+        self.log_tables(run_id, trial.tables)
+        params = [Param(k, v) for k, v in accepted_params(trial.params).items()]
+        self.client.log_batch(run_id, metrics=metrics, params=params)
+
+    # ---- the recommended model
+
+    def mark_star(
+        self,
+        wanted: Mapping[str, str],
+        runs: Mapping[str, str],
+        known: Mapping[str, Sequence[Any]],
+        champion: Champion | None,
+    ) -> None:
+        """Begin the name of the recommended model's run, and of no other, with a star."""
+        best = None if champion is None else champion.key
+        for key, found in known.items():
+            for run in found:
+                name = str(run.info.run_name)
+                if key != best and name.startswith(STAR):
+                    self.rename(str(run.info.run_id), name.removeprefix(STAR))
+        if best is not None:
+            name = STAR + wanted[best]
+            if self.client.get_run(runs[best]).info.run_name != name:
+                self.rename(runs[best], name)
+
+    def rename(self, run_id: str, name: str) -> None:
+        self.client.update_run(run_id, name=name)
+
+    def upload(self, sweep: str, run_id: str, champion: Champion) -> Any:
+        """The champion's logged model, with its files, and marked alone as recommended."""
+        client = self.client
+        for other in self.search_models(f"tags.`{SWEEP}` = '{sweep}' AND tags.`{RECOMMENDED}` = 'true'"):
+            if other.tags[ARTIFACT] != champion.artifact or other.source_run_id != run_id:
+                client.set_logged_model_tags(other.model_id, {RECOMMENDED: "no longer"})
+        model = next(
+            m
+            for m in self.search_models(f"source_run_id = '{run_id}'")
+            if m.tags[ARTIFACT] == champion.artifact
+        )
+        card = sha256((champion.folder / CARD_FILE).read_bytes()).hexdigest()
+        if model.tags.get(FILES) != "uploaded" or model.tags.get(CARD) != card:
+            if model.tags.get(FILES) != "uploaded":
+                client.log_model_artifacts(model.model_id, str(champion.folder))
+                if EXTERNAL in model.tags:
+                    client.delete_logged_model_tag(model.model_id, EXTERNAL)
+            else:
+                client.log_model_artifact(model.model_id, str(champion.folder / CARD_FILE))
+            client.set_logged_model_tags(model.model_id, {FILES: "uploaded", CARD: card})
+        if model.tags.get(RECOMMENDED) != "true":
+            client.set_logged_model_tags(model.model_id, {RECOMMENDED: "true"})
+        return model
+
+    def register(self, name: str, model: Any, run_id: str, champion: Champion) -> None:
+        """A version of the registered model `name` that is this model, under the alias."""
+        client, description = self.client, champion.description
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name, tags={"sftlab.kind": "sweep"})
+        versions = client.search_model_versions(f"name = '{name}'")
+        version = next((v for v in versions if v.model_id == model.model_id), None)
+        if version is None:
+            version = client.create_model_version(
+                name,
+                model.artifact_location,
+                run_id,
+                tags={ARTIFACT: champion.artifact},
+                description=description,
+                model_id=model.model_id,
+            )
+        elif version.description != description:
+            client.update_model_version(name, version.version, description)
+        aliases = client.get_registered_model(name).aliases
+        if str(aliases.get(ALIAS)) != str(version.version):
+            client.set_registered_model_alias(name, ALIAS, version.version)
