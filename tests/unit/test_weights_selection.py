@@ -117,18 +117,20 @@ def test_layers_narrow_the_region_and_nothing_else(pair, order, measure, data) -
             assert {name for name, _ in masks(base, tuned, edit.cut)} <= inside
 
 
-def test_ladders_of_both_measures_are_written_in_one_pass(tmp_path: Path) -> None:
+def test_cuts_of_different_measures_and_layers_are_written_in_one_pass(tmp_path: Path) -> None:
     draw = torch.Generator().manual_seed(1)
-    base = {name_of(index): torch.randn(30, generator=draw) for index in range(2)}
+    base = {name_of(index): torch.randn(30, generator=draw) for index in range(3)}
     tuned = {name: p + 0.1 * torch.randn(30, generator=draw) for name, p in base.items()}
     one, two = write_checkpoint(tmp_path / "base", base), write_checkpoint(tmp_path / "tuned", tuned)
-    cuts = {f"{10 + i}": profile(one, two, ["30"], measure=m).cuts["30"] for i, m in enumerate(MEASURES)}
-    write_restored(one, two, {label: Restoration(cut) for label, cut in cuts.items()}, tmp_path / "out")
-    for label, measure in zip(cuts, MEASURES, strict=True):
-        expected = restored_by_hand(base, tuned, "30", lambda _: True, measure=measure)
-        written = stored(tmp_path / "out" / f"restored-{label}")
+    kinds = [(measure, layers) for measure in MEASURES for layers in ("0-2", "0", "1")]
+    cuts = [profile(one, two, ["30"], measure=measure, layers=layers).cuts["30"] for measure, layers in kinds]
+    write_restored(one, two, {f"{i}": Restoration(cut) for i, cut in enumerate(cuts)}, tmp_path / "out")
+    results = [stored(tmp_path / "out" / f"restored-{i}") for i in range(len(kinds))]
+    for written, (measure, layers) in zip(results, kinds, strict=True):
+        inside = base.keys() if layers == "0-2" else {name_of(int(layers))}
+        expected = restored_by_hand(base, tuned, "30", inside.__contains__, measure=measure)
         assert all(same_bits(written[name], expected[name]) for name in base)
-    assert not any(torch.equal(*(stored(tmp_path / "out" / f"restored-{x}")[n] for x in cuts)) for n in base)
+    assert not torch.equal(results[0][name_of(0)], results[3][name_of(0)])
 
 
 def test_concentration_is_of_the_relative_change_whatever_ranks(tmp_path: Path) -> None:
