@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     revision: int = 1
 
-    @property
+    @cached_property
     def id(self) -> str:
         return fingerprint(self.stage, self.revision, self.spec, self.inputs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ def canonical(value: Any) -> Any:
     Leaving `None` out lets a new optional field move nobody's results. Raises TypeError for what has no
     single JSON form, and ValueError for a float that is not finite.
     """
-    if value is None or isinstance(value, bool | int | str):
+    kind = type(value)
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
+    if isinstance(value, int | str):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} cannot be part of a fingerprint")
         return int(value) if value == int(value) and abs(value) < 2**53 else value
     if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
+        if not set(map(type, value)) <= {str}:
             raise TypeError("keys of a fingerprint must be texts")
         return {key: canonical(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
@@ -40,8 +44,18 @@ def canonical_json(value: Any) -> str:
 
 def fingerprint(stage: str, revision: int, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """SHA-256, in hex, of {stage, revision, spec, ids of the inputs}."""
-    body = {"stage": stage, "revision": revision, "spec": spec, "inputs": inputs}
-    return sha256(canonical_json(body).encode()).hexdigest()
+    told = spec.text if isinstance(spec, HashedOften) else canonical_json(spec)
+    # The canonical text of the four, with that of the spec in its place.
+    body = f'{{"inputs":{canonical_json(inputs)},"revision":{revision},"spec":{told},"stage":{json.dumps(stage)}}}'
+    return sha256(body.encode()).hexdigest()
+
+
+class HashedOften(dict[str, Any]):
+    """A spec that many steps share: its canonical text is made once. Must not be changed."""
+
+    @cached_property
+    def text(self) -> str:
+        return canonical_json(self)
 
 
 def file_hash(path: Path) -> str:

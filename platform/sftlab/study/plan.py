@@ -11,6 +11,7 @@ from typing import Any
 from sftlab.errors import UserError
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.artifact import Step
+from sftlab.store.fingerprint import HashedOften
 from sftlab.study.sources import Sources
 from sftlab.study.spec import RestoreSpec, StudySpec
 from sftlab.training.spec import MaskSpec, SFTSpec
@@ -133,14 +134,15 @@ class Plan:
     def cells(self) -> tuple[Cell, ...]:
         grid = self.spec.training_sets
         wanted = product(grid.buckets, grid.sizes, grid.seeds) if self.only is None else self.only
-        return tuple(self._cell(bucket, size, seed) for bucket, size, seed in wanted)
+        return tuple(self.cell(bucket, size, seed) for bucket, size, seed in wanted)
 
     @cached_property
     def probes(self) -> tuple[Cell, ...]:
         """The runs that masks are found from, each once: cells that differ in size alone share one."""
         return tuple({cell.probe.tuned.id: cell.probe for cell in self.cells if cell.probe}.values())
 
-    def _cell(self, bucket: int | str, size: int, seed: int) -> Cell:
+    def cell(self, bucket: int | str, size: int, seed: int) -> Cell:
+        """The cell of one training set. Raises UserError where it is too small for the probe of a mask."""
         sft = self.spec.sft
         probe = None if sft.mask is None else self._probe(sft.mask, bucket, size, seed)
         cell = self._fine_tuning(bucket, size, seed, sft, self.spec.restore, probe)
@@ -172,7 +174,8 @@ class Plan:
         inputs = {"model": self.model_id, "training_set": drawn.id}
         if probe is not None:
             inputs |= {"probe": probe.tuned.id, "probe_change": probe.change.id}
-        tuned = self._step("tuned", name, sft.model_dump(), inputs)
+        spec = self._sft_spec if sft is self.spec.sft else sft.model_dump()
+        tuned = self._step("tuned", name, spec, inputs)
         pair = {"model": self.model_id, "tuned": tuned.id}
         # The profile and the cuts do not depend on what a method of its own does with the weights.
         ranked = restore.model_dump(exclude={"method", "parameters"})
@@ -180,17 +183,30 @@ class Plan:
         return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, {}, probe)
 
     def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
-        spec = {
-            "answers": self.spec.answers.model_dump(),
-            "divergence": self.spec.divergence.model_dump(),
-            "engine": self.spec.engine.model_dump(),
-            # 0 % is the tuned model whatever the order, so it is shared by all ladders.
-            "restore": self.spec.restore.model_dump(exclude={"percents"}) | {"percent": percent}
-            if percent
-            else None,
-        }
         common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
-        return self._step("evaluation", slug, spec, {**common, **inputs})
+        return self._step("evaluation", slug, self._evaluation_spec(percent), {**common, **inputs})
+
+    def _evaluation_spec(self, percent: float) -> Mapping[str, Any]:
+        """The same object for a percentage every time: a sweep hashes it once for all its trials."""
+        if percent not in self._evaluation_specs:
+            self._evaluation_specs[percent] = HashedOften(
+                answers=self.spec.answers.model_dump(),
+                divergence=self.spec.divergence.model_dump(),
+                engine=self.spec.engine.model_dump(),
+                # 0 % is the tuned model whatever the order, so it is shared by all ladders.
+                restore=self.spec.restore.model_dump(exclude={"percents"}) | {"percent": percent}
+                if percent
+                else None,
+            )
+        return self._evaluation_specs[percent]
+
+    @cached_property
+    def _evaluation_specs(self) -> dict[float, HashedOften]:
+        return {}
+
+    @cached_property
+    def _sft_spec(self) -> Mapping[str, Any]:
+        return HashedOften(self.spec.sft.model_dump())
 
     @cached_property
     def results(self) -> Step:

@@ -13,7 +13,7 @@ from sftlab.store.artifact import Store
 from sftlab.store.fingerprint import fingerprint
 from sftlab.study.build import Build
 from sftlab.study.cluster import ray_cluster
-from sftlab.study.plan import Cost, Plan
+from sftlab.study.plan import Cell, Cost, Plan
 from sftlab.study.progress import Progress
 from sftlab.study.run import run_study
 from sftlab.study.runtime import Runtime
@@ -67,6 +67,17 @@ class Sweep:
         """The study itself: facts, model, mastery and the base model's answers are shared by all trials."""
         return Build(Plan(self.study, self.sources, ()), self.store, self.runtime, self.progress)
 
+    def cell(self, trial: Trial) -> Cell:
+        """The cell of a trial; what the trials of a variant share is worked out once."""
+        key = (trial.variant, trial.spec.restore.percents)
+        if key not in self._plans:
+            self._plans[key] = Plan(trial.spec, self.sources, ())
+        return self._plans[key].cell(trial.data, trial.size, trial.seed)
+
+    @cached_property
+    def _plans(self) -> dict[Any, Plan]:
+        return {}
+
     def listed(self) -> Iterator[Trial]:
         """The trials that are known before any has run, each once; none where a sampler chooses."""
         kind = self.spec.search.kind
@@ -106,10 +117,8 @@ def is_finished(sweep: Sweep, trial: Trial) -> bool:
     """Whether a trial's ladder is evaluated, or where the sweep halves, whether the trial is over."""
     if sweep.spec.halving is not None:
         return over_file(sweep.records, trial).exists()
-    (cell,) = trial.plan(sweep.sources).cells
-    return not Build(sweep.base.plan, sweep.store, sweep.runtime, sweep.progress).missing(
-        cell.change, *cell.evaluations.values()
-    )
+    cell = sweep.cell(trial)
+    return not sweep.base.missing(cell.change, *cell.evaluations.values())
 
 
 def check_limits(sweep: Sweep) -> None:

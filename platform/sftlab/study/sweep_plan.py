@@ -36,7 +36,7 @@ def plan_sweep(sweep: Sweep) -> str:
     seen: set[bytes] = set()
     for trial in sweep.listed():
         trials += 1
-        (cell,) = trial.plan(sweep.sources).cells
+        cell = sweep.cell(trial)
         whole = trial_cost(sweep, trial)
         missing = 0
         for part in [cell] if cell.probe is None else [cell.probe, cell]:
