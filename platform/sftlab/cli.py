@@ -195,6 +195,21 @@ def sweep(
         (print_sweep_plan if plan else sweep_to_report)(file, runtime, store, overrides or [])
 
 
+@app.command(epilog="Example: sftlab report jobs/configs/sweeps/pocket.yaml --time")
+def report(
+    file: Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP.yaml")],
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    time: Annotated[bool, typer.Option("--time", help="Print where the time of the trials went.")] = False,
+) -> None:
+    """Say what a finished sweep recommends and where its report lies, or where its time went."""
+    from sftlab.commands import sweep_report
+
+    with interruptible():
+        sweep_report(file, runtime, store, overrides or [], time)
+
+
 @app.command(
     epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"
 )

@@ -266,6 +266,28 @@ def sweep_to_report(
     print(f"{summary(results)}\nreport: {report}\nmodel: {best}")
 
 
+def sweep_report(
+    path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str], time: bool
+) -> None:
+    """Say where a finished sweep's report lies, made again if it is missing, or where its time went."""
+    from sftlab.study.sweep import finished_sweep
+    from sftlab.study.sweep_results import (
+        SweepSteps,
+        build_sweep_report,
+        build_sweep_results,
+        summary,
+        time_table,
+    )
+
+    sweep = open_sweep(path, runtime_file, store, overrides)
+    if time:
+        print(time_table(sweep))
+        return
+    steps = SweepSteps(sweep, finished_sweep(sweep))
+    results = build_sweep_results(steps)
+    print(f"{summary(results)}\nreport: {build_sweep_report(steps, results)}")
+
+
 def track_study(study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> None:
     """Log a finished study to MLflow. Raises UserError where it is not finished."""
     from sftlab.study.build import Build

@@ -22,6 +22,8 @@ CHOSEN = "chosen against tuned"
 PLAIN = "chosen against plain tuned"
 BEST = "recommended against other strategies"
 
+PLAIN_STRATEGIES = ("restore", "divided")  # their 0 % models are fine-tuned as in the paper
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -41,7 +43,8 @@ class GroupRow:
     """Accuracy over the training sets of one variant, data, size and percentage. Shares in [0, 1].
 
     `questions` were asked of each of the `seeds` models. `low` and `high` are the ends of the bootstrap 95 % interval.
-    `change` is the difference to 0 % of the same group, paired, with its own interval; None at 0 %.
+    `change` is the difference to 0 % of the same group, paired, with its own interval; None at 0 % and on the dev
+    splits, which choose and say nothing about changes.
     """
 
     variant: str
@@ -143,8 +146,8 @@ SWEEP_TABLES: dict[str, type[Any]] = {
 class SweepResults:
     """All results of a sweep. `spec` must be JSON; every table may be empty.
 
-    `metric` says in words what dev chooses by. `reference` names the variant whose 0 % models are the paper's plain
-    tuned ones; None where no variant has these.
+    `metric` says in words what ranked the trials; the choices are always made by the dev score (`SweepChoiceRow`).
+    `reference` names the variant whose 0 % models are the paper's plain tuned ones; None where no variant has these.
     """
 
     name: str

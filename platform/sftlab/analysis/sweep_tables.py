@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sftlab.analysis.choice import TEST_SPLITS, Scores, best_percent, collapse_percent, dev_scores
+from sftlab.analysis.choice import DEV_SPLITS, TEST_SPLITS, Scores, best_percent, collapse_percent, dev_scores
 from sftlab.analysis.results import SPLITS, CellRow
 from sftlab.analysis.statistics import (
     bucket_changes,
@@ -24,6 +24,7 @@ from sftlab.analysis.sweep import (
     BEST,
     CHOSEN,
     PLAIN,
+    PLAIN_STRATEGIES,
     ComparisonRow,
     GroupRow,
     SweepChoiceRow,
@@ -34,7 +35,6 @@ from sftlab.analysis.sweep import (
 from sftlab.errors import UserError
 
 TRAIN_SET = "train_set"
-PLAIN_STRATEGIES = ("restore", "divided")  # their 0 % models are fine-tuned as in the paper
 TEST_NAME = "paired randomisation over questions"
 
 # (variant, cell, percent, split) -> correct: bool [questions], buckets: int [questions]. A bucket below 0 marks a fact
@@ -80,7 +80,7 @@ def summarise_sweep(
     """Fill the tables of a sweep: every score with its interval, the choices on dev, the verdicts on test.
 
     Args:
-        metric: what dev chooses by, in words.
+        metric: what ranked the trials, in words.
         answers: called once for every cell, percentage and split that the variants' accuracy tables name, and again for
             the compared ones; the splits of one model are asked for one after another.
         reference: the variant whose 0 % models are the plain tuned ones of the paper; by default the first
@@ -146,8 +146,8 @@ def group_rows(group: Group, answers: Answers) -> list[GroupRow]:
             tuned[split] = cells, correct
         seed = seed_of("score", *models, split)
         scores = bucket_scores(correct, buckets, seed)
-        same_cells = percent > 0.0 and split in tuned and tuned[split][0] == cells
-        changes = bucket_changes(correct, tuned[split][1], buckets, seed) if same_cells else {}
+        compared = percent > 0.0 and split not in DEV_SPLITS and split in tuned and tuned[split][0] == cells
+        changes = bucket_changes(correct, tuned[split][1], buckets, seed) if compared else {}
         for bucket, score in scores.items():
             change = changes.get(bucket)
             rows.append(
@@ -268,8 +268,8 @@ def comparisons(
 
     CHOSEN: every group's chosen percentage against its own tuned models. PLAIN: every other variant's choice
     against the plain tuned models of the same data and size. BEST: the recommended models against the best of every
-    other strategy, and against the plain tuned models of the best data and size. Groups that share no
-    seed are not compared.
+    other strategy, and against the plain tuned models with the best dev score, of any variant that has them.
+    Groups that share no seed are not compared.
     """
     of_group = [row for row in choice if row.scope == "group"]
     pairs: list[tuple[str, Models, Models]] = []
@@ -282,7 +282,7 @@ def comparisons(
     recommended = next((row for row in choice if row.scope == "recommended"), None)
     if recommended is not None:
         others = [_models(r) for r in choice if r.scope == "strategy" and r.strategy != recommended.strategy]
-        tuned = [row for row in of_group if row.variant == plain]
+        tuned = [row for row in of_group if row.variant == plain or row.strategy in PLAIN_STRATEGIES]
         if tuned:
             best = max(tuned, key=lambda row: row.dev_tuned)
             others.append(_models(best)._replace(percent=0.0))

@@ -48,8 +48,9 @@ def ladder(view: SweepView, split: str) -> Table | None:
         return None
     rows: list[Row] = []
     for size in main.sizes:
-        paper = _published_ladder(split, paper_size(size, main.sizes))
         groups = [Group(bucket, size) for bucket in main.train_buckets]
+        known = any(group.train_bucket.isdecimal() for group in groups)
+        paper = _published_ladder(split, paper_size(size, main.sizes) if known else None)
         measured = {
             at for at in main.percents for group in groups if view.score(view.main_name, group, at, split)
         }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from textwrap import fill
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from sftlab.analysis.choice import DEV_SPLITS
 from sftlab.analysis.sweep import SweepChoiceRow
 from sftlab.report.figures import percent_axis, size_axis, titled
 from sftlab.report.lookup import DOMAINS, TEST, Group, View
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 CHOSEN_COLOUR, TUNED_COLOUR = BUCKET_COLOURS["4"], "#8894a0"
 
 
-def strategies(view: SweepView, rows: Sequence[SweepChoiceRow], split: str) -> str | None:
-    """Every strategy's best setting with its interval; hollow: plain fine-tuning on the same data."""
+def strategies(
+    view: SweepView, rows: Sequence[SweepChoiceRow], scope: Literal["variant", "strategy"], split: str
+) -> str | None:
+    """Every variant's or strategy's best setting with its interval; hollow: plain fine-tuning on the same data."""
     found = [(row, score) for row in rows if (score := view.of_choice(row, split))]
     if not found:
         return None
@@ -38,7 +42,8 @@ def strategies(view: SweepView, rows: Sequence[SweepChoiceRow], split: str) -> s
                 axes.plot([plain.mean], [y + 0.16], "o", mfc="white", mec=TUNED_COLOUR, ms=5.5)
             axes.plot([score.low, score.high], [y - 0.1] * 2, color=CHOSEN_COLOUR, linewidth=2)
             axes.plot([score.mean], [y - 0.1], "o", color=CHOSEN_COLOUR, ms=7)
-        axes.set_yticks(range(len(found)), [row.strategy for row, _ in found], color=INK)
+        names = [fill(getattr(row, scope), 20, break_long_words=False) for row, _ in found]
+        axes.set_yticks(range(len(found)), names, color=INK)
         axes.set_ylim(len(found) - 0.5, -0.6)
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
@@ -46,6 +51,25 @@ def strategies(view: SweepView, rows: Sequence[SweepChoiceRow], split: str) -> s
         percent_axis(axes, "x")
         axes.set_title(DOMAINS[split].capitalize())
         return inline(figure, f"strategies-{split}", f"Test accuracy by strategy, {DOMAINS[split]}")
+
+
+def tried(view: SweepView) -> str | None:
+    """Dev score of every setting against its percentage: what a search has seen."""
+    scores: dict[tuple[str, str, int, float], list[float]] = {}
+    for row in view.results.groups:
+        if row.bucket is None and row.split in DEV_SPLITS:
+            scores.setdefault((row.variant, row.train_bucket, row.size, row.percent), []).append(row.mean)
+    if not scores:
+        return None
+    with drawing(5.6, 3.4) as (figure, axes):
+        for (_, bucket, _, at), values in scores.items():
+            score = sum(values) / len(values)
+            axes.plot([at], [score], bucket_marker(bucket), color=bucket_colour(bucket), mew=0, alpha=0.85)
+        axes.yaxis.set_major_locator(_whole_steps())
+        percent_axis(axes)
+        axes.set_xlabel("percentage of the ladder")
+        axes.set_title("Dev score of every setting")
+        return inline(figure, "tried", "Dev score of every setting against its percentage")
 
 
 def well_known_by_size(view: View) -> str | None:

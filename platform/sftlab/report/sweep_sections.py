@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from sftlab.report import (
     evidence,
@@ -20,10 +21,11 @@ from sftlab.report.sections import Section, findings_of, flat, present
 from sftlab.report.sweep_figures import Moved
 from sftlab.report.sweep_view import SweepView
 from sftlab.report.tables import Entry, Row, Table
-from sftlab.report.wording import count, listed, number, percent, points, restored
+from sftlab.report.wording import between, count, listed, number, percent, points, restored
 
 NOT_MEASURED = "Not measured in this sweep."
 DECIDED = ("better", "worse")
+MOST_ROWS = 24  # rows that a figure of strategies holds
 
 
 def sweep_sections(view: SweepView, findings: Sequence[Finding]) -> list[Section]:
@@ -44,13 +46,16 @@ def sweep_sections(view: SweepView, findings: Sequence[Finding]) -> list[Section
 
 
 def _strategies(view: SweepView) -> Section:
-    ranked = sweep_strategies.ranked(view)
+    # Variants say more than strategies, as long as a figure can hold them.
+    scope: Literal["variant", "strategy"] = "variant" if len(view.variants) <= MOST_ROWS else "strategy"
+    ranked = sweep_strategies.ranked(view, scope)
+    several = len(view.variants) > len(view.choices("strategy"))
     see = NOT_MEASURED
     if ranked:
         rows = view.results.comparisons
         better, worse = (sum(row.verdict == word for row in rows) for word in DECIDED)
         see = (
-            "Each strategy at the variant, training set and percentage with its best dev score. Filled: that "
+            f"Each {scope} at the training set and percentage with its best dev score. Filled: that "
             "setting; hollow: plain fine-tuning on the same facts; lines: 95 % intervals. "
             f"Of {count(len(rows), 'comparison')} on test {better:,} are better, {worse:,} worse, and "
             f"{len(rows) - better - worse:,} show no significant difference."
@@ -59,9 +64,15 @@ def _strategies(view: SweepView) -> Section:
         "strategies",
         "Strategies side by side",
         see,
-        present(*(sweep_figures.strategies(view, ranked, split) for split in DOMAINS)),
         present(
-            sweep_strategies.best(view), sweep_strategies.table_7(view), sweep_strategies.every_verdict(view)
+            *(sweep_figures.strategies(view, ranked, scope, split) for split in DOMAINS),
+            sweep_figures.tried(view) if view.searched else None,
+        ),
+        present(
+            sweep_strategies.best(view),
+            sweep_strategies.best(view, "variant") if several else None,
+            sweep_strategies.table_7(view),
+            sweep_strategies.every_verdict(view),
         ),
         data=("choice", "comparisons", "groups"),
     )
@@ -73,21 +84,26 @@ def _accuracy(view: SweepView, findings: Sequence[Finding]) -> Section:
     see = NOT_MEASURED
     if main is not None and any(main.accuracy(group, 0.0, TEST) for group in main.groups):
         plots = [figures.accuracy_by_size(main, split) for split in DOMAINS]
-        plots += [figures.accuracy_by_size(other, TEST) for other in view.tuned_otherwise]
+        others = [other for other in view.tuned_otherwise if len(other.sizes) > 1]
+        plots += [figures.accuracy_by_size(other, TEST) for other in others]
         several = any(len(cells) > 1 for cells in main.groups.values())
         bars = (
             "one standard deviation over training sets" if several else "the 95 % interval of the questions"
         )
         see = f"Accuracy of the tuned models of {view.main_name}, nothing restored. Thin bars: {bars}."
-        if view.tuned_otherwise:
-            names = listed([other.title for other in view.tuned_otherwise])
+        if others:
+            names = listed([other.title for other in others])
             see += f" Fine-tuned otherwise, and shown after it in domain: {names}."
     return Section(
         "accuracy",
         "What fine-tuning did",
         see,
         present(*plots),
-        present(sweep_beside.more_data(view), sweep_beside.by_test_bucket(view)),
+        present(
+            sweep_beside.more_data(view),
+            sweep_strategies.tuned_otherwise(view),
+            sweep_beside.by_test_bucket(view),
+        ),
         data=("groups",),
         findings=findings_of(findings, "accuracy"),
         legend=bool(plots),
@@ -105,9 +121,10 @@ def _ladder(view: SweepView, findings: Sequence[Finding]) -> Section:
         see = f"Undoing updates of the plain tuned models ({view.main_name})."
         gains = [r.test - r.test_tuned for r in chosen if r.test is not None and r.test_tuned is not None]
         if gains:
+            ends = points(min(gains)), points(max(gains))
             see += (
-                f" At the percentage chosen on dev the {count(len(gains), 'group')} of training sets change by "
-                f"{points(min(gains))} to {points(max(gains))} points in domain."
+                f" At the percentage chosen on dev accuracy changes by {between(*ends)} points in domain, over "
+                f"{count(len(gains), 'group')} of training sets."
             )
         if view.ladders:
             see += f" After it, at the largest size: {listed([other.title for other in view.ladders])}."

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sftlab.analysis.sweep import BEST, CHOSEN, PLAIN, ComparisonRow, GroupRow, SweepChoiceRow
 from sftlab.report import published
-from sftlab.report.lookup import DOMAINS, TEST, Group, View
+from sftlab.report.lookup import DOMAINS, TEST, Group, View, bucket_order
 from sftlab.report.sweep_beside import accuracy_text, difference_of, direction
 from sftlab.report.sweep_view import SweepView, data_words, paper_size, setting_words, step_words
 from sftlab.report.tables import FULL_TONE, NOTHING, Entry, Row, Table
@@ -25,30 +25,33 @@ PARTS = 8  # ranges of layers in Table 11
 Scores = Mapping[str, GroupRow | None]  # by split
 
 
-def best(view: SweepView) -> Table | None:
-    """Every strategy at its best setting, chosen on dev and judged on test."""
+def best(view: SweepView, scope: str = "strategy") -> Table | None:
+    """Every strategy, or variant, at its best setting, chosen on dev and judged on test."""
+    found = ranked(view, scope)
     rows = [
-        Row(row.strategy, _best_entries(view, row, strong=index == 0))
-        for index, row in enumerate(ranked(view))
+        Row(getattr(row, scope), _best_entries(view, row, strong=index == 0))
+        for index, row in enumerate(found)
     ]
     if not rows:
         return None
+    folded = f"All {len(rows)} variants at their best" if scope == "variant" else ""
     per_split = ["score", "against plain fine-tuning"]
     return Table(
-        "Every strategy at the setting with its best dev score; scores in %, differences in points",
-        "strategy",
+        f"Every {scope} at the setting with its best dev score; scores in %, differences in points",
+        scope,
         ["score", *per_split * 2, "setting"],
         rows,
         [("dev", 1), *((f"test, {name}", 2) for name in DOMAINS.values()), ("chosen on dev", 1)],
         note="Score: mean of the mastery buckets, ± standard deviation over training sets; under it its 95 % "
         "interval over questions and training sets. Plain fine-tuning: the same facts, nothing restored. "
         f"{tested(view)}",
+        folded=folded,
     )
 
 
-def ranked(view: SweepView) -> list[SweepChoiceRow]:
-    """The best setting of every strategy, the best dev score first."""
-    return sorted(view.choices("strategy"), key=lambda row: -row.dev)
+def ranked(view: SweepView, scope: str = "strategy") -> list[SweepChoiceRow]:
+    """The best setting of every strategy or variant, the best dev score first."""
+    return sorted(view.choices(scope), key=lambda row: -row.dev)
 
 
 def tested(view: SweepView) -> str:
@@ -105,7 +108,7 @@ def interval_text(low: float, high: float, digits: int) -> str:
 def recommended_against(view: SweepView) -> Table | None:
     """The recommended models against every other strategy's best and the best plain fine-tuning."""
     rows: dict[str, dict[str, ComparisonRow]] = {}
-    for row in view.family(BEST):
+    for row in sorted(view.family(BEST), key=lambda row: not view.is_plain(row)):
         rows.setdefault(_other(view, row), {})[row.split] = row
     if not rows:
         return None
@@ -121,8 +124,7 @@ def recommended_against(view: SweepView) -> Table | None:
 
 def _other(view: SweepView, row: ComparisonRow) -> str:
     strategy = view.variants[row.against_variant].strategy
-    plain = row.against_variant == view.results.reference and not row.against_percent
-    name = "plain fine-tuning" if plain else strategy
+    name = "plain fine-tuning" if view.is_plain(row) else strategy
     return f"{name}: {data_words(row.against_bucket, row.against_size)}"
 
 
@@ -157,6 +159,10 @@ def table_7(view: SweepView) -> Table | None:
     by_strategy = {row.strategy: row for row in view.choices("strategy")}
     if not by_strategy:
         return None
+    # Ablations of the paper's restoration are variants of one strategy; its row is for the paper's own.
+    by_strategy |= {
+        row.strategy: row for row in view.choices("variant") if row.variant == view.results.reference
+    }
     divided = _scores(view, by_strategy.get("divided")) or _plain_best(view, "0", "1", "2", "3", "4")
     paper = published.published()["strategies"]["rows"]
     rows = []
@@ -222,12 +228,32 @@ def _beside_divided(
     return Entry(accuracy_text(score), below=below, mark=mark)
 
 
+def tuned_otherwise(view: SweepView) -> Table | None:
+    """In-domain accuracy of every variant that fine-tunes otherwise, nothing restored, at the largest size."""
+    main = view.main
+    if main is None or not view.tuned_otherwise:
+        return None
+    buckets = sorted({b for v in (main, *view.tuned_otherwise) for b in v.train_buckets}, key=bucket_order)
+    rows = []
+    for study in (main, *view.tuned_otherwise):
+        name = study.title or view.main_name
+        groups = [Group(bucket, study.sizes[-1]) for bucket in buckets]
+        rows.append(Row(name, [_score_text(view.score(name, group, 0.0, TEST)) for group in groups]))
+    return Table(
+        "In-domain accuracy in % by variant, nothing restored, at the largest size",
+        "variant",
+        [column_name(bucket) for bucket in buckets],
+        rows,
+        [("trained on bucket", len(buckets))],
+    )
+
+
 def table_11(view: SweepView) -> Table | None:
     """Accuracy when whole ranges of layers are restored; variants of `restore` whose settings name layers."""
     ranges = []
     for variant in view.results.variants:
         layers = [int(layer) for layer in re.findall(r"\d+", str(variant.settings.get("layers") or ""))]
-        if layers:
+        if layers and variant.strategy == "restore":
             ranges.append((min(layers), max(layers), view.view(variant.name), variant.name))
     if not ranges or view.main is None:
         return None

@@ -76,11 +76,7 @@ def _standing(view: SweepView, is_plain: bool) -> str:
 
 def _plain_row(view: SweepView, split: str) -> ComparisonRow | None:
     """The recommended models against the best plain fine-tuning."""
-    rows = [
-        row
-        for row in view.family(BEST)
-        if row.split == split and row.against_variant == view.results.reference and not row.against_percent
-    ]
+    rows = [row for row in view.family(BEST) if row.split == split and view.is_plain(row)]
     return rows[-1] if rows else None
 
 
@@ -89,7 +85,7 @@ def chosen_how(view: SweepView, choice: SweepChoiceRow) -> str:
     models = sum(len(group) for group in _percents(view).values())
     return (
         f"It was chosen on the dev questions alone, with {percent(choice.dev)} there "
-        f"({view.results.metric or 'the dev score'}), the best of {count(models, 'setting')} in "
+        f"(mean of in and out of domain), the best of {count(models, 'setting')} in "
         f"{count(len(groups), 'group')} of training sets. The test questions took no part in the choice."
     )
 
@@ -199,12 +195,14 @@ def studied(view: SweepView) -> str:
     if groups:
         plain = [bucket for bucket in view.train_buckets if bucket.isdecimal()]
         kinds = [f"{'buckets' if len(plain) > 1 else 'bucket'} {listed(plain)}"] if plain else []
-        kinds += [bucket_name(bucket) for bucket in view.train_buckets if bucket not in plain]
+        mixed = [bucket for bucket in view.train_buckets if bucket not in plain]
+        kinds += [bucket_name(bucket) for bucket in mixed] if len(mixed) < 4 else [f"{len(mixed)} mixtures"]
         text += (
-            f", trained on {'; '.join(kinds)} with "
+            f", trained on {', and '.join(kinds)} with "
             f"{listed([f'{size:,}' for size in sizes])} facts, {count(len(seeds), 'training set')} each"
         )
-    return f"{text}, and {count(sum(models.values()), 'model')} that answered questions."
+    guided = f" Trials were ranked by the {results.metric}." if results.metric else ""
+    return f"{text}, and {count(sum(models.values()), 'model')} that answered questions.{guided}"
 
 
 def key_figures(view: SweepView, choice: SweepChoiceRow) -> list[Figure]:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sftlab.analysis.results import ChoiceRow
-from sftlab.analysis.sweep import ComparisonRow, GroupRow, SweepChoiceRow, SweepResults, TimeRow, Variant
+from sftlab.analysis.sweep import (
+    PLAIN_STRATEGIES,
+    ComparisonRow,
+    GroupRow,
+    SweepChoiceRow,
+    SweepResults,
+    TimeRow,
+    Variant,
+)
 from sftlab.report.lookup import Group, View, bucket_order
 from sftlab.report.published import SIZES
 from sftlab.report.sections import flat
@@ -57,16 +65,25 @@ class SweepView:
 
     @cached_property
     def tuned_otherwise(self) -> list[View]:
-        """Variants whose fine-tuning differs from the main one's: at 0 % they have other accuracies."""
+        """Variants whose fine-tuning differs from the main one's: at 0 % they have other accuracies.
+
+        Variants of a single group of training sets, as a search makes them, have no curve to show.
+        """
         main = _tuned(self.view(self.main_name)) if self.main is not None else {}
         views = [self.view(name) for name in self.variants if name != self.main_name]
-        return [view for view in views if _tuned(view) != main]
+        return [view for view in views if len(view.groups) > 1 and _tuned(view) != main]
+
+    @property
+    def searched(self) -> bool:
+        """Whether most variants have a single group of training sets, as a search leaves them."""
+        groups = [len({(c.train_bucket, c.size) for c in v.results.cells}) for v in self.results.variants]
+        return len(groups) > 3 and sum(n == 1 for n in groups) > len(groups) / 2
 
     @cached_property
     def ladders(self) -> list[View]:
-        """Variants other than the main one with more than 0 % on their ladder."""
+        """Variants other than the main one with more than 0 % on their ladder and more than one group."""
         views = [self.view(name) for name in self.variants if name != self.main_name]
-        return [view for view in views if len(view.percents) > 1]
+        return [view for view in views if len(view.groups) > 1 and len(view.percents) > 1]
 
     @cached_property
     def train_buckets(self) -> list[str]:
@@ -113,6 +130,12 @@ class SweepView:
             ),
             None,
         )
+
+    def is_plain(self, row: ComparisonRow) -> bool:
+        """Whether a comparison is against plain fine-tuning."""
+        variant = self.variants[row.against_variant]
+        known = row.against_variant == self.results.reference or variant.strategy in PLAIN_STRATEGIES
+        return known and not row.against_percent
 
     def family(self, name: str) -> list[ComparisonRow]:
         return [row for row in self.results.comparisons if row.family == name]

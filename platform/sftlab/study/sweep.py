@@ -113,6 +113,16 @@ def run_sweep(sweep: Sweep) -> list[Trial]:
     return finished_trials(sweep, trials)
 
 
+def finished_sweep(sweep: Sweep) -> list[Trial]:
+    """All trials of a finished sweep, as `run_sweep` returns them. Raises UserError where some are missing."""
+    trials = list(sweep.listed())
+    optuna = sweep.spec.search.kind == "optuna"
+    left = _trials_left(sweep) if optuna else sum(not is_finished(sweep, trial) for trial in trials)
+    if left:
+        raise UserError(f"The sweep {sweep.spec.name} lacks {left:,} trials; `sftlab sweep` runs them.")
+    return finished_trials(sweep, trials)
+
+
 def is_finished(sweep: Sweep, trial: Trial) -> bool:
     """Whether a trial's ladder is evaluated, or where the sweep halves, whether the trial is over."""
     if sweep.spec.halving is not None:

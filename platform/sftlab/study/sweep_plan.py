@@ -68,6 +68,17 @@ def plan_sweep(sweep: Sweep) -> str:
     lines += [
         f"  {stage:<13} {count['HIT']:>7,} HIT {count['BUILD']:>7,} BUILD" for stage, count in counts.items()
     ]
+    shared = sweep.base.plan
+    first = [
+        step
+        for step in (shared.facts, shared.model, shared.mastery, shared.base_evaluation)
+        if step is not None
+    ]
+    lacking = [step.stage for step in sweep.base.missing(*first)]
+    if lacking:
+        lines.append(
+            f"  and first, shared by all trials: {', '.join(lacking)} (`sftlab plan` of the study says more)"
+        )
     return "\n".join([*lines, f"to build: {cost_text(cost) or 'nothing'}"])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from sftlab.analysis.sweep import SweepChoiceRow, SweepResults, TimeRow, Variant
 from sftlab.analysis.sweep_tables import summarise_sweep
+from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS
 from sftlab.store.artifact import Step, write_text
 from sftlab.strategies import edit_for
@@ -175,6 +176,29 @@ def time_rows(sweep: Sweep) -> list[TimeRow]:
         for record in read_records(sweep.records)
         for stage, spent in stage_times(record).items()
     ]
+
+
+def time_table(sweep: Sweep) -> str:
+    """Where the time of a cell went: a line a stage. Raises UserError where no trial has run."""
+    rows = time_rows(sweep)
+    if not rows:
+        raise UserError(
+            f"No trial of the sweep {sweep.spec.name} has run in {sweep.store.root}; `sftlab sweep` runs it."
+        )
+    trials = len({row.trial for row in rows})
+    lines = [
+        f"{'stage':<13} {'s/trial':>8} {'work':>8} {'waiting':>8} {'share':>6} {'found':>6}   ({trials} trials)"
+    ]
+    total = sum(row.seconds for row in rows)
+    for stage in dict.fromkeys(row.stage for row in rows):
+        mine = [row for row in rows if row.stage == stage]
+        seconds, queued = sum(row.seconds for row in mine), sum(row.queued_seconds for row in mine)
+        lines.append(
+            f"{stage:<13} {seconds / trials:>8.2f} {(seconds - queued) / trials:>8.2f} {queued / trials:>8.2f} "
+            f"{seconds / total:>6.0%} {sum(row.hits for row in mine):>6}"
+        )
+    lines.append("waiting: for an engine, for a worker group, or for another trial that builds the same")
+    return "\n".join(lines)
 
 
 def summary(results: SweepResults) -> str:

@@ -87,6 +87,7 @@ def log_sweep(
     store: Path,
     tables: Sequence[TrackedTable] = (),
     report: Path | None = None,
+    card: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> TrackedSweep:
     """Log a sweep: a parent run, a child run a trial, and under it a logged model for every step of its ladder.
@@ -99,13 +100,13 @@ def log_sweep(
     Args:
         results: the tables of the sweep.
         base: the base model.
-        models: the models of every trial, by variant; the recommended one with its path, where its model card
-            lies beside its weights as README.md.
+        models: the models of every trial, by variant; the recommended one with its path.
         key: what the parent run is found again by (`sweep_key`).
         settings: where to log.
         store: root of the store; the sqlite file lies below it where the settings name no address.
         tables: the facts' splits, named as in the accuracy tables (test, test_ood, dev, dev_ood).
         report: HTML page, kept as artifact of the parent run.
+        card: `model_card` of the recommended model, uploaded beside its files as README.md.
         progress: hears how many trials stand in MLflow, and of how many.
 
     Raises:
@@ -114,14 +115,16 @@ def log_sweep(
         ValueError: the recommended model is not among the models, or has no path.
     """
     trials = trial_records(results, models, tables)
-    champion = _champion(results, models)
+    champion = _champion(results, models, card)
     record = sweep_record(key, results, trials, tables, report)
     return write_sweep(
         record, [base_record(results, base, tables), *trials], champion, settings, store, progress
     )
 
 
-def _champion(results: SweepResults, models: Mapping[str, Sequence[TrackedModel]]) -> Champion | None:
+def _champion(
+    results: SweepResults, models: Mapping[str, Sequence[TrackedModel]], card: str
+) -> Champion | None:
     best = recommended_model(results)
     if best is None:
         return None
@@ -131,4 +134,4 @@ def _champion(results: SweepResults, models: Mapping[str, Sequence[TrackedModel]
         raise ValueError(f"the recommended model {best} is not among the models to log, or has no path")
     tuned = min(ladder, key=lambda model: model.percent or 0.0)
     key = trial_key(best.variant, best.cell, tuned)
-    return Champion(key, found.id, found.path, headline(results, best))
+    return Champion(key, found.id, found.path, card, headline(results, best))

@@ -67,7 +67,7 @@ def artifact_of(address: str, settings: TrackingSettings, store: Path) -> str:
     with refusals(settings.address or str(settings.sqlite_file(store))):
         client = Connection.connect(settings, store).client
         try:
-            logged = client.get_logged_model(_model_id(client, address.removeprefix("models:/")))
+            tags = _tags_of(client, address.removeprefix("models:/"))
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
@@ -75,19 +75,20 @@ def artifact_of(address: str, settings: TrackingSettings, store: Path) -> str:
                 f"{address}: MLflow has no such model ({error.message}); take the id from its page, or the "
                 "digits of its result in the store."
             ) from error
-    if ARTIFACT not in logged.tags:
+    if ARTIFACT not in tags:
         raise UserError(f"{address}: was not logged by sftlab; its tags name no result of a store.")
-    return str(logged.tags[ARTIFACT])
+    return str(tags[ARTIFACT])
 
 
-def _model_id(client: Any, name: str) -> str:
+def _tags_of(client: Any, name: str) -> Mapping[str, str]:
+    """Tags of a registered version (NAME@ALIAS, NAME/3) or of a logged model (m-...)."""
     if "@" in name:
-        registered, _, alias = name.partition("@")
-        return str(client.get_model_version_by_alias(registered, alias).model_id)
-    if "/" in name:
-        registered, _, version = name.partition("/")
-        return str(client.get_model_version(registered, version).model_id)
-    return name
+        version = client.get_model_version_by_alias(*name.split("@", 1))
+    elif "/" in name:
+        version = client.get_model_version(*name.split("/", 1))
+    else:
+        version = client.get_logged_model(name)
+    return dict(version.tags)
 
 
 def _found(model: Any) -> FoundModel:

@@ -7,10 +7,12 @@ their models, and written anew.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sftlab.tracking import names
@@ -35,6 +37,8 @@ from sftlab.tracking.sweep import TrialRecord
 SWEEP = "sftlab.sweep"
 TRIAL = "sftlab.trial"
 CARD = "sftlab.card"
+MODEL = "sftlab.logged_model"
+VERSIONS = "mlflow.modelVersions"  # what MLflow's pages show a logged model as registered by
 CARD_FILE = "README.md"
 ALIAS = "champion"
 STAR = "★ "
@@ -42,11 +46,15 @@ STAR = "★ "
 
 @dataclass(frozen=True)
 class Champion:
-    """The model to register: `artifact` of the ladder of the trial `key`; its folder holds a model card."""
+    """The model to register: `artifact` of the ladder of the trial `key`.
+
+    folder: what is uploaded. card: text of its README.md, uploaded beside it. description: of the version.
+    """
 
     key: str
     artifact: str
     folder: Path
+    card: str
     description: str
 
 
@@ -205,17 +213,18 @@ class _SweepWriter(Connection):
             for m in self.search_models(f"source_run_id = '{run_id}'")
             if m.tags[ARTIFACT] == champion.artifact
         )
-        card = sha256((champion.folder / CARD_FILE).read_bytes()).hexdigest()
-        if model.tags.get(FILES) != "uploaded" or model.tags.get(CARD) != card:
-            if model.tags.get(FILES) != "uploaded":
-                client.log_model_artifacts(model.model_id, str(champion.folder))
-                if EXTERNAL in model.tags:
-                    client.delete_logged_model_tag(model.model_id, EXTERNAL)
-            else:
-                client.log_model_artifact(model.model_id, str(champion.folder / CARD_FILE))
-            client.set_logged_model_tags(model.model_id, {FILES: "uploaded", CARD: card})
-        if model.tags.get(RECOMMENDED) != "true":
-            client.set_logged_model_tags(model.model_id, {RECOMMENDED: "true"})
+        card = sha256(champion.card.encode()).hexdigest()
+        if model.tags.get(FILES) != "uploaded":
+            client.log_model_artifacts(model.model_id, str(champion.folder))
+        if model.tags.get(CARD) != card:
+            with TemporaryDirectory() as scratch:
+                (Path(scratch) / CARD_FILE).write_text(champion.card, encoding="utf-8")
+                client.log_model_artifact(model.model_id, str(Path(scratch) / CARD_FILE))
+        if EXTERNAL in model.tags:
+            client.delete_logged_model_tag(model.model_id, EXTERNAL)
+        marks = {FILES: "uploaded", CARD: card, RECOMMENDED: "true"}
+        if marks.items() - model.tags.items():
+            client.set_logged_model_tags(model.model_id, marks)
         return model
 
     def register(self, name: str, model: Any, run_id: str, champion: Champion) -> None:
@@ -224,13 +233,13 @@ class _SweepWriter(Connection):
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, tags={"sftlab.kind": "sweep"})
         versions = client.search_model_versions(f"name = '{name}'")
-        version = next((v for v in versions if v.model_id == model.model_id), None)
+        version = next((v for v in versions if v.tags.get(MODEL) == model.model_id), None)
         if version is None:
             version = client.create_model_version(
                 name,
                 model.artifact_location,
                 run_id,
-                tags={ARTIFACT: champion.artifact},
+                tags={ARTIFACT: champion.artifact, MODEL: model.model_id},
                 description=description,
                 model_id=model.model_id,
             )
@@ -239,3 +248,6 @@ class _SweepWriter(Connection):
         aliases = client.get_registered_model(name).aliases
         if str(aliases.get(ALIAS)) != str(version.version):
             client.set_registered_model_alias(name, ALIAS, version.version)
+        shown = json.dumps([{"name": name, "version": str(version.version)}])
+        if model.tags.get(VERSIONS) != shown:
+            client.set_logged_model_tags(model.model_id, {VERSIONS: shown})
