@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +63,29 @@ def files(store: Path, stage: str, names: Sequence[str]) -> dict[str, bytes]:
     return {
         str(path.relative_to(store)): path.read_bytes() for path in sorted(found) if "work" not in path.parts
     }
+
+
+def kill_when(command: list[str], reached: Callable[[], bool], name: str, how: int) -> None:
+    """Start a run; as soon as a moment is reached press Ctrl-C, or SIGKILL it with all its processes."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment()
+    )
+    deadline = time.monotonic() + 300
+    while not reached():
+        assert process.poll() is None, f"the run ended before it could be killed while {name}"
+        assert time.monotonic() < deadline, f"{name} was not reached"
+        time.sleep(0.05)
+    if how == signal.SIGINT:
+        process.send_signal(how)
+        assert process.wait(timeout=120) == 130
+        return
+    family = [process, *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import ROOT, RUNTIME, STUDY, Study, environment, files, tail
+from tests.e2e.conftest import ROOT, RUNTIME, STUDY, Study, environment, files, kill_when, tail
 
 pytestmark = pytest.mark.slow
 
@@ -108,29 +108,6 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_bits(finished: Study, tmp_
     mine, others = payloads(study), payloads(finished)
     assert mine.keys() == others.keys()
     assert [key for key in mine if mine[key] != others[key]] == []
-
-
-def kill_when(command: list[str], reached: Callable[[], bool], name: str, how: int) -> None:
-    """Start a run; as soon as a moment is reached press Ctrl-C, or SIGKILL it with all its processes."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment()
-    )
-    deadline = time.monotonic() + 300
-    while not reached():
-        assert process.poll() is None, f"the run ended before it could be killed while {name}"
-        assert time.monotonic() < deadline, f"{name} was not reached"
-        time.sleep(0.05)
-    if how == signal.SIGINT:
-        process.send_signal(how)
-        assert process.wait(timeout=120) == 130
-        return
-    family = [process, *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        try:
-            member.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-    process.wait()
 
 
 def test_wrong_input_exits_with_2_and_says_what_to_do(tmp_path: Path) -> None:

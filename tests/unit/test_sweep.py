@@ -253,6 +253,14 @@ def test_two_builders_of_one_result_wait_for_each_other(tmp_path: Path) -> None:
     assert all(order[i][0] == order[i + 1][0] for i in range(0, 6, 2))
 
 
+def test_a_lock_that_another_holds_is_told_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.lock("a"), store.try_lock("a") as mine, store.try_lock("b") as other:
+        assert (mine, other) == (False, True)
+    with store.try_lock("a") as mine:
+        assert mine
+
+
 def test_a_run_alone_waits_for_a_sweep_and_sweeps_do_not_wait_for_each_other(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.shared(), store.shared():

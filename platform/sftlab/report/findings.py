@@ -25,6 +25,7 @@ from sftlab.report.lookup import TEST, Group, View
 from sftlab.report.wording import between, count, number, percent, points, restored
 
 KL_NOISE, RHO_NOISE = 0.05, 0.3  # smaller changes of KL (relative) and smaller correlations decide nothing
+HELPS = "Does restoring weights improve the tuned models?"
 ENDS, MIDDLE = ("0", "4"), ("1", "2", "3")
 
 
@@ -133,7 +134,7 @@ def restoring_helps(view: View) -> Finding | None:
     paper = [gain for size in published.SIZES for gain in paper_gains(size)]
     return Finding(
         "ladder",
-        "Does restoring weights improve the tuned models?",
+        HELPS,
         f"At its best percentage each of {len(paper)} models gains, on average {points(mean(paper))} points "
         "(the best was picked on the test set).",
         f"At the percentage chosen on dev, {up} of {count(len(gains), 'model')} gain in domain, "

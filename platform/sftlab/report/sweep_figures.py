@@ -36,7 +36,7 @@ def strategies(
         return None
     with drawing(4.7, 0.85 + 0.36 * len(found)) as (figure, axes):
         for y, (row, score) in enumerate(found):
-            plain = view.score(view.main_name, Group(row.train_bucket, row.size), 0.0, split)
+            plain = view.plain_score(row, split)
             if plain is not None:
                 axes.plot([plain.low, plain.high], [y + 0.16] * 2, color=TUNED_COLOUR, linewidth=1.2)
                 axes.plot([plain.mean], [y + 0.16], "o", mfc="white", mec=TUNED_COLOUR, ms=5.5)

@@ -13,7 +13,7 @@ from sftlab.report.findings import all_findings
 from sftlab.report.page import csv_address, environment
 from sftlab.report.svg import BUCKET_COLOURS, bucket_colour
 from sftlab.report.sweep_sections import sweep_sections
-from sftlab.report.sweep_summary import summarise
+from sftlab.report.sweep_summary import sharper, summarise
 from sftlab.report.sweep_view import SweepView
 from sftlab.report.wording import column_name
 
@@ -29,7 +29,7 @@ def render_sweep(results: SweepResults) -> str:
     its section with the words "Not measured in this sweep."
     """
     view = SweepView(results)
-    findings = all_findings(view.main) if view.main is not None else []
+    findings = [sharper(view, found) for found in all_findings(view.main)] if view.main is not None else []
     style = files("sftlab.report").joinpath("data")
     return (
         environment()

@@ -73,8 +73,7 @@ def _best_entries(view: SweepView, row: SweepChoiceRow, strong: bool) -> list[En
     for split in DOMAINS:
         score = view.of_choice(row, split)
         entries.append(score_entry(score, strong))
-        family = CHOSEN if row.variant == view.results.reference else PLAIN
-        entries.append(verdict_entry(view.comparison(family, row, split)))
+        entries.append(verdict_entry(view.against_plain(row, split)))
     setting = data_words(row.train_bucket, row.size)
     return [*entries, Entry(setting, below=[word for word in words if word])]
 
@@ -136,11 +135,10 @@ def every_verdict(view: SweepView) -> Table | None:
         if choices:
             rows.append(Row(name))
         for row in choices:
-            family = CHOSEN if name == view.results.reference else PLAIN
             entries = [Entry(restored(row.percent)), Entry(number(100 * row.dev))]
             for split in DOMAINS:
                 own = verdict_entry(view.comparison(CHOSEN, row, split)) if row.percent else NOTHING
-                entries += [own, verdict_entry(view.comparison(family, row, split))]
+                entries += [own, verdict_entry(view.against_plain(row, split))]
             rows.append(Row(data_words(row.train_bucket, row.size), entries))
     if not rows:
         return None

@@ -8,6 +8,8 @@ from functools import cached_property
 
 from sftlab.analysis.results import ChoiceRow
 from sftlab.analysis.sweep import (
+    CHOSEN,
+    PLAIN,
     PLAIN_STRATEGIES,
     ComparisonRow,
     GroupRow,
@@ -130,6 +132,23 @@ class SweepView:
             ),
             None,
         )
+
+    def against_plain(self, choice: SweepChoiceRow, split: str) -> ComparisonRow | None:
+        """A choice against plain fine-tuning on the same facts.
+
+        The reference, and strategies that only edit the weights of plain tuned models, have these at 0 %.
+        """
+        own = self.comparison(CHOSEN, choice, split)
+        if choice.variant == self.results.reference:
+            return own
+        found = self.comparison(PLAIN, choice, split)
+        return own if found is None and choice.strategy in LADDERS else found
+
+    def plain_score(self, choice: SweepChoiceRow, split: str) -> GroupRow | None:
+        """Score of plain fine-tuning on the same facts."""
+        group = Group(choice.train_bucket, choice.size)
+        found = self.score(self.main_name, group, 0.0, split)
+        return self.of_choice(choice, split, 0.0) if found is None and choice.strategy in LADDERS else found
 
     def is_plain(self, row: ComparisonRow) -> bool:
         """Whether a comparison is against plain fine-tuning."""

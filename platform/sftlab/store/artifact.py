@@ -143,6 +143,19 @@ class Store:
             yield
 
     @contextmanager
+    def try_lock(self, name: str) -> Iterator[bool]:
+        """Hold one of the locks of `lock`, or say at once (False) that another holds it."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    @contextmanager
     def exclusive(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Keep a second run on this machine from building in the same store; freed when the process ends.
 

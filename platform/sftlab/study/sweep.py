@@ -204,7 +204,7 @@ def _run_missing(sweep: Sweep, pending: Sequence[Trial], total: int, left: int) 
         with sweep.store.shared(wait):
             sizes = pool_sizes(sweep.runtime, ray.cluster_resources())
             name = f"sftlab-{sweep.id[:12]}"
-            engines, training = start_pools(sweep.runtime, sizes, name, sweep.store.root / "ray-train")
+            engines, training = start_pools(sweep.runtime, sizes, name, sweep.store)
             bench = Bench(
                 sweep.sources, sweep.store, sweep.runtime, name, sweep.spec.search.metric, sweep.spec.plugins
             )

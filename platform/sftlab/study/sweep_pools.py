@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from sftlab.inference.evaluator import EvaluationRequest
+from sftlab.store.artifact import Store
 from sftlab.study.runtime import Runtime
 from sftlab.training.records import SFTRun, TrainingEvent
 
@@ -147,8 +148,8 @@ class EnginePool:
 class TrainingPool:
     """Worker groups that train what trials ask for, many runs in one group. A threaded actor; see `train`."""
 
-    def __init__(self, groups: int, runtime: Runtime, storage_dir: str) -> None:
-        self.runtime, self.storage_dir = runtime, storage_dir
+    def __init__(self, groups: int, runtime: Runtime, store: Store) -> None:
+        self.runtime, self.store = runtime, store
         self.queue: queue.Queue[SFTRun] = queue.Queue()
         self.futures: dict[str, Future[float]] = {}
         self.meter = Meter(groups)
@@ -202,7 +203,13 @@ class TrainingPool:
                     batch.append(self.queue.get_nowait())
                 except queue.Empty:
                     break
-            self._train(batch)
+            with ExitStack() as held:
+                mine = [run for run in batch if held.enter_context(self.store.try_lock(f"run-{run.run_id}"))]
+                for run in batch:
+                    if run not in mine:  # another sweep trains it at this moment; later it will be found
+                        self.queue.put(run)
+                if mine:
+                    self._train(mine)
 
     def _train(self, batch: list[SFTRun]) -> None:
         """Train a batch. Runs are trained in order, so that the first one unfinished is what a failure is of."""
@@ -221,7 +228,7 @@ class TrainingPool:
 
         self.meter.add(busy=1, starts=1, waiting=-len(batch))
         try:
-            train_runs(batch, self.runtime.training, told, self.storage_dir)
+            train_runs(batch, self.runtime.training, told, str(self.store.root / "ray-train"))
         except Exception as error:  # handed to the trial that waits for it
             culprit = next(iter(left), None)
             if culprit is not None:
@@ -238,7 +245,7 @@ class TrainingPool:
         self.futures[run_id].set_result(seconds)
 
 
-def start_pools(runtime: Runtime, sizes: PoolSizes, name: str, storage_dir: Path) -> tuple[Any, Any]:
+def start_pools(runtime: Runtime, sizes: PoolSizes, name: str, store: Store) -> tuple[Any, Any]:
     """Both pools as named actors of this driver, which end with it: (engines, training)."""
     import ray
 
@@ -251,5 +258,5 @@ def start_pools(runtime: Runtime, sizes: PoolSizes, name: str, storage_dir: Path
         return ray.remote(pool).options(**options).remote(*arguments)
 
     engines = actor(EnginePool, "engines", sizes.engines, runtime, name)
-    training = actor(TrainingPool, "training", sizes.groups, runtime, str(storage_dir))
+    training = actor(TrainingPool, "training", sizes.groups, runtime, store)
     return engines, training

@@ -1,0 +1,94 @@
+"""A whole sweep from the command line: killed, run twice at once, run again; equal to the study bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT, RUNTIME, SFTLAB, Study, environment, files, kill_when, tail
+
+pytestmark = pytest.mark.slow
+
+SWEEP = ROOT / "jobs" / "configs" / "sweeps" / "tiny.yaml"
+TRIALS = 16
+STAGES = {"tuned": ["*.safetensors"], "change": ["change.json"], "evaluation": ["answers.parquet"]}
+
+
+def sweep(store: Path, *options: str) -> list[str]:
+    return [str(SFTLAB), "sweep", str(SWEEP), "--runtime", str(RUNTIME), "--store", str(store), *options]
+
+
+def start(store: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        sweep(store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment()
+    )
+
+
+def stamps(store: Path) -> dict[Path, int]:
+    found = [path for stage in STAGES for path in (store / stage).rglob("*") if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+@pytest.fixture(scope="module")
+def swept(finished: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a sweep that was killed while it evaluated, and then run by two processes at once.
+
+    It begins with the facts, the model and the mastery of the finished study, and with none of its cells.
+    """
+    store = tmp_path_factory.mktemp("sweep") / "store"
+    for stage in ("facts", "model", "mastery"):
+        shutil.copytree(finished.store / stage, store / stage)
+    kill_when(sweep(store), lambda: any(store.glob("sweeps/*/trials/*.json")), "evaluating", 9)
+    before = stamps(store)
+    both = [start(store), start(store)]
+    for process in both:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output[-4000:]
+        assert ("recommended: " in output and "significant" in output) or "than tuned" in output
+    committed = {path for path in before if (path.parents[0] / "record.json") in before}
+    assert {path: stamps(store)[path] for path in committed} == {path: before[path] for path in committed}
+    return store
+
+
+def test_a_sweep_s_cells_are_those_of_the_study_to_the_bit(finished: Study, swept: Path) -> None:
+    shared = 0
+    for stage, names in STAGES.items():
+        mine, others = files(swept, stage, names), files(finished.store, stage, names)
+        common = mine.keys() & others.keys()
+        assert [name for name in common if mine[name] != others[name]] == []
+        shared += len(common)
+    assert shared == 4 + 4 + 4 * 3 + 1  # tuned models, their changes, their ladders, the base model
+
+
+def test_trials_that_share_a_model_built_it_once(swept: Path) -> None:
+    assert len(list(swept.glob("tuned/*/record.json"))) == TRIALS // 2
+    assert len(list(swept.glob("evaluation/*/record.json"))) == 8 * (1 + 2 * 2) + 1
+    assert len(list(swept.glob("sweeps/*/trials/*.json"))) == TRIALS
+
+
+def test_a_second_run_takes_seconds_and_changes_nothing(swept: Path) -> None:
+    before, started = stamps(swept), time.monotonic()
+    done = subprocess.run(sweep(swept), capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.returncode == 0 and "recommended: " in done.stdout, tail(done)
+    assert time.monotonic() - started < 30
+    assert "training sets" not in done.stderr + done.stdout  # nothing was planned anew
+    assert stamps(swept) == before
+
+
+def test_the_report_and_the_recommended_model_are_there(swept: Path) -> None:
+    (page,) = swept.glob("sweep-report/*/report.html")
+    assert "<svg" in page.read_text()
+    (choice,) = swept.glob("sweep-best/*/choice.json")
+    (folder,) = choice.parent.glob("restored-*")
+    assert (folder / "model.safetensors").exists() and (folder / "tokenizer.json").exists()
+
+
+def test_where_the_time_went_can_be_printed(swept: Path) -> None:
+    command = [str(SFTLAB), "report", str(SWEEP), "--store", str(swept), "--time"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.returncode == 0 and f"({TRIALS} trials)" in done.stdout, tail(done)
+    assert all(stage in done.stdout for stage in ("tuned", "evaluation", "waiting"))
