@@ -102,7 +102,8 @@ def main() -> None:
 
     # As the command line sets it; both sides must wait in the same way for each other's threads.
     os.environ.setdefault("GOMP_SPINCOUNT", THREAD_SPINS)
-    os.environ["RAY_worker_niceness"] = "0"  # by default Ray lets everything else on the machine go first
+    # By default Ray lets everything else on the machine go first. (The spelling is Ray's.)
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     import ray
 
     ray.init(address="local", num_cpus=4, include_dashboard=False)
