@@ -11,20 +11,21 @@ from urllib.parse import unquote
 
 import pytest
 from report_study import paper_study
-from report_sweep import made_up_sweep
+from report_sweep import MadeUp, made_up_sweep
 from test_report_page import HOSTILE, Page
 
 from sftlab.analysis.results import TABLES, StudyResults
 from sftlab.analysis.statistics import NO_DIFFERENCE
-from sftlab.analysis.sweep import BEST, SWEEP_TABLES, SweepResults
+from sftlab.analysis.sweep import BEST, CHOSEN, SWEEP_TABLES, SweepResults
 from sftlab.report import published, sweep_beside, sweep_strategies
-from sftlab.report.lookup import View
+from sftlab.report.findings import HELPS, all_findings
+from sftlab.report.lookup import Group, View
 from sftlab.report.page import render
 from sftlab.report.svg import bucket_colour
 from sftlab.report.sweep_beside import direction
 from sftlab.report.sweep_page import render_sweep, sweep_csv_links
 from sftlab.report.sweep_sections import NOT_MEASURED, correlation
-from sftlab.report.sweep_summary import p_text, recommendation, summarise
+from sftlab.report.sweep_summary import p_text, recommendation, sharper, summarise
 from sftlab.report.sweep_view import SweepView, paper_size, step_words
 from sftlab.report.tables import Row, Table
 from sftlab.report.wording import bucket_name, column_name, mixture
@@ -230,6 +231,49 @@ def test_published_sizes_stand_beside_equal_or_outermost_ones() -> None:
     assert [paper_size(n, [60, 240, 1920]) for n in (60, 240, 1920)] == [None, 240, 1920]
     assert [paper_size(n, [25, 50, 100]) for n in (25, 50, 100)] == [240, None, 1920]
     assert paper_size(25, [25]) == 1920
+
+
+def test_plain_restoration_stands_in_table_7_and_not_its_ablations() -> None:
+    sweep = made_up_sweep(("restore", "restore:0-3"), ("2",), (240,), (0, 1), (0.0, 20.0)).summarise()
+    ablation = [replace(r, dev=0.99) if r.variant == "restore:0-3" else r for r in sweep.choice]
+    view = SweepView(replace(sweep, choice=ablation))
+    row = found(sweep_strategies.table_7(view)).rows[4]
+    plain = view.score("restore", Group("2", 240), view.choices("variant")[0].percent, "test")
+    assert plain is not None
+    assert (row.heading, row.entries[0].text) == ("Parameter Restoration", sweep_beside.accuracy_text(plain))
+
+
+def test_whether_restoring_helps_is_decided_by_the_tests(view: SweepView) -> None:
+    assert view.main is not None
+    finding = next(f for f in all_findings(view.main) if f.question == HELPS)
+    rows = [r for r in view.family(CHOSEN) if r.variant == "restore" and r.split == "test"]
+    better = sum(r.verdict == "better" for r in rows)
+    assert better > 0
+    told = sharper(view, finding)
+    assert told.agrees is True and f"{better} are significantly better, 0 worse" in told.here
+    none = replace(view.results, comparisons=[replace(r, verdict=NO_DIFFERENCE) for r in rows])
+    assert sharper(SweepView(none), finding).agrees is None
+    other = next(f for f in all_findings(view.main) if f.question != HELPS)
+    assert sharper(view, other) is other
+
+
+def test_a_search_shows_what_it_tried_and_no_curve_of_each_trial() -> None:
+    mixtures = [f"0:{share:g}+3:{1 - share:g}" for share in (0.2, 0.35, 0.5, 0.75)]
+    one = [made_up_sweep(("restore",), (mixture,), (100,), (0,), (0.0, 20.0)) for mixture in mixtures]
+    search = MadeUp()
+    for number, trial in enumerate(one):
+        name = f"restore learning_rate={number}e-4"
+        search.variants.append(replace(trial.variants[0], name=name))
+        search.given |= {(name, *key[1:]): answer for key, answer in trial.given.items()}
+    sweep = search.summarise()
+    view = SweepView(sweep)
+    assert view.searched and not view.ladders and not view.tuned_otherwise
+    assert view.results.comparisons and view.recommended is not None
+    text = render_sweep(sweep)
+    assert "tried-figure_1" in text and Page(text).open == []
+    plain = [r for r in view.family(BEST) if view.is_plain(r)]
+    dev = {r.variant: r.dev_tuned for r in view.choices("group")}
+    assert {r.against_variant for r in plain} <= {max(dev, key=lambda name: dev[name])}
 
 
 def test_strategies_are_ranked_by_dev(view: SweepView) -> None:
