@@ -85,7 +85,8 @@ def test_a_study_is_a_parent_run_with_a_child_a_model(
     }
     assert tuned.data.tags["mlflow.parentRunId"] == study.run_id
     assert tuned.data.tags["provenance.torch"] == "2.13.0"
-    expected = {"dev/mean": 0.22, "test/bucket_4": 0.11, "train_set/mean": 0.9, "kl/first_token": 1.25}
+    expected = {"accuracy/dev": 0.22, "test_by_bucket/bucket_4": 0.11, "accuracy/train_set": 0.9}
+    expected |= {"kl/first_token": 1.25}
     expected |= {"change/top_1": 0.71, "train/final_loss": 4 / 3, "train/loss": 4 / 3}
     assert {key: tuned.data.metrics[key] for key in expected} == pytest.approx(expected, rel=1e-5)
     curve = client.get_metric_history(tuned.info.run_id, "train/loss")
@@ -102,7 +103,7 @@ def test_a_study_is_a_parent_run_with_a_child_a_model(
     assert (restored.metrics["answers_gained/test"], restored.metrics["answers_lost/test"]) == (6.0, 2.0)
     base = client.get_run(study.runs["base-id"])
     assert base.info.run_name == "base · pocket"
-    assert base.data.metrics == {"test/mean": 0.1, "mastery_test/bucket_4": 12.0}
+    assert base.data.metrics == {"accuracy/test": 0.1, "mastery_test/bucket_4": 12.0}
     assert "base-id" not in study.models and len(study.models) == 3
 
 
@@ -117,9 +118,9 @@ def test_logged_models_carry_their_metrics_and_the_best_its_files(
     client = MlflowClient(tracking_uri=study.address)
     found = client.search_logged_models(
         [study.experiment_id],
-        filter_string="metrics.`dev/mean` > 0.4 AND params.kind = 'restored'",
+        filter_string="metrics.`accuracy/dev` > 0.4 AND params.kind = 'restored'",
         datasets=[{"dataset_name": "dev", "dataset_digest": tables[0].short_digest}],
-        order_by=[{"field_name": "metrics.dev/mean", "ascending": False}],
+        order_by=[{"field_name": "metrics.accuracy/dev", "ascending": False}],
     )
     assert [model.name for model in found] == [
         "bucket4 × 100 · restored 20 percent · seed 0",
@@ -129,7 +130,7 @@ def test_logged_models_carry_their_metrics_and_the_best_its_files(
     assert best.model_type == "restored" and best.status == "READY"
     assert best.source_run_id == study.runs["bucket4-n100-s0/20"]
     metrics = {metric.key: metric for metric in best.metrics}
-    assert metrics["test/mean"].dataset_name == "test" and "train/loss" not in metrics
+    assert metrics["accuracy/test"].dataset_name == "test" and "train/loss" not in metrics
     assert [m.tags.get("sftlab.recommended") for m in found] == ["true", None]
 
     mlflow.set_tracking_uri(study.address)

@@ -38,9 +38,14 @@ class TrackedRuns:
     run_id: str
 
     @property
+    def page(self) -> str:
+        """The page of the runs, below the server's address."""
+        return f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+
+    @property
     def how_to_look(self) -> str:
         """Address of the runs' page, or the command that serves it."""
-        page = f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        page = self.page
         if self.address.startswith("sqlite:"):
             return f"mlflow ui --backend-store-uri {self.address}  (then open {page})"
         return self.address + page

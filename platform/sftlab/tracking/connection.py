@@ -94,15 +94,15 @@ class Connection:
         run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=study.name)
         return str(run.info.run_id), False
 
-    def close_parent(self, study: StudyRecord, run_id: str, end_ms: int) -> None:
-        """Bring the parent run's summary up to date; its commit mark comes last."""
+    def close_parent(self, study: StudyRecord, run_id: str, end_ms: int, link: str = "") -> None:
+        """Bring the parent run's summary up to date; its commit mark comes last. `link` ends the description."""
         from mlflow.entities import RunTag
 
         client = self.client
         client.update_run(run_id, status="RUNNING", name=study.name)
         known = client.get_run(run_id).data.params
         self.log_content(run_id, study, now_ms(), known_params=known)
-        tags = accepted_tags({**study.tags, "mlflow.note.content": study.note})
+        tags = accepted_tags({**study.tags, "mlflow.note.content": study.note + link})
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         if study.report is not None:
             client.log_artifact(run_id, str(study.report))

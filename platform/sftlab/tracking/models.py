@@ -44,14 +44,14 @@ def best_restored_model(
         raise UserError(
             f"at_least_in_domain = {at_least_in_domain:g}: expected a share from 0 to 1, such as 0.4 for 40 %."
         )
-    conditions = ["params.kind = 'restored'", f"metrics.`{split}/mean` >= {at_least_in_domain!r}"]
+    conditions = ["params.kind = 'restored'", f"metrics.`accuracy/{split}` >= {at_least_in_domain!r}"]
     conditions += [f"params.sweep = '{sweep}'"] if sweep is not None else []
     with refusals(settings.address or str(settings.sqlite_file(store))):
         at = Connection.connect(settings, store)
         found = at.client.search_logged_models(
             [at.experiment_id],
             filter_string=" AND ".join(conditions),
-            order_by=[{"field_name": f"metrics.{split}_ood/mean", "ascending": False}],
+            order_by=[{"field_name": f"metrics.accuracy/{split}_ood", "ascending": False}],
             max_results=1,
         )
     return _found(found[0]) if found else None

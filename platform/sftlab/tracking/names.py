@@ -28,7 +28,7 @@ def model_name(name: str) -> str:
     >>> model_name("bucket2 · restored 2.5%")
     'bucket2 · restored 2_5 percent'
     """
-    plain = re.sub(r"[/:.'\"]", "_", name.replace("%", " percent"))
+    plain = re.sub(r"[/:.'\"]", "_", re.sub(r" ?%", " percent", name))
     return shortened(plain.strip() or "model", MODEL_NAME_LENGTH)
 
 

@@ -156,8 +156,8 @@ def metrics_by_model(
     for a in results.accuracy:
         cell = None if a.cell == BASE else a.cell
         table = train_sets.get(cell) if a.split == TRAIN_SET else a.split
-        part = "mean" if a.bucket is None else f"bucket_{a.bucket}"
-        found[cell, a.percent] += metric_rows({f"{a.split}/{part}": a.accuracy}, table)
+        name = f"accuracy/{a.split}" if a.bucket is None else f"{a.split}_by_bucket/bucket_{a.bucket}"
+        found[cell, a.percent] += metric_rows({name: a.accuracy}, table)
     changed: dict[tuple[str, float, str], list[int]] = defaultdict(lambda: [0, 0])
     for p in results.paired:
         pair = changed[p.cell, p.percent, p.split]
@@ -216,8 +216,8 @@ def _note(results: StudyResults, recommended: ChoiceRow | None) -> str:
     """Description of the parent run, Markdown."""
     text = (
         f"**{results.name}**: {results.model}, {len(results.cells)} fine-tuning runs with their restoration "
-        "ladders, a child run a model. Accuracies are shares in [0, 1], by bucket of the base model's "
-        "mastery; `mean` is the mean of the buckets. KL in nats. `change/top_k`: share of all relative "
+        "ladders, a child run a model. Accuracies are shares in [0, 1], means over the buckets of the base "
+        "model's mastery, and by bucket. KL in nats. `change/top_k`: share of all relative "
         "change in the top k% of the weights."
     )
     if recommended is None:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftlab.analysis.results import CellRow, ChoiceRow, StudyResults
+from sftlab.analysis.results import SPLITS, CellRow, ChoiceRow, StudyResults
 from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepChoiceRow, SweepResults, Variant
 from sftlab.tracking.names import percent_text
 from sftlab.tracking.records import MetricRow, StudyRecord, TrackedTable, digest_of, metric_rows
 from sftlab.tracking.study import (
     TrackedModel,
     as_text,
-    data_text,
     flat,
     metrics_by_model,
     provenance_tags,
@@ -29,8 +28,9 @@ from sftlab.tracking.study import (
     training_metrics,
 )
 
-# Sections of a model's metrics; what else a study logs a number for is left to the report.
-LADDER_SECTIONS = ("dev", "dev_ood", "test", "test_ood", "train_set", "kl", "answers_gained", "answers_lost")
+# Sections of a model's metrics: MLflow's pages group by what stands before the slash, and show the groups in the
+# order of the alphabet. What else a study logs a number for is left to the report.
+LADDER_SECTIONS = ("accuracy", *(f"{split}_by_bucket" for split in SPLITS), "kl")
 SETTINGS = ("learning_rate", "epochs", "batch_size")  # of fine-tuning, shown with every model
 TEST_SPLITS = {"test": "in domain", "test_ood": "out of domain"}
 
@@ -160,7 +160,7 @@ def _trial(
     found: _Found,
     tables: Sequence[TrackedTable],
 ) -> TrialRecord:
-    label = f"{data_text(cell)} · {variant.name}"
+    label = f"{cell.cell.replace('bucket', 'b')} · {variant.name}"
     shared = _shared_params(results, variant, cell)
     choice = found.choice.get(cell.cell)
     spec = variant.results.spec
@@ -170,32 +170,30 @@ def _trial(
     train_set = next((model.train_set for model in ladder if model.train_set), None)
     return TrialRecord(
         key=trial_key(variant.name, cell.cell, ladder[0]),
-        name=f"{label} · seed {cell.set_seed}",
+        name=label,
         kind="trial",
         params=shared | {key: as_text(value) for key, value in own.items()},
-        tags=provenance_tags(ladder[0].provenance),
+        tags={"sftlab.cell": cell.cell} | provenance_tags(ladder[0].provenance),
         metrics=[
             *found.training.get(cell.cell, ()),
             *_chosen_metrics(choice),
             *_concentration(variant, cell),
         ],
         tables=[*tables, train_set] if train_set else tables,
-        models=[_model(model, label, cell, shared, found) for model in ladder],
+        models=[_model(model, label, shared, found) for model in ladder],
         end_ms=max(times, default=None),
         seconds=cell.seconds or 0.0,
     )
 
 
-def _model(
-    model: TrackedModel, label: str, cell: CellRow, shared: Mapping[str, str], found: _Found
-) -> LadderModel:
+def _model(model: TrackedModel, label: str, shared: Mapping[str, str], found: _Found) -> LadderModel:
     percent = model.percent or 0.0
-    state = f"{percent_text(percent)}%" if percent else "tuned"
+    state = f"{percent_text(percent)} %" if percent else "tuned"
     rows = found.metrics[model.cell, model.percent]
     params = {**shared, "kind": model.kind, "percent": percent_text(percent)}
     return LadderModel(
         artifact=model.id,
-        name=f"{label} · {state} · seed {cell.set_seed}",
+        name=f"{label} {state}",
         kind=model.kind,
         params=params | {key: as_text(value) for key, value in model.params.items()},
         metrics=[row for row in rows if row.key.split("/")[0] in LADDER_SECTIONS],
@@ -208,7 +206,7 @@ def _model(
 def _shared_params(results: SweepResults, variant: Variant, cell: CellRow) -> dict[str, str]:
     """What tells the models of a sweep apart, but for the percentage."""
     params: dict[str, Any] = {"sweep": results.name, "model": results.model, "strategy": variant.strategy}
-    params |= {"variant": variant.name, "cell": cell.cell, "train_bucket": cell.train_bucket}
+    params |= {"variant": variant.name, "train_bucket": cell.train_bucket}
     params |= {"size": cell.size, "set_seed": cell.set_seed}
     sft = variant.results.spec.get("sft", {})
     params |= {key: sft[key] for key in SETTINGS if sft.get(key) is not None}
@@ -220,7 +218,7 @@ def _chosen_metrics(row: ChoiceRow | None) -> list[MetricRow]:
     """The trial's own choice on dev and what it does on test: the columns to compare trials by."""
     if row is None:
         return []
-    chosen = {"percent": row.percent, "dev": row.dev, "test": row.test, "test_ood": row.test_ood}
+    chosen = {"dev": row.dev, "test": row.test, "test_ood": row.test_ood, "percent": row.percent}
     tuned = {"dev": row.dev_tuned, "test": row.test_tuned, "test_ood": row.test_ood_tuned}
     gained = {
         split: chosen[split] - tuned[split]  # type: ignore[operator]
@@ -228,7 +226,7 @@ def _chosen_metrics(row: ChoiceRow | None) -> list[MetricRow]:
         if chosen[split] is not None and tuned[split] is not None
     }
     values = {f"chosen/{key}": value for key, value in chosen.items()}
-    values |= {f"chosen_gain/{key}": value for key, value in gained.items()}
+    values |= {f"chosen/gain_{key}": value for key, value in gained.items()}
     return metric_rows(values | {f"tuned/{key}": value for key, value in tuned.items()})
 
 
@@ -237,7 +235,7 @@ def _concentration(variant: Variant, cell: CellRow) -> list[MetricRow]:
     return [
         MetricRow(m.key, m.value, math.ceil(row.top_percent), m.table)
         for row in rows
-        for m in metric_rows({"change/share_of_top_percent": row.share})
+        for m in metric_rows({"weights/change_in_top_percent": row.share})
     ]
 
 
@@ -355,11 +353,13 @@ def note(results: SweepResults, trials: int, models: int) -> str:
 
 
 HOW_TO_READ = (
-    "A run below is a trial: one fine-tuned model with its ladder, whose models are logged under it. "
-    "`chosen/...` is the percentage that the trial's own dev split chooses and what it does on test, `tuned/...` the "
-    "same at 0 %, `chosen_gain/...` the difference: compare trials by these. All other accuracies are curves "
-    "over the ladder with the percentage as step; tables show their last point. Accuracies are shares in "
-    "[0, 1], by bucket of the base model's mastery; `mean` is the mean of the buckets. KL in nats."
+    "A run below is a trial: one fine-tuned model with its ladder, whose models are logged under it. Its name says "
+    "the training set (`b2-n100-s0`: 100 facts of bucket 2, seed 0) and the strategy. `chosen/...` is the percentage "
+    "that the trial's own dev split chooses and what it does on test, `chosen/gain_...` its difference to 0 %, "
+    "`tuned/...` the values at 0 %: compare trials by these. All other accuracies are curves over the ladder with the "
+    "percentage as step; tables show their last point. Accuracies are shares in [0, 1], means over the buckets of the "
+    "base model's mastery, and by bucket. KL in nats. `weights/change_in_top_percent`: share of all relative change "
+    "in the top step % of the weights."
 )
 
 

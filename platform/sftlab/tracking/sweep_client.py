@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from sftlab.tracking import names
 from sftlab.tracking.client import TrackedRuns
@@ -69,6 +70,23 @@ class TrackedSweep(TrackedRuns):
     written: Sequence[str] = ()
     champion: str | None = None
 
+    @property
+    def page(self) -> str:
+        """The trials with their charts, the best on dev first."""
+        return trials_page(self.experiment_id, self.run_id)
+
+
+def trials_page(experiment_id: str, run_id: str) -> str:
+    """MLflow's page that compares the trials of a sweep, below the server's address."""
+    query = {
+        "workflowType": "machine_learning",
+        "searchFilter": f"tags.{PARENT} = '{run_id}'",
+        "orderByKey": "metrics.`chosen/dev`",
+        "orderByAsc": "false",
+        "compareRunsMode": "CHART",
+    }
+    return f"/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
 
 def write_sweep(
     sweep: StudyRecord,
@@ -100,7 +118,8 @@ def write_sweep(
         if model is not None and champion is not None:
             writer.register(sweep.name, model, runs[champion.key], champion)
         if written or not parent_complete:
-            writer.close_parent(sweep, run_id, max(times))
+            page = trials_page(writer.experiment_id, run_id).removeprefix("/")
+            writer.close_parent(sweep, run_id, max(times), f"\n\n[Compare the trials]({page})")
         if progress:
             progress(len(trials), len(trials))
     address = None if champion is None else f"models:/{sweep.name}@{ALIAS}"
