@@ -8,7 +8,7 @@ A direction is open where the sweep's 95 % interval holds zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sftlab.analysis.choice import collapse_percent
 from sftlab.analysis.sweep import GroupRow
@@ -187,7 +187,7 @@ def by_test_bucket(view: SweepView) -> Table | None:
         entries = []
         for column, score in enumerate(scores):
             ours = [row[column] for row in grid]
-            paper = [row[column] for row in table]
+            paper = {b: table[int(b)][column] for b in main.train_buckets if b.isdecimal()}
             entries.append(_of_column(train, score, ours, paper))
         rows.append(Row(bucket_name(train), entries))
     return Table(
@@ -197,19 +197,19 @@ def by_test_bucket(view: SweepView) -> Table | None:
         rows,
         [(f"{name}, test bucket", 6) for name in DOMAINS.values()],
         note=f"Mean ± standard deviation over training sets. {SMALL}, 1,920 facts. Mark: above or below the "
-        "column's mean over the train buckets.",
+        "column's mean over these train buckets.",
     )
 
 
 def _of_column(
-    train: str, score: GroupRow | None, ours: Sequence[GroupRow | None], paper: Sequence[Sequence[float]]
+    train: str, score: GroupRow | None, ours: Sequence[GroupRow | None], paper: Mapping[str, Sequence[float]]
 ) -> Entry:
     if score is None:
         return NOTHING
     if not train.isdecimal():
         return Entry(accuracy_text(score))
-    theirs, spread = paper[int(train)]
-    away = theirs - mean(pair[0] for pair in paper)
+    theirs, spread = paper[train]
+    away = theirs - mean(pair[0] for pair in paper.values())
     here = score.mean - mean(other.mean for other in ours if other)
     # One bucket's own interval may have no width (nothing right): the column's mean half width stands for all.
     half = mean((other.high - other.low) / 2 for other in ours if other)

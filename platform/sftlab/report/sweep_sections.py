@@ -194,7 +194,8 @@ def correlation(groups: Sequence[Moved]) -> Table | None:
     from scipy import stats
 
     rows = []
-    for name in dict.fromkeys(["all", *(point.variant for point in groups)]):
+    names = list(dict.fromkeys(point.variant for point in groups))
+    for name in ["all", *names] if len(names) > 1 else names:
         points_of = [p for p in groups if name in ("all", p.variant)]
         kls, accuracies = [p.kl for p in points_of], [p.accuracy for p in points_of]
         if len(points_of) < 4 or len(set(kls)) == 1 or len(set(accuracies)) == 1:
