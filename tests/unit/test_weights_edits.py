@@ -206,7 +206,12 @@ def test_tied_tensors_stay_tied_and_buffers_as_tuned(base_alias: bool, tmp_path:
     base, tuned = drawn(0)
     buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
     old = {EMBEDDING: base, UP: base.clone()}
-    new = {EMBEDDING: tuned, HEAD: tuned.clone(), UP: tuned.clone(), buffer: torch.tensor([1.0, float("inf")])}
+    new = {
+        EMBEDDING: tuned,
+        HEAD: tuned.clone(),
+        UP: tuned.clone(),
+        buffer: torch.tensor([1.0, float("inf")]),
+    }
     if base_alias:
         old[HEAD] = base.clone()
     config = {"model_type": "llama", "tie_word_embeddings": True}
