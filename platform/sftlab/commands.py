@@ -222,7 +222,6 @@ def run_to_report(
 def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> Sweep:
     """A sweep file with its study, runtime and store. Raises UserError for whatever is wrong in them."""
     from sftlab.store.artifact import Store
-    from sftlab.strategies import load_plugins
     from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_sweep
     from sftlab.study.sources import resolve
     from sftlab.study.sweep import Sweep
@@ -231,7 +230,6 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overri
         overrides = [*overrides, f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
     runtime = load_runtime(runtime_file, overrides)
     spec, study = load_sweep(path, overrides)
-    load_plugins(spec.plugins)
     opened = Store(Path(runtime.store))
     return Sweep(spec, study, resolve(study, opened.root), opened, runtime, _progress())
 

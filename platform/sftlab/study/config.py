@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sftlab.errors import UserError
+from sftlab.strategies import load_plugins
 from sftlab.study.runtime import Runtime
 from sftlab.study.spec import StudySpec
 from sftlab.study.sweep_spec import SweepSpec
@@ -42,6 +43,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
     """Read and check a sweep file and the study that it varies; `overrides` as for a study, of the sweep's keys."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
     sweep = validated(SweepSpec, override(read_yaml(path), mine), str(path))
+    load_plugins(sweep.plugins)  # the study may name their strategies too
     study = path.parent / sweep.study
     document = override(read_yaml(study), [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)])
     return sweep, validated(StudySpec, document, f"{study} with `set` of {path}" if sweep.set else str(study))
