@@ -1,7 +1,8 @@
 """One Ray Train worker group for many runs; kills of everything, and the same bits in the end.
 
-Each start of a worker group costs about 20 seconds, so one story serves several claims: an interrupted
-driver, a killed driver, a killed worker and a diverging run, one after another over the same three runs.
+Starts of Ray and of worker groups cost far more than the runs, so one story serves several claims: an
+interrupted driver, a killed driver and a killed worker, one after another over the same three runs; in the
+group that the last of them leaves the same runs undisturbed, and one that diverges.
 """
 
 from __future__ import annotations
@@ -30,16 +31,23 @@ from sftlab.training.spec import SFTSpec, TrainingRuntime
 pytestmark = pytest.mark.slow
 
 RUNTIME = TrainingRuntime(
-    workers=2, zero_stage=2, micro_batch_size=1, checkpoint_every_steps=25, max_failures=1
+    workers=2, zero_stage=2, micro_batch_size=1, checkpoint_every_steps=5, max_failures=1
 )
-LONG = SPEC.model_copy(update={"epochs": 60})
-SPECS = {"a": LONG, "b": BF16.model_copy(update={"epochs": 60}), "c": LONG.model_copy(update={"seed": 1})}
+STEPS = 60  # 19 facts in batches of 4, 12 epochs: two or three seconds, so that a signal lands inside
+LONG = SPEC.model_copy(update={"epochs": 12})
+HELD = BF16.model_copy(update={"epochs": 12, "l2_sp": 100.0, "kl_to_base": 5.0})
+SPECS = {"a": LONG, "b": HELD, "c": LONG.model_copy(update={"seed": 1})}
 
 
 def make_runs(root: Path, outputs: str, specs: dict[str, SFTSpec]) -> list[SFTRun]:
     """One run a spec, on the base and the facts of `root`."""
     base, facts = str(root / "llama"), str(root / "facts.parquet")
     return [SFTRun(name, base, facts, str(root / outputs / name), spec) for name, spec in specs.items()]
+
+
+def undisturbed_runs(root: Path) -> list[SFTRun]:
+    """The same runs under other names, for one call together with the others."""
+    return make_runs(root, "undisturbed", {f"{name}-whole": spec for name, spec in SPECS.items()})
 
 
 def start_ray() -> None:
@@ -92,7 +100,7 @@ def events_until(stream: IO[str] | None, wanted: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model and its facts: 19 facts, 5 steps an epoch, 300 a run: seconds, so that a signal lands inside."""
+    """A base model and its facts."""
     folder = tmp_path_factory.mktemp("resume")
     write_llama(folder / "llama", tied=False, dtype=torch.float32)
     write_facts(folder / "facts.parquet", 19)
@@ -157,24 +165,24 @@ def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(ro
             kill_a_worker()
         seen.append(f"{event.run_id} {event.kind}")
 
+    runs, wholes = make_runs(root, "disturbed", SPECS), undisturbed_runs(root)
+    facts, wild_output = str(root / "facts.parquet"), root / "undisturbed" / "wild"
+    wild = SFTRun("wild", write_nan_model(root), facts, str(wild_output), SPEC)
     scratch = str(root / "scratch-disturbed")
-    results = train_runs(make_runs(root, "disturbed", SPECS), RUNTIME, disturb, scratch)
-    assert [result.steps for result in results] == [300, 300, 300]
+    with pytest.raises(TrainingError, match=r"run 'wild': the loss of step 1 of 5 is nan"):
+        train_runs([*runs, *wholes, wild], RUNTIME, disturb, scratch)
     assert seen[:2] == ["a skipped", "b resumed"]
     assert "c resumed" in seen
+    assert not {f"{run.run_id} resumed" for run in wholes} & set(seen)
     assert (root / "disturbed" / "a" / "model.safetensors").stat().st_mtime_ns == stamp
 
-    undisturbed = make_runs(root, "undisturbed", SPECS)
-    facts, wild_output = str(root / "facts.parquet"), str(root / "undisturbed" / "wild")
-    wild = SFTRun("wild", write_nan_model(root), facts, wild_output, SPEC)
-    with pytest.raises(TrainingError, match=r"run 'wild': the loss of step 1 of 5 is nan"):
-        train_runs([*undisturbed, wild], RUNTIME, None, str(root / "scratch-undisturbed"))
-    wanted = train_runs(undisturbed, RUNTIME, None, str(root / "scratch-undisturbed"))
-    for result, other in zip(results, wanted, strict=True):
-        assert result.losses == other.losses
-        assert result.learning_rates == other.learning_rates
-        assert digests(result.output_dir) == digests(other.output_dir)
-    assert not (root / "undisturbed" / "wild").exists()
+    results = train_runs([*runs, *wholes], RUNTIME, None, scratch)
+    assert [result.steps for result in results] == [STEPS] * 6
+    for result, wanted in zip(results[:3], results[3:], strict=True):
+        assert result.losses == wanted.losses
+        assert result.learning_rates == wanted.learning_rates
+        assert digests(result.output_dir) == digests(wanted.output_dir)
+    assert not wild_output.exists()
 
 
 @pytest.mark.usefixtures("local_ray")
