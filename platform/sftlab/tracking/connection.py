@@ -95,14 +95,14 @@ class Connection:
         return str(run.info.run_id), False
 
     def close_parent(self, study: StudyRecord, run_id: str, end_ms: int, link: str = "") -> None:
-        """Bring the parent run's summary up to date; its commit mark comes last. `link` ends the description."""
+        """Bring the parent run's summary up to date; its commit mark comes last. `link` begins the description."""
         from mlflow.entities import RunTag
 
         client = self.client
         client.update_run(run_id, status="RUNNING", name=study.name)
         known = client.get_run(run_id).data.params
         self.log_content(run_id, study, now_ms(), known_params=known)
-        tags = accepted_tags({**study.tags, "mlflow.note.content": study.note + link})
+        tags = accepted_tags({**study.tags, "mlflow.note.content": link + study.note})
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         if study.report is not None:
             client.log_artifact(run_id, str(study.report))

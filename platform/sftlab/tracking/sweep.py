@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepCh
 from sftlab.tracking.names import percent_text
 from sftlab.tracking.records import MetricRow, StudyRecord, TrackedTable, digest_of, metric_rows
 from sftlab.tracking.study import (
+    TRAIN_SET,
     TrackedModel,
     as_text,
     flat,
@@ -30,7 +31,7 @@ from sftlab.tracking.study import (
 
 # Sections of a model's metrics: MLflow's pages group by what stands before the slash, and show the groups in the
 # order of the alphabet. What else a study logs a number for is left to the report.
-LADDER_SECTIONS = ("accuracy", *(f"{split}_by_bucket" for split in SPLITS), "kl")
+LADDER_SECTIONS = ("accuracy", "kl", *(f"{split}_by_bucket" for split in SPLITS))
 SETTINGS = ("learning_rate", "epochs", "batch_size")  # of fine-tuning, shown with every model
 TEST_SPLITS = {"test": "in domain", "test_ood": "out of domain"}
 
@@ -174,9 +175,10 @@ def _trial(
         kind="trial",
         params=shared | {key: as_text(value) for key, value in own.items()},
         tags={"sftlab.cell": cell.cell} | provenance_tags(ladder[0].provenance),
+        # MLflow's comparison of runs begins with the metric that was logged first.
         metrics=[
-            *found.training.get(cell.cell, ()),
             *_chosen_metrics(choice),
+            *found.training.get(cell.cell, ()),
             *_concentration(variant, cell),
         ],
         tables=[*tables, train_set] if train_set else tables,
@@ -189,18 +191,30 @@ def _trial(
 def _model(model: TrackedModel, label: str, shared: Mapping[str, str], found: _Found) -> LadderModel:
     percent = model.percent or 0.0
     state = f"{percent_text(percent)} %" if percent else "tuned"
-    rows = found.metrics[model.cell, model.percent]
-    params = {**shared, "kind": model.kind, "percent": percent_text(percent)}
+    params = {**shared, "kind": model.kind, "percent": percent_text(percent), "artifact": model.id[:12]}
     return LadderModel(
         artifact=model.id,
         name=f"{label} {state}",
         kind=model.kind,
         params=params | {key: as_text(value) for key, value in model.params.items()},
-        metrics=[row for row in rows if row.key.split("/")[0] in LADDER_SECTIONS],
+        metrics=_ladder_metrics(found.metrics[model.cell, model.percent]),
         # Rounded up, so that only 0 % stands at 0.
         step=math.ceil(percent),
         path=model.path,
     )
+
+
+def _ladder_metrics(rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """A model's metrics by section; those on its own training set belong to the run's curves alone.
+
+    MLflow's table of models has columns for every data set, and no two trials share a training set.
+    """
+    return [
+        replace(row, curve=True) if TRAIN_SET in row.key else row
+        for section in LADDER_SECTIONS
+        for row in rows
+        if row.key.startswith(f"{section}/")
+    ]
 
 
 def _shared_params(results: SweepResults, variant: Variant, cell: CellRow) -> dict[str, str]:
@@ -221,7 +235,7 @@ def _chosen_metrics(row: ChoiceRow | None) -> list[MetricRow]:
     chosen = {"dev": row.dev, "test": row.test, "test_ood": row.test_ood, "percent": row.percent}
     tuned = {"dev": row.dev_tuned, "test": row.test_tuned, "test_ood": row.test_ood_tuned}
     gained = {
-        split: chosen[split] - tuned[split]  # type: ignore[operator]
+        split: round(chosen[split] - tuned[split], 12)  # type: ignore[operator]
         for split in tuned
         if chosen[split] is not None and tuned[split] is not None
     }

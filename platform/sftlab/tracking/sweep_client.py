@@ -39,6 +39,7 @@ SWEEP = "sftlab.sweep"
 TRIAL = "sftlab.trial"
 CARD = "sftlab.card"
 MODEL = "sftlab.logged_model"
+NOTE = "mlflow.note.content"  # shown as description
 VERSIONS = "mlflow.modelVersions"  # what MLflow's pages show a logged model as registered by
 CARD_FILE = "README.md"
 ALIAS = "champion"
@@ -119,7 +120,7 @@ def write_sweep(
             writer.register(sweep.name, model, runs[champion.key], champion)
         if written or not parent_complete:
             page = trials_page(writer.experiment_id, run_id).removeprefix("/")
-            writer.close_parent(sweep, run_id, max(times), f"\n\n[Compare the trials]({page})")
+            writer.close_parent(sweep, run_id, max(times), f"[Compare the trials]({page})\n\n")
         if progress:
             progress(len(trials), len(trials))
     address = None if champion is None else f"models:/{sweep.name}@{ALIAS}"
@@ -241,7 +242,7 @@ class _SweepWriter(Connection):
                 client.log_model_artifact(model.model_id, str(Path(scratch) / CARD_FILE))
         if EXTERNAL in model.tags:
             client.delete_logged_model_tag(model.model_id, EXTERNAL)
-        marks = {FILES: "uploaded", CARD: card, RECOMMENDED: "true"}
+        marks = {FILES: "uploaded", CARD: card, RECOMMENDED: "true", NOTE: champion.description}
         if marks.items() - model.tags.items():
             client.set_logged_model_tags(model.model_id, marks)
         return model
@@ -250,7 +251,9 @@ class _SweepWriter(Connection):
         """A version of the registered model `name` that is this model, under the alias."""
         client, description = self.client, champion.description
         if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name, tags={"sftlab.kind": "sweep"})
+            client.create_registered_model(
+                name, {"sftlab.kind": "sweep"}, f"Recommended by the sweep {name}."
+            )
         versions = client.search_model_versions(f"name = '{name}'")
         version = next((v for v in versions if v.tags.get(MODEL) == model.model_id), None)
         if version is None:
