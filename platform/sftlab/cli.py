@@ -210,6 +210,30 @@ def report(
         sweep_report(file, runtime, store, overrides or [], time)
 
 
+@app.command(epilog="Example: sftlab materialize 3fa94c1b2d07 --output models/restored")
+def materialize(
+    id: Annotated[
+        str,
+        typer.Argument(
+            help="Id of a model, from the report or MLflow (8 digits do), or models:/NAME@champion.",
+            metavar="ID",
+        ),
+    ],
+    output: Annotated[Path | None, typer.Option(help="New folder; below the store if unset.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Folder of the base model, where the store does not know it.")
+    ] = None,
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write the folder of a restored model that is kept as a recipe."""
+    from sftlab.commands import materialize_model
+
+    with interruptible():
+        materialize_model(id, runtime, store, output, base, overrides or [])
+
+
 @app.command(
     epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"
 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sftlab.study.progress import Progress
     from sftlab.study.runtime import Runtime
     from sftlab.study.sweep import Sweep
+    from sftlab.study.trials import Trial
     from sftlab.weights.cut import Measure, Order, Region
 
 
@@ -246,8 +247,15 @@ def print_sweep_plan(
 def sweep_to_report(
     path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
 ) -> None:
-    """Run what a sweep lacks, and say what it recommends and where the report lies."""
+    """Run what a sweep lacks, log it, and say what it recommends and where the report lies."""
     from sftlab.study.sweep import run_sweep
+
+    sweep = open_sweep(path, runtime_file, store, overrides)
+    _conclude(sweep, run_sweep(sweep), sweep.runtime.track)
+
+
+def _conclude(sweep: Sweep, trials: Sequence[Trial], track: bool) -> None:
+    """Tables, report and best model of the finished trials; logged last, so that a server's absence costs nothing."""
     from sftlab.study.sweep_results import (
         SweepSteps,
         build_sweep_best,
@@ -256,12 +264,20 @@ def sweep_to_report(
         summary,
     )
 
-    sweep = open_sweep(path, runtime_file, store, overrides)
-    steps = SweepSteps(sweep, run_sweep(sweep))
+    steps = SweepSteps(sweep, trials)
     results = build_sweep_results(steps)
     report = build_sweep_report(steps, results)
     best = build_sweep_best(steps, results)
-    print(f"{summary(results)}\nreport: {report}\nmodel: {best}")
+    print(f"{summary(results)}\nreport: {report}\nmodel: {best}", flush=True)
+    if track:
+        from sftlab.study.sweep_track import track_sweep
+
+        try:
+            print(f"MLflow: {track_sweep(steps, results, report, best).how_to_look}")
+        except UserError as error:
+            raise UserError(
+                f"{error}\nThe sweep is finished all the same; run the command again to log it."
+            ) from error
 
 
 def sweep_report(
@@ -269,21 +285,34 @@ def sweep_report(
 ) -> None:
     """Say where a finished sweep's report lies, made again if it is missing, or where its time went."""
     from sftlab.study.sweep import finished_sweep
-    from sftlab.study.sweep_results import (
-        SweepSteps,
-        build_sweep_report,
-        build_sweep_results,
-        summary,
-        time_table,
-    )
+    from sftlab.study.sweep_results import time_table
 
     sweep = open_sweep(path, runtime_file, store, overrides)
     if time:
         print(time_table(sweep))
-        return
-    steps = SweepSteps(sweep, finished_sweep(sweep))
-    results = build_sweep_results(steps)
-    print(f"{summary(results)}\nreport: {build_sweep_report(steps, results)}")
+    else:
+        _conclude(sweep, finished_sweep(sweep), track=False)
+
+
+def materialize_model(
+    id: str,
+    runtime_file: Path | None,
+    store: Path | None,
+    output: Path | None,
+    base: Path | None,
+    overrides: Sequence[str],
+) -> None:
+    """Write the folder of an evaluated model that is kept as a recipe."""
+    from sftlab.store.artifact import Store
+    from sftlab.study.config import load_runtime
+    from sftlab.study.materialize import materialize
+
+    runtime = load_runtime(runtime_file, overrides)
+    with _progress().bar("writing") as bar:
+        folder = materialize(
+            Store(store or Path(runtime.store)), id, output, base, runtime.tracking, bar.update
+        )
+    print(folder)
 
 
 def track_study(study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> None:
