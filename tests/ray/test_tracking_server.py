@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow_server import free_port, serve
 from pydantic import ValidationError
 from tracked_study import everything, make_database, make_model, make_tables, models_of, results_of
 
@@ -33,12 +33,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 def test_addresses_that_cannot_work_are_refused(address: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TrackingSettings(address=address)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("kind", ["nobody listens", "never answers", "no such host"])
@@ -75,27 +69,8 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
 def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A real `mlflow server` on loopback, of our own process group."""
     database = make_database(tmp_path).rename(tmp_path / "server.db")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{database}"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    log = (tmp_path / "server.log").open("wb")
-    # Jobs are for agents' evaluation; without their workers the server starts sooner.
-    plain = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=plain, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while "Application startup complete" not in (tmp_path / "server.log").read_text():
-            assert process.poll() is None and time.monotonic() < deadline, (
-                tmp_path / "server.log"
-            ).read_text()
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, 9)
-            process.wait()
-        log.close()
+    with serve(database, tmp_path / "artifacts", free_port()) as running:
+        yield running
 
 
 @pytest.mark.slow
