@@ -36,6 +36,7 @@ def plan_of(model: Path, mask: dict[str, object] | None, **grid: object) -> Plan
             "name": "t",
             "facts": {"source": "facts.jsonl"},
             "model": {"path": str(model)},
+            "engine": {"dtype": "float32"},
             "training_sets": {"buckets": [0], "sizes": [2, 4], "seeds": [0]} | grid,
             "sft": {"learning_rate": 1e-3, "mask": mask},
             "restore": {"percents": [0, 50]},
