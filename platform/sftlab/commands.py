@@ -156,6 +156,7 @@ def open_study(
 ) -> tuple[Plan, Runtime, Store]:
     """The plan of a study file, with its runtime and store. Raises UserError for whatever is wrong in them."""
     from sftlab.store.artifact import Store
+    from sftlab.study.check import check
     from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_study
     from sftlab.study.plan import Plan
     from sftlab.study.sources import resolve
@@ -164,6 +165,7 @@ def open_study(
         overrides = [*overrides, f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
     runtime = load_runtime(runtime_file, overrides)
     spec = load_study(study, overrides)
+    check(spec, runtime)
     opened = Store(Path(runtime.store))
     return Plan(spec, resolve(spec, opened.root)), runtime, opened
 
@@ -223,6 +225,7 @@ def run_to_report(
 def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> Sweep:
     """A sweep file with its study, runtime and store. Raises UserError for whatever is wrong in them."""
     from sftlab.store.artifact import Store
+    from sftlab.study.check import check_sweep
     from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_sweep
     from sftlab.study.sources import resolve
     from sftlab.study.sweep import Sweep
@@ -231,6 +234,7 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overri
         overrides = [*overrides, f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
     runtime = load_runtime(runtime_file, overrides)
     spec, study = load_sweep(path, overrides)
+    check_sweep(spec, study, runtime)
     opened = Store(Path(runtime.store))
     return Sweep(spec, study, resolve(study, opened.root), opened, runtime, _progress())
 

@@ -159,9 +159,14 @@ class VllmEngine:
 
 
 def check_served(model_dir: str, runtime: EngineRuntime) -> None:
-    """Raises UserError where the folder is no model, or where fields of the runtime contradict each other."""
+    """Raises UserError where the folder is no model, or as `check_engine_runtime` does."""
     if not (Path(model_dir) / "config.json").is_file():
         raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
+    check_engine_runtime(runtime)
+
+
+def check_engine_runtime(runtime: EngineRuntime) -> None:
+    """Raises UserError where fields of the runtime contradict each other."""
     if runtime.gpus_per_engine == 0:
         if runtime.tensor_parallel > 1:
             raise UserError("engine.tensor_parallel splits layers over GPUs; set engine.gpus_per_engine too.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sftlab.errors import UserError
@@ -22,12 +23,14 @@ WORKER_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
+POLL_SECONDS = 5.0
 
 
 @contextmanager
-def ray_cluster(runtime: Runtime) -> Iterator[None]:
+def ray_cluster(runtime: Runtime, say: Callable[[str], None] | None = None) -> Iterator[None]:
     """Ray for the time of a run: RAY_ADDRESS or the cluster of a submitted job, else a local one.
 
+    Waits for GPUs that an autoscaler may still start, for `gpu_wait_minutes`, and tells `say` so.
     Raises UserError where the runtime asks for GPUs that the cluster does not have.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()})
@@ -57,19 +60,75 @@ def ray_cluster(runtime: Runtime) -> Iterator[None]:
             runtime_env={"env_vars": WORKER_ENVIRONMENT},
         )
     try:
-        _require_gpus(runtime, ray.cluster_resources().get("GPU", 0))
-        yield
+        with _requested(gpu_bundles(runtime) if address else []):
+            require_gpus(runtime, _live_gpus, say if address else None)
+            yield
     finally:
         ray.shutdown()
 
 
-def _require_gpus(runtime: Runtime, found: float) -> None:
-    wanted = max(
-        runtime.engine.engines * runtime.engine.gpus_per_engine,
-        runtime.training.workers * runtime.training.gpus_per_worker,
-    )
+def joins_first(runtime: Runtime) -> bool:
+    """Whether Ray is joined before the first stage: on a cluster, and where GPUs may be missing.
+
+    A Ray of this machine alone is started when it is needed, as it would only slow pre-training down.
+    """
+    return bool(os.environ.get("RAY_ADDRESS") or gpu_bundles(runtime))
+
+
+def gpu_bundles(runtime: Runtime) -> list[dict[str, float]]:
+    """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
+    engine, training = runtime.engine, runtime.training
+    wanted = [
+        [float(engine.gpus_per_engine)] * engine.engines,
+        [float(training.gpus_per_worker)] * training.workers,
+    ]
+    return [{"GPU": gpus} for gpus in max(wanted, key=sum) if gpus]
+
+
+def require_gpus(
+    runtime: Runtime,
+    count: Callable[[], float],
+    say: Callable[[str], None] | None,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait until `count()` GPUs are those the runtime asks for; not at all where nobody is told (`say`).
+
+    Raises UserError where they are still missing after `gpu_wait_minutes`.
+    """
+    wanted = sum(bundle["GPU"] for bundle in gpu_bundles(runtime))
+    left = 60 * runtime.gpu_wait_minutes if say is not None else 0.0
+    found, told = count(), -1.0
+    while found < wanted and left > 0 and say is not None:
+        if found != told:
+            say(f"waiting for GPUs: {found:g} of {wanted:g} are there")
+            told = found
+        pause(POLL_SECONDS)
+        left -= POLL_SECONDS
+        found = count()
     if wanted > found:
         raise UserError(
             f"The runtime asks for {wanted:g} GPUs, but the cluster has {found:g}. Choose another runtime "
-            "file, or set runtime.engine.gpus_per_engine=0 and runtime.training.gpus_per_worker=0."
+            "file, or set runtime.engine.gpus_per_engine=0 and runtime.training.gpus_per_worker=0; where an "
+            "autoscaler still starts nodes, set runtime.gpu_wait_minutes."
         )
+
+
+def _live_gpus() -> float:
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+@contextmanager
+def _requested(bundles: list[dict[str, float]]) -> Iterator[None]:
+    """Ask an autoscaler for nodes, and to keep them while a run does something else; a hint to fixed clusters."""
+    if not bundles:
+        yield
+        return
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)
+    try:
+        yield
+    finally:
+        request_resources(bundles=[])

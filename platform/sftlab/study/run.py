@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 from sftlab.store.artifact import Step
 from sftlab.study.build import Build
-from sftlab.study.cluster import ray_cluster
+from sftlab.study.check import check_base_model
+from sftlab.study.cluster import joins_first, ray_cluster
 from sftlab.study.plan import STAGES
 from sftlab.study.stages.best import build_best
 from sftlab.study.stages.change import build_changes
@@ -33,6 +34,7 @@ BUILDERS: dict[str, Callable[[Build], None]] = {
     "report": build_report,
 }
 NEEDS_RAY = frozenset({"mastery", "tuned", "evaluation"})
+READS_MODEL = NEEDS_RAY | {"change", "best"}
 
 
 def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None] | None = None) -> None:
@@ -40,24 +42,29 @@ def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None]
 
     One stage is built for all cells before the next begins, so that engines and worker groups start once.
     A killed run goes on from its last committed piece when it is called again. Where another run builds in the
-    same store, calls `waiting` and waits for it, or raises UserError if that is None.
+    same store, calls `waiting` and waits for it, or raises UserError if that is None. A bad base model and
+    missing GPUs are told (UserError) before the first stage.
     """
     plan = build.plan
     wanted = STAGES[: STAGES.index(until) + 1]
     by_stage: dict[str, list[Step]] = {stage: [] for stage in STAGES}
     for step, _ in plan.steps():
         by_stage[step.stage].append(step)
-    if not any(build.missing(*by_stage[stage]) for stage in wanted):
+    lacking = {stage for stage in wanted if build.missing(*by_stage[stage])}
+    if not lacking:
         return
     plan.sources.require()
+    if plan.spec.model is not None and lacking & READS_MODEL:
+        check_base_model(plan.spec.model, plan.spec.engine)
     with build.store.exclusive(waiting), ExitStack() as session:
         ray_runs = False
+        early = bool(lacking & NEEDS_RAY) and joins_first(build.runtime)
         for stage in wanted:
             missing = build.missing(*by_stage[stage])
             if not missing:
                 continue
-            if stage in NEEDS_RAY and not ray_runs:
-                session.enter_context(ray_cluster(build.runtime))
+            if (early or stage in NEEDS_RAY) and not ray_runs:
+                session.enter_context(ray_cluster(build.runtime, build.progress.say))
                 ray_runs = True
             for step in missing:
                 build.path(step).mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,9 @@ class Runtime(Frozen):
     logical_cpus: int | None = Field(
         None, ge=1, description="CPUs that a local Ray is told of; twice the real ones, at least 4, if unset"
     )
+    gpu_wait_minutes: float = Field(
+        0, ge=0, description="minutes to wait for GPUs that an autoscaler may still start; 0 refuses at once"
+    )
     engine: EngineRuntime = EngineRuntime()
     training: TrainingRuntime = TrainingRuntime()
     sweep: SweepRuntime = SweepRuntime()

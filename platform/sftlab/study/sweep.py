@@ -199,7 +199,7 @@ def _run_missing(sweep: Sweep, pending: Sequence[Trial], total: int, left: int) 
     def wait() -> None:
         sweep.progress.say(f"another run builds in {sweep.store.root}; waiting for it")
 
-    with ray_cluster(sweep.runtime):
+    with ray_cluster(sweep.runtime, sweep.progress.say):
         run_study(base, "mastery", wait)
         with sweep.store.shared(wait):
             sizes = pool_sizes(sweep.runtime, ray.cluster_resources())

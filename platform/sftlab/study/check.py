@@ -1,0 +1,59 @@
+"""What can be told to be wrong before anything is computed: settings that contradict each other, a bad model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sftlab.errors import UserError
+from sftlab.inference.spec import EngineSpec
+from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
+from sftlab.study.runtime import Runtime
+from sftlab.study.spec import ModelSpec, StudySpec
+from sftlab.study.sweep_spec import Range, SweepSpec
+from sftlab.study.trials import Point, TrialMaker
+from sftlab.training.spec import accumulation_steps, check_runtime, check_spec
+from sftlab.weights.shards import Checkpoint
+
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the process that `ray job submit` starts
+
+
+def check(spec: StudySpec, runtime: Runtime) -> None:
+    """Raises UserError where fields of the runtime contradict each other or do not go with the study."""
+    check_store(runtime)
+    check_engine_runtime(runtime.engine)
+    check_runtime(runtime.training)
+    check_spec(spec.sft, runtime.training)
+    accumulation_steps(spec.sft, runtime.training)
+
+
+def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
+    """`check` for the study as each strategy of a sweep sets it; raises UserError naming the strategy."""
+    check(study, runtime)
+    maker, rates = TrialMaker(spec, study), spec.axes.learning_rate
+    highest = rates.high if isinstance(rates, Range) else max(rates) if rates else None
+    for strategy in spec.axes.strategy:
+        trial = maker.trial(Point(strategy, 0, 1, 0, highest))
+        try:
+            check(trial.spec, runtime)
+        except UserError as error:
+            raise UserError(f"strategy {strategy.name}: {error}") from error
+
+
+def check_store(runtime: Runtime) -> None:
+    """Raises UserError for a relative store in a submitted job, whose working folder Ray deletes."""
+    if RAY_JOB in os.environ and not Path(runtime.store).is_absolute():
+        raise UserError(
+            f"runtime.store={runtime.store}: a submitted job runs in a temporary folder that Ray deletes, and the "
+            "results with it. Give an absolute folder that every node reaches, as --store /shared/sftlab/store."
+        )
+
+
+def check_base_model(model: ModelSpec, engine: EngineSpec) -> None:
+    """Raises UserError where the base model cannot be served or trained: no sound safetensors checkpoint
+    (headers alone are read), or no number type where the engine takes the checkpoint's own.
+    """
+    with Checkpoint.open(model.path):
+        pass
+    if engine.dtype == "auto":
+        checkpoint_dtype(model.path)
