@@ -53,7 +53,8 @@ def kill_an_engine(process: subprocess.Popen[str]) -> None:
 def swept(finished: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a sweep that was killed while it evaluated, and then run by two processes at once.
 
-    An engine of the first of the two is killed at its work. The store begins with the facts, the model and the mastery of the finished study, and with none of its cells.
+    An engine of the first of the two is killed at its work. The store begins with the facts, the model and the
+    mastery of the finished study, and with none of its cells.
     """
     store = tmp_path_factory.mktemp("sweep") / "store"
     for stage in ("facts", "model", "mastery"):
