@@ -197,7 +197,7 @@ class Fit:
                 del iteration, info
                 write_text(over_file(folder, trial_of(trial.config)), "")
                 state.done += 1
-                state.running = sum(one.status == "RUNNING" for one in trials)
+                state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
 
             def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
                 del iteration, trials, info
