@@ -67,6 +67,16 @@ def test_the_paper_s_grid_costs_what_its_numbers_say(tmp_path: Path) -> None:
         ("name: t\npocket: {}\nrestore: {percents: [1, 1]}\n", "listed twice"),
         ("name: t\npocket: {}\ntraining_sets: {sizes: [0]}\n", "training_sets.sizes.0"),
         ("name: t\npocket: {}\ntraining_sets: {buckets: [7]}\n", "training_sets.buckets.0"),
+        (
+            "name: t\npocket: {}\ntraining_sets: {sizes: [5, 9, 5]}\n",
+            "training_sets.sizes: 5 is listed twice",
+        ),
+        ("name: t\npocket: {}\ntraining_sets: {seeds: [1, 1]}\n", "training_sets.seeds: 1 is listed twice"),
+        (
+            "name: t\npocket: {}\ntraining_sets: {buckets: ['1:0.5+4:0.5', '4:0.50+1:0.5']}\n",
+            r"training_sets.buckets: 1:0.5\+4:0.5 is listed twice",
+        ),
+        ("name: t\npocket: {}\ntraining_sets: {buckets: [2, '2:1']}\n", "buckets: 2 is listed twice"),
         ("name: ../t\npocket: {}\n", "name"),
         ("name: t\nname: u\npocket: {}\n", "given twice"),
         ("- a\n", "expected a mapping"),
@@ -93,6 +103,22 @@ def test_overrides_are_checked_like_the_file_and_split_by_their_prefix(tmp_path:
     for wrong, message in [("sft", "KEY=VALUE"), ("name.a=1", "further keys"), ("sft.rte=1", "unknown key")]:
         with pytest.raises(UserError, match=message):
             load_study(path, [wrong])
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("4:0.50+1:0.5", "1:0.5+4:0.5"),
+        ("0:0.25+4:0.75", "0:0.25+4:0.75"),
+        ("3:1.0", 3),
+        ("2", 2),
+        ("mixed", "mixed"),
+        ("4:0.999999999999+0:0.000000000001", "0:0.000000000001+4:0.999999999999"),
+    ],
+)
+def test_equal_mixtures_have_one_writing(tmp_path: Path, given: str, written: int | str) -> None:
+    spec = load_study(study(tmp_path), [f"training_sets.buckets=['{given}']"])
+    assert spec.training_sets.buckets == (written,)
 
 
 def test_zero_percent_is_always_part_of_a_ladder(tmp_path: Path) -> None:

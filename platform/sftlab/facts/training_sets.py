@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from hashlib import sha256
 
@@ -76,6 +77,19 @@ def bucket_shares(bucket: int | str) -> dict[int, Fraction]:
             f"training set {text!r}: the shares add up to {float(sum(found.values())):g}; they must add up to 1."
         )
     return dict(sorted(found.items()))
+
+
+def canonical_bucket(bucket: int | str) -> int | str:
+    """The one writing of what `bucket_shares` reads: rising buckets, shares without trailing zeros; a mixture
+    of one bucket is that bucket. Raises UserError as `bucket_shares`.
+    """
+    shares = bucket_shares(bucket)
+    if bucket == MIXED:
+        return MIXED
+    if len(shares) == 1:
+        return next(iter(shares))
+    written = dict(part.split(":") for part in str(bucket).split("+"))
+    return "+".join(f"{b}:{Decimal(written[str(b)]).normalize():f}" for b in shares)
 
 
 def proportional(total: int, shares: Mapping[int, Fraction]) -> dict[int, int]:

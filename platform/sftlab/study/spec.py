@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from sftlab.errors import UserError
-from sftlab.facts.training_sets import bucket_shares
+from sftlab.facts.training_sets import canonical_bucket
 from sftlab.frozen import Frozen
 from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineSpec, MasterySpec
 from sftlab.pocket.spec import PocketSpec
@@ -17,11 +17,11 @@ from sftlab.weights.spec import LayerRange
 
 
 def _bucket(value: int | str) -> int | str:
+    """A bucket or mixture in its one writing, so that equal mixtures share ids: 4:0.50+1:0.5 is 1:0.5+4:0.5."""
     try:
-        bucket_shares(value)
+        return canonical_bucket(value)
     except UserError as error:
         raise ValueError(str(error)) from error
-    return int(value) if str(value).isdecimal() else value
 
 
 Bucket = Annotated[int | str, AfterValidator(_bucket)]  # 0 to 4, "mixed", or a mixture "1:0.25+4:0.75"
@@ -35,7 +35,9 @@ class FactsSpec(Frozen):
         description="EntityQuestions zip or folder, or a .jsonl or .parquet file of own facts"
     )
     templates: str | None = Field(None, description="YAML of topics; the published 24 topics if unset")
-    limit: dict[Literal["train", "test", "test_ood", "dev", "dev_ood"], int] = Field(
+    limit: dict[
+        Literal["train", "test", "test_ood", "dev", "dev_ood"], Annotated[int, Field(ge=0)]
+    ] = Field(
         default_factory=dict, description="facts to keep of a split, drawn evenly over topics; all if unset"
     )
     seed: int = Field(0, description="seed of the draw that `limit` asks for")
@@ -57,6 +59,14 @@ class TrainingSetsSpec(Frozen):
     buckets: tuple[Bucket, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+
+    @field_validator("buckets", "sizes", "seeds")
+    @classmethod
+    def _each_once(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is listed twice; list each value once")
+        return values
 
 
 class RestoreSpec(Frozen):
