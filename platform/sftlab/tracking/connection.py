@@ -197,6 +197,8 @@ class Connection:
 def _set_environment() -> None:
     """What MLflow reads at import and at each request; what the user has set stands."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Otherwise two lines for every run that ends.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # A server that dies in mid-study is given up after half a minute instead of four.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 

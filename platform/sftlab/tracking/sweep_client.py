@@ -263,6 +263,7 @@ class _SweepWriter(Connection):
                 run_id,
                 tags={ARTIFACT: champion.artifact, MODEL: model.model_id},
                 description=description,
+                await_creation_for=0,  # it is made of files that are uploaded already
                 model_id=model.model_id,
             )
         elif version.description != description:
