@@ -75,7 +75,8 @@ def prepare(
     """Read facts and write them as tables: train, test, test_ood, dev, dev_ood."""
     from sftlab.commands import prepare_facts
 
-    typer.echo(prepare_facts(source, output, templates, as_json))
+    with interruptible():
+        typer.echo(prepare_facts(source, output, templates, as_json))
 
 
 @app.command(epilog="Example: sftlab pocket --output runs/pocket")
@@ -84,8 +85,8 @@ def pocket(
     source: Annotated[
         Path | None, typer.Option(help="EntityQuestions zip or folder in place of invented facts.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the world and of the model.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the world and of the model.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
     """Make a pocket world: invented facts, and a small Llama pre-trained on them (minutes, on the CPU)."""
     from sftlab.commands import make_pocket
@@ -156,7 +157,8 @@ def plan(
     """Show every step with HIT or BUILD, the reason, and what it will cost. Computes nothing."""
     from sftlab.commands import print_plan
 
-    print_plan(study, runtime, store, overrides or [], as_json, every_step)
+    with interruptible():
+        print_plan(study, runtime, store, overrides or [], as_json, every_step)
 
 
 @app.command(

@@ -159,7 +159,7 @@ def open_study(
     from sftlab.study.check import check
     from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_study
     from sftlab.study.plan import Plan
-    from sftlab.study.sources import resolve
+    from sftlab.study.sources import require_sizes, resolve
 
     if store is not None:
         overrides = [*overrides, f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
@@ -167,7 +167,9 @@ def open_study(
     spec = load_study(study, overrides)
     check(spec, runtime)
     opened = Store(Path(runtime.store))
-    return Plan(spec, resolve(spec, opened.root)), runtime, opened
+    sources = resolve(spec, opened.root)
+    require_sizes(spec.training_sets.sizes, sources, "training_sets.sizes")
+    return Plan(spec, sources), runtime, opened
 
 
 def print_plan(
@@ -227,7 +229,7 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overri
     from sftlab.store.artifact import Store
     from sftlab.study.check import check_sweep
     from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_sweep
-    from sftlab.study.sources import resolve
+    from sftlab.study.sources import require_sizes, resolve
     from sftlab.study.sweep import Sweep
 
     if store is not None:
@@ -236,7 +238,9 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overri
     spec, study = load_sweep(path, overrides)
     check_sweep(spec, study, runtime)
     opened = Store(Path(runtime.store))
-    return Sweep(spec, study, resolve(study, opened.root), opened, runtime, _progress())
+    sources = resolve(study, opened.root)
+    require_sizes(spec.axes.size, sources, "axes.size")
+    return Sweep(spec, study, sources, opened, runtime, _progress())
 
 
 def print_sweep_plan(

@@ -6,12 +6,14 @@ not per topic. That gives its totals exactly: 75,944 train, 9,555 test, 11,613 t
 
 from __future__ import annotations
 
-import json
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sftlab.documents import parse_json
 from sftlab.errors import UserError
 from sftlab.facts.table import accepted_names, fact_id, facts_table
 from sftlab.facts.templates import Topic
@@ -61,7 +63,7 @@ class ZipArchive:
         self.path = path
         try:
             self.zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
             raise UserError(f"{path}: is not a readable zip file ({error}); fetch it again.") from error
         self.members = {}
         for info in self.zip.infolist():
@@ -86,8 +88,12 @@ class ZipArchive:
             raise UserError(f"{where}: would unpack to {info.file_size:,} bytes, over {MAX_MEMBER_BYTES:,}.")
         try:
             return where, self.zip.read(info)
-        except (zipfile.BadZipFile, OSError, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        except (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise UserError(f"{where}: is damaged ({error}); fetch the archive again.") from error
+        except RuntimeError as error:  # encrypted, or of an unknown compression
+            raise UserError(
+                f"{where}: cannot be unpacked ({error}); fetch the archive again, or give its unpacked folder."
+            ) from error
 
 
 def open_archive(source: Path) -> Archive:
@@ -128,6 +134,8 @@ def _split_facts(
                 continue
             seen.add(question)
             subject = topic.subject_of(question)
+            if subject is not None and not subject.strip():
+                raise UserError(f"{where}, row {index + 1}, question: {question!r} names no subject.")
             if subject is None:
                 raise UserError(f"{where}, row {index + 1}: {question!r} does not read {topic.question!r}.")
             yield {
@@ -141,10 +149,7 @@ def _split_facts(
 
 
 def _parse_rows(where: str, payload: bytes) -> list[Any]:
-    try:
-        rows = json.loads(payload)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: is not valid JSON ({error}); fetch the archive again.") from error
+    rows = parse_json(payload, where, "fetch the archive again.")
     if not isinstance(rows, list):
         raise UserError(f"{where}: expected a list of rows, found {type(rows).__name__}.")
     return rows
@@ -154,6 +159,10 @@ def _check_row(row: Any, where: str) -> tuple[str, list[str]]:
     if not isinstance(row, dict) or not isinstance(row.get("question"), str):
         raise UserError(f"{where}: expected {{question: text, answers: [text, ...]}}, found {row!r}.")
     answers = row.get("answers")
-    if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
-        raise UserError(f"{where}, answers: expected a list of texts, found {answers!r}.")
+    if (
+        not isinstance(answers, list)
+        or not all(isinstance(a, str) and a.strip() for a in answers)
+        or not answers
+    ):
+        raise UserError(f"{where}, answers: expected a list of non-empty texts, found {answers!r}.")
     return row["question"], answers

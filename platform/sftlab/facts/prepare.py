@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,12 @@ from sftlab.facts.entity_questions import read_tables
 from sftlab.facts.table import TOPICS_FILE, synonyms
 from sftlab.facts.templates import Topic, dump_topics, load_topics, published_topics
 from sftlab.facts.user_facts import read_user_tables
+from sftlab.files import write_together
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+OWN_FACTS = (".jsonl", ".parquet")  # how the name of a file of own facts ends
 
 Counts = dict[str, dict[str, int]]
 
@@ -26,28 +30,42 @@ def read_source(source: Path, templates: Path | None) -> tuple[dict[str, pa.Tabl
     topics = load_topics(templates) if templates else published_topics()
     if not source.exists():
         raise UserError(f"{source}: not found; give a zip, a folder, or a .jsonl or .parquet file of facts.")
-    if source.suffix in (".jsonl", ".parquet"):
+    if source.suffix in OWN_FACTS:
         return read_user_tables(source, topics, synonyms()), topics
     return read_tables(source, topics, synonyms()), topics
 
 
 def write_facts(tables: Mapping[str, pa.Table], topics: Mapping[str, Topic], output: Path) -> Counts:
-    """Write the tables below `output`, each by way of a temporary name, so that none is ever half-written.
+    """Write the tables and their topics below `output` (`write_folder`).
 
     Returns the number of facts by split and topic.
     """
-    import pyarrow.compute as pc
+    write_folder(tables, topics.values(), output, "zstd")
+    return counts_by_topic(tables)
+
+
+def write_folder(
+    tables: Mapping[str, pa.Table], topics: Iterable[Topic], output: Path, compression: str
+) -> None:
+    """Write each table as NAME.parquet, and the topics: all of them or, where the disk refuses one, none.
+
+    Raises UserError naming the file that cannot be written.
+    """
     import pyarrow.parquet as pq
 
-    output.mkdir(parents=True, exist_ok=True)
-    counts: Counts = {}
-    for split, table in tables.items():
-        part = output / f".{split}.parquet.part"
-        pq.write_table(table, part, compression="zstd")
-        part.replace(output / f"{split}.parquet")
-        counted = pc.value_counts(table["topic"]).to_pylist()
-        counts[split] = {row["values"]: row["counts"] for row in counted}
-    part = output / f".{TOPICS_FILE}.part"
-    part.write_text(dump_topics(topics.values()), encoding="utf-8")
-    part.replace(output / TOPICS_FILE)
-    return counts
+    files: dict[str, Callable[[Path], object]] = {
+        f"{name}.parquet": partial(pq.write_table, table, compression=compression)
+        for name, table in tables.items()
+    }
+    text = dump_topics(topics).encode()
+    write_together(output, files | {TOPICS_FILE: lambda path: path.write_bytes(text)})
+
+
+def counts_by_topic(tables: Mapping[str, pa.Table]) -> Counts:
+    """Number of facts by split and topic."""
+    import pyarrow.compute as pc
+
+    return {
+        split: {row["values"]: row["counts"] for row in pc.value_counts(table["topic"]).to_pylist()}
+        for split, table in tables.items()
+    }

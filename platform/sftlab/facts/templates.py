@@ -9,13 +9,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from sftlab.documents import load_yaml, unknown_hint
 from sftlab.errors import UserError
 
 SUBJECT = "{subject}"
 Domain = Literal["in-domain", "out-of-domain"]
 DOMAINS: tuple[Domain, Domain] = ("in-domain", "out-of-domain")
+FIELDS = ("topic", "domain", "question", "templates", "table")
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,14 @@ def load_topics(path: Path) -> dict[str, Topic]:
 
     Raises UserError naming the file, the topic and the field.
     """
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file of topics.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not valid YAML: {error}") from error
-    return parse_topics(rows, str(path))
+    return parse_topics(load_yaml(path, "give a YAML file of topics."), str(path))
 
 
 def parse_topics(rows: Any, source: str) -> dict[str, Topic]:
     """Check and index topics.
 
-    Raises UserError where a key is missing or unknown, a topic repeats, or `{subject}` does not occur
-    exactly once in a question or template.
+    Raises UserError where a key is missing or unknown, a topic or one of its templates repeats, or
+    `{subject}` does not occur exactly once in a question or template.
     """
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{source}: expected a list of topics, each with topic, domain, question, templates.")
@@ -84,12 +78,14 @@ def parse_topics(rows: Any, source: str) -> dict[str, Topic]:
 def _parse_topic(row: Any, where: str) -> Topic:
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: expected a mapping with topic, domain, question and templates.")
+    for key in row:
+        if key not in FIELDS:
+            raise UserError(f"{where}: unknown field {key!r}; {unknown_hint(key, FIELDS)}")
     missing = {"topic", "question", "templates"} - row.keys()
     if missing:
         raise UserError(f"{where}: lacks {', '.join(sorted(missing))}.")
-    unknown = row.keys() - {"topic", "domain", "question", "templates", "table"}
-    if unknown:
-        raise UserError(f"{where}: unknown field {', '.join(sorted(map(str, unknown)))}.")
+    if not isinstance(row["topic"], str) or not row["topic"].strip():
+        raise UserError(f"{where}, topic: expected a non-empty text, found {row['topic']!r}.")
     domain = row.get("domain", "in-domain")
     if domain not in DOMAINS:
         raise UserError(f"{where}: domain {domain!r} is neither {DOMAINS[0]!r} nor {DOMAINS[1]!r}.")
@@ -102,7 +98,12 @@ def _parse_topic(row: Any, where: str) -> Topic:
     ]:
         if not isinstance(text, str) or text.count(SUBJECT) != 1:
             raise UserError(f"{where} ({row['topic']}), {field}: {text!r} must hold {SUBJECT} exactly once.")
-    return Topic(str(row["topic"]), domain, row["question"], tuple(templates))
+    for i, text in enumerate(templates):
+        if text in templates[:i]:
+            raise UserError(
+                f"{where} ({row['topic']}), template {i + 1}: {text!r} is listed twice; keep one of them."
+            )
+    return Topic(row["topic"], domain, row["question"], tuple(templates))
 
 
 def dump_topics(topics: Iterable[Topic]) -> str:

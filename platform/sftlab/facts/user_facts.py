@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftlab.documents import parse_json, unknown_hint
 from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS, accepted_names, fact_id, facts_table
 from sftlab.facts.templates import Topic
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FIELDS = ("subject", "object", "topic")
+KNOWN = (*FIELDS, "accepted", "split")
 USER_SPLITS = ("train", "test", "dev")
 
 
@@ -50,26 +51,20 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
+            rows = pq.read_table(path).to_pylist()
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: is not a readable parquet table: {error}") from error
-        for index, row in enumerate(table.to_pylist()):
+        for index, row in enumerate(rows):
             yield f"{path}, row {index + 1}", row
         return
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:  # some editors put a mark before the first line
             for index, line in enumerate(lines):
                 if line.strip():
-                    yield f"{path}, line {index + 1}", _json_row(line, f"{path}, line {index + 1}")
+                    where = f"{path}, line {index + 1}"
+                    yield where, parse_json(line, where, "give one object a line.")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give JSONL or parquet.") from error
-
-
-def _json_row(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: is not valid JSON: {error}") from error
 
 
 def _parse(
@@ -77,6 +72,9 @@ def _parse(
 ) -> tuple[dict[str, Any], str]:
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: expected an object with {', '.join(FIELDS)}, found {row!r}.")
+    for key in row:
+        if key not in KNOWN:
+            raise UserError(f"{where}: unknown field {key!r}; {unknown_hint(key, KNOWN)}")
     for field in FIELDS:
         if not isinstance(row.get(field), str) or not row[field].strip():
             raise UserError(f"{where}, field {field!r}: expected a non-empty text, found {row.get(field)!r}.")

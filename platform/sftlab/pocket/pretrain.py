@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftlab.errors import UserError
+from sftlab.facts.prepare import write_folder
 from sftlab.facts.table import TOPICS_FILE
-from sftlab.facts.templates import dump_topics, load_topics
+from sftlab.facts.templates import load_topics
+from sftlab.files import make_folder, readable_write_errors
 from sftlab.pocket.corpus import corpus
 from sftlab.pocket.schedule import rate_at
 from sftlab.pocket.spec import PocketRuntime, PocketSpec
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-EXPOSURE_FILE = "exposure.parquet"
+EXPOSURE = "exposure"
+EXPOSURE_FILE = f"{EXPOSURE}.parquet"
 CHECKPOINT_FILE = "pretraining.safetensors"
 BOS, EOS = "<s>", "</s>"
 SHORTEST_CONTEXT = 256
@@ -41,18 +44,14 @@ def build_facts(spec: PocketSpec, out_dir: Path, tables: Mapping[str, pa.Table] 
     """Write the facts folder: SPLIT.parquet, topics.json, and exposure.parquet (what the text will show).
 
     `tables` maps each split to the facts table read from `spec.source`, and is None for invented facts.
-    Raises UserError where topics are unknown or have too few facts.
+    Raises UserError where topics are unknown or have too few facts, and where the disk refuses a file; none
+    is left then.
     """
-    import pyarrow.parquet as pq
-
     if (spec.source is None) != (tables is None):
         raise UserError("pocket facts: tables of facts are needed where `source` is given, and only there.")
     facts = invent_facts(spec) if tables is None else sample_facts(spec, tables)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for split, table in split_tables(facts).items():
-        pq.write_table(table, out_dir / f"{split}.parquet")
-    pq.write_table(exposure_table(facts), out_dir / EXPOSURE_FILE)
-    (out_dir / TOPICS_FILE).write_text(dump_topics(world_topics(spec)), encoding="utf-8")
+    written = split_tables(facts) | {EXPOSURE: exposure_table(facts)}
+    write_folder(written, world_topics(spec), out_dir, "snappy")
 
 
 def pretrain(
@@ -65,14 +64,15 @@ def pretrain(
     """Train tokenizer and model on the text of `facts_dir`; write a plain Hugging Face folder to `out_dir`.
 
     `progress` is called with (steps done, steps in all, loss in nats per token). A checkpoint lies in
-    `out_dir` while training runs; a killed run goes on from it. Raises UserError without exposure.parquet.
+    `out_dir` while training runs; a killed run goes on from it. Raises UserError without exposure.parquet,
+    and naming the file where the disk refuses one.
     """
     import torch
 
     documents = _documents(spec, facts_dir)
     tokenizer = train_tokenizer(documents, spec.shape.vocabulary)
     sequences = pack(_token_ids(tokenizer, documents), spec.shape.sequence, spec.optimisation.sequences)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     threads = torch.get_num_threads()
     torch.set_num_threads(runtime.threads)
     try:
@@ -82,20 +82,32 @@ def pretrain(
             _train(model, sequences, spec, out_dir / CHECKPOINT_FILE, runtime.checkpoint_every, progress)
     finally:
         torch.set_num_threads(threads)
-    tokenizer.save_pretrained(out_dir)
-    _save_model(model, out_dir)
+    with readable_write_errors(out_dir):
+        tokenizer.save_pretrained(out_dir)
+        _save_model(model, out_dir)
     (out_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
 def _save_model(model: Any, out_dir: Path) -> None:
     """As `save_pretrained` writes a small model, which would import DeepSpeed and draw a bar of its own."""
-    from safetensors.torch import save_file
-
     model.config.architectures = [type(model).__name__]
     model.config.dtype = model.dtype
     model.config.save_pretrained(out_dir)
     model.generation_config.save_pretrained(out_dir)
-    save_file(model.state_dict(), out_dir / "model.safetensors", metadata={"format": "pt"})
+    _save_tensors(model.state_dict(), out_dir / "model.safetensors", {"format": "pt"})
+
+
+def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all. Raises UserError naming it where the disk refuses it."""
+    from safetensors.torch import save_file
+
+    partial = path.with_suffix(".partial")
+    try:
+        with readable_write_errors(path):
+            save_file(dict(tensors), partial, metadata=dict(metadata))
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def train_tokenizer(documents: Sequence[str], vocabulary: int) -> Any:
@@ -213,17 +225,13 @@ def _optimizer(model: Any, spec: PocketSpec) -> Any:
 
 def _save_checkpoint(path: Path, model: Any, optimizer: Any, identity: str, step: int) -> None:
     """Weights and AdamW moments as one safetensors file, put in place by a rename."""
-    from safetensors.torch import save_file
-
     tensors = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
         tensors[f"weight {name}"] = parameter.detach()
         tensors[f"first {name}"] = state["exp_avg"]
         tensors[f"second {name}"] = state["exp_avg_sq"]
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"identity": identity, "step": str(step)})
-    partial.replace(path)
+    _save_tensors(tensors, path, {"identity": identity, "step": str(step)})
 
 
 def _load_checkpoint(path: Path, model: Any, optimizer: Any, identity: str) -> int:

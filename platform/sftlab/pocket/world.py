@@ -82,7 +82,8 @@ def world_topics(spec: PocketSpec) -> list[Topic]:
 
     Raises UserError for a topic that is unknown, listed twice, or without invented entities of its kinds.
     """
-    known = published_topics() if spec.source is not None else {k: published_topics()[k] for k in KINDS}
+    published = published_topics()
+    known = published if spec.source is not None else {k: published[k] for k in KINDS}
     names = [*spec.in_domain, *spec.out_of_domain]
     for name in names:
         if name not in known:

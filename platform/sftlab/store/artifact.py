@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
+from sftlab.files import make_folder
 from sftlab.store.fingerprint import canonical, file_hash, fingerprint
 from sftlab.store.provenance import provenance
 
@@ -63,9 +64,14 @@ class Store:
     """Results below one root folder."""
 
     def __init__(self, root: Path) -> None:
-        if re.match(r"\w+:/", str(root)):
-            raise UserError(f"{root}: the store must be a folder (local or a shared mount), not an address.")
+        address = re.match(r"(\w+):/+", str(root))
+        if address:
+            named = f"{address[1]}://{str(root)[address.end() :]}"  # a Path holds one stroke of an address
+            raise UserError(f"{named}: the store must be a folder (local or a shared mount), not an address.")
         self.root = root.resolve()
+        there = next(place for place in (self.root, *self.root.parents) if place.exists())
+        if not there.is_dir():
+            raise UserError(f"{root}: cannot be the store, as {there} is a file; give a folder by --store.")
 
     def path(self, step: Step) -> Path:
         """The step's folder, whether it is committed or not."""
@@ -74,7 +80,7 @@ class Store:
     def work(self, step: Step) -> Path:
         """Folder for the unfinished parts of a step; made if missing, never part of the result."""
         folder = self.path(step) / WORK
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return folder
 
     def find(self, step: Step) -> Record | None:
@@ -136,7 +142,7 @@ class Store:
         far as the file system's `flock` does. Freed when the process ends.
         """
         folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with ExitStack() as held:
             for name in sorted(set(names)):
                 fcntl.flock(held.enter_context((folder / name).open("w")), fcntl.LOCK_EX)
@@ -146,7 +152,7 @@ class Store:
     def try_lock(self, name: str) -> Iterator[bool]:
         """Hold one of the locks of `lock`, or say at once (False) that another holds it."""
         folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with (folder / name).open("w") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -172,7 +178,7 @@ class Store:
 
     @contextmanager
     def _locked(self, kind: int, waiting: Callable[[], None] | None) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
         with (self.root / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, kind | fcntl.LOCK_NB)
@@ -198,7 +204,7 @@ def read_record(path: Path) -> Record | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: to a temporary name, flushed to disk, then put in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as stream:
         stream.write(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
+from sftlab.documents import nearest
 from sftlab.errors import UserError
 from sftlab.frozen import Frozen
 
@@ -101,15 +102,13 @@ def without_ladder(study: StudySpec) -> StudySpec:
 
 def explain(error: ValidationError, where: str, known: Sequence[str]) -> list[str]:
     """A line for everything that pydantic found wrong in the fields of `where`; `known` are their names."""
-    from difflib import get_close_matches
-
     lines = []
     for entry in error.errors():
         path = ".".join(str(part) for part in entry["loc"])
         if entry["type"] == "extra_forbidden" and len(entry["loc"]) == 1:
-            near = get_close_matches(path, known, n=1, cutoff=0.5)
+            near = nearest(path, known)
             names = ", ".join(known) or "none"
-            hint = f"did you mean {near[0]!r}?" if near else f"known are: {names}."
+            hint = f"did you mean {near!r}?" if near else f"known are: {names}."
             lines.append(f"{where}: unknown key {path!r}; {hint}")
         elif entry["type"] == "missing":
             lines.append(f"{where}: {path} is required.")

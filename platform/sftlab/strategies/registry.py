@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from sftlab.documents import nearest
 from sftlab.errors import UserError
 from sftlab.strategies.base import EditStrategy, Strategy, explain
 from sftlab.weights.cut import percent_label
@@ -59,8 +59,8 @@ def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Stra
     Raises UserError for an unknown name, with the nearest and all known ones, and for wrong parameters.
     """
     if name not in _KNOWN:
-        near = get_close_matches(str(name), _KNOWN, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        near = nearest(name, _KNOWN)
+        hint = f"did you mean {near!r}? " if near else ""
         raise UserError(
             f"strategy {name!r} is unknown; {hint}Known are {', '.join(known_strategies())}; own ones are known "
             "once their module is named under `plugins`."

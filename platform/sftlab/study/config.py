@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from sftlab.documents import load_yaml, parse_yaml, unknown_hint
 from sftlab.errors import UserError
 from sftlab.strategies import load_plugins
 from sftlab.study.runtime import Runtime
@@ -22,30 +21,29 @@ Model = TypeVar("Model", bound=BaseModel)
 RUNTIME_PREFIX = "runtime."
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key which is given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key {key!r} is given twice")
-        return super().construct_mapping(node, deep)
+# The three kinds of files, and how a file of another kind is to be given.
+KINDS: dict[type[BaseModel], str] = {
+    StudySpec: "a study file; `sftlab run` and `sftlab plan` take it",
+    SweepSpec: "a sweep file; `sftlab sweep` takes it",
+    Runtime: "a runtime file; give it by --runtime",
+}
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    return validated(StudySpec, override(read_yaml(path), mine), str(path))
+    return validated(StudySpec, override(read_yaml(path, StudySpec), mine), str(path))
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, StudySpec]:
     """Read and check a sweep file and the study that it varies; `overrides` as for a study, of the sweep's keys."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    sweep = validated(SweepSpec, override(read_yaml(path), mine), str(path))
+    sweep = validated(SweepSpec, override(read_yaml(path, SweepSpec), mine), str(path))
     load_plugins(sweep.plugins)  # the study may name their strategies too
     study = path.parent / sweep.study
-    document = override(read_yaml(study), [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)])
+    document = override(
+        read_yaml(study, StudySpec), [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)]
+    )
     return sweep, validated(StudySpec, document, f"{study} with `set` of {path}" if sweep.set else str(study))
 
 
@@ -60,19 +58,19 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
     """Read and check a runtime file (all defaults without one); `overrides` as `runtime.a.b=c` texts."""
     mine = [t.removeprefix(RUNTIME_PREFIX) for t in overrides if t.startswith(RUNTIME_PREFIX)]
-    return validated(Runtime, override(read_yaml(path) if path else {}, mine), str(path or "runtime"))
+    document = read_yaml(path, Runtime) if path else {}
+    return validated(Runtime, override(document, mine), str(path or "runtime"))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError where it cannot be read or is none."""
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: is not valid YAML: {error}") from error
+def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError where it is none, or a file of another kind than `model`."""
+    document = load_yaml(path, "give a YAML file.")
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected a mapping of keys to values at the top.")
+    if not document.keys() <= model.model_fields.keys():
+        for other, kind in KINDS.items():
+            if document.keys() <= other.model_fields.keys():
+                raise UserError(f"{path}: is {kind}.")
     return document
 
 
@@ -82,10 +80,7 @@ def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
         key, equals, value = text.partition("=")
         if not equals or not all(key.split(".")):
             raise UserError(f"--set {text}: expected KEY=VALUE, as in training_sets.sizes=[25,100].")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {text}: {value!r} is not a YAML value: {error}") from error
+        parsed = parse_yaml(value, f"--set {text}")
         *parents, last = key.split(".")
         place = document
         for parent in parents:
@@ -120,9 +115,7 @@ def _explain(model: type[BaseModel], entry: Any) -> str:
     where = ".".join(str(part) for part in entry["loc"])
     if entry["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, entry["loc"][:-1]))
-        near = get_close_matches(str(entry["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
-        return f"unknown key {where!r}; {hint}"
+        return f"unknown key {where!r}; {unknown_hint(entry['loc'][-1], known)}"
     if entry["type"] == "missing":
         return f"{where}: is required."
     message = entry["msg"].removeprefix("Value error, ")

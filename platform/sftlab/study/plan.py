@@ -234,7 +234,7 @@ class Plan:
         if self.model is not None:
             assert self.spec.pocket is not None
             yield self.model, Cost(trained_tokens=training_tokens(self.spec.pocket), bytes_written=size)
-        scored = sum(counts.values()) * self.spec.mastery.samples * self.templates
+        scored = round(sum(counts.values()) * self.spec.mastery.samples * self.sources.templates)
         tokens = scored * self.spec.mastery.max_tokens
         yield self.mastery, Cost(completions=scored, generated_tokens=tokens)
         drawn = {cell.training_set.id: cell.training_set for cell in (*self.probes, *self.cells)}
@@ -257,8 +257,3 @@ class Plan:
 
     def _answers(self, questions: int) -> Cost:
         return Cost(completions=questions, generated_tokens=questions * self.spec.answers.max_tokens)
-
-    @property
-    def templates(self) -> int:
-        """Mapping templates of a topic, as in the study."""
-        return 21

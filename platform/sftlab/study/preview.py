@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sftlab.files import bytes_text
 from sftlab.store.artifact import Record, Step, Store, differences
 from sftlab.study.plan import STAGES, Cost, Plan
 from sftlab.study.runtime import Runtime
@@ -110,7 +111,7 @@ def cost_text(cost: Cost) -> str:
         if cost.completions
         else "",
         f"about {_short(cost.trained_tokens)} trained tokens" if cost.trained_tokens else "",
-        f"{_bytes(cost.bytes_written)} of weights" if cost.bytes_written else "",
+        f"{bytes_text(cost.bytes_written)} of weights" if cost.bytes_written else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -121,13 +122,3 @@ def _short(count: float) -> str:
             break
         count /= 1000
     return f"{count:,.0f}{unit}" if count >= 100 or not unit else f"{count:,.1f}{unit}"
-
-
-def _bytes(count: float) -> str:
-    if not count:
-        return ""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:,.0f} {unit}" if count >= 10 or unit == "B" else f"{count:,.1f} {unit}"

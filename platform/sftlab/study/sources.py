@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.facts.entity_questions import PUBLISHED_COUNTS
+from sftlab.facts.prepare import OWN_FACTS, counts_by_topic, read_source
+from sftlab.facts.templates import Topic, load_topics, published_topics
+from sftlab.facts.training_sets import even_shares
 from sftlab.pocket.extent import fact_counts, model_bytes
+from sftlab.pocket.world import world_topics
 from sftlab.store.artifact import write_text
 from sftlab.store.fingerprint import canonical_json, file_hash, folder_hash
 from sftlab.study.spec import FactsSpec, StudySpec
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
 HASHES = "hashes.json"
+PUBLISHED_TEMPLATES = 21
 
 
 @dataclass(frozen=True)
 class Sources:
     """Content hashes of the outside files (`missing:PATH` where one is not there) and their extent.
 
-    fact_counts: facts by split, before they are read an estimate; model_bytes: bytes of the base weights.
+    fact_counts: facts by split, of an archive that has not been read an estimate; model_bytes: bytes of the
+    base weights; templates: mapping templates of a fact's topic, on average over all facts.
     """
 
     facts: Mapping[str, str]
     model: str | None
     fact_counts: Mapping[str, int]
     model_bytes: int
+    templates: float = PUBLISHED_TEMPLATES
 
     def require(self) -> None:
         """Raises UserError where a file that the study reads is not there."""
@@ -40,11 +48,16 @@ class Sources:
 
 
 def resolve(spec: StudySpec, root: Path) -> Sources:
-    """Look at the files that a study names; hashes of unchanged files are remembered below `root`."""
+    """Look at the files that a study names; hashes of unchanged files are remembered below `root`.
+
+    Raises UserError for topics of a pocket world that are unknown or listed twice, and for own facts or
+    topics that cannot be read.
+    """
     hashes = _HashCache(root / HASHES)
     if spec.pocket is not None:
         named = {"source": spec.pocket.source} if spec.pocket.source else {}
-        counts = fact_counts(spec.pocket)
+        world_topics(spec.pocket)
+        counts, templates = fact_counts(spec.pocket), float(PUBLISHED_TEMPLATES)
         size = model_bytes(spec.pocket)
         model = None
     else:
@@ -52,12 +65,24 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
         named = {"source": spec.facts.source}
         if spec.facts.templates:
             named["templates"] = spec.facts.templates
-        counts = _limited(spec.facts)
+        counts, templates = _extent(spec.facts)
         folder = Path(spec.model.path)
         model = hashes.folder(folder, MODEL_FILES)
         present = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         size = present or 2 * (spec.model.parameters or 0)
-    return Sources({key: hashes.of(Path(path)) for key, path in named.items()}, model, counts, size)
+    found = {key: hashes.of(Path(path)) for key, path in named.items()}
+    return Sources(found, model, counts, size, templates)
+
+
+def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:
+    """Raises UserError where a training set would be larger than all the facts that may be trained on."""
+    there = sources.fact_counts["train"]
+    for size in sizes:
+        if size > there:
+            raise UserError(
+                f"{field}: a training set of {size:,} facts cannot be drawn from {there:,} training facts; "
+                "lower the size, or give more facts."
+            )
 
 
 def model_hash(folder: Path, root: Path) -> str:
@@ -75,8 +100,45 @@ def folder_of(model_id: str, root: Path) -> Path | None:
     return None
 
 
-def _limited(facts: FactsSpec) -> dict[str, int]:
-    return {split: min(count, facts.limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}  # type: ignore[call-overload]
+def _extent(facts: FactsSpec) -> tuple[dict[str, int], float]:
+    """Facts by split, and the mean number of templates of a fact; counted where the source is own facts."""
+    source, limit = Path(facts.source), {str(split): count for split, count in facts.limit.items()}
+    given = Path(facts.templates) if facts.templates else None
+    if source.suffix not in OWN_FACTS or not source.exists() or (given and not given.exists()):
+        known = load_topics(given) if given and given.exists() else published_topics()
+        counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}
+        return counts, sum(len(topic.templates) for topic in known.values()) / len(known)
+    tables, topics = read_source(source, given)
+    kept = {
+        split: _kept(by_topic, limit[split]) if split in limit else by_topic
+        for split, by_topic in counts_by_topic(tables).items()
+    }
+    return {split: sum(by_topic.values()) for split, by_topic in kept.items()}, _mean_templates(kept, topics)
+
+
+def _kept(by_topic: Mapping[str, int], limit: int) -> dict[str, int]:
+    """Facts by topic of what the facts stage draws of a split (`study.stages.facts.limited`)."""
+    shares = even_shares(limit, len(by_topic))
+    return {topic: min(share, by_topic[topic]) for share, topic in zip(shares, sorted(by_topic), strict=True)}
+
+
+def _mean_templates(kept: Mapping[str, Mapping[str, int]], topics: Mapping[str, Topic]) -> float:
+    facts = sum(sum(by_topic.values()) for by_topic in kept.values())
+    filled = sum(
+        count * len(topics[name].templates) for by_topic in kept.values() for name, count in by_topic.items()
+    )
+    return filled / facts if facts else 0.0
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """What is remembered; nothing where the file is missing or damaged, as all of it can be computed again."""
+    try:
+        known: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return {}
+    if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
+        return {}
+    return known
 
 
 class _HashCache:
@@ -84,7 +146,7 @@ class _HashCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        self.known = _hashes(path)
 
     def of(self, path: Path) -> str:
         return self.folder(path, ("**/*.json",)) if path.is_dir() else self._file(path)

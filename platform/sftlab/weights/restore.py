@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sftlab.errors import UserError
+from sftlab.files import readable_write_errors
 from sftlab.weights.bits import Raw, item_bytes, raw_type, raw_view
 from sftlab.weights.cut import Cut
 from sftlab.weights.edits import Edit, Restoration
@@ -21,7 +22,7 @@ from sftlab.weights.pairs import check_pair, tied_aliases
 from sftlab.weights.regions import in_region
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, Worker, chunks, thread_count, walk
-from sftlab.weights.writer import DEFAULT_SHARD_BYTES, ShardWriter, TensorSpec, readable_write_errors
+from sftlab.weights.writer import DEFAULT_SHARD_BYTES, ShardWriter, TensorSpec
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import TracebackType
 import numpy as np
 
 from sftlab.errors import UserError
+from sftlab.files import bytes_text, readable_write_errors
 from sftlab.weights.bits import Raw, item_bytes
 from sftlab.weights.shards import INDEX_FILE, SINGLE_FILE
 
@@ -25,7 +25,6 @@ PARTIAL = ".partial"  # ends the names of unfinished folders
 # RWF_DONTCACHE of Linux 6.14: write behind and free the pages at once. A ladder is larger than what memory can
 # hold, and would push the two models that are being read out of it.
 _DONT_CACHE = 0x80
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -40,23 +39,13 @@ class TensorSpec:
         return prod(self.shape) * item_bytes(self.code)
 
 
-@contextmanager
-def readable_write_errors(path: Path) -> Iterator[None]:
-    """Turns a refusal of the file system (a full disk, no permission) into a UserError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        advice = "free some space or write elsewhere" if error.errno in _FULL else "write elsewhere"
-        raise UserError(f"{path}: cannot be written: {error.strerror}; {advice}.") from error
-
-
 def check_space(path: Path, need: int) -> None:
     """Raises UserError if the disk on which `path` is, or will be, has less than `need` bytes left."""
     there = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
     free = shutil.disk_usage(there).free
     if need > free:
         raise UserError(
-            f"{path}: needs {need / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB left; free some "
+            f"{path}: needs {bytes_text(need)}, but the disk has {bytes_text(free)} left; free some "
             "space or write elsewhere."
         )
 

@@ -1,0 +1,77 @@
+"""Writing to disk: folders, files that appear together or not at all, and refusals in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sftlab.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# safetensors and tokenizers hand on what the system refuses as an exception of their own, which ends with this.
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+@contextmanager
+def readable_write_errors(path: Path) -> Iterator[None]:
+    """Turns a refusal of the file system (a full disk, no permission) into a UserError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UserError(_refused(path, error.errno, reason)) from error
+    except Exception as error:
+        found = _RUST_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise UserError(_refused(path, int(found[1]), os.strerror(int(found[1])))) from error
+
+
+def _refused(path: Path, code: int | None, reason: str) -> str:
+    advice = "free some space or write elsewhere" if code in _FULL else "write elsewhere"
+    return f"{path}: cannot be written: {reason}; {advice}."
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, with those above it, where it is missing. Raises UserError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"{path}: cannot be made a folder: {reason}; give another folder.") from error
+
+
+def write_together(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
+    """Write files below `folder`, each by its function of a path; they get their names when all are written.
+
+    Raises UserError naming the file that cannot be written; nothing new is left then.
+    """
+    fresh = not folder.exists()
+    make_folder(folder)
+    parts = {name: folder / f".{name}.part" for name in files}
+    try:
+        for name, write in files.items():
+            with readable_write_errors(folder / name):
+                write(parts[name])
+        for name, part in parts.items():
+            with readable_write_errors(folder / name):
+                part.replace(folder / name)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        if fresh:
+            with suppress(OSError):  # not empty: the files are there
+                folder.rmdir()
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes in the unit that suits it, such as 1.5 GB; decimal units."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:,.0f} {unit}" if count >= 10 or unit == "B" else f"{count:,.1f} {unit}"
