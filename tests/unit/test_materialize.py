@@ -152,7 +152,7 @@ def test_a_killed_writing_leaves_no_folder_and_is_begun_anew(
 def test_a_brought_base_model_is_found_where_it_was_or_asked_for(tmp_path: Path) -> None:
     base = tmp_path / "base"
     save_model(base, "llama", seed=0)
-    (tmp_path / "facts.jsonl").write_text("{}\n")
+    (tmp_path / "facts.jsonl").write_text('{"subject": "Bern", "object": "Switzerland", "topic": "P17"}\n')
     build = build_of(tmp_path, f"facts.source={tmp_path / 'facts.jsonl'}", f"model.path={base}")
     cell = finish(build)
     id = cell.evaluations[40.0].id
