@@ -101,7 +101,7 @@ def test_a_sweep_is_a_parent_run_with_a_child_a_trial(store: Path, results: Swee
     trial = run_of(sweep, "b4-n100-s0 · restore")
     assert trial.info.run_name.startswith("★ ") and trial.data.tags["mlflow.parentRunId"] == sweep.run_id
     params = {"strategy": "restore", "train_bucket": "4", "size": "100", "set_seed": "0", "sweep": NAME}
-    params |= {"learning_rate": "0.001", "sft.batch_size": "8", "restore.region": "layers"}
+    params |= {"sft.learning_rate": "0.001", "sft.batch_size": "8", "restore.region": "layers"}
     assert params.items() <= trial.data.params.items() and "percent" not in trial.data.params
     other = run_of(sweep, "b0-n100-s1 · l2-sp strength=0.1")
     assert (other.data.params["strategy"], other.data.params["strategy.strength"]) == ("l2-sp", "0.1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,44 @@ def test_a_brought_base_model_is_found_where_it_was_or_asked_for(tmp_path: Path)
     with pytest.raises(UserError, match="is another model; its files hash to"):
         materialize(build.store, id, tmp_path / "a", build.path(cell.tuned) / "model")
     assert files(materialize(build.store, id, tmp_path / "b", moved)) == files(found)
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from sftlab.strategies import EditStrategy, register
+from sftlab.weights.edits import TensorEdit
+
+@dataclass(frozen=True)
+class Mean(TensorEdit):
+    def edit(self, name, base, tuned):
+        return (base + tuned) / 2
+
+@register
+class MeanOfBoth(EditStrategy):
+    name = "mean-of-both"
+    title = "Mean of both"
+    source = "own idea"
+
+    def edit(self, percent, cut):
+        return Mean()
+"""
+
+
+def test_a_strategy_of_one_s_own_is_known_by_its_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sftlab.strategies import load_plugins, registry
+
+    (tmp_path / "mean_of_both.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
+        load_plugins(["mean_of_both"])
+        build = build_of(tmp_path, strategy="mean-of-both")
+        id = finish(build).evaluations[40.0].id
+    monkeypatch.delitem(sys.modules, "mean_of_both")
+    with pytest.raises(UserError, match="strategy 'mean-of-both' is unknown"):
+        materialize(build.store, id)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
+        assert stored(materialize(build.store, id, plugins=["mean_of_both"]))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.store.artifact import RECORD, Record, Step, Store, read_record
-from sftlab.strategies import edit_for, get_edit_strategy
+from sftlab.strategies import edit_for, get_edit_strategy, load_plugins
+from sftlab.study.config import validated
 from sftlab.study.sources import folder_of, model_hash
 from sftlab.study.spec import RestoreSpec
 from sftlab.study.stages.change import FILE as CHANGE_FILE
@@ -49,6 +50,7 @@ def materialize(
     base: Path | None = None,
     tracking: TrackingSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    plugins: Sequence[str] = (),
 ) -> Path:
     """Write the folder of an evaluated model: the same bytes as the stage `best` writes.
 
@@ -59,10 +61,12 @@ def materialize(
         base: folder of the base model, where the store does not know where it lies.
         tracking: where to look up MLflow addresses; the store's own database if unset.
         progress: hears bytes done and of all.
+        plugins: modules that register the strategy that made the model, where it is an own one.
 
     Returns the folder. Raises UserError for an id that is unknown or ambiguous or not an evaluation, for parts
     that are no longer there, and for an output that exists.
     """
+    load_plugins(plugins)
     recipe = find_recipe(store, id, base, tracking)
     target = output if output is not None else store.root / "materialized" / recipe.name
     write_model(store, recipe, target, progress)
@@ -81,7 +85,7 @@ def find_recipe(
         )
     restore: dict[str, Any] = dict(record.spec.get("restore") or {})
     percent = float(restore.pop("percent", 0.0))
-    spec = RestoreSpec.model_validate(restore | {"percents": (percent,)})
+    spec = validated(RestoreSpec, restore | {"percents": (percent,)}, f"strategy of {record.slug}")
     tuned = _tuned_folder(store, record)
     return Recipe(record, _base_folder(store, record.inputs["model"], base), tuned, spec, percent)
 

@@ -223,7 +223,7 @@ def _shared_params(results: SweepResults, variant: Variant, cell: CellRow) -> di
     params |= {"variant": variant.name, "train_bucket": cell.train_bucket}
     params |= {"size": cell.size, "set_seed": cell.set_seed}
     sft = variant.results.spec.get("sft", {})
-    params |= {key: sft[key] for key in SETTINGS if sft.get(key) is not None}
+    params |= {f"sft.{key}": sft[key] for key in SETTINGS if sft.get(key) is not None}
     params |= dict(flat("strategy", {k: v for k, v in variant.settings.items() if k not in SETTINGS}))
     return {key: as_text(value) for key, value in params.items()}
 
