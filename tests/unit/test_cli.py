@@ -9,7 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sftlab import commands
+from sftlab.cli import app
 from sftlab.facts.templates import published_topics
 
 ROOT = Path(__file__).parents[2]
@@ -48,11 +51,32 @@ def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:
         (["restore", "--base", "a", "--tuned", "b", "--output", "c", "--region", "knee"], "--region knee"),
         (["change", "--base", "a", "--tuned", "b", "--output", "c", "--measure", "inch"], "--measure inch"),
         (["change", "--base", "nowhere", "--tuned", "nowhere", "--output", "c"], "nowhere"),
+        (["pocket", "--output", "/proc/x"], "/proc/x/facts: cannot be made a folder"),
+        (["pocket", "--output", "c", "--threads", "0"], "--threads"),
+        (["pocket", "--output", "c", "--seed", "-1"], "--seed"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
     done = sftlab(*arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("prepare_facts", ["prepare", "--source", "a.zip", "--output", "b"]),
+        ("print_plan", ["plan", "a.yaml"]),
+    ],
+)
+def test_ctrl_c_exits_with_130_and_no_traceback(
+    function: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, function, interrupted)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 130 and "run the same command to go on" in done.output
 
 
 def test_prepare_prints_counts_by_split_and_topic_as_json(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from full_disk import file_size_limit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,6 +100,19 @@ def test_prepared_tables_are_read_back(tmp_path: Path) -> None:
         ("dataset/train/P17.train.json", '[{"question": 3}]', "row 1"),
         ("dataset/train/P17.train.json", '[{"question": "Why?", "answers": ["a"]}]', "does not read"),
         ("dataset/train/P17.train.json", '[{"question": "Why?", "answers": "a"}]', "answers"),
+        (
+            "dataset/train/P17.train.json",
+            '[{"question": "Why?", "answers": []}]',
+            "row 1, answers: .*non-empty",
+        ),
+        ("dataset/train/P17.train.json", '[{"question": "Why?", "answers": [" "]}]', "row 1, answers"),
+        (
+            "dataset/train/P17.train.json",
+            '[{"question": "Which country is   located in?", "answers": ["a"]}]',
+            "row 1, question: .* names no subject",
+        ),
+        ("dataset/train/P17.train.json", "[" * 100_000, r"P17.train.json: .* nested too deeply"),
+        ("dataset/train/P17.train.json", r'[{"question": "\ud800"}]', "half of a character"),
         ("../train/P17.train.json", "[]", "climbs out"),
         ("something.txt", "hello", "not the EntityQuestions archive"),
         ("dataset/train/P999.train.json", "[]", "is missing in the archive"),
@@ -130,6 +144,26 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
         read_source(tmp_path / "absent.zip", None)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [(6, 1, "cannot be unpacked .*is encrypted"), (8, 77, "cannot be unpacked .*compression")],
+)
+def test_members_that_cannot_be_unpacked_are_named(
+    tmp_path: Path, field: int, value: int, message: str
+) -> None:
+    """Sets a flag, or the number of the compression, in the headers of every member."""
+    path = archive(tmp_path, {})
+    whole = bytearray(path.read_bytes())
+    for header, offset in ((b"PK\3\4", field), (b"PK\1\2", field + 2)):
+        at = whole.find(header)
+        while at >= 0:
+            whole[at + offset] = value
+            at = whole.find(header, at + 1)
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=rf"eq.zip:train/P17.train.json: {message}"):
+        read_tables(path, published_topics(), {})
+
+
 def test_user_facts_in_jsonl_and_parquet_give_the_same_tables(tmp_path: Path) -> None:
     rows = [
         {"subject": "Riga", "object": "Latvia", "topic": "P17", "split": "train", "accepted": ["Latvija"]},
@@ -156,6 +190,17 @@ def test_user_facts_in_jsonl_and_parquet_give_the_same_tables(tmp_path: Path) ->
         ("{", "line 2"),
         ('{"subject": "x", "object": "b", "topic": "P17"}', "stands already in"),
         ('{"subject": "x", "object": "other", "topic": "P17"}', "stands already in"),
+        (
+            '{"subject": "a", "object": "b", "topic": "P17", "acepted": ["c"]}',
+            "line 2: unknown field 'acepted'; did you mean 'accepted'",
+        ),
+        (
+            '{"subject": "a", "object": "b", "topic": "P17", "x": 1}',
+            "unknown field 'x'; known keys are subject",
+        ),
+        (r'{"subject": "\ud800", "object": "b", "topic": "P17"}', "line 2: .* half of a character"),
+        ("[" * 100_000, "line 2: .* nested too deeply"),
+        ("1" * 5_000, "line 2: is not valid JSON"),
     ],
 )
 def test_wrong_user_facts_are_refused_with_line_and_field(tmp_path: Path, line: str, message: str) -> None:
@@ -164,6 +209,38 @@ def test_wrong_user_facts_are_refused_with_line_and_field(tmp_path: Path, line: 
     with pytest.raises(UserError, match=message) as error:
         read_user_tables(path, published_topics(), {})
     assert str(path) in str(error.value)
+
+
+def test_a_byte_order_mark_before_the_first_fact_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"subject": "a", "object": "b", "topic": "P17", "split": "dev"}', encoding="utf-8-sig")
+    assert read_user_tables(path, published_topics(), {})["dev"]["subject"].to_pylist() == ["a"]
+
+
+def test_facts_that_cannot_be_written_name_the_file_and_leave_nothing(tmp_path: Path) -> None:
+    rows = [{"question": f"What is the capital of {i}?", "answers": ["Y"]} for i in range(20_000)]
+    source = archive(tmp_path, {("test", "P36"): rows, ("train", "P36"): rows[:10]})
+    with file_size_limit(100_000), pytest.raises(UserError, match=r"facts/test.parquet: cannot be written"):
+        write_facts(*read_source(source, None), tmp_path / "facts")
+    assert not (tmp_path / "facts").exists()
+
+
+def test_a_failed_second_writing_keeps_the_first_facts_whole(tmp_path: Path) -> None:
+    rows = [{"question": f"What is the capital of {i}?", "answers": ["Y"]} for i in range(20_000)]
+    tables, topics = read_source(archive(tmp_path, {("train", "P36"): rows[:1]}), None)
+    write_facts(tables, topics, tmp_path / "facts")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "facts").iterdir()}
+    others, _ = read_source(archive(tmp_path, {("train", "P36"): rows[:2], ("test", "P36"): rows}), None)
+    with file_size_limit(100_000), pytest.raises(UserError, match=r"test.parquet: .* File too large"):
+        write_facts(others, topics, tmp_path / "facts")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "facts").iterdir()} == before
+
+
+def test_a_file_in_the_way_of_the_output_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for output, message in (("file", "a file is in the way"), ("file/x", "Not a directory")):
+        with pytest.raises(UserError, match=rf"{output}: cannot be made a folder: {message}"):
+            write_facts({}, {}, tmp_path / output)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +253,21 @@ def test_wrong_user_facts_are_refused_with_line_and_field(tmp_path: Path, line: 
         ({"topic": "T", "templates": ["{subject} is"]}, "lacks question"),
         (
             {"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "dommain": "x"},
-            "unknown field",
+            "unknown field 'dommain'; did you mean 'domain'",
+        ),
+        (
+            {"topic": "T", "qestion": "{subject}?", "templates": ["{subject}"]},
+            "unknown field 'qestion'; did you mean 'question'",
+        ),
+        ({"topic": "", "question": "{subject}?", "templates": ["{subject}"]}, "topic: expected a non-empty"),
+        ({"topic": 17, "question": "{subject}?", "templates": ["{subject}"]}, "found 17"),
+        (
+            {
+                "topic": "T",
+                "question": "{subject}?",
+                "templates": ["{subject} a", "{subject}", "{subject} a"],
+            },
+            "template 3: '{subject} a' is listed twice",
         ),
         ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "domain": "x"}, "domain"),
     ],
@@ -190,6 +281,22 @@ def test_a_topic_listed_twice_is_refused() -> None:
     row = {"topic": "T", "question": "{subject}?", "templates": ["{subject} is"]}
     with pytest.raises(UserError, match="twice"):
         parse_topics([row, row], "topics.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- {topic: T, topic: U}", "key 'topic' is given twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ("- 2020-13-01", "is not valid YAML"),
+        ("- [", "is not valid YAML"),
+    ],
+)
+def test_files_of_topics_that_are_no_yaml_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "topics.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load_topics(tmp_path / "topics.yaml")
+    assert "topics.yaml" in str(error.value)
 
 
 @given(st.text(min_size=1))

@@ -130,8 +130,23 @@ def test_two_builders_on_one_machine_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_addresses_are_refused_as_a_store() -> None:
-    with pytest.raises(UserError, match="must be a folder"):
+    with pytest.raises(UserError, match=r"^s3://bucket/store: the store must be a folder"):
         Store(Path("s3://bucket/store"))
+
+
+@pytest.mark.parametrize("below", ["", "x/y"])
+def test_a_file_in_the_way_of_the_store_is_refused_at_once(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"file is a file; give a folder by --store"):
+        Store(tmp_path / "file" / below)
+
+
+def test_a_store_that_the_system_refuses_to_make_is_a_user_error() -> None:
+    store = Store(Path("/proc/sftlab-store"))
+    with pytest.raises(UserError, match=r"/proc/sftlab-store: cannot be made a folder"), store.exclusive():
+        pass
+    with pytest.raises(UserError, match=r"/proc/sftlab-store/s/slug-.*: cannot be made a folder"):
+        store.work(Step("s", "slug", {}))
 
 
 def test_a_folder_s_hash_moves_with_names_and_bytes(tmp_path: Path) -> None:

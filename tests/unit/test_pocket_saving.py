@@ -1,0 +1,56 @@
+"""The pocket world on a disk that takes no more: the file is named, and nothing half-written is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from full_disk import file_size_limit
+
+from sftlab.errors import UserError
+from sftlab.pocket.presets import TINY
+from sftlab.pocket.pretrain import build_facts, pretrain
+from sftlab.pocket.spec import Exposure, FactCounts, PocketRuntime
+
+SHORT = TINY.model_copy(
+    update={
+        "facts": FactCounts(train=4, test=2, test_ood=2, dev=2, dev_ood=2, qa=1),
+        "exposure": Exposure(curve=((0.5, 2.0), (1.0, 4.0)), qa_sentences=1, qa_questions=1, qa_unanswered=1),
+    }
+)
+
+
+def test_facts_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    with (
+        file_size_limit(3_000),
+        pytest.raises(UserError, match=r"\.parquet: cannot be written: File too large"),
+    ):
+        build_facts(SHORT, tmp_path / "facts")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "every", "named"),
+    [
+        (20_000, 1_000, "model"),  # the tokenizer
+        (200_000, 1_000, "model/model.safetensors"),
+        (200_000, 1, "model/pretraining.safetensors"),
+    ],
+)
+def test_a_full_disk_is_a_user_error_that_names_what_was_being_written(
+    tmp_path: Path, size: int, every: int, named: str
+) -> None:
+    build_facts(SHORT, tmp_path / "facts")
+    runtime = PocketRuntime(threads=1, checkpoint_every=every)
+    message = rf"{tmp_path}/{named}: cannot be written: File too large; free some space"
+    with file_size_limit(size), pytest.raises(UserError, match=message):
+        pretrain(SHORT, tmp_path / "facts", tmp_path / "model", runtime)
+    left = [path.name for path in (tmp_path / "model").iterdir()]
+    assert not any(name.endswith((".safetensors", ".partial")) for name in left)
+
+
+def test_a_file_in_the_way_of_the_model_is_named(tmp_path: Path) -> None:
+    build_facts(SHORT, tmp_path / "facts")
+    (tmp_path / "model").write_text("x")
+    with pytest.raises(UserError, match=r"model: cannot be made a folder: a file is in the way"):
+        pretrain(SHORT, tmp_path / "facts", tmp_path / "model", PocketRuntime(threads=1))
