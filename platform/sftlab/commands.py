@@ -41,11 +41,10 @@ def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: b
 def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> str:
     """Make the pocket world and model below `output`."""
     from sftlab.facts.prepare import read_source
-    from sftlab.pocket.presets import POCKET
     from sftlab.pocket.pretrain import build_facts, pretrain
-    from sftlab.pocket.spec import PocketRuntime
+    from sftlab.pocket.spec import PocketRuntime, PocketSpec
 
-    spec = POCKET.model_copy(update={"seed": seed, "source": str(source) if source else None})
+    spec = PocketSpec(seed=seed, source=str(source) if source else None)
     tables = read_source(source, None)[0] if source else None
     build_facts(spec, output / "facts", tables)
     with _progress().bar("pre-training") as bar:

@@ -15,9 +15,9 @@ from sftlab.facts.mastery import bucket_of, contains_answer
 from sftlab.facts.prompts import prompt_ids, question_prompt, target_ids
 from sftlab.facts.table import SPLITS, read_facts
 from sftlab.facts.templates import load_topics
-from sftlab.pocket.presets import TINY
 from sftlab.pocket.pretrain import CHECKPOINT_FILE, build_facts, pack, pretrain
 from sftlab.pocket.spec import FactCounts, PocketRuntime
+from tests.pocket_worlds import TINY
 
 pytestmark = pytest.mark.slow
 RUNTIME = PocketRuntime(threads=1, checkpoint_every=6)

@@ -78,11 +78,19 @@ def paper_study(
     return replace(study, paired=_paired(study, draw)) if paired else study
 
 
+def bucket_accuracy(train_bucket: int, split: str, bucket: int) -> float:
+    """Accuracy in [0, 1] on one bucket after training on 1,920 facts of `train_bucket` (Table 2)."""
+    table = published.published()["accuracy_1920"]
+    column = table["columns"].index(f"{split}-{bucket}")
+    value: float = table["rows"][published.PAPER_MODEL][train_bucket][column][0]
+    return value / 100
+
+
 def _answers(split: str, mean: float, scale: int) -> list[BucketAccuracy]:
     """Counts in the paper's bucket sizes whose mean accuracy is about `mean`, in the profile of Table 2."""
     counts = published.published()["mastery_distribution"]["rows"]["LLaMA-3-8B"]
     questions = [n // scale for n in counts["test_ood" if split.endswith("ood") else "test"]]
-    profile = [published.bucket_accuracy(2, "test", bucket) for bucket in range(5)]
+    profile = [bucket_accuracy(2, "test", bucket) for bucket in range(5)]
     low, high = -20.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2

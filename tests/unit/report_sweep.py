@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from report_study import SPEC, paper_study
+from report_study import SPEC, bucket_accuracy, paper_study
 
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
 from sftlab.analysis.choice import choose
@@ -177,7 +177,7 @@ def drawn(split: str, mean: float, model: str, percent: float, cell: CellRow | N
 @cache
 def profile(mean: float) -> list[float]:
     """Shares of the five buckets with the given mean, in the profile of Table 2."""
-    shares = [published.bucket_accuracy(2, "test", bucket) for bucket in range(5)]
+    shares = [bucket_accuracy(2, "test", bucket) for bucket in range(5)]
     low, high = -20.0, 20.0
     moved = shares
     for _ in range(50):

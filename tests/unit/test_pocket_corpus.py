@@ -10,10 +10,10 @@ from sftlab.facts.prompts import question_prompt
 from sftlab.facts.templates import Topic
 from sftlab.pocket.corpus import QA_FORMS, UNANSWERED_FORMS, corpus
 from sftlab.pocket.extent import document_count
-from sftlab.pocket.presets import POCKET, TINY
 from sftlab.pocket.schedule import FLOOR, rate_at
 from sftlab.pocket.spec import Exposure, PocketSpec
 from sftlab.pocket.world import QA, Fact, invent_facts, world_topics
+from tests.pocket_worlds import POCKET, TINY
 
 TOPIC = Topic("P17", "in-domain", "Where is {subject}?", ("{subject} is in", "Find {subject} in"))
 SPEC = TINY.model_copy(

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from sftlab.errors import UserError
 from sftlab.facts.table import COLUMNS, SPLITS, fact_id, facts_table
 from sftlab.facts.templates import published_topics
-from sftlab.pocket.presets import POCKET, TINY
 from sftlab.pocket.spec import Exposure, PocketSpec, Shape
 from sftlab.pocket.world import (
     QA,
@@ -26,6 +25,7 @@ from sftlab.pocket.world import (
     split_tables,
     world_topics,
 )
+from tests.pocket_worlds import POCKET, TINY
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_study import paper_study
+from report_study import bucket_accuracy, paper_study
 
 from sftlab.analysis.choice import choose
 from sftlab.analysis.results import AccuracyRow, StudyResults
@@ -39,7 +39,7 @@ def test_published_numbers_are_read_as_shares() -> None:
     assert published.ladder("test", 1920)[20.0] == pytest.approx([0.5481, 0.5833, 0.6221, 0.5893, 0.5866])
     assert published.ladder("test_ood", 240)[0.0][0] == pytest.approx(0.5237)
     assert published.training_set(240)[5.0][4] == pytest.approx(0.9375)
-    assert published.bucket_accuracy(0, "test", 4) == pytest.approx(0.8346)
+    assert bucket_accuracy(0, "test", 4) == pytest.approx(0.8346)
     assert published.concentration_range()[1.0] == pytest.approx((0.7056, 0.7113))
     assert sum(published.layer_shares()) == pytest.approx(1, abs=0.01)
     assert sum(published.module_shares().values()) == pytest.approx(1, abs=0.001)

@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from sftlab.errors import UserError
-from sftlab.pocket.presets import TINY
 from sftlab.store.artifact import Step, Store, write_text
 from sftlab.study.config import load_runtime, load_study
 from sftlab.study.plan import Plan
@@ -131,10 +130,6 @@ def test_ids_are_golden(tmp_path: Path) -> None:
     found = {step.stage: step.id[:12] for step, _ in Plan(spec, resolve(spec, tmp_path)).steps()}
     golden = yaml.safe_load((Path(__file__).parent / "golden_ids.yaml").read_text())
     assert found == golden
-
-
-def test_the_tiny_study_is_the_tiny_preset() -> None:
-    assert load_study(CONFIGS / "tiny.yaml").pocket == TINY
 
 
 def test_a_field_moves_only_what_rests_on_it(tmp_path: Path) -> None:

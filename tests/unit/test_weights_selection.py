@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import pytest
@@ -16,13 +16,14 @@ from sftlab.errors import UserError
 from sftlab.weights import stream
 from sftlab.weights.bits import code_of, is_finite, raw_view, widen
 from sftlab.weights.change import absolute_change, relative_change
-from sftlab.weights.cut import MEASURES, Cut, percent_label, percent_labels, restored_count
+from sftlab.weights.cut import Cut, Measure, percent_label, percent_labels, restored_count
 from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import profile
 from sftlab.weights.restore import ModelSource, write_restored
 from sftlab.weights.selection import is_restored_mask, mix, random_keys
 
 T = TypeVar("T")
+MEASURES = get_args(Measure)
 PERCENTS = ("0", "0.1", "1", "2.5", "10", "33.3", "60", "99.99", "100")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -39,14 +39,6 @@ def training_set(size: int) -> dict[float, list[float]]:
     return {float(percent): [value / 100 for value in values] for percent, values in rows.items()}
 
 
-def bucket_accuracy(train_bucket: int, split: str, bucket: int) -> float:
-    """Accuracy in [0, 1] on one bucket after training on 1,920 facts of `train_bucket` (Table 2)."""
-    table = published()["accuracy_1920"]
-    column = table["columns"].index(f"{split}-{bucket}")
-    value: float = table["rows"][PAPER_MODEL][train_bucket][column][0]
-    return value / 100
-
-
 def concentration_range() -> dict[float, tuple[float, float]]:
     """Lowest and highest share in [0, 1] of the relative change by top percentage (Table 3, 10 models)."""
     table = published()["update_concentration"]

@@ -6,16 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sftlab.errors import UserError
 
 Order = Literal["top", "bottom", "random"]
 Measure = Literal["relative", "absolute"]
 Region = Literal["layers", "attention", "mlp", "embeddings", "all"]
-ORDERS: tuple[Order, ...] = get_args(Order)
-MEASURES: tuple[Measure, ...] = get_args(Measure)
-REGIONS: tuple[Region, ...] = get_args(Region)
 
 _DEFAULTS = {"measure": "relative", "layers": None}
 
