@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from test_training import BF16, SPEC, digests, write_facts, write_llama
 
 from sftlab.errors import UserError
-from sftlab.training.sft import SFTRun, TrainingError, TrainingEvent, train_runs
+from sftlab.training.sft import SFTRun, TrainingEvent, train_runs
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 
 pytestmark = pytest.mark.slow
@@ -169,7 +169,7 @@ def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(ro
     facts, wild_output = str(root / "facts.parquet"), root / "undisturbed" / "wild"
     wild = SFTRun("wild", write_nan_model(root), facts, str(wild_output), SPEC)
     scratch = str(root / "scratch-disturbed")
-    with pytest.raises(TrainingError, match=r"run 'wild': the loss of step 1 of 5 is nan"):
+    with pytest.raises(UserError, match=r"run 'wild': the loss of step 1 of 5 is nan"):
         train_runs([*runs, *wholes, wild], RUNTIME, disturb, scratch)
     assert seen[:2] == ["a skipped", "b resumed"]
     assert "c resumed" in seen

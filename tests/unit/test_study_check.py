@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from weights_models import write_checkpoint
 
 from sftlab.commands import open_study, open_sweep
 from sftlab.errors import UserError
@@ -18,7 +19,6 @@ from sftlab.study.config import load_runtime
 from sftlab.study.progress import SilentProgress
 from sftlab.study.run import run_study
 from sftlab.study.runtime import Runtime
-from tests.unit.weights_models import write_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 TINY = CONFIGS / "tiny.yaml"
@@ -54,7 +54,7 @@ def test_settings_that_contradict_each_other_are_refused_with_the_plan(
 def test_a_strategy_that_the_runtime_cannot_train_is_named(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(
-        f"name: s\nstudy: {TINY}\naxes: {{strategy: [restore, {{name: kl-to-base, weight: 1}}]}}\n"
+        f"name: s\nstudy: {TINY}\naxes: {{size: [2], strategy: [restore, {{name: kl-to-base, weight: 1}}]}}\n"
     )
     open_sweep(sweep, None, tmp_path / "store", [])
     with pytest.raises(UserError, match=r"strategy kl-to-base: sft\.kl_to_base works with"):
@@ -107,9 +107,11 @@ BROKEN = {
 def test_a_bad_base_model_is_told_before_the_first_stage(kind: str, tmp_path: Path) -> None:
     breaks, message = BROKEN[kind]
     breaks(base_model(tmp_path / "base"))
-    (tmp_path / "facts.jsonl").write_text("")
+    row = {"subject": "A", "object": "B", "topic": "P17", "split": "train"}
+    (tmp_path / "facts.jsonl").write_text(json.dumps(row))
     (tmp_path / "study.yaml").write_text(
         f"name: s\nfacts: {{source: {tmp_path / 'facts.jsonl'}}}\nmodel: {{path: {tmp_path / 'base'}}}\n"
+        "training_sets: {sizes: [1]}\n"
     )
     plan, runtime, store = open_study(tmp_path / "study.yaml", None, tmp_path / "store", [])
     with pytest.raises(UserError, match=message.replace("00002: ", r"00002\.safetensors: ")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sftlab.errors import UserError
+from sftlab.study.sources import model_hash
 from sftlab.training.export import copy_companions, finite, read_header, rewrite_file
 from sftlab.training.hf_model import homes, tensor_files
 from sftlab.training.records import DivergedError
+from sftlab.weights.restore import copy_companions as copy_all
 
 if TYPE_CHECKING:
     from sftlab.training.export import Reader
@@ -78,6 +81,20 @@ def test_configuration_and_tokenizer_are_copied_but_neither_code_nor_pickles_nor
     }
 
 
+def test_every_part_that_keeps_the_list_of_companions_keeps_the_same(base: Path) -> None:
+    names = {f"tokenizer{ending}" for ending in (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")}
+    for name in names:
+        (base / name).write_text("{}")
+    for folder, copy in (("a", partial(copy_companions, base)), ("b", partial(copy_all, base, base))):
+        (base.parent / folder).mkdir()
+        copy(base.parent / folder)
+        assert names < {file.name for file in (base.parent / folder).iterdir()}
+    hashed = model_hash(base, base.parent / "store")
+    for name in sorted(names):
+        (base / name).write_text("changed")
+        assert hashed != (hashed := model_hash(base, base.parent / "store")), name
+
+
 def test_weights_that_are_not_finite_are_refused_by_name() -> None:
     assert finite("w", torch.ones(2)).tolist() == [1, 1]
     for value in (float("nan"), float("inf")):
@@ -110,5 +127,5 @@ def test_a_parameter_that_no_stored_tensor_fills_is_an_error(base: Path) -> None
 def test_a_truncated_weight_file_is_told(base: Path) -> None:
     whole = (base / "model.safetensors").read_bytes()
     (base / "model.safetensors").write_bytes(whole[:-4])
-    with pytest.raises(UserError, match="is not a whole safetensors file"):
+    with pytest.raises(UserError, match="is truncated"):
         tensor_files(base)

@@ -243,7 +243,7 @@ def test_a_probe_that_is_not_there_is_told_and_belongs_to_the_run_s_identity(tmp
     base = save_toy(tmp_path / "base", Toy())
     cut = profile(base, base, ["50"]).cuts["50"]
     spec = SFTSpec(mask=MaskSpec(percent=50, size=1))
-    with pytest.raises(UserError, match=r"nowhere.* not a Hugging Face model folder"):
+    with pytest.raises(UserError, match=r"nowhere: is not a folder"):
         check_runs([run_on(tmp_path, spec, ProbeMask(str(tmp_path / "nowhere"), cut))], TrainingRuntime())
     one = run_on(tmp_path, spec, ProbeMask(str(base), cut))
     check_runs([one], TrainingRuntime())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,17 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from weights_models import write_checkpoint
 
 from sftlab.errors import UserError
 from sftlab.training.deepspeed import deepspeed_config
+from sftlab.training.loop import Superseded
 from sftlab.training.records import (
+    DivergedError,
     History,
     SFTRun,
     read_result,
     run_layout,
     write_result,
 )
-from sftlab.training.sft import Mailbox, check_runs, is_out_of_memory, out_of_memory
+from sftlab.training.sft import Mailbox, check_runs, is_out_of_memory, out_of_memory, verdict
 from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps
 
 
@@ -84,10 +88,7 @@ def test_checkpoint_times_and_restarts_do_not_belong_to_the_layout_of_a_checkpoi
 
 @pytest.fixture
 def run(tmp_path: Path) -> SFTRun:
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "config.json").write_text("{}")
-    (base / "model.safetensors").write_bytes(b"")
+    base = write_checkpoint(tmp_path / "base", {"w": torch.ones(2)})
     facts = pa.table({"question": ["Who?", "Where?"], "object": ["A", "B"]})
     pq.write_table(facts, tmp_path / "t.parquet")
     return SFTRun("r", str(base), str(tmp_path / "t.parquet"), str(tmp_path / "out"), SFTSpec())
@@ -132,15 +133,46 @@ def test_a_missing_or_foreign_training_file_is_told(run: SFTRun) -> None:
 def test_a_pickle_checkpoint_is_refused(run: SFTRun) -> None:
     weights = Path(run.base_model) / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
-    with pytest.raises(UserError, match="pickles alone"):
+    with pytest.raises(UserError, match="holds only pickle weights"):
         check_runs([run], TrainingRuntime())
 
 
 def test_a_missing_shard_is_told_by_name(run: SFTRun) -> None:
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (Path(run.base_model) / "model.safetensors").unlink()
     (Path(run.base_model) / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=r"names model-00001-of-00002\.safetensors, which is missing"):
+    with pytest.raises(UserError, match=r"model-00001-of-00002\.safetensors: missing, but"):
         check_runs([run], TrainingRuntime())
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON"])
+def test_a_bad_index_is_told(run: SFTRun, text: str) -> None:
+    (Path(run.base_model) / "model.safetensors").unlink()
+    (Path(run.base_model) / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(UserError, match=r"model\.safetensors\.index\.json: "):
+        check_runs([run], TrainingRuntime())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (DivergedError("the loss is nan. Lower sft.learning_rate"), "user", "Lower sft.learning_rate"),
+        (UserError("wrong"), "user", "wrong"),
+        (Superseded("r"), "training", "taken it over"),
+        (MemoryError(), "user", "ran out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "user", "the disk is full"),
+    ],
+)
+def test_failures_that_a_restart_would_repeat_are_the_user_s_where_they_can_mend_them(
+    error: Exception, kind: str, message: str
+) -> None:
+    found = verdict(error, TrainingRuntime(), 0)
+    assert found is not None and found[0] == kind and message in found[1]
+
+
+def test_other_failures_are_left_to_a_restart() -> None:
+    assert verdict(RuntimeError("connection lost"), TrainingRuntime(), 0) is None
+    assert verdict(OSError(errno.EIO, "I/O error"), TrainingRuntime(), 0) is None
 
 
 def test_the_base_folder_is_never_written_to(run: SFTRun) -> None:

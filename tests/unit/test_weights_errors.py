@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from weights_models import same_bits, stored, write_checkpoint
 
 import sftlab
@@ -106,6 +107,13 @@ def test_folders_without_safetensors_are_refused(tmp_path: Path) -> None:
         Checkpoint.open(folder)
 
 
+def test_a_folder_with_two_sets_of_weights_is_refused(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model", shards=2)
+    save_file({UP: torch.ones(2)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"holds both model\.safetensors and .* delete"):
+        Checkpoint.open(folder)
+
+
 def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     folder = model(tmp_path / "adapter")
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
@@ -187,14 +195,41 @@ def test_a_second_run_replaces_its_results_and_clears_unfinished_pieces(tmp_path
     base, tuned = model(tmp_path / "base"), model(tmp_path / "tuned", **{UP: torch.zeros(4, 2)})
     restore(base, tuned, "10,50", tmp_path / "out")
     (tmp_path / "out" / ".restored-10.1a2b3c4d.partial").mkdir()
-    restore(base, tuned, "50", tmp_path / "out", order="bottom")
+    restore(base, tuned, "50,10", tmp_path / "out", order="bottom")
     names = sorted(entry.name for entry in (tmp_path / "out").iterdir())
     assert names == ["change.json", "restored-10", "restored-50"]
     assert same_bits(stored(tmp_path / "out" / "restored-50")[UP], torch.zeros(4, 2))
 
 
+def test_a_restored_model_that_change_json_would_no_longer_describe_is_not_left_beside_it(
+    tmp_path: Path,
+) -> None:
+    base, tuned = model(tmp_path / "base"), model(tmp_path / "tuned", **{UP: torch.zeros(4, 2)})
+    restore(base, tuned, "10,50", tmp_path / "out")
+    before = (tmp_path / "out" / "change.json").read_bytes()
+    for call in (
+        lambda: restore(base, tuned, "50", tmp_path / "out", order="bottom"),
+        lambda: change(base, tuned, tmp_path / "out", order="bottom"),
+    ):
+        with pytest.raises(UserError, match=r"out: holds restored-10 of an earlier call.* new folder"):
+            call()
+    assert (tmp_path / "out" / "change.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("which", ["base", "tuned"])
+def test_a_model_is_never_overwritten_by_its_own_restoration(which: str, tmp_path: Path) -> None:
+    model(tmp_path / "other", **{UP: torch.zeros(4, 2)})
+    mine = model(tmp_path / "out" / "restored-10")
+    before = (mine / "model.safetensors").read_bytes()
+    (tmp_path / "link").symlink_to(mine)
+    folders = {"base": tmp_path / "other", "tuned": tmp_path / "other", which: tmp_path / "link"}
+    with pytest.raises(UserError, match=rf"--{which} .*link: would be overwritten"):
+        restore(folders["base"], folders["tuned"], "5,10.0", tmp_path / "out")
+    assert (mine / "model.safetensors").read_bytes() == before
+
+
 def test_too_little_room_is_said_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"out: needs 1000000.0 GB, but the disk has"):
+    with pytest.raises(UserError, match=r"out: needs 1,000 TB, but the disk has"):
         check_space(tmp_path / "not" / "yet" / "out", 10**15)
 
 

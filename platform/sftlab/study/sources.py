@@ -18,8 +18,9 @@ from sftlab.pocket.world import world_topics
 from sftlab.store.artifact import write_text
 from sftlab.store.fingerprint import canonical_json, file_hash, folder_hash
 from sftlab.study.spec import FactsSpec, StudySpec
+from sftlab.weights.shards import COMPANIONS
 
-MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+MODEL_FILES = ("*.safetensors", *(f"*{ending}" for ending in COMPANIONS))
 HASHES = "hashes.json"
 PUBLISHED_TEMPLATES = 21
 

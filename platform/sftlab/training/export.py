@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from sftlab.training.hf_model import tensor_files, weight_files
 from sftlab.training.records import DivergedError
+from sftlab.weights.shards import COMPANIONS
 
 if TYPE_CHECKING:
     import torch
 
     Reader = Callable[[], torch.Tensor]
-
-COMPANIONS = (".json", ".model", ".txt", ".jinja", ".tiktoken")
 
 
 def copy_companions(base: Path, output: Path) -> None:

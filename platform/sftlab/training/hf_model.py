@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.training.spec import LoRASpec, SFTSpec
-
-INDEX = "model.safetensors.index.json"
+from sftlab.weights.shards import Checkpoint
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, in order of their names.
-
-    Raises UserError where there are none, where only pickles are found, or where the index names a
-    file that is missing.
-    """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: is not a Hugging Face model folder, config.json is missing.")
-    if (folder / INDEX).is_file():
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise UserError(f"{folder}: {INDEX} names {', '.join(missing)}, which is missing; copy it again.")
-        return [folder / name for name in names]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    pickles = sorted(p.name for ending in ("*.bin", "*.pt", "*.pth") for p in folder.glob(ending))
-    if pickles:
-        raise UserError(f"{folder}: holds pickles alone ({pickles[0]}); convert them to safetensors first.")
-    raise UserError(f"{folder}: holds no model.safetensors and no {INDEX}.")
+    """The safetensors files of a model folder, in order of their names. Raises UserError as Checkpoint.open."""
+    return list(dict.fromkeys(tensor_files(folder).values()))
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """Where each stored tensor lies: name -> file, in the order of the files and of their headers."""
-    from safetensors import SafetensorError, safe_open
-
-    places: dict[str, Path] = {}
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="pt") as handle:
-                places.update((name, file) for name in handle.keys())  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(f"{file}: is not a whole safetensors file ({error}); copy it again.") from error
-    return places
+    """Where each stored tensor lies: name -> file, in the order of the files. Raises UserError as Checkpoint.open."""
+    with Checkpoint.open(folder) as checkpoint:
+        return checkpoint.files
 
 
 def homes(folder: Path, model: Any) -> dict[str, Any]:

@@ -83,10 +83,11 @@ def check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
         doubles = sorted({value for value in values if values.count(value) > 1})
         if doubles:
             raise UserError(f"two training runs have the {what} {doubles[0]!r}; each needs its own.")
+    for base in sorted({run.base_model for run in runs}):
+        weight_files(Path(base))
     for run in runs:
         accumulation_steps(run.spec, runtime)
         check_spec(run.spec, runtime)
-        weight_files(Path(run.base_model))
         check_prevention(run)
         check_train_file(run)
         if Path(run.output_dir).resolve() == Path(run.base_model).resolve():
@@ -150,8 +151,8 @@ def train_runs(
 
     `storage_dir` (required) is scratch for checkpoints, on a mount that all nodes share; give the same one
     to resume. `on_progress` is called in this thread. Raises UserError for what the user can mend (before a
-    worker starts where that is possible), TrainingError where workers failed more than
-    runtime.max_failures times or the loss is not finite, KeyboardInterrupt after Ctrl-C, once the workers
+    worker starts where that is possible; also a loss that is not finite), TrainingError where workers failed more
+    than runtime.max_failures times, KeyboardInterrupt after Ctrl-C, once the workers
     have saved a checkpoint.
     """
     assert storage_dir, "train_runs: storage_dir is required"
@@ -285,7 +286,7 @@ def rank_main(config: dict[str, Any]) -> None:
     if ray.get(mailbox.outcome.remote()) is not None:
         return
     prepare_process(runtime)
-    from sftlab.training.loop import Rank, Stopped, Superseded, train_all
+    from sftlab.training.loop import Rank, Stopped, train_all
 
     start_deepspeed(runtime)
     context = ray.train.get_context()
@@ -303,22 +304,34 @@ def rank_main(config: dict[str, Any]) -> None:
         train_all(config["runs"], me)
     except Stopped:
         return
-    except UserError as error:
-        ray.get(mailbox.settle.remote("user", str(error)))
-    except Superseded as error:
-        message = f"run {error}: a later call of train_runs with the same storage_dir has taken it over."
-        ray.get(mailbox.settle.remote("training", message))
-    except DivergedError as error:
-        ray.get(mailbox.settle.remote("training", str(error)))
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            ray.get(mailbox.settle.remote("user", out_of_memory(runtime, f"rank {rank}: {error}")))
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"the disk is full: {error}. Free some space and run again; finished runs are kept."
-            ray.get(mailbox.settle.remote("user", message))
-        raise
+    except Exception as error:
+        found = verdict(error, runtime, rank)
+        if found is None:
+            raise
+        ray.get(mailbox.settle.remote(*found))
+        if isinstance(error, RuntimeError | MemoryError | OSError):
+            raise  # of this rank alone; the others would wait for it
+
+
+def verdict(error: Exception, runtime: TrainingRuntime, rank: int) -> tuple[str, str] | None:
+    """Kind ("user" or "training") and message of a failure that a restart would only repeat, else None."""
+    from sftlab.training.loop import Superseded
+
+    if isinstance(error, UserError | DivergedError):  # both say what to change
+        return "user", str(error)
+    if isinstance(error, Superseded):
+        return (
+            "training",
+            f"run {error}: a later call of train_runs with the same storage_dir has taken it over.",
+        )
+    if is_out_of_memory(error):
+        return "user", out_of_memory(runtime, f"rank {rank}: {error}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            "user",
+            f"the disk is full: {error}. Free some space and run again; finished runs are kept.",
+        )
+    return None
 
 
 def emitter(mailbox: Any) -> Callable[[TrainingEvent | None], bool]:

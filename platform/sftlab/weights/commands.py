@@ -11,12 +11,13 @@ from pathlib import Path
 from secrets import token_hex
 
 from sftlab.errors import UserError
+from sftlab.files import readable_write_errors
 from sftlab.weights.cut import CONCENTRATION_PERCENTS, Measure, Order, Region, percent_labels
 from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import ChangeProfile, profile
 from sftlab.weights.restore import restored_bytes, write_restored
 from sftlab.weights.stream import Report
-from sftlab.weights.writer import DEFAULT_SHARD_BYTES, PARTIAL, check_space, readable_write_errors
+from sftlab.weights.writer import DEFAULT_SHARD_BYTES, PARTIAL, check_space
 
 CHANGE_FILE = "change.json"
 _OURS = re.compile(r"restored-\d+(\.\d+)?")
@@ -39,9 +40,9 @@ def change(
 ) -> ChangeProfile:
     """Measures how the weights changed and writes OUTPUT/change.json (`ChangeProfile.to_json`).
 
-    Raises UserError as `profile` does, and for an OUTPUT with other content than an earlier result.
+    Raises UserError as `profile` does, and for an OUTPUT with other content than an earlier change.json.
     """
-    folder = _output_folder(output)
+    folder = _output_folder(output, ())
     found = profile(base, tuned, percents, region, order, seed, progress, measure, layers)
     _write_change(folder, found)
     return found
@@ -63,11 +64,13 @@ def restore(
     """Writes OUTPUT/restored-<percent> for every percentage, and OUTPUT/change.json.
 
     Raises UserError as `profile` and `write_restored` do, for a disk without room for all models (before
-    any work), and for an OUTPUT with other content than an earlier result. change.json is written last.
+    any work), for an OUTPUT with other content than an earlier result or with one of another percentage, and for
+    a model that it would overwrite. change.json is written last.
     """
     labels = percent_labels(percents)
+    _refuse_overwriting(base, tuned, output, labels)
     to_write = restored_bytes(base, tuned, len(labels))
-    folder = _output_folder(output)
+    folder = _output_folder(output, labels)
     check_space(folder, to_write.written)
 
     def searching(done: int, total: int) -> None:
@@ -87,19 +90,32 @@ def restore(
     return found
 
 
-def _output_folder(output: Folder) -> Path:
-    """OUTPUT as a path. Raises UserError if it holds anything but an earlier result; removes unfinished
-    pieces.
+def _refuse_overwriting(base: Folder, tuned: Folder, output: Folder, labels: Sequence[str]) -> None:
+    written = {(Path(output) / f"restored-{label}").resolve() for label in labels}
+    for option, model in (("--base", base), ("--tuned", tuned)):
+        if Path(model).resolve() in written:
+            raise UserError(f"{option} {model}: would be overwritten; give another --output.")
+
+
+def _output_folder(output: Folder, labels: Sequence[str]) -> Path:
+    """OUTPUT as a path; removes unfinished pieces. Raises UserError if it holds anything but an earlier result
+    that is replaced whole: a restored model of none of `labels` would stand beside a change.json of other settings.
     """
     folder = Path(output)
     if not folder.exists():
         return folder
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; --output needs a new or empty folder.")
+    replaced = {CHANGE_FILE, *(f"restored-{label}" for label in labels)}
     for entry in sorted(folder.iterdir()):
         if _UNFINISHED.fullmatch(entry.name):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        elif entry.name != CHANGE_FILE and not _OURS.fullmatch(entry.name):
+        elif _OURS.fullmatch(entry.name) and entry.name not in replaced:
+            raise UserError(
+                f"{folder}: holds {entry.name} of an earlier call, which {CHANGE_FILE} would no longer describe; "
+                "delete it or give a new folder."
+            )
+        elif entry.name not in replaced:
             raise UserError(
                 f"{folder}: holds {entry.name}, which is no result of this command; give a new folder."
             )

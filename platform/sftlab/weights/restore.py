@@ -20,7 +20,7 @@ from sftlab.weights.edits import Edit, Restoration
 from sftlab.weights.mixer import LadderMixer
 from sftlab.weights.pairs import check_pair, tied_aliases
 from sftlab.weights.regions import in_region
-from sftlab.weights.shards import Checkpoint
+from sftlab.weights.shards import COMPANIONS, Checkpoint
 from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, Worker, chunks, thread_count, walk
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, ShardWriter, TensorSpec
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Folder = str | PathLike[str]
 _EDIT_PASSES = 3  # an edit other than a restoration reads from both models and writes once
-_COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _TOKENIZER_MARKS = (
     "tokenizer",
     "vocab",
@@ -207,7 +206,7 @@ def _companions(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in folder.iterdir()
-        if file.is_file() and file.suffix in _COMPANIONS and not file.name.endswith(".index.json")
+        if file.is_file() and file.suffix in COMPANIONS and not file.name.endswith(".index.json")
     )
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+# What stands beside the weights of a model: configuration and tokenizer; neither pickles nor code.
+COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _LARGEST_HEADER = 100_000_000
 
@@ -75,6 +77,12 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes of all tensors together."""
         return sum(place.nbytes for place in self._places.values())
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The file of each tensor; files in order, and the names within each."""
+        ordered = sorted(self._places, key=lambda name: (self._places[name].shard, name))
+        return {name: self._places[name].shard for name in ordered}
 
     def code(self, name: str) -> str:
         """The type as safetensors names it: BF16, F16, F32, ..."""
@@ -139,6 +147,11 @@ class Checkpoint:
 
 def _places(folder: Path) -> dict[str, _Place]:
     single, index = folder / SINGLE_FILE, folder / INDEX_FILE
+    if single.is_file() and index.is_file():
+        raise UserError(
+            f"{folder}: holds both {SINGLE_FILE} and {INDEX_FILE}, of which transformers would load the one and vLLM "
+            "the other; delete what is not the model's."
+        )
     if single.is_file():
         return _read_header(single)
     if index.is_file():
