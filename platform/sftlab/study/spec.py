@@ -35,9 +35,7 @@ class FactsSpec(Frozen):
         description="EntityQuestions zip or folder, or a .jsonl or .parquet file of own facts"
     )
     templates: str | None = Field(None, description="YAML of topics; the published 24 topics if unset")
-    limit: dict[
-        Literal["train", "test", "test_ood", "dev", "dev_ood"], Annotated[int, Field(ge=0)]
-    ] = Field(
+    limit: dict[Literal["train", "test", "test_ood", "dev", "dev_ood"], Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict, description="facts to keep of a split, drawn evenly over topics; all if unset"
     )
     seed: int = Field(0, description="seed of the draw that `limit` asks for")
