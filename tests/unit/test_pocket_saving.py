@@ -8,9 +8,9 @@ import pytest
 from full_disk import file_size_limit
 
 from sftlab.errors import UserError
-from sftlab.pocket.presets import TINY
 from sftlab.pocket.pretrain import build_facts, pretrain
 from sftlab.pocket.spec import Exposure, FactCounts, PocketRuntime
+from tests.pocket_worlds import TINY
 
 SHORT = TINY.model_copy(
     update={
