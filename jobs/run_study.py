@@ -1,4 +1,4 @@
-"""Runs a whole study: ray job submit --working-dir . -- python jobs/run_study.py STUDY.yaml [OPTIONS]."""
+"""Runs a whole study: ray job submit --working-dir . -- PYTHON jobs/run_study.py STUDY.yaml [OPTIONS]."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs a sweep: ray job submit --working-dir . -- python jobs/sweep.py SWEEP.yaml [OPTIONS]."""
+"""Runs a sweep: ray job submit --working-dir . -- PYTHON jobs/sweep.py SWEEP.yaml [OPTIONS]."""
 
 import sys
 

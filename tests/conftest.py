@@ -12,7 +12,7 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-ORDER = ("unit", "ray", "e2e", "gpu")
+ORDER = ("unit", "ray", "e2e")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

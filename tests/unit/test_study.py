@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ import yaml
 
 from sftlab.errors import UserError
 from sftlab.store.artifact import Step, Store, write_text
+from sftlab.study.build import Build
 from sftlab.study.config import load_runtime, load_study
 from sftlab.study.plan import Plan
 from sftlab.study.preview import preview, total_cost
+from sftlab.study.progress import SilentProgress
 from sftlab.study.runtime import Runtime
 from sftlab.study.sources import resolve
 from sftlab.study.spec import StudySpec
@@ -188,6 +192,35 @@ def test_an_unfinished_step_is_said_to_be_resumed(tmp_path: Path) -> None:
     write_text(store.work(plan.mastery) / "blocks" / "00000.parquet", "x")
     row = next(r for r in preview(plan, store, Runtime()) if r.step.stage == "mastery")
     assert "will be resumed" in row.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            errno.ENOSPC,
+            r"record.*cannot be committed \(No space left on device\); free some space and run again",
+        ),
+        (
+            errno.EACCES,
+            r"record.*\(Permission denied\); make the store writable, or choose another by --store",
+        ),
+        (errno.EIO, r"record.*\(Input/output error\); look at the disk or mount"),
+    ],
+)
+def test_a_commit_that_the_file_system_refuses_says_what_to_do(
+    code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tmp_path)
+    store = Store(tmp_path)
+    write_text(store.path(plan.facts) / "x", "x")
+
+    def refuse(path: Path, _: str) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr("sftlab.store.artifact.write_text", refuse)
+    with pytest.raises(UserError, match=message):
+        Build(plan, store, Runtime(), SilentProgress()).commit(plan.facts)
 
 
 def test_a_spec_s_defaults_are_the_study_s() -> None:

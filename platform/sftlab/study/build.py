@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,12 @@ class Build:
         return [step for step in steps if self.store.find(step) is None]
 
     def commit(self, step: Step) -> Record:
-        """Commit a step and drop its unfinished parts. Raises UserError where the disk is full."""
+        """Commit a step and drop its unfinished parts. Raises UserError where the file system refuses."""
         try:
             record = self.store.commit(step)
         except OSError as error:
-            raise UserError(f"{self.path(step)}: cannot be written ({error.strerror}).") from error
+            where = error.filename or self.path(step)
+            raise UserError(f"{where}: cannot be committed ({error.strerror}); {_advice(error)}.") from error
         shutil.rmtree(self.path(step) / WORK, ignore_errors=True)
         return record
 
@@ -46,3 +48,11 @@ class Build:
             return self.path(self.plan.model) / "model"
         assert self.plan.spec.model is not None
         return Path(self.plan.spec.model.path)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space and run again; what is finished is kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "make the store writable, or choose another by --store"
+    return "look at the disk or mount of the store, then run again; what is finished is kept"
