@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,25 @@ def test_a_cluster_is_joined_before_the_first_stage_and_a_laptop_s_ray_when_it_i
     assert joins_first(GPUS) and not joins_first(Runtime())
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert joins_first(Runtime())
+
+
+def test_missing_gpus_are_told_before_the_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def without_gpus(runtime: Runtime, _: Callable[[str], None]) -> Iterator[None]:
+        require_gpus(runtime, lambda: 0.0, None)
+        yield
+
+    monkeypatch.setattr("sftlab.study.run.ray_cluster", without_gpus)
+    gpu = "runtime.engine.gpus_per_engine=1"
+    plan, runtime, store = open_study(TINY, None, tmp_path / "store", [gpu])
+    build = Build(plan, store, runtime, SilentProgress())
+    with pytest.raises(UserError, match="asks for 1 GPUs, but the cluster has 0"):
+        run_study(build)
+    assert not list(store.root.glob("*/*/"))
+    run_study(build, "facts")  # needs no engine
+    assert not build.missing(plan.facts)
 
 
 def test_gpus_are_those_of_the_engines_or_of_training_whichever_are_more() -> None:
