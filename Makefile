@@ -43,10 +43,10 @@ format: setup
 	$(BIN)/ruff format .
 
 test-fast: lint
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest -n 2 tests/unit
 
-test: lint
-	$(BIN)/pytest
+test: test-fast
+	$(BIN)/pytest tests/ray tests/e2e
 
 data: data/entity_questions.zip
 

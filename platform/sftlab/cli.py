@@ -228,12 +228,15 @@ def materialize(
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
+    plugins: Annotated[
+        list[str] | None, typer.Option("--plugin", help="Module of an own strategy that made the model.")
+    ] = None,
 ) -> None:
     """Write the folder of a restored model that is kept as a recipe."""
     from sftlab.commands import materialize_model
 
     with interruptible():
-        materialize_model(id, runtime, store, output, base, overrides or [])
+        materialize_model(id, runtime, store, output, base, overrides or [], plugins or [])
 
 
 @app.command(

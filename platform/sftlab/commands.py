@@ -308,6 +308,7 @@ def materialize_model(
     output: Path | None,
     base: Path | None,
     overrides: Sequence[str],
+    plugins: Sequence[str],
 ) -> None:
     """Write the folder of an evaluated model that is kept as a recipe."""
     from sftlab.store.artifact import Store
@@ -315,10 +316,9 @@ def materialize_model(
     from sftlab.study.materialize import materialize
 
     runtime = load_runtime(runtime_file, overrides)
+    opened = Store(store or Path(runtime.store))
     with _progress().bar("writing") as bar:
-        folder = materialize(
-            Store(store or Path(runtime.store)), id, output, base, runtime.tracking, bar.update
-        )
+        folder = materialize(opened, id, output, base, runtime.tracking, bar.update, plugins)
     print(folder)
 
 

@@ -122,6 +122,10 @@ def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
     if steps.sweep.store.find(step) is None:
         edit = edit_for(trial.spec.restore, chosen.percent, read_change(build, cell).cuts)
         write_restored(build.model_folder, build.path(cell.tuned) / "model", {label: edit}, steps.path(step))
+        from sftlab.study.sweep_track import sweep_card  # it reads this module's steps
+
+        folder = steps.path(step) / f"restored-{label}"
+        write_text(folder / "README.md", sweep_card(steps, results))
         told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
         write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
         steps.sweep.store.commit(step)
