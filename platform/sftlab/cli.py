@@ -217,7 +217,7 @@ def materialize(
     id: Annotated[
         str,
         typer.Argument(
-            help="Id of a model, from the report or MLflow (8 digits do), or models:/NAME@champion.",
+            help="Id (8 digits do) as MLflow and STORE/evaluation have it, or models:/SWEEP@champion.",
             metavar="ID",
         ),
     ],
@@ -232,7 +232,7 @@ def materialize(
         list[str] | None, typer.Option("--plugin", help="Module of an own strategy that made the model.")
     ] = None,
 ) -> None:
-    """Write the folder of a restored model that is kept as a recipe."""
+    """Write a model's folder from its recipe."""
     from sftlab.commands import materialize_model
 
     with interruptible():

@@ -246,9 +246,12 @@ def print_sweep_plan(
     path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
 ) -> None:
     """Print how many trials are there and what the others will cost; nothing is computed."""
+    from sftlab.study.sweep import check_limits
     from sftlab.study.sweep_plan import plan_sweep
 
-    print(plan_sweep(open_sweep(path, runtime_file, store, overrides)))
+    sweep = open_sweep(path, runtime_file, store, overrides)
+    print(plan_sweep(sweep), flush=True)
+    check_limits(sweep)
 
 
 def sweep_to_report(

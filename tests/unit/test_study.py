@@ -234,3 +234,24 @@ def test_a_spec_s_defaults_are_the_study_s() -> None:
 def test_a_step_lies_under_its_stage_slug_and_id(tmp_path: Path) -> None:
     step = Step("tuned", "bucket0-n25-s0", {"a": 1})
     assert Store(tmp_path).path(step) == tmp_path / "tuned" / f"bucket0-n25-s0-{step.id[:12]}"
+
+
+def test_facts_without_any_dev_question_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    from sftlab.study.build import Build
+    from sftlab.study.progress import SilentProgress
+    from sftlab.study.stages.facts import build_facts
+
+    facts, topics = tmp_path / "facts.jsonl", tmp_path / "topics.yaml"
+    row = '{{"subject": "s{0}", "object": "o{0}", "topic": "t", "split": "{1}"}}\n'
+    facts.write_text("".join(row.format(i, "train" if i else "test") for i in range(9)))
+    topics.write_text(
+        "- {topic: t, domain: in-domain, question: 'Q {subject}?', templates: ['{subject} is']}\n"
+    )
+    text = f"name: t\nfacts: {{source: {facts}, templates: {topics}}}\nmodel: {{path: {tmp_path}/none}}\n"
+    spec = load_study(study(tmp_path, text), ["training_sets.sizes=[2]"])
+    plan = Plan(spec, resolve(spec, tmp_path))
+    build = Build(plan, Store(tmp_path / "store"), Runtime(), SilentProgress())
+    with pytest.raises(UserError, match="dev and dev_ood have no facts"):
+        build_facts(build)
+    assert build.missing(plan.facts)
+    assert build.model_folder.is_absolute()

@@ -18,10 +18,11 @@ from sftlab.study.config import load_sweep
 from sftlab.study.progress import SilentProgress
 from sftlab.study.runtime import Runtime
 from sftlab.study.sources import resolve
-from sftlab.study.sweep import Sweep, check_limits, is_finished
+from sftlab.study.sweep import Sweep, check_limits, finished_sweep, finished_trials, is_finished
 from sftlab.study.sweep_plan import plan_sweep
 from sftlab.study.sweep_pools import Meter, pool_sizes
-from sftlab.study.sweep_trial import best_percent
+from sftlab.study.sweep_trial import Outcome, best_percent
+from sftlab.study.sweep_tune import write_record
 from sftlab.study.sweep_watch import SweepState
 from sftlab.study.trials import TrialMaker, mixture
 
@@ -247,6 +248,19 @@ def test_two_builders_of_one_result_wait_for_each_other(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert all(order[i][0] == order[i + 1][0] for i in range(0, 6, 2))
+
+
+def test_a_search_keeps_trials_that_differ_in_their_percentage_alone(tmp_path: Path) -> None:
+    axes = {"data": [0], "size": [2], "seed": [0], "percent": {"low": 0, "high": 40}}
+    sweep = sweep_of(tmp_path, axes=axes, search={"kind": "optuna", "trials": 3})
+    for percent in (5.0, 17.31):
+        config = {"strategy": 0, "data": 0, "size": 2, "seed": 0, "percent": percent}
+        trial = sweep.maker.trial(sweep.maker.point(config))
+        write_record(sweep.records, trial, config, Outcome({0.0: 0.1, percent: 0.2}, percent, 0.2))
+    found = finished_trials(sweep, [])
+    assert sorted(trial.spec.restore.percents for trial in found) == [(0.0, 5.0), (0.0, 17.3)]
+    with pytest.raises(UserError, match="lacks 1 trials"):
+        finished_sweep(sweep)
 
 
 def test_a_lock_that_another_holds_is_told_at_once(tmp_path: Path) -> None:

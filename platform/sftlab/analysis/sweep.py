@@ -124,7 +124,10 @@ class SweepChoiceRow:
 
 @dataclass(frozen=True)
 class TimeRow:
-    """Wall time of one stage of one trial; `hits` counts its results that were found and not computed."""
+    """Seconds that one stage of one trial worked, and those that it waited beside.
+
+    `hits` counts its results that were found and not computed.
+    """
 
     trial: str
     stage: str

@@ -44,7 +44,11 @@ class FolderArchive:
     def __init__(self, root: Path) -> None:
         self.root = root / "dataset" if (root / "dataset").is_dir() else root
         if not (self.root / "train").is_dir():
-            raise UserError(f"{root}: holds no dataset/train folder, so it is not EntityQuestions unpacked.")
+            prepared = " These are tables that `sftlab prepare` wrote: give what they were made from."
+            hint = prepared if (root / "train.parquet").exists() else ""
+            raise UserError(
+                f"{root}: holds no dataset/train folder, so it is not EntityQuestions unpacked.{hint}"
+            )
 
     def read(self, split: str, topic: str) -> tuple[str, bytes]:
         path = self.root / split / f"{topic}.{split}.json"

@@ -47,7 +47,7 @@ class Build:
         if self.plan.model is not None:
             return self.path(self.plan.model) / "model"
         assert self.plan.spec.model is not None
-        return Path(self.plan.spec.model.path)
+        return Path(self.plan.spec.model.path).resolve()  # workers have other working folders
 
 
 def _advice(error: OSError) -> str:

@@ -51,6 +51,8 @@ def ray_cluster(runtime: Runtime, say: Callable[[str], None] | None = None) -> I
     else:
         # Ray lets everything else on a machine go first; a run that was asked for need not wait for its own driver.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # Its core prints warnings about its own actors, which a reader would take for errors of the study.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(
             address="local",
             num_cpus=runtime.logical_cpus or max(4, 2 * cores),

@@ -113,7 +113,7 @@ def _digits(store: Store, id: str, tracking: TrackingSettings | None) -> str:
     """The id's digits, lower case; MLflow is asked for its own addresses."""
     if id.startswith(("models:/", "m-")):
         return artifact_of(id, tracking or TrackingSettings(), store.root)
-    digits = id.strip().lower()
+    digits = id.strip().lower().rpartition("-")[2]  # also a result's whole folder name
     if not re.fullmatch(rf"[0-9a-f]{{{FEWEST_DIGITS},64}}", digits):
         raise UserError(
             f"{id}: is no id; expected at least {FEWEST_DIGITS} of its digits (0-9, a-f), as the report shows them, "

@@ -177,12 +177,16 @@ def trial_cost(sweep: Sweep, trial: Trial) -> Cost:
 
 def finished_trials(sweep: Sweep, listed: Sequence[Trial]) -> list[Trial]:
     """The trials with their ladders evaluated: of a search those that have records, every rung for itself."""
-    if sweep.spec.search.kind == "grid" and sweep.spec.halving is None:
+    searched = sweep.spec.search.kind == "optuna"
+    if not searched and sweep.spec.halving is None:
         return list(listed)
-    records = {record.trial for record in read_records(sweep.records)}
-    chosen = listed or [sweep.maker.trial(sweep.maker.point(r.config)) for r in read_records(sweep.records)]
-    rungs = {rung.name: rung for trial in chosen for rung in sweep.maker.rungs_of(trial)}
-    return [rung for name, rung in rungs.items() if name in records]
+    chosen = listed
+    if searched:
+        chosen = [sweep.maker.trial(sweep.maker.point(r.config)) for r in read_records(sweep.records)]
+    rungs = {
+        record_file(sweep.records, rung): rung for trial in chosen for rung in sweep.maker.rungs_of(trial)
+    }
+    return [rung for file, rung in rungs.items() if file.exists()]
 
 
 def _trials_left(sweep: Sweep) -> int:
@@ -192,14 +196,14 @@ def _trials_left(sweep: Sweep) -> int:
 
 def _run_missing(sweep: Sweep, pending: Sequence[Trial], total: int, left: int) -> list[tuple[str, str]]:
     """Start the pools and run what is missing; returns the trials that failed with their reasons."""
-    import ray
-
     base = sweep.base
 
     def wait() -> None:
         sweep.progress.say(f"another run builds in {sweep.store.root}; waiting for it")
 
     with ray_cluster(sweep.runtime, sweep.progress.say):
+        import ray  # not before its environment is set
+
         run_study(base, "mastery", wait)
         with sweep.store.shared(wait):
             sizes = pool_sizes(sweep.runtime, ray.cluster_resources())
@@ -260,11 +264,3 @@ def _answer_with_base(base: Build, engines: Any) -> None:
             result(engines.evaluate.remote(request))
             for item in request.items:
                 base.commit(steps[item.id])
-
-
-def by_variant(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """Trials by variant, in their order."""
-    found: dict[str, list[Trial]] = {}
-    for trial in trials:
-        found.setdefault(trial.variant, []).append(trial)
-    return found

@@ -23,7 +23,7 @@ from sftlab.study.stages.change import read_change
 from sftlab.study.stages.evaluation import TRAIN_SET
 from sftlab.study.stages.mastery import buckets_of
 from sftlab.study.stages.results import gather, model_name, read_answers
-from sftlab.study.sweep import Sweep, by_variant
+from sftlab.study.sweep import Sweep
 from sftlab.study.sweep_tune import read_records, stage_times
 from sftlab.study.trials import Trial
 from sftlab.weights.cut import percent_label
@@ -60,7 +60,8 @@ class SweepSteps:
     def results(self) -> Step:
         inputs = {"mastery": self.sweep.base.plan.mastery.id}
         for trial, _, cell in self.found:
-            inputs[f"{trial.name}/change"] = cell.change.id
+            ladder = ",".join(f"{p:g}" for p in cell.evaluations)
+            inputs[f"{trial.name}/{ladder}/change"] = cell.change.id
             inputs |= {f"{trial.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
         spec = {"sweep": self.sweep.id, "metric": self.sweep.spec.search.metric}
         return Step("sweep-results", self.sweep.spec.name, spec, inputs, REVISION)
@@ -82,13 +83,13 @@ def build_sweep_results(steps: SweepSteps) -> SweepResults:
     sweep, folder = steps.sweep, steps.path(steps.results)
     if sweep.store.find(steps.results) is None:
         with sweep.progress.bar("statistics") as bar:
-            grouped = by_variant(steps.trials)
-            cells = {trial: (build, cell) for trial, build, cell in _by_name(steps)}
+            grouped = _by_variant(steps)
             variants = []
-            for done, (name, trials) in enumerate(grouped.items()):
+            for done, (name, members) in enumerate(grouped.items()):
                 bar.update(done, len(grouped), name)
-                tables = gather([cells[trial.name] for trial in trials], name)
-                variants.append(Variant(name, trials[0].strategy, _json(trials[0].settings), tables))
+                tables = gather([(build, cell) for _, build, cell in members], name)
+                first = members[0][0]
+                variants.append(Variant(name, first.strategy, _json(first.settings), tables))
             results = summarise_sweep(
                 sweep.spec.name,
                 model_name(sweep.base),
@@ -176,7 +177,7 @@ class Answers:
 def time_rows(sweep: Sweep) -> list[TimeRow]:
     """Where the time of the trials went that have been run (found ones took none), by stage."""
     return [
-        TimeRow(record.trial, stage, spent.seconds, spent.queued, spent.hits)
+        TimeRow(record.trial, stage, spent.seconds - spent.queued, spent.queued, spent.hits)
         for record in read_records(sweep.records)
         for stage, spent in stage_times(record).items()
     ]
@@ -193,15 +194,17 @@ def time_table(sweep: Sweep) -> str:
     lines = [
         f"{'stage':<13} {'s/trial':>8} {'work':>8} {'waiting':>8} {'share':>6} {'found':>6}   ({trials} trials)"
     ]
-    total = sum(row.seconds for row in rows)
+    total = sum(row.seconds + row.queued_seconds for row in rows)
     for stage in dict.fromkeys(row.stage for row in rows):
         mine = [row for row in rows if row.stage == stage]
-        seconds, queued = sum(row.seconds for row in mine), sum(row.queued_seconds for row in mine)
+        work, queued = sum(row.seconds for row in mine), sum(row.queued_seconds for row in mine)
         lines.append(
-            f"{stage:<13} {seconds / trials:>8.2f} {(seconds - queued) / trials:>8.2f} {queued / trials:>8.2f} "
-            f"{seconds / total:>6.0%} {sum(row.hits for row in mine):>6}"
+            f"{stage:<13} {(work + queued) / trials:>8.2f} {work / trials:>8.2f} {queued / trials:>8.2f} "
+            f"{(work + queued) / total:>6.0%} {sum(row.hits for row in mine):>6}"
         )
-    lines.append("waiting: for an engine, for a worker group, or for another trial that builds the same")
+    lines.append(
+        "waiting: for an engine, a worker group, or a trial that builds the same; found: results that were there"
+    )
     return "\n".join(lines)
 
 
@@ -229,8 +232,12 @@ def summary(results: SweepResults) -> str:
     return "\n".join(lines)
 
 
-def _by_name(steps: SweepSteps) -> list[tuple[str, Build, Cell]]:
-    return [(trial.name, build, cell) for trial, build, cell in steps.found]
+def _by_variant(steps: SweepSteps) -> dict[str, list[tuple[Trial, Build, Cell]]]:
+    """The trials of each variant, in their order; a search may hold one twice, with other percentages."""
+    found: dict[str, list[tuple[Trial, Build, Cell]]] = {}
+    for trial, build, cell in steps.found:
+        found.setdefault(trial.variant, []).append((trial, build, cell))
+    return found
 
 
 def _json(settings: Mapping[str, Any]) -> dict[str, Any]:

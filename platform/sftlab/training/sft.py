@@ -40,8 +40,8 @@ MEMORY_ADVICE = (
 )
 
 
-class TrainingError(Exception):
-    """Training failed on the workers; the message says which run and why."""
+class TrainingError(UserError):
+    """Training failed on the workers; the message says which run and why, and what stands."""
 
 
 class Mailbox:

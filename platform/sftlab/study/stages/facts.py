@@ -6,7 +6,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sftlab.errors import UserError
 from sftlab.facts.prepare import read_source, write_facts
+from sftlab.facts.table import read_facts
 from sftlab.facts.training_sets import even_shares
 from sftlab.study.build import Build
 
@@ -33,7 +35,17 @@ def build_facts(build: Build) -> None:
             for name, table in tables.items()
         }
         write_facts(kept, topics, output)
+    _require_dev(output)
     build.commit(step)
+
+
+def _require_dev(folder: Path) -> None:
+    """Raises UserError where no dev question is there: without any no restore percentage can be chosen."""
+    if not any(read_facts(folder, split).num_rows for split in ("dev", "dev_ood")):
+        raise UserError(
+            "The splits dev and dev_ood have no facts, so that no restore percentage could be chosen. Give some facts "
+            "`split: dev`, bring more facts, or raise facts.limit."
+        )
 
 
 def limited(table: pa.Table, limit: int, seed: int) -> pa.Table:

@@ -137,6 +137,7 @@ def _paired(
     return [
         row
         for split in EVALUATION_SPLITS
+        if split in tuned
         for row in paired_rows(
             cell, percent, split, paired_by_bucket(tuned[split], restored[split], buckets[split])
         )
