@@ -73,6 +73,7 @@ def run_search(
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
 
     def one(config: dict[str, Any], bench: Bench, maker: TrialMaker) -> None:
         _run(bench, maker.rungs_of(maker.trial(maker.point(config))), config, folder)
