@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -141,6 +142,7 @@ class Fit:
         from ray import tune
 
         failed: list[tuple[str, str]] = []
+        name = f"tune-{uuid4().hex[:12]}"  # never read again: what stands is in the store
         tuner = tune.Tuner(
             tune.with_resources(trainable, RESOURCES),
             param_space=param_space,
@@ -154,13 +156,16 @@ class Fit:
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name=f"tune-{uuid4().hex[:12]}",  # never read again: what stands is in the store
+                name=name,
                 storage_path=str(self.folder.parent),
                 verbose=0,
                 callbacks=[self._watch(failed)],
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        finally:
+            shutil.rmtree(self.folder.parent / name, ignore_errors=True)
         return failed
 
     def _scheduler(self) -> Any:
