@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from tests.e2e.conftest import ROOT, RUNTIME, SFTLAB, Study, environment, files, kill_when, tail
 
@@ -110,3 +111,22 @@ def test_where_the_time_went_can_be_printed(swept: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
     assert done.returncode == 0 and f"({TRIALS} trials)" in done.stdout, tail(done)
     assert all(stage in done.stdout for stage in ("tuned", "evaluation", "waiting"))
+
+
+def test_a_search_goes_on_where_it_stopped(swept: Path, tmp_path: Path) -> None:
+    axes = {"data": [0, 4], "size": [4], "seed": [0], "percent": {"low": 0, "high": 40}}
+    file = tmp_path / "search.yaml"
+
+    def search(trials: int) -> dict[str, bytes]:
+        found = {"kind": "optuna", "trials": trials}
+        study = str(SWEEP.parent / "../tiny.yaml")
+        file.write_text(yaml.safe_dump({"name": "search", "study": study, "axes": axes, "search": found}))
+        command = [str(SFTLAB), "sweep", str(file), "--runtime", str(RUNTIME), "--store", str(swept)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+        assert done.returncode == 0 and "recommended: " in done.stdout, tail(done)
+        return {path.name: path.read_bytes() for path in swept.glob("sweeps/search-*/trials/*.json")}
+
+    two = search(2)
+    three = search(3)
+    assert len(two) == 2 and len(three) == 3
+    assert two.items() <= three.items()

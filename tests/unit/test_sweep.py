@@ -151,6 +151,8 @@ def test_limits_do_not_belong_to_a_sweep_s_identity_and_axes_do(tmp_path: Path) 
     one = sweep_of(tmp_path, axes=AXES)
     assert one.id == sweep_of(tmp_path, axes=AXES, limits={"max_cells": 99}).id
     assert one.id != sweep_of(tmp_path, axes={**AXES, "size": [2]}).id
+    longer = [sweep_of(tmp_path, axes=AXES, search={"kind": "optuna", "trials": n}).id for n in (2, 3)]
+    assert longer[0] == longer[1] != one.id
 
 
 def test_a_trial_is_finished_when_its_ladder_is_and_plans_count_it(tmp_path: Path) -> None:

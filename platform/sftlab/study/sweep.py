@@ -48,7 +48,9 @@ class Sweep:
     @cached_property
     def id(self) -> str:
         """What the sweep is: its axes and search, its study, and the content of the study's files."""
-        spec = self.spec.model_dump(mode="json", exclude={"limits", "study", "set"})
+        # A search with more trials is the same search, which goes on.
+        left_out: Any = {"limits": True, "study": True, "set": True, "search": {"trials"}}
+        spec = self.spec.model_dump(mode="json", exclude=left_out)
         named = {**self.sources.facts, "model": self.sources.model or ""}
         made_of = {"sweep": spec, "study": self.study.model_dump(mode="json", exclude={"name"})}
         return fingerprint("sweep", 1, made_of, named)
