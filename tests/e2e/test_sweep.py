@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -35,26 +36,26 @@ def stamps(store: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found}
 
 
-def kill_an_engine(process: subprocess.Popen[str]) -> None:
-    """Kill the first engine of a sweep that answers questions."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            try:
-                if "EvaluationWorker.evaluate" in " ".join(child.cmdline()):
-                    child.kill()
-                    return
-            except psutil.NoSuchProcess:
-                continue
-        time.sleep(0.1)
-    pytest.fail("no engine was seen at work")
+def kill_an_engine(sweeps: Sequence[subprocess.Popen[str]]) -> None:
+    """Kill the first engine that is seen in one of the sweeps: while it starts, waits or answers."""
+    while any(process.poll() is None for process in sweeps):
+        for process in sweeps:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                try:
+                    if any("ray::EvaluationWorker" in part for part in child.cmdline()):
+                        child.kill()
+                        return
+                except psutil.NoSuchProcess:
+                    continue
+        time.sleep(0.05)
+    pytest.fail("no engine was seen")
 
 
 @pytest.fixture(scope="module")
 def swept(finished: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a sweep that was killed while it evaluated, and then run by two processes at once.
 
-    An engine of the first of the two is killed at its work. The store begins with the facts, the model and the
+    An engine of theirs is killed. The store begins with the facts, the model and the
     mastery of the finished study, and with none of its cells.
     """
     store = tmp_path_factory.mktemp("sweep") / "store"
@@ -63,7 +64,7 @@ def swept(finished: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     kill_when(sweep(store), lambda: any(store.glob("sweeps/*/trials/*.json")), "evaluating", 9)
     before = stamps(store)
     both = [start(store), start(store)]
-    kill_an_engine(both[0])
+    kill_an_engine(both)
     for process in both:
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output[-4000:]
