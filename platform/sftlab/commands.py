@@ -283,7 +283,8 @@ def _conclude(sweep: Sweep, trials: Sequence[Trial], track: bool) -> None:
         from sftlab.study.sweep_track import track_sweep
 
         try:
-            print(f"MLflow: {track_sweep(steps, results, report, best).how_to_look}")
+            with sweep.store.lock("tracking"):  # two that log at the same moment would log a trial twice
+                print(f"MLflow: {track_sweep(steps, results, report, best).how_to_look}")
         except UserError as error:
             raise UserError(
                 f"{error}\nThe sweep is finished all the same; run the command again to log it."

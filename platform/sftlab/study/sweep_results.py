@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -77,11 +78,19 @@ class SweepSteps:
     def path(self, step: Step) -> Path:
         return self.sweep.store.path(step)
 
+    @contextmanager
+    def alone(self, step: Step) -> Iterator[bool]:
+        """Hold a step's lock, as the same sweep may run twice at once; tells whether the step is missing."""
+        with self.sweep.store.lock(f"{step.stage}-{step.id[:24]}"):
+            yield self.sweep.store.find(step) is None
+
 
 def build_sweep_results(steps: SweepSteps) -> SweepResults:
     """The tables of a sweep, made if they are missing."""
     sweep, folder = steps.sweep, steps.path(steps.results)
-    if sweep.store.find(steps.results) is None:
+    with steps.alone(steps.results) as missing:
+        if not missing:
+            return SweepResults.read(folder)
         with sweep.progress.bar("statistics") as bar:
             grouped = _by_variant(steps)
             variants = []
@@ -108,10 +117,11 @@ def build_sweep_report(steps: SweepSteps, results: SweepResults) -> Path:
     from sftlab.report.sweep_page import render_sweep
 
     file = steps.path(steps.report) / REPORT
-    if steps.sweep.store.find(steps.report) is None:
-        with steps.sweep.progress.bar("report"):
-            write_text(file, render_sweep(replace(results, times=time_rows(steps.sweep))))
-            steps.sweep.store.commit(steps.report)
+    with steps.alone(steps.report) as missing:
+        if missing:
+            with steps.sweep.progress.bar("report"):
+                write_text(file, render_sweep(replace(results, times=time_rows(steps.sweep))))
+                steps.sweep.store.commit(steps.report)
     return file
 
 
@@ -120,16 +130,19 @@ def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
     chosen = recommended(results)
     trial, build, cell = champion(steps, chosen)
     step, label = steps.best, percent_label(chosen.percent)
-    if steps.sweep.store.find(step) is None:
-        edit = edit_for(trial.spec.restore, chosen.percent, read_change(build, cell).cuts)
-        write_restored(build.model_folder, build.path(cell.tuned) / "model", {label: edit}, steps.path(step))
-        from sftlab.study.sweep_track import sweep_card  # it reads this module's steps
+    with steps.alone(step) as missing:
+        if missing:
+            edit = edit_for(trial.spec.restore, chosen.percent, read_change(build, cell).cuts)
+            write_restored(
+                build.model_folder, build.path(cell.tuned) / "model", {label: edit}, steps.path(step)
+            )
+            from sftlab.study.sweep_track import sweep_card  # it reads this module's steps
 
-        folder = steps.path(step) / f"restored-{label}"
-        write_text(folder / "README.md", sweep_card(steps, results))
-        told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
-        write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
-        steps.sweep.store.commit(step)
+            folder = steps.path(step) / f"restored-{label}"
+            write_text(folder / "README.md", sweep_card(steps, results))
+            told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
+            write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
+            steps.sweep.store.commit(step)
     return steps.path(step) / f"restored-{label}"
 
 
