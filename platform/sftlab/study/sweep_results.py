@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -133,12 +134,13 @@ def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
     with steps.alone(step) as missing:
         if missing:
             edit = edit_for(trial.spec.restore, chosen.percent, read_change(build, cell).cuts)
+            folder = steps.path(step) / f"restored-{label}"
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
             write_restored(
                 build.model_folder, build.path(cell.tuned) / "model", {label: edit}, steps.path(step)
             )
             from sftlab.study.sweep_track import sweep_card  # it reads this module's steps
 
-            folder = steps.path(step) / f"restored-{label}"
             write_text(folder / "README.md", sweep_card(steps, results))
             told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
             write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
