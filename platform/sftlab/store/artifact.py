@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from sftlab.errors import UserError
 from sftlab.files import make_folder
@@ -25,6 +26,7 @@ from sftlab.store.provenance import provenance
 
 RECORD = "record.json"
 WORK = "work"
+PART = ".part"  # end of the names of unfinished files, which a killed run may leave behind
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ class Store:
         files = {
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_hash(path)}
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.relative_to(folder).parts[0] not in (WORK, RECORD)
+            if path.is_file()
+            and path.relative_to(folder).parts[0] not in (WORK, RECORD)
+            and not path.name.endswith(PART)
         }
         old = read_record(folder / RECORD)
         if old is not None:
@@ -203,14 +207,20 @@ def read_record(path: Path) -> Record | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name, flushed to disk, then put in place."""
+    """Write a file whole or not at all: to a temporary name, flushed to disk, then put in place.
+
+    Several processes may write the same file at once; the last one stands.
+    """
     make_folder(path.parent)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    part = path.with_name(f".{path.name}.{uuid4().hex}{PART}")
+    try:
+        with part.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def differences(spec: Mapping[str, Any], inputs: Mapping[str, str], record: Record) -> list[str]:

@@ -141,7 +141,6 @@ class Fit:
         """Run `count` samples of the space; returns (trial, reason) of those that failed."""
         from ray import tune
 
-        failed: list[tuple[str, str]] = []
         name = f"tune-{uuid4().hex[:12]}"  # never read again: what stands is in the store
         tuner = tune.Tuner(
             tune.with_resources(trainable, RESOURCES),
@@ -159,14 +158,15 @@ class Fit:
                 name=name,
                 storage_path=str(self.folder.parent),
                 verbose=0,
-                callbacks=[self._watch(failed)],
+                callbacks=[self._watch()],
             ),
         )
         try:
-            tuner.fit()
+            grid = tuner.fit()
         finally:
             shutil.rmtree(self.folder.parent / name, ignore_errors=True)
-        return failed
+        ended = [grid[number] for number in range(len(grid))]
+        return [(self.trial_of(one.config).name, _reason(one.error)) for one in ended if one.error]
 
     def _scheduler(self) -> Any:
         halving = self.maker.sweep.halving
@@ -181,7 +181,7 @@ class Fit:
             reduction_factor=halving.factor,
         )
 
-    def _watch(self, failed: list[tuple[str, str]]) -> Any:
+    def _watch(self) -> Any:
         """Keeps the state that is shown, and marks which trials are over."""
         from ray import tune
 
@@ -206,9 +206,8 @@ class Fit:
                 state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
 
             def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                del iteration, trials, info
+                del iteration, trials, trial, info
                 state.failed += 1
-                failed.append((trial_of(trial.config).name, _reason(trial)))
 
         return Watch()
 
@@ -218,10 +217,7 @@ def over_file(folder: Path, trial: Trial) -> Path:
     return folder.parent / "over" / record_file(folder, trial).stem
 
 
-def _reason(trial: Any) -> str:
+def _reason(error: BaseException) -> str:
     """The last line of what a trial died of."""
-    error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
-    if error is None:
-        return "its process died"
     cause = getattr(error, "cause", None) or error
     return "".join(traceback.format_exception_only(cause)).strip().removeprefix("sftlab.errors.UserError: ")
