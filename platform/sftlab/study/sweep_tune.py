@@ -82,7 +82,8 @@ def run_search(
     bound = tune.with_parameters(one, bench=bench, maker=maker)
     param_space = {name: _domain(domain) for name, domain in space(maker.sweep).items()}
     search = OptunaSearch(
-        sampler=optuna.samplers.TPESampler(seed=maker.sweep.search.seed),
+        # A search that goes on must not begin with its first draws again.
+        sampler=optuna.samplers.TPESampler(seed=maker.sweep.search.seed + len(read_records(folder))),
         study_name=maker.sweep.name,
         storage=JournalStorage(JournalFileBackend(str(folder.parent / "optuna.journal"))),
     )
