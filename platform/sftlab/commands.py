@@ -150,19 +150,25 @@ def _one_of(name: str, known: Sequence[str], option: str) -> str:
     return name
 
 
+def _runtime(file: Path | None, store: Path | None, overrides: Sequence[str]) -> Runtime:
+    """The runtime of a command; `--store` is the same as `--set runtime.store`, and comes last."""
+    from sftlab.study.config import RUNTIME_PREFIX, load_runtime
+
+    named = [] if store is None else [f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
+    return load_runtime(file, [*overrides, *named])
+
+
 def open_study(
     study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
 ) -> tuple[Plan, Runtime, Store]:
     """The plan of a study file, with its runtime and store. Raises UserError for whatever is wrong in them."""
     from sftlab.store.artifact import Store
     from sftlab.study.check import check
-    from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_study
+    from sftlab.study.config import load_study
     from sftlab.study.plan import Plan
     from sftlab.study.sources import require_sizes, resolve
 
-    if store is not None:
-        overrides = [*overrides, f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
-    runtime = load_runtime(runtime_file, overrides)
+    runtime = _runtime(runtime_file, store, overrides)
     spec = load_study(study, overrides)
     check(spec, runtime)
     opened = Store(Path(runtime.store))
@@ -227,13 +233,11 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overri
     """A sweep file with its study, runtime and store. Raises UserError for whatever is wrong in them."""
     from sftlab.store.artifact import Store
     from sftlab.study.check import check_sweep
-    from sftlab.study.config import RUNTIME_PREFIX, load_runtime, load_sweep
+    from sftlab.study.config import load_sweep
     from sftlab.study.sources import require_sizes, resolve
     from sftlab.study.sweep import Sweep
 
-    if store is not None:
-        overrides = [*overrides, f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
-    runtime = load_runtime(runtime_file, overrides)
+    runtime = _runtime(runtime_file, store, overrides)
     spec, study = load_sweep(path, overrides)
     check_sweep(spec, study, runtime)
     opened = Store(Path(runtime.store))
@@ -316,11 +320,10 @@ def materialize_model(
 ) -> None:
     """Write the folder of an evaluated model that is kept as a recipe."""
     from sftlab.store.artifact import Store
-    from sftlab.study.config import load_runtime
     from sftlab.study.materialize import materialize
 
-    runtime = load_runtime(runtime_file, overrides)
-    opened = Store(store or Path(runtime.store))
+    runtime = _runtime(runtime_file, store, overrides)
+    opened = Store(Path(runtime.store))
     with _progress().bar("writing") as bar:
         folder = materialize(opened, id, output, base, runtime.tracking, bar.update, plugins)
     print(folder)

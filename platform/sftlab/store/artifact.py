@@ -43,6 +43,11 @@ class Step:
     def id(self) -> str:
         return fingerprint(self.stage, self.revision, self.spec, self.inputs)
 
+    @property
+    def lock(self) -> str:
+        """Name of the lock (`Store.lock`) under which those build that share a store."""
+        return f"{self.stage}-{self.id[:24]}"
+
 
 @dataclass(frozen=True)
 class Record:

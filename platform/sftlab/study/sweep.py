@@ -64,10 +64,14 @@ class Sweep:
     def records(self) -> Path:
         return self.folder / "trials"
 
-    @property
+    @cached_property
     def base(self) -> Build:
         """The study itself: facts, model, mastery and the base model's answers are shared by all trials."""
         return Build(Plan(self.study, self.sources, ()), self.store, self.runtime, self.progress)
+
+    def build(self, trial: Trial) -> Build:
+        """The build of a trial's one cell."""
+        return Build(trial.plan(self.sources), self.store, self.runtime, self.progress)
 
     def cell(self, trial: Trial) -> Cell:
         """The cell of a trial; what the trials of a variant share is worked out once."""
@@ -238,16 +242,15 @@ def _draw_training_sets(sweep: Sweep, pending: Sequence[Trial]) -> None:
     with sweep.progress.bar("training sets") as bar:
         for done, trial in enumerate(pending):
             bar.update(done, len(pending), trial.cell)
-            build = Build(trial.plan(sweep.sources), sweep.store, sweep.runtime, sweep.progress)
             with sweep.store.lock("training-sets"):
-                build_training_sets(build)
+                build_training_sets(sweep.build(trial))
 
 
 def _first_runs(sweep: Sweep, pending: Sequence[Trial]) -> list[Any]:
     """The fine-tuning that can begin at once, in the order of the trials, so that few worker groups do all."""
     runs = {}
     for trial in pending:
-        build = Build(trial.plan(sweep.sources), sweep.store, sweep.runtime, sweep.progress)
+        build = sweep.build(trial)
         (cell,) = build.plan.cells
         first = cell.probe or cell
         if build.missing(first.tuned):
@@ -258,7 +261,7 @@ def _first_runs(sweep: Sweep, pending: Sequence[Trial]) -> list[Any]:
 def _answer_with_base(base: Build, engines: Any) -> None:
     from sftlab.inference.actors import result
 
-    with base.store.lock(f"evaluation-{base.plan.base_evaluation.id[:24]}"):
+    with base.store.lock(base.plan.base_evaluation.lock):
         if not base.missing(base.plan.base_evaluation):
             return
         with base.progress.bar("base model's answers"):

@@ -124,11 +124,6 @@ class EnginePool:
     def stats(self) -> Usage:
         return self.meter.read()
 
-    def close(self) -> None:
-        """End all engines."""
-        for number in list(self.workers):
-            self._drop(number)
-
     def _worker(self, number: int, request: EvaluationRequest) -> Any:
         from sftlab.inference.evaluator import start_worker
 

@@ -51,12 +51,8 @@ class SweepSteps:
     @cached_property
     def found(self) -> list[tuple[Trial, Build, Cell]]:
         """Every trial with its build and its one cell."""
-        builds = [(trial, self.build(trial)) for trial in self.trials]
+        builds = [(trial, self.sweep.build(trial)) for trial in self.trials]
         return [(trial, build, build.plan.cells[0]) for trial, build in builds]
-
-    def build(self, trial: Trial) -> Build:
-        sweep = self.sweep
-        return Build(trial.plan(sweep.sources), sweep.store, sweep.runtime, sweep.progress)
 
     @cached_property
     def results(self) -> Step:
@@ -82,7 +78,7 @@ class SweepSteps:
     @contextmanager
     def alone(self, step: Step) -> Iterator[bool]:
         """Hold a step's lock, as the same sweep may run twice at once; tells whether the step is missing."""
-        with self.sweep.store.lock(f"{step.stage}-{step.id[:24]}"):
+        with self.sweep.store.lock(step.lock):
             yield self.sweep.store.find(step) is None
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftlab.analysis.choice import dev_scores
-from sftlab.facts.table import SPLITS
-from sftlab.store.artifact import Step, Store
+from sftlab.analysis.choice import DEV_SPLITS, dev_scores
+from sftlab.store.artifact import Store
 from sftlab.study.build import Build
 from sftlab.study.plan import Cell
 from sftlab.study.progress import SilentProgress
@@ -25,8 +24,6 @@ from sftlab.study.stages.training_sets import build_training_sets
 from sftlab.study.stages.tuned import sft_run
 from sftlab.study.sweep_spec import MODES
 from sftlab.study.trials import Trial
-
-DEV = ("dev", "dev_ood")
 
 
 @dataclass
@@ -92,10 +89,10 @@ def trial_scores(build: Build, cell: Cell, metric: str) -> dict[float, float]:
     if metric == "kl":
         found = {p: divergence_of(build, cell.name, p, step) for p, step in cell.evaluations.items()}
         return {p: math.nan if row is None else row.kl for p, row in found.items()}
-    buckets = {split: buckets_of(build, split) for split in SPLITS}
-    by_split: dict[str, dict[float, float]] = {split: {} for split in DEV}
+    buckets = {split: buckets_of(build, split) for split in DEV_SPLITS}
+    by_split: dict[str, dict[float, float]] = {split: {} for split in DEV_SPLITS}
     for percent, step in cell.evaluations.items():
-        for row in accuracy_of(build, None, None, step, buckets, DEV):
+        for row in accuracy_of(build, None, None, step, buckets, DEV_SPLITS):
             if row.bucket is None:
                 by_split[row.split][percent] = row.accuracy
     if metric == "dev":
@@ -110,8 +107,9 @@ def best_percent(scores: Mapping[float, float], metric: str) -> float:
 
 
 def _draw(build: Build, cell: Cell, spent: StageTime) -> None:
-    with _timed(spent), build.store.lock(*_names([c.training_set for c in _parts(cell)])):
-        spent.hits += len(_parts(cell)) - len(build.missing(*(c.training_set for c in _parts(cell))))
+    sets = [cell.training_set] if cell.probe is None else [cell.probe.training_set, cell.training_set]
+    with _timed(spent), build.store.lock(*(step.lock for step in sets)):
+        spent.hits += len(sets) - len(build.missing(*sets))
         build_training_sets(build)
 
 
@@ -123,13 +121,13 @@ def _train(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
         return
     with _timed(spent) as waited:
         waited.own = result(bench.pool("training").train.remote(sft_run(build, cell)))
-        with build.store.lock(*_names([cell.tuned])):
+        with build.store.lock(cell.tuned.lock):
             if build.missing(cell.tuned):
                 build.commit(cell.tuned)
 
 
 def _profile(build: Build, cell: Cell, spent: StageTime) -> None:
-    with _timed(spent), build.store.lock(*_names([cell.change])):
+    with _timed(spent), build.store.lock(cell.change.lock):
         if build.missing(cell.change):
             build_change(build, cell)
         else:
@@ -144,20 +142,12 @@ def _evaluate(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
     spent.hits += len(wanted) - len(missing)
     if not missing:
         return
-    with _timed(spent) as waited, build.store.lock(*_names(missing)):
+    with _timed(spent) as waited, build.store.lock(*(step.lock for step in missing)):
         steps, request = evaluation_request(build)
         waited.own = result(bench.pool("engines").evaluate.remote(request)) if request.items else 0.0
         for item in request.items:
             build.commit(steps[item.id])
             (request.session_dir / "tuned" / f"{item.id}.parquet").unlink(missing_ok=True)
-
-
-def _parts(cell: Cell) -> list[Cell]:
-    return [cell] if cell.probe is None else [cell.probe, cell]
-
-
-def _names(steps: Sequence[Step]) -> list[str]:
-    return [f"{step.stage}-{step.id[:24]}" for step in steps]
 
 
 @dataclass
