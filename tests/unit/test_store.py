@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
+import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftlab.errors import UserError
-from sftlab.store.artifact import RECORD, Step, Store, differences, write_text
+from sftlab.store.artifact import RECORD, Damaged, Step, Store, differences, write_text
 from sftlab.store.fingerprint import canonical_json, fingerprint, folder_hash
+from sftlab.store.mirror import drop, pull, push
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -46,7 +50,8 @@ def test_stage_revision_spec_and_inputs_all_move_the_id() -> None:
     assert len({base, *others}) == 5
 
 
-@given(st.dictionaries(st.text(), PLAIN))
+@settings(max_examples=25, deadline=None)
+@given(st.dictionaries(st.text(), PLAIN, max_size=5))
 def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
     reordered = dict(reversed(list(value.items())))
     assert canonical_json(value) == canonical_json(reordered)
@@ -89,24 +94,86 @@ def test_committing_the_same_bytes_again_changes_nothing_and_other_bytes_are_ref
         build(store, step, "something else")
 
 
-def test_a_payload_that_was_cut_short_or_lost_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("out/a.txt", b"pay", "has 3 bytes and not 7"),
+        ("out/a.txt", None, "out/a.txt is missing"),
+        (RECORD, b"{", "record.json is unreadable"),
+        (RECORD, b"[1, 2]", "record.json is unreadable"),
+        (RECORD, b"\xff\x00", "record.json is unreadable"),
+        (RECORD, b"[" * 100_000, "record.json is unreadable"),
+    ],
+)
+def test_what_was_cut_short_or_lost_is_no_hit_and_set_aside_but_not_deleted(
+    tmp_path: Path, name: str, content: bytes | None, told: str
+) -> None:
     store, step = Store(tmp_path), Step("s", "slug", {})
     build(store, step)
-    payload = store.path(step) / "out" / "a.txt"
-    payload.write_text("pay")
-    with pytest.raises(UserError, match="has 3 bytes where the record says 7"):
-        store.find(step)
-    payload.unlink()
-    with pytest.raises(UserError, match="has 0 bytes"):
-        store.find(step)
+    assert store.damage(step) is None and store.set_aside(step, thoroughly=True) is None
+    file = store.path(step) / name
+    file.unlink() if content is None else file.write_bytes(content)
+    assert store.find(step) is None
+    assert told in (store.damage(step) or "")
+    assert store.records("s") == [] or name != RECORD
+    line = store.set_aside(step)
+    assert line is not None and "set aside as" in line and told in line
+    assert not store.path(step).exists()
+    (kept,) = (tmp_path / "damaged").glob("*/s/slug-*")
+    assert (kept / RECORD).exists()
+    build(store, step)
+    assert store.find(step) is not None
+    assert [record.id for record in store.records("s")] == [step.id]
 
 
-def test_a_damaged_record_names_its_file(tmp_path: Path) -> None:
+def test_a_flipped_bit_is_found_where_the_file_is_first_read_and_by_verify(tmp_path: Path) -> None:
+    store, good, bad = Store(tmp_path), Step("s", "good", {}), Step("s", "bad", {})
+    build(store, good)
+    build(store, bad)
+    file = store.path(bad) / "out" / "a.txt"
+    file.write_text("paYload")
+    assert store.find(bad) is not None  # sizes alone tell nothing
+    assert pull(store.path(good) / "out" / "a.txt").read_text() == "payload"
+    for path in (file, store.path(bad), store.path(bad) / "out"):
+        with pytest.raises(Damaged, match=r"out/a\.txt has other bytes than recorded") as told:
+            pull(path)
+        assert told.value.folder == store.path(bad)
+    copy = pickle.loads(pickle.dumps(told.value))
+    assert (str(copy), copy.folder) == (str(told.value), told.value.folder)
+    lines: list[str] = []
+    assert store.verify(lines.append) == 1
+    assert len(lines) == 1 and "s/bad-" in lines[0]
+    assert store.find(bad) is None and store.find(good) is not None
+    build(store, bad)
+    assert pull(file).read_text() == "payload"
+
+
+def test_a_record_that_is_not_that_of_its_id_is_damaged(tmp_path: Path) -> None:
+    store, step = Store(tmp_path), Step("s", "slug", {"a": 1})
+    build(store, step)
+    path = store.path(step) / RECORD
+    path.write_text(path.read_text().replace(step.id, step.id[:-1] + ("0" if step.id[-1] != "0" else "1")))
+    assert "does not belong to its id" in (store.damage(step) or "")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "a//b", ""])
+def test_a_record_whose_files_lie_elsewhere_is_none(tmp_path: Path, name: str) -> None:
     store, step = Store(tmp_path), Step("s", "slug", {})
     build(store, step)
-    (store.path(step) / RECORD).write_text("{")
-    with pytest.raises(UserError, match=RECORD):
-        store.find(step)
+    path = store.path(step) / RECORD
+    path.write_text(path.read_text().replace("out/a.txt", name))
+    assert "is no path within the folder" in (store.damage(step) or "")
+
+
+def test_what_is_no_result_of_a_store_is_not_checked(tmp_path: Path) -> None:
+    folder = tmp_path / "my-model-0123456789ab" / "sub"
+    folder.mkdir(parents=True)
+    assert pull(folder / "missing.txt") == folder / "missing.txt"
+    push(folder)
+    (folder / "part").write_text("x")
+    drop(folder / "part")
+    drop(folder)
+    assert not folder.exists()
 
 
 def test_differences_name_the_fields(tmp_path: Path) -> None:
@@ -127,11 +194,6 @@ def test_two_builders_on_one_machine_exclude_each_other(tmp_path: Path) -> None:
             pass
     with store.exclusive():
         pass
-
-
-def test_addresses_are_refused_as_a_store() -> None:
-    with pytest.raises(UserError, match=r"^s3://bucket/store: the store must be a folder"):
-        Store(Path("s3://bucket/store"))
 
 
 @pytest.mark.parametrize("below", ["", "x/y"])
@@ -156,3 +218,19 @@ def test_a_folder_s_hash_moves_with_names_and_bytes(tmp_path: Path) -> None:
     second = folder_hash(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({first, second, folder_hash(tmp_path)}) == 3
+
+
+def test_a_file_system_without_locks_is_told_and_how_to_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    store = Store(tmp_path)
+    with pytest.raises(UserError, match=r"No locks available.*NFS"), store.lock("x"):
+        pass
+    with pytest.raises(UserError, match="No locks available"), store.try_lock("x"):
+        pass
+    with pytest.raises(UserError, match="No locks available"), store.exclusive():
+        pass

