@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from sftlab.inference.spec import EngineRuntime
 if TYPE_CHECKING:
     import torch
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
 RUNTIME = EngineRuntime(max_model_len=128, kv_cache_gib=0.05, threads=1, cpus_per_engine=1)
 TEMPLATES = ("{subject} was born in", "The birthplace of {subject} is", "{subject} comes from")
 TOPICS = {"P19": Topic("P19", "in-domain", "Where was {subject} born?", TEMPLATES)}
@@ -47,11 +51,11 @@ class FolderSource:
             yield from load_file(path).items()
 
 
-def start_ray() -> None:
-    """A local Ray whose workers can import this folder's modules."""
+def start_ray(*folders: Path) -> None:
+    """A local Ray whose workers can import the modules of this folder, of the benchmarks and of others."""
     import ray
 
-    here = {"PYTHONPATH": str(Path(__file__).parent)}
+    here = {"PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, BENCHMARKS, *folders)))}
     ray.init(address="local", num_cpus=4, include_dashboard=False, runtime_env={"env_vars": here})
 
 

@@ -10,7 +10,7 @@ import pytest
 from inference_toys import RUNTIME, FolderSource, start_ray, write_model
 
 from sftlab.inference.engine import EngineSwapError, Prompt, Sampling
-from sftlab.inference.spec import EngineSpec
+from sftlab.inference.spec import EngineRuntime, EngineSpec
 
 pytestmark = pytest.mark.slow
 
@@ -29,14 +29,15 @@ MODELS = {
 class Bench:
     """Runs inside one Ray actor, for vLLM forbids training in its process. Engines are kept by folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: EngineRuntime = RUNTIME) -> None:
+        self.runtime = runtime
         self.engines: dict[str, Any] = {}
 
     def engine(self, folder: str) -> Any:
         from sftlab.inference.vllm_engine import VllmEngine
 
         if folder not in self.engines:
-            self.engines[folder] = VllmEngine(folder, EngineSpec(), RUNTIME)
+            self.engines[folder] = VllmEngine(folder, EngineSpec(), self.runtime)
         return self.engines[folder]
 
     def prompts(self, folder: str, stop: tuple[str, ...] = ()) -> list[Prompt]:
@@ -49,7 +50,7 @@ class Bench:
         """Everything that an engine tells of its weights."""
         engine, prompts = self.engine(folder), self.prompts(folder)
         ids, logits = engine.first_token_top([p.token_ids for p in prompts], 8)
-        at = engine.first_token_at([p.token_ids for p in prompts], ids.tolist())
+        at = self.engine(folder).first_token_at([p.token_ids for p in prompts], ids.tolist())
         assert all(np.array_equal(row, top) for row, top in zip(at, logits, strict=True))
         texts = [completion.text for completion in engine.answer(prompts, 16)]
         drawn = [completion.text for row in engine.sample(prompts[:4], SAMPLING) for completion in row]
@@ -111,18 +112,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
     return {name: pair(name, *kind) for name, kind in MODELS.items()}
 
 
+class Caller:
+    """Calls the methods of an actor as if it were here."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Any:
+        import ray
+
+        return lambda *args: ray.get(getattr(self._actor, name).remote(*args))
+
+
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     import ray
 
     start_ray()
-    actor = ray.remote(Bench).remote()
-
-    class Caller:
-        def __getattr__(self, name: str) -> Any:
-            return lambda *args: ray.get(getattr(actor, name).remote(*args))
-
-    yield Caller()
+    yield Caller(ray.remote(Bench).remote())
     ray.shutdown()
 
 

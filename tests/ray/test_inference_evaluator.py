@@ -88,7 +88,7 @@ def run(
     seen: list[EvaluationProgress] = []
     runtime = RUNTIME.model_copy(update={"engines": engines})
     request = EvaluationRequest(
-        made, model, AnswerSpec(), EngineSpec(), session, divergence(model, **options)
+        made, model, AnswerSpec(), EngineSpec(), session, session / "damaged", divergence(model, **options)
     )
     evaluate_with_engines(request, runtime, seen.append, lambda i: done.append(i.id))
     return done, seen
@@ -112,7 +112,10 @@ def test_one_engine_answers_as_engines_of_their_own_do(
 ) -> None:
     for i in (1, 2):
         (item,) = items([models[i]], tmp_path / str(i))
-        request = EvaluationRequest([item], models[i], AnswerSpec(), EngineSpec(), tmp_path / f"session-{i}")
+        session = tmp_path / f"session-{i}"
+        request = EvaluationRequest(
+            [item], models[i], AnswerSpec(), EngineSpec(), session, session / "damaged"
+        )
         evaluate_with_engines(request, RUNTIME)
         alone = (item.output_dir / "answers.parquet").read_bytes()
         assert alone == (evaluated / "items" / str(i) / "answers.parquet").read_bytes()

@@ -7,17 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from inference_toys import RUNTIME, TOPICS, invented_facts, start_ray, write_model
+from inference_toys import RUNTIME, TOPICS, invented_facts, start_ray
+from inference_toys import write_model as write_random_model
 
+from instant import InstantEngine, write_facts, write_model
+from scale_scoring import request_of as scale_request
+from sftlab.errors import UserError
 from sftlab.facts.mastery import bucket_of
 from sftlab.facts.table import facts_table
-from sftlab.inference.scorer import ScoringProgress, score
+from sftlab.inference.engine import Completion, Engine, Prompt, Sampling
+from sftlab.inference.fact_blocks import FactBlocks
+from sftlab.inference.scorer import ScoringProgress, ScoringRequest, score, scored
 from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
 
 pytestmark = pytest.mark.slow
@@ -41,8 +49,21 @@ def facts() -> pa.Table:
     return facts_table(rows)
 
 
+def request(model: str, folder: Path, count: int = FACTS) -> ScoringRequest:
+    """To score the first facts; two splits hold them, and a block reaches over the end of the first."""
+    source = folder / "facts"
+    source.mkdir(parents=True, exist_ok=True)
+    rows = facts().slice(0, count)
+    pq.write_table(rows.slice(0, 12), source / "train.parquet")
+    pq.write_table(rows.slice(12), source / "dev.parquet")
+    blocks = FactBlocks.of(source, SPEC.block_facts, ("train", "dev"))
+    return ScoringRequest(blocks, TOPICS, model, SPEC, EngineSpec(), folder)
+
+
 def run(model: str, folder: Path, runtime: EngineRuntime = RUNTIME, progress: object = None) -> pa.Table:
-    return score(facts(), TOPICS, model, SPEC, EngineSpec(), runtime, folder, progress)
+    asked = request(model, folder)
+    score(asked, runtime, progress)
+    return pa.concat_tables(scored(asked))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -51,7 +72,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_model(tmp_path_factory.mktemp("scoring") / "model", seed=3)
+    return write_random_model(tmp_path_factory.mktemp("scoring") / "model", seed=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,6 +149,53 @@ def test_nothing_left_to_score_starts_no_engine(
     (tmp_path / "blocks").mkdir()
     for name, data in uninterrupted[1].items():
         (tmp_path / "blocks" / name).write_bytes(data)
-    assert score(facts(), TOPICS, "no such model", SPEC, EngineSpec(), RUNTIME, tmp_path) == uninterrupted[0]
-    none = score(facts().slice(0, 0), TOPICS, model, SPEC, EngineSpec(), RUNTIME, tmp_path / "none")
-    assert none.num_rows == 0 and none.schema == uninterrupted[0].schema
+    assert run("no such model", tmp_path) == uninterrupted[0]
+    none = request(model, tmp_path / "none", count=0)
+    score(none, RUNTIME)
+    assert list(scored(none)) == []
+
+
+def broken(model: str, spec: EngineSpec, runtime: EngineRuntime) -> NoReturn:
+    del spec, runtime
+    raise UserError(f"{model}: cannot be served.")
+
+
+def test_what_a_user_can_mend_comes_back_from_the_engine_as_it_was_said(model: str, tmp_path: Path) -> None:
+    """Both from the start of an engine and from a block that cannot be written."""
+    with pytest.raises(UserError, match=f"^{model}: cannot be served.$"):
+        score(request(model, tmp_path / "start"), RUNTIME, engine=broken)
+    asked = request(str(tmp_path / "model"), tmp_path / "write")
+    (tmp_path / "write/blocks").write_text("a file where a folder belongs")
+    write_model(Path(asked.model_dir))
+    with pytest.raises(UserError, match="write/blocks: cannot be made a folder: a file is in the way"):
+        score(asked, RUNTIME, engine=InstantEngine)
+
+
+def counting(model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -> Engine:
+    """An instant engine that notes, in the model's folder, of how many prompts each call is."""
+    engine = InstantEngine(model_dir, spec, runtime)
+
+    def sample(prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        with (Path(model_dir) / "calls").open("a") as calls:
+            calls.write(f"{len(prompts)}\n")
+        return InstantEngine.sample(engine, prompts, sampling)
+
+    engine.sample = sample  # type: ignore[method-assign]
+    return engine
+
+
+def test_the_work_of_scoring_is_linear_in_the_facts_and_a_resume_repeats_none(tmp_path: Path) -> None:
+    """The short form of benchmarks/scale_scoring.py."""
+    count, blocks = 300, 10
+    write_model(tmp_path / "model")
+    write_facts(tmp_path / f"facts-{count}", count)
+    asked = scale_request(tmp_path, count, 2)
+    seen: list[ScoringProgress] = []
+    for _ in range(2):
+        score(asked, RUNTIME, seen.append, counting)
+    assert [progress.blocks_done for progress in seen] == [*range(1, blocks + 1)] * 2
+    calls = [int(line) for line in (tmp_path / "model/calls").read_text().split()]
+    assert len(calls) == blocks and sum(calls) == 21 * count and max(calls) <= 21 * asked.spec.block_facts
+    rows = pa.concat_tables(scored(asked))
+    assert rows["fact_id"].to_pylist() == [f"{i:016x}" for i in range(count)]
+    assert len(set(rows["r"].to_pylist())) > 5 and rows["error"].null_count == count

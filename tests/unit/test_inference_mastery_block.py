@@ -31,8 +31,10 @@ class WordTokenizer:
     def __init__(self) -> None:
         self.words = ["<s>"]
 
-    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+    def __call__(self, text: str | list[str], add_special_tokens: bool) -> dict[str, list[Any]]:
         assert not add_special_tokens
+        if isinstance(text, list):
+            return {"input_ids": [self(one, False)["input_ids"] for one in text]}
         self.words += [word for word in dict.fromkeys(text.split()) if word not in self.words]
         return {"input_ids": [self.words.index(word) for word in text.split()]}
 

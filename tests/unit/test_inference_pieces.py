@@ -2,27 +2,136 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from sftlab.errors import UserError
+from sftlab.facts.table import COLUMNS, SPLITS, facts_table
+from sftlab.inference import scorer
 from sftlab.inference.blocks import commit_table
-from sftlab.inference.scorer import read_block, split_blocks
-from sftlab.inference.spec import EngineRuntime, EngineSpec
+from sftlab.inference.fact_blocks import PIECE_ROWS, FactBlocks, FactReader
+from sftlab.inference.limits import WHOLE
+from sftlab.inference.mastery_block import mastery_schema
+from sftlab.inference.scorer import (
+    TASKS,
+    BlockScorer,
+    ScoringRequest,
+    read_block,
+    scored,
+    sound_block,
+    tasks_of,
+)
+from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
 from sftlab.inference.vllm_engine import check_served, checkpoint_dtype, engine_arguments
+from sftlab.study.stages import mastery
+from sftlab.study.stages.mastery import write_mastery
 
 
 def ids(*names: str) -> pa.Table:
     return pa.table({"fact_id": list(names)})
 
 
-def test_blocks_are_consecutive_and_the_last_holds_the_rest() -> None:
-    parts = split_blocks(ids("a", "b", "c", "d", "e"), 2)
-    assert [part["fact_id"].to_pylist() for part in parts] == [["a", "b"], ["c", "d"], ["e"]]
-    assert split_blocks(ids(), 2) == []
+def block(*names: str, tokens: int = 3) -> pa.Table:
+    """Finished rows of the mastery table."""
+    row = {"topic": "P19", "hits": [1, 0], "samples": 1, "r": 0.5, "bucket": 2, "tokens": tokens}
+    return pa.Table.from_pylist([{"fact_id": name, **row} for name in names], schema=mastery_schema())
+
+
+def facts_folder(folder: Path, **rows: int) -> Path:
+    """A facts folder whose splits have so many facts, named by split and number; the rest are empty."""
+    folder.mkdir()
+    for split in SPLITS:
+        named = [f"{split}{i}" for i in range(rows.get(split, 0))]
+        table = facts_table(
+            dict.fromkeys(("topic", "subject", "object", "question"), name)
+            | {"fact_id": name, "accepted": [name]}
+            for name in named
+        )
+        pq.write_table(table, folder / f"{split}.parquet", row_group_size=3000)
+    return folder
+
+
+def test_blocks_go_over_the_ends_of_splits_and_the_last_holds_the_rest(tmp_path: Path) -> None:
+    blocks = FactBlocks.of(facts_folder(tmp_path / "facts", train=3, dev=2), 2)
+    reader = FactReader(blocks)
+    parts = [reader.block(i)["fact_id"].to_pylist() for i in range(len(blocks))]
+    assert parts == [["train0", "train1"], ["train2", "dev0"], ["dev1"]]
+    assert [blocks.rows_of(i) for i in range(3)] == [2, 2, 1]
+    assert list(blocks.split_names()) == ["train"] * 3 + ["dev"] * 2
+    assert reader.block(0).column_names == list(COLUMNS)
+    assert len(FactBlocks.of(facts_folder(tmp_path / "none"), 2)) == 0
+
+
+def test_blocks_are_found_forwards_and_backwards_and_few_facts_are_held(tmp_path: Path) -> None:
+    blocks = FactBlocks.of(facts_folder(tmp_path / "facts", train=9000, test=9000), 32)
+    expected = [f"train{i}" for i in range(9000)] + [f"test{i}" for i in range(9000)]
+    reader = FactReader(blocks, ["fact_id"])
+    for index in (0, 1, 280, 281, 282, 500, 562, 3, 562):  # 281 reaches over the end of a split
+        rows = reader.block(index)["fact_id"].to_pylist()
+        assert rows == expected[index * 32 : index * 32 + 32]
+        assert reader._held.num_rows <= PIECE_ROWS + 32
+
+
+def test_facts_that_are_damaged_or_fewer_than_counted_are_told(tmp_path: Path) -> None:
+    folder = facts_folder(tmp_path / "facts", train=9000)
+    blocks = FactBlocks.of(folder, 32)
+    pq.write_table(pq.read_table(folder / "train.parquet").slice(0, 10), folder / "train.parquet")
+    with pytest.raises(UserError, match="fewer facts than before"):
+        FactReader(blocks).block(1)
+    (folder / "train.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(UserError, match=r"train\.parquet.*not a readable"):
+        FactReader(blocks).block(1)
+
+
+def test_many_blocks_share_a_task_and_few_have_their_own() -> None:
+    assert tasks_of([4, 7, 9], engines=2) == [[4], [7], [9]]
+    assert tasks_of([], engines=2) == []
+    many = tasks_of(range(31_250), engines=1)
+    assert len(many) <= TASKS and [i for task in many for i in task] == list(range(31_250))
+    assert len(tasks_of(range(31_250), engines=64)) > TASKS
+
+
+@pytest.mark.parametrize("rows", [0, 31, 25_000])
+def test_the_mastery_table_has_the_bytes_of_one_that_is_written_at_once(rows: int, tmp_path: Path) -> None:
+    schema = mastery_schema()
+    columns = {
+        "fact_id": [sha256(str(i).encode()).hexdigest()[:16] for i in range(rows)],
+        "topic": [f"P{i % 24}" for i in range(rows)],
+        "hits": [[i % 11] * 21 if i % 100 else None for i in range(rows)],
+        "samples": [10] * rows,
+        "r": [i % 7 / 7 for i in range(rows)],
+        "bucket": [i % 5 for i in range(rows)],
+        "tokens": [i * 7919 % 3001 for i in range(rows)],
+        "error": [None if i % 100 else "subject is empty" for i in range(rows)],
+    }
+    table = pa.table(columns, schema=schema)
+    blocks = [table.slice(start, 32) for start in range(0, rows, 32)]
+    splits = ["train" if i < rows // 3 else "dev" for i in range(rows)]
+    write_mastery(iter(blocks), 32, iter(splits), tmp_path / "streamed.parquet")
+    whole = pa.concat_tables([schema.empty_table(), *blocks])
+    pq.write_table(whole.add_column(0, "split", pa.array(splits, pa.string())), tmp_path / "whole.parquet")
+    assert (tmp_path / "streamed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_a_large_mastery_table_is_written_in_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mastery, "GROUP_ROWS", 64)
+    table = pa.table({"fact_id": [str(i) for i in range(150)]})
+    table = pa.table(
+        {f.name: table.columns[0] if f.name == "fact_id" else pa.nulls(150, f.type) for f in mastery_schema()}
+    )
+    write_mastery(
+        (table.slice(i, 30) for i in range(0, 150, 30)), 30, iter(["dev"] * 150), tmp_path / "t.parquet"
+    )
+    file = pq.ParquetFile(tmp_path / "t.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [60, 60, 30]
+    assert file.read()["fact_id"].to_pylist() == [str(i) for i in range(150)]
 
 
 def test_a_committed_table_has_the_same_bytes_each_time_and_leaves_no_draft(tmp_path: Path) -> None:
@@ -34,7 +143,7 @@ def test_a_committed_table_has_the_same_bytes_each_time_and_leaves_no_draft(tmp_
 
 def test_a_table_that_cannot_be_moved_into_place_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="cannot be written"):
         commit_table(ids("a"), tmp_path / "t.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
@@ -44,9 +153,80 @@ def test_a_damaged_block_and_a_block_of_other_facts_are_named(tmp_path: Path) ->
     path.write_bytes(b"PAR1 cut off")
     with pytest.raises(UserError, match=r"00000\.parquet.*delete it"):
         read_block(path, ids("a"))
-    pq.write_table(ids("b"), path)
+    pq.write_table(block("b"), path)
     with pytest.raises(UserError, match="holds other facts"):
         read_block(path, ids("a"))
+
+
+def replaced(name: str, values: list[object], kind: pa.DataType | None = None) -> pa.Table:
+    table = block("a")
+    at = table.column_names.index(name)
+    return table.set_column(at, name, pa.array(values, kind or table.schema.field(name).type))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replaced("tokens", [None]),
+        replaced("hits", [[None]]),
+        replaced("bucket", [5]),
+        replaced("r", [None]),
+        replaced("error", ["x"]),
+        replaced("topic", [1], pa.int64()),
+        block("a").append_column("more", [[1]]),
+        block("a").drop_columns(["samples"]),
+        block("a", "b"),
+    ],
+)
+def test_a_block_that_is_none_is_deleted_and_left_to_be_scored_again(tmp_path: Path, wrong: pa.Table) -> None:
+    path = tmp_path / "00000.parquet"
+    commit_table(wrong, path, checksums=True)
+    assert sound_block(path, ids("a")) is None and not path.exists()
+
+
+def test_a_block_with_a_flipped_bit_is_told_deleted_and_left_to_be_scored_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, table = tmp_path / "00000.parquet", block("a", tokens=0x1234567)
+    commit_table(table, path, checksums=True)
+    assert sound_block(path, table) == table
+    content = bytearray(path.read_bytes())
+    content[content.index((0x1234567).to_bytes(8, "little"))] ^= 1  # the first is that of the data page
+    path.write_bytes(content)
+    assert pq.read_table(path)["tokens"].to_pylist() == [0x1234566]  # without a look at the checksums
+    assert sound_block(path, table) is None
+    assert not path.exists() and "is deleted and scored again" in caplog.text
+
+
+def scoring(folder: Path) -> ScoringRequest:
+    """Two blocks of one fact each."""
+    facts = FactBlocks.of(facts_folder(folder / "facts", train=2), 1)
+    return ScoringRequest(facts, {}, str(folder), MasterySpec(), EngineSpec(), folder / "work")
+
+
+def test_a_block_that_is_damaged_where_no_run_has_looked_is_deleted_when_it_is_read(tmp_path: Path) -> None:
+    request = scoring(tmp_path)
+    for index in (0, 1):
+        commit_table(block(f"train{index}"), request.path(index), checksums=True)
+    request.path(1).write_bytes(b"PAR1 cut off")
+    with pytest.raises(UserError, match=r"00001\.parquet.*run again to score it anew"):
+        list(scored(request))
+    assert [path.name for path in request.blocks_dir.iterdir()] == ["00000.parquet"]
+
+
+def test_a_block_of_an_actor_that_died_is_sent_by_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, sent = scoring(tmp_path), list[Path]()
+    monkeypatch.setattr(scorer, "push", sent.append)
+    commit_table(block("train0"), request.path(0), checksums=True)
+    actor = BlockScorer(request, [[0]], EngineRuntime(), no_engine, WHOLE)
+    assert actor(pa.table({scorer.TASK: [0]})).to_pylist() == [{"prompts": 2, "tokens": 3}]
+    assert sent == [request.path(0)]
+
+
+def no_engine(*_: object) -> NoReturn:
+    raise AssertionError("an engine was started")
 
 
 @pytest.mark.parametrize(

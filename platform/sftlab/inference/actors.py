@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.inference.engine import EngineSwapError
+from sftlab.inference.limits import EngineMemoryError
 from sftlab.inference.spec import EngineRuntime
+
+LOST_TRIES = 5  # how often a call is repeated that was lost with a node, a connection or an object
+LOST = "An engine's work was lost {tries} times in a row ({detail}). What is finished is kept; run again to go on."
+DIED = (
+    "An engine died and was started again, more often than engine.max_restarts allows ({detail}). What is finished is "
+    "kept; run again to go on. If it comes back: the machine may lack memory (lower engine.engines, "
+    "engine.max_num_seqs or engine.kv_cache_gib), a batch may take longer than engine.timeout_seconds, or nodes were "
+    "lost; Ray's log of the worker says which."
+)
+# Where its memory monitor ended an actor, Ray fails to read the reason, with this in the trace.
+KILLED_FOR_MEMORY = 'HasField("actor_died_error")'
+PASSED = (UserError, EngineSwapError, EngineMemoryError, OSError)  # what a driver makes something of
+
+
+class EngineLostError(UserError):
+    """A call to an engine was lost on the way, with a node or a connection; the engine itself is started again."""
 
 
 def actor_options(runtime: EngineRuntime) -> dict[str, Any]:
@@ -42,13 +61,81 @@ class DyingWithEngine:
             os._exit(1)
 
 
-def result(reference: Any) -> Any:
-    """`ray.get`, with the actor's UserError or EngineSwapError as it was raised there."""
-    import ray
+class DyingAfterMemory(DyingWithEngine):
+    """As `DyingWithEngine`; after an EngineMemoryError, which passes, the next call ends the process.
+
+    `start_anew` ends it too, but Ray may hand it a call before that.
+    """
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def __enter__(self) -> None:
+        if self.broken:
+            os._exit(1)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.broken = isinstance(error, EngineMemoryError)
+        super().__exit__(kind, error, trace)
+
+
+class Carried(Exception):
+    """Holds an error on its way through Ray Data, which writes advice into the text of errors."""
+
+
+@contextmanager
+def carried() -> Iterator[None]:
+    """In an actor of Ray Data: lets errors that mean something to the driver arrive there unchanged."""
+    try:
+        yield
+    except PASSED as error:
+        raise Carried(error) from error
+
+
+@contextmanager
+def as_raised() -> Iterator[None]:
+    """Lets an actor's own errors pass as they were raised there, and says what it means where actors were lost.
+
+    Raises EngineLostError where the call may be repeated, and UserError where an engine died more often than
+    `engine.max_restarts` allows.
+    """
+    import ray.exceptions as lost
 
     try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError | EngineSwapError):
-            raise error.cause from None
+        yield
+    except lost.RayTaskError as error:
+        cause = error.cause.args[0] if isinstance(error.cause, Carried) else error.cause
+        if isinstance(cause, PASSED):
+            raise cause from None
         raise
+    except (lost.ActorUnavailableError, lost.ObjectLostError, lost.NodeDiedError) as error:
+        raise EngineLostError(LOST.format(tries=LOST_TRIES, detail=first_line(error))) from error
+    except lost.RaySystemError as error:
+        if KILLED_FOR_MEMORY not in str(error):
+            raise
+        raise EngineLostError(
+            LOST.format(tries=LOST_TRIES, detail="Ray ended it for want of memory")
+        ) from error
+    except (lost.RayActorError, lost.OutOfMemoryError) as error:
+        raise UserError(DIED.format(detail=first_line(error))) from error
+
+
+def result(reference: Any) -> Any:
+    """`ray.get`, with the actor's error `as_raised`."""
+    import ray
+
+    with as_raised():
+        return ray.get(reference)
+
+
+def start_anew(worker: Any) -> None:
+    """End the process of an actor, which Ray then starts again as long as its `max_restarts` last."""
+    import ray
+
+    ray.kill(worker, no_restart=False)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that holds letters, without its final dot."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".:")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sftlab.facts.mastery import contains_answer
 from sftlab.facts.prompts import question_prompt
-from sftlab.inference.engine import Engine, Prompt
+from sftlab.inference.engine import Completion, Engine, Prompt
+from sftlab.inference.limits import WHOLE, BatchLimits, memory_told
 from sftlab.inference.mastery_block import fact_error
 from sftlab.inference.spec import AnswerSpec
 
@@ -33,22 +34,49 @@ def answer_schema() -> pa.Schema:
     )
 
 
-def answer_facts(facts: Mapping[str, pa.Table], engine: Engine, encode: Encode, spec: AnswerSpec) -> pa.Table:
-    """Greedy answers to the facts of every split, in order (see `answer_schema`)."""
+def answer_facts(
+    facts: Mapping[str, pa.Table],
+    engine: Engine,
+    encode: Encode,
+    spec: AnswerSpec,
+    limits: BatchLimits = WHOLE,
+) -> pa.Table:
+    """Greedy answers to the facts of every split, in order (see `answer_schema`).
+
+    Raises EngineMemoryError naming the rows (`row_key`) over which the engine ran out of memory.
+    """
     import pyarrow as pa
 
     rows = [{**fact, "split": split} for split, table in facts.items() for fact in table.to_pylist()]
     answered: list[dict[str, Any]] = []
     for start in range(0, len(rows), spec.block_rows):
-        answered += _answer_block(rows[start : start + spec.block_rows], engine, encode, spec)
+        answered += _answer_block(rows[start : start + spec.block_rows], engine, encode, spec, limits)
     return pa.Table.from_pylist(answered, schema=answer_schema())
 
 
+def row_key(fact: Mapping[str, Any]) -> str:
+    """Name of a row of the answers: a fact may stand in several splits."""
+    return f"{fact['split']}/{fact['fact_id']}"
+
+
 def _answer_block(
-    facts: Sequence[Mapping[str, Any]], engine: Engine, encode: Encode, spec: AnswerSpec
+    facts: Sequence[Mapping[str, Any]],
+    engine: Engine,
+    encode: Encode,
+    spec: AnswerSpec,
+    limits: BatchLimits,
 ) -> list[dict[str, Any]]:
-    asked = [_ask(fact, encode, spec, engine.max_model_len) for fact in facts]
-    answers = iter(engine.answer([ask for ask in asked if isinstance(ask, Prompt)], spec.max_tokens))
+    asked = [
+        limits.refused.get(row_key(fact)) or _ask(fact, encode, spec, engine.max_model_len) for fact in facts
+    ]
+    prompts = [
+        (row_key(fact), ask) for fact, ask in zip(facts, asked, strict=True) if isinstance(ask, Prompt)
+    ]
+    completions: list[Completion] = []
+    for piece in limits.pieces(prompts):
+        with memory_told([key for key, _ in piece]):
+            completions += engine.answer([ask for _, ask in piece], spec.max_tokens)
+    answers = iter(completions)
     rows = []
     for fact, ask in zip(facts, asked, strict=True):
         row: dict[str, Any] = {"fact_id": fact["fact_id"], "split": fact["split"]}

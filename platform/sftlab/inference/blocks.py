@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sftlab.files import make_folder, readable_write_errors
+from sftlab.store.mirror import push
+from sftlab.store.record import PART
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def commit_table(table: pa.Table, path: Path) -> None:
-    """Write parquet under a temporary name and move it into place.
+def commit_table(
+    table: pa.Table, path: Path, checksums: bool = False, before: Callable[[Path], None] | None = None
+) -> None:
+    """Write parquet under a temporary name and move it into place; into the object store too, if it is one.
 
-    Raises OSError (a full disk, say); then nothing stands at `path`.
+    `checksums`: with a CRC32 of each page, for pieces that no record has the hash of. `before` is called with the
+    finished file before it is moved.
+
+    Raises UserError naming the file where the disk refuses it; then nothing stands at `path`.
     """
     import pyarrow.parquet as pq
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_folder(path.parent)
+    # Processes of several machines may write one block at a time, and have the same process id.
+    draft = path.with_name(f".{path.name}.{uuid4().hex}{PART}")
     try:
-        pq.write_table(table, draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
+        with readable_write_errors(path):
+            pq.write_table(table, draft, write_page_checksum=checksums)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            if before is not None:
+                before(draft)
+            draft.replace(path)
+        push(path)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # mostly it is gone; a read-only disk refuses even that
+            draft.unlink()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from sftlab.inference.spec import EngineRuntime, EngineSpec
 
 if TYPE_CHECKING:
     import torch
@@ -81,3 +83,7 @@ class Engine(Protocol):
 
     def load_weights(self, source: WeightSource) -> None:
         """Put other weights of the same architecture in place. Raises EngineSwapError if that failed."""
+
+
+# Starts an engine from a model folder in the calling process; travels to the actors by pickle.
+EngineFactory = Callable[[str, EngineSpec, EngineRuntime], Engine]

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sftlab.facts.prompts import prompt_ids
-from sftlab.inference.actors import DyingWithEngine
+from sftlab.inference.actors import DyingAfterMemory
 from sftlab.inference.answers import answer_facts
 from sftlab.inference.divergence_prompts import Candidate
-from sftlab.inference.engine import Engine, Floats, Ids, Prompt, WeightSource
+from sftlab.inference.engine import EngineFactory, Floats, Ids, Prompt, WeightSource
+from sftlab.inference.limits import WHOLE, BatchLimits, memory_told
 from sftlab.inference.spec import AnswerSpec, EngineRuntime, EngineSpec
+from sftlab.inference.vllm_engine import VllmEngine
+from sftlab.store.mirror import pull
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,41 +30,73 @@ class EvaluationWorker:
     """One engine, started from the base model's folder."""
 
     def __init__(
-        self, model_dir: str, spec: AnswerSpec, engine_spec: EngineSpec, runtime: EngineRuntime
+        self,
+        model_dir: str,
+        spec: AnswerSpec,
+        engine_spec: EngineSpec,
+        runtime: EngineRuntime,
+        engine: EngineFactory = VllmEngine,
     ) -> None:
-        from sftlab.inference.vllm_engine import VllmEngine
-
-        self.spec = spec
-        self.engine: Engine = VllmEngine(model_dir, engine_spec, runtime)
+        self.spec, self.life = spec, DyingAfterMemory()
+        self.engine = engine(pull(model_dir), engine_spec, runtime)
         # The same questions come back for every model; tokenising them anew would cost more than a swap.
         self.encode = lru_cache(maxsize=None)(self._encode)
 
     def evaluate(
-        self, source: WeightSource, facts: Mapping[str, pa.Table], chosen: Sequence[Candidate], top: int
+        self,
+        source: WeightSource,
+        facts: Mapping[str, pa.Table],
+        chosen: Sequence[Candidate],
+        top: int,
+        limits: BatchLimits = WHOLE,
     ) -> tuple[pa.Table, Ids, Floats]:
-        """Answers of one model, and for the divergence ids and logits (n, top) of its first tokens."""
-        with DyingWithEngine():
+        """Answers of one model, and for the divergence ids and logits (n, top) of its first tokens.
+
+        This and the other methods raise EngineMemoryError where a batch does not fit; start the worker anew then.
+        """
+        with self.life:
             self.engine.load_weights(source)
-            answers = answer_facts(facts, self.engine, self.encode, self.spec)
-            ids, logits = np.empty((0, top), np.int64), np.empty((0, top), np.float32)
-            if chosen:
-                ids, logits = self.engine.first_token_top([self.encode(c.tuned_text) for c in chosen], top)
+            answers = answer_facts(facts, self.engine, self.encode, self.spec, limits)
+            found = [(np.empty((0, top), np.int64), np.empty((0, top), np.float32))]
+            for piece in limits.pieces(chosen):
+                with memory_told(_keys(piece)):
+                    found.append(self.engine.first_token_top([self.encode(c.tuned_text) for c in piece], top))
+            ids, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
             return answers, ids, logits
 
-    def completions(self, source: WeightSource, found: Sequence[Candidate]) -> list[str]:
+    def completions(
+        self, source: WeightSource, found: Sequence[Candidate], limits: BatchLimits = WHOLE
+    ) -> list[str]:
         """The base model's greedy completion of each candidate's template."""
-        with DyingWithEngine():
+        with self.life:
             self.engine.load_weights(source)
-            prompts = [Prompt(self.encode(c.base_text), c.accepted) for c in found]
-            return [completion.text for completion in self.engine.answer(prompts, self.spec.max_tokens)]
+            texts: list[str] = []
+            for piece in limits.pieces(found):
+                prompts = [Prompt(self.encode(c.base_text), c.accepted) for c in piece]
+                with memory_told(_keys(piece)):
+                    texts += [c.text for c in self.engine.answer(prompts, self.spec.max_tokens)]
+            return texts
 
     def base_logits(
-        self, source: WeightSource, chosen: Sequence[Candidate], token_ids: Sequence[Sequence[int]]
+        self,
+        source: WeightSource,
+        chosen: Sequence[Candidate],
+        token_ids: Sequence[Sequence[int]],
+        limits: BatchLimits = WHOLE,
     ) -> list[Floats]:
         """The base model's first-token logits of each candidate at its own token ids."""
-        with DyingWithEngine():
+        with self.life:
             self.engine.load_weights(source)
-            return self.engine.first_token_at([self.encode(c.base_text) for c in chosen], token_ids)
+            logits: list[Floats] = []
+            for piece in limits.pieces(list(zip(chosen, token_ids, strict=True))):
+                with memory_told(_keys([c for c, _ in piece])):
+                    prompts = [self.encode(c.base_text) for c, _ in piece]
+                    logits += self.engine.first_token_at(prompts, [ids for _, ids in piece])
+            return logits
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(prompt_ids(self.engine.tokenizer, text))
+
+
+def _keys(rows: Sequence[Candidate]) -> list[str]:
+    return [f"divergence/{candidate.fact_id}" for candidate in rows]

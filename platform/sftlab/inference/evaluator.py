@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sftlab.facts.templates import Topic
-from sftlab.inference.actors import actor_options, result
-from sftlab.inference.blocks import commit_table
+from sftlab.inference.actors import LOST_TRIES, EngineLostError, actor_options, result, start_anew
 from sftlab.inference.divergence_prompts import Candidate, answers_near_start, candidates
-from sftlab.inference.engine import Floats, Ids, WeightSource
+from sftlab.inference.engine import EngineFactory, Floats, Ids, WeightSource
+from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
+from sftlab.inference.pieces import commit_piece, drop_piece, fetch_pieces, is_sound
 from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineRuntime, EngineSpec
-from sftlab.inference.vllm_engine import check_served
+from sftlab.inference.vllm_engine import VllmEngine, check_served
+from sftlab.store.mirror import pull_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,6 +89,7 @@ class EvaluationRequest:
         spec, engine_spec: how questions are answered; the engine's number type.
         session_dir: keeps what a killed call had found until the base model's logits came. One such folder
             belongs to one base model and one set of specs; calls at the same time may share it.
+        damaged_dir: takes what a killed call had found and a disk has damaged since.
         divergence: what the first-token divergence needs; None leaves it out.
     """
 
@@ -95,6 +98,7 @@ class EvaluationRequest:
     spec: AnswerSpec
     engine_spec: EngineSpec
     session_dir: Path
+    damaged_dir: Path
     divergence: DivergenceInput | None = None
 
 
@@ -137,11 +141,25 @@ def evaluate(
         session.commit_divergence(pending, chosen, workers[0], request.divergence.base)
 
 
+def tuned_path(session_dir: Path, item: EvaluationItem) -> Path:
+    """Where a session keeps the first-token logits of an item until the base model's come."""
+    assert re.fullmatch(r"[A-Za-z0-9._-]+", item.id), f"not a file name: {item.id!r}"
+    return session_dir / "tuned" / f"{item.id}.parquet"
+
+
+def drop_pieces(request: EvaluationRequest) -> None:
+    """Delete what the session keeps of the items of a request, when these are committed."""
+    for item in request.items:
+        drop_piece(tuned_path(request.session_dir, item))
+
+
 class _Session:
     """Which pieces stand, where they stand, and whom to tell."""
 
     def __init__(self, request: EvaluationRequest, progress: Told, finished: Finished) -> None:
         self.items, self.divergence, self.folder = request.items, request.divergence, request.session_dir
+        self.damaged = request.damaged_dir
+        self.sound: set[Path] = set()
         self.progress, self.finished = progress, finished
         self.items_done = self.rows = 0
         self.started: float | None = None
@@ -151,11 +169,16 @@ class _Session:
         return 0 if self.divergence is None else self.divergence.spec.top
 
     def pending(self) -> list[EvaluationItem]:
-        """Items that lack a file; the others are reported at once."""
+        """Items that lack a file, or have a damaged one; the others are reported at once."""
+        found = [self.folder / SELECTION, *(tuned_path(self.folder, item) for item in self.items)]
+        fetch_pieces(found)
+        pull_all(item.output_dir for item in self.items)
+        found += [item.output_dir / name for item in self.items for name in (ANSWERS, DIVERGENCE)]
+        self.sound = {path for path in found if is_sound(path, self.damaged)}
         left = []
         for item in self.items:
-            done = (item.output_dir / ANSWERS).exists() and (
-                self.divergence is None or (item.output_dir / DIVERGENCE).exists()
+            done = item.output_dir / ANSWERS in self.sound and (
+                self.divergence is None or item.output_dir / DIVERGENCE in self.sound
             )
             if done:
                 self._tell_finished(item)
@@ -166,8 +189,8 @@ class _Session:
         return left
 
     def is_answered(self, item: EvaluationItem) -> bool:
-        answered = (item.output_dir / ANSWERS).exists()
-        return answered and (self.divergence is None or self._tuned_path(item).exists())
+        answered = item.output_dir / ANSWERS in self.sound
+        return answered and (self.divergence is None or tuned_path(self.folder, item) in self.sound)
 
     def selection(self, worker: Any) -> list[Candidate]:
         """The facts of the divergence; the base model's completions are asked for once in a session."""
@@ -181,14 +204,14 @@ class _Session:
             given.facts.to_pylist(), given.mastery.to_pylist(), given.topics, given.spec.same_prompt
         )
         path = self.folder / SELECTION
-        if not path.exists():
-            texts = result(worker.completions.remote(given.base, found)) if found else []
+        if path not in self.sound:
+            texts = insist(worker, "completions", given.base, found) if found else []
             columns = {
                 "fact_id": pa.array([c.fact_id for c in found], pa.string()),
                 "template": pa.array([c.template for c in found], pa.int32()),
                 "completion": pa.array(texts, pa.string()),
             }
-            commit_table(pa.table(columns), path)
+            commit_piece(pa.table(columns), path)
         completions = pq.read_table(path)["completion"].to_pylist()
         return [
             candidate
@@ -199,8 +222,9 @@ class _Session:
     def commit_answers(self, item: EvaluationItem, evaluated: Evaluated, chosen: Sequence[Candidate]) -> None:
         answers, ids, logits = evaluated
         if self.divergence is not None:
-            commit_table(_logits_table(chosen, ids, {"tuned_logits": logits}), self._tuned_path(item))
-        commit_table(answers, item.output_dir / ANSWERS)
+            table = _logits_table(chosen, ids, {"tuned_logits": logits})
+            commit_piece(table, tuned_path(self.folder, item))
+        commit_piece(answers, item.output_dir / ANSWERS)
         self._tell_answered(answers.num_rows)
         if self.divergence is None:
             self._tell_finished(item)
@@ -211,10 +235,10 @@ class _Session:
         """One pass of the base model over all prompts, at the union of the tokens that any item needs."""
         import pyarrow.parquet as pq
 
-        tuned = {item.id: pq.read_table(self._tuned_path(item)) for item in pending}
+        tuned = {item.id: pq.read_table(tuned_path(self.folder, item)) for item in pending}
         ids = {name: table["token_ids"].to_pylist() for name, table in tuned.items()}
         union = [sorted({token for rows in ids.values() for token in rows[i]}) for i in range(len(chosen))]
-        logits = result(worker.base_logits.remote(base, chosen, union)) if chosen else []
+        logits = insist(worker, "base_logits", base, chosen, union) if chosen else []
         at = [dict(zip(tokens, row, strict=True)) for tokens, row in zip(union, logits, strict=True)]
         for item in pending:
             rows = [[at[i][token] for token in row] for i, row in enumerate(ids[item.id])]
@@ -223,12 +247,8 @@ class _Session:
                 "base_logits": _rows(rows, self.top),
             }
             table = _logits_table(chosen, np.array(ids[item.id], np.int64).reshape(-1, self.top), columns)
-            commit_table(table, item.output_dir / DIVERGENCE)
+            commit_piece(table, item.output_dir / DIVERGENCE)
             self._tell_finished(item)
-
-    def _tuned_path(self, item: EvaluationItem) -> Path:
-        assert re.fullmatch(r"[A-Za-z0-9._-]+", item.id), f"not a file name: {item.id!r}"
-        return self.folder / "tuned" / f"{item.id}.parquet"
 
     def _tell_answered(self, rows: int) -> None:
         now = time.monotonic()
@@ -261,7 +281,12 @@ def _logits_table(chosen: Sequence[Candidate], ids: Ids, logits: Mapping[str, Fl
     return pa.table(columns | {name: pa.array(rows.tolist(), floats) for name, rows in logits.items()})
 
 
-def start_worker(request: EvaluationRequest, runtime: EngineRuntime, name: str | None = None) -> Any:
+def start_worker(
+    request: EvaluationRequest,
+    runtime: EngineRuntime,
+    name: str | None = None,
+    engine: EngineFactory = VllmEngine,
+) -> Any:
     """An engine in an actor, for any request of the same base model and specs. `name` is its name in Ray.
 
     Raises UserError where the folder or the runtime cannot be served.
@@ -272,7 +297,7 @@ def start_worker(request: EvaluationRequest, runtime: EngineRuntime, name: str |
 
     check_served(request.model_dir, runtime)
     remote = ray.remote(EvaluationWorker).options(**actor_options(runtime), name=name)
-    return remote.remote(request.model_dir, request.spec, request.engine_spec, runtime)
+    return remote.remote(request.model_dir, request.spec, request.engine_spec, runtime, engine)
 
 
 @contextmanager
@@ -288,6 +313,24 @@ def _workers(count: int, request: EvaluationRequest, runtime: EngineRuntime) -> 
             ray.kill(worker)
 
 
+def insist(worker: Any, method: str, *arguments: Any) -> Any:
+    """A worker's method, tried again in smaller batches where its engine runs out of memory, and where it is lost.
+
+    Raises UserError where no smaller batch is left to try, or nothing comes of it.
+    """
+    limits, tries = WHOLE, LOST_TRIES
+    while True:
+        try:
+            return result(getattr(worker, method).remote(*arguments, limits))
+        except EngineMemoryError as error:
+            limits = limits.after(error)
+            start_anew(worker)
+        except EngineLostError:
+            tries -= 1
+            if not tries:
+                raise
+
+
 def _spread(
     workers: Sequence[Any], items: Sequence[EvaluationItem], chosen: Sequence[Candidate], top: int
 ) -> Iterator[tuple[EvaluationItem, Evaluated]]:
@@ -296,18 +339,33 @@ def _spread(
 
     chosen_ref = ray.put(list(chosen))
     queue = iter(items)
-    running: dict[Any, tuple[Any, EvaluationItem]] = {}
+    running: dict[Any, tuple[Any, EvaluationItem, BatchLimits]] = {}
+    tries = LOST_TRIES
 
-    def give(worker: Any) -> None:
-        item = next(queue, None)
-        if item is not None:
-            running[worker.evaluate.remote(item.source, dict(item.facts), chosen_ref, top)] = (worker, item)
+    def give(worker: Any, item: EvaluationItem, limits: BatchLimits) -> None:
+        task = worker.evaluate.remote(item.source, dict(item.facts), chosen_ref, top, limits)
+        running[task] = (worker, item, limits)
 
-    for worker in workers:
-        give(worker)
+    for worker, item in zip(workers, queue, strict=False):
+        give(worker, item, WHOLE)
     while running:
         (ready,), _ = ray.wait(list(running), num_returns=1)
-        worker, item = running.pop(ready)
-        evaluated = result(ready)
-        give(worker)
+        worker, item, limits = running.pop(ready)
+        try:
+            evaluated = result(ready)
+        except EngineMemoryError as error:
+            limits = limits.after(error)
+            start_anew(worker)
+            give(worker, item, limits)
+            continue
+        except EngineLostError:
+            tries -= 1
+            if not tries:
+                raise
+            give(worker, item, limits)
+            continue
+        tries = LOST_TRIES
+        following = next(queue, None)
+        if following is not None:
+            give(worker, following, BatchLimits(limits.rows))
         yield item, evaluated

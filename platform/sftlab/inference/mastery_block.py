@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sftlab.facts.mastery import bucket_of, contains_answer, row_seed
-from sftlab.facts.prompts import prompt_ids
+from sftlab.facts.mastery import BUCKETS, bucket_of, contains_answer, row_seed
+from sftlab.facts.prompts import all_prompt_ids
 from sftlab.facts.templates import Topic
 from sftlab.inference.engine import Completion, Engine, Prompt, Sampling
+from sftlab.inference.limits import WHOLE, BatchLimits, memory_told
 from sftlab.inference.spec import MasterySpec
 
 if TYPE_CHECKING:
@@ -25,13 +26,31 @@ class _Asked:
     error: str | None = None
 
 
-def score_block(facts: pa.Table, topics: Mapping[str, Topic], engine: Engine, spec: MasterySpec) -> pa.Table:
-    """One row for every fact, in order, from one call to the engine (see `mastery_schema`)."""
+def score_block(
+    facts: pa.Table,
+    topics: Mapping[str, Topic],
+    engine: Engine,
+    spec: MasterySpec,
+    limits: BatchLimits = WHOLE,
+) -> pa.Table:
+    """One row for every fact, in order, from one call to the engine unless limited (see `mastery_schema`).
+
+    Raises EngineMemoryError naming the facts over which the engine ran out of memory.
+    """
     import pyarrow as pa
 
-    asked = [_ask(fact, topics, engine.tokenizer, spec, engine.max_model_len) for fact in facts.to_pylist()]
+    asked = [
+        _Asked(fact, error=limits.refused[fact["fact_id"]])
+        if fact["fact_id"] in limits.refused
+        else _ask(fact, topics, engine.tokenizer, spec, engine.max_model_len)
+        for fact in facts.to_pylist()
+    ]
     sampling = Sampling(spec.samples, spec.temperature, spec.top_p, spec.max_tokens)
-    completions = iter(engine.sample([prompt for ask in asked for prompt in ask.prompts], sampling))
+    found: list[list[Completion]] = []
+    for piece in limits.pieces([ask for ask in asked if ask.error is None]):
+        with memory_told([ask.fact["fact_id"] for ask in piece]):
+            found += engine.sample([prompt for ask in piece for prompt in ask.prompts], sampling)
+    completions = iter(found)
     rows = [_row(ask, [next(completions) for _ in ask.prompts], spec.samples) for ask in asked]
     return pa.Table.from_pylist(rows, schema=mastery_schema())
 
@@ -59,6 +78,27 @@ def mastery_schema() -> pa.Schema:
     )
 
 
+def check_rows(table: pa.Table, columns: Sequence[str] | None = None) -> None:
+    """Raises ValueError where these are not rows of the mastery table, or not these `columns` of them."""
+    import pyarrow.compute as pc
+
+    wanted = [field for field in mastery_schema() if columns is None or field.name in columns]
+    if list(table.schema) != wanted:
+        raise ValueError(f"has the columns {', '.join(map(str, table.schema))}")
+    table.validate(full=True)
+    told = {name: table[name] for name in table.column_names}
+    if any(told[name].null_count for name in ("fact_id", "topic", "samples", "tokens") if name in told):
+        raise ValueError("lacks values")
+    if columns is not None:
+        return
+    scored = told["error"].is_null()
+    if any(not told[name].is_valid().equals(scored) for name in ("hits", "r", "bucket")):
+        raise ValueError("has rows that are neither scored nor errors")
+    hits, buckets = pc.list_flatten(told["hits"]), pc.unique(told["bucket"].drop_null()).to_pylist()
+    if hits.null_count or not set(buckets) <= set(BUCKETS):
+        raise ValueError("has hits or buckets that cannot be")
+
+
 def _ask(
     fact: Mapping[str, Any], topics: Mapping[str, Topic], tokenizer: Any, spec: MasterySpec, longest: int
 ) -> _Asked:
@@ -69,9 +109,10 @@ def _ask(
         return _Asked(fact, error=error)
     accepted = tuple(fact["accepted"])
     stop = accepted if spec.early_stop else ()
+    texts = topics[fact["topic"]].fill(fact["subject"])
     prompts = tuple(
-        Prompt(tuple(prompt_ids(tokenizer, text)), stop, row_seed(spec.seed, fact["fact_id"], index))
-        for index, text in enumerate(topics[fact["topic"]].fill(fact["subject"]))
+        Prompt(tuple(ids), stop, row_seed(spec.seed, fact["fact_id"], index))
+        for index, ids in enumerate(all_prompt_ids(tokenizer, texts))
     )
     needed = max(len(prompt.token_ids) for prompt in prompts) + spec.max_tokens
     if needed > longest:

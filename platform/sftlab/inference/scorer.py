@@ -1,7 +1,8 @@
-"""Mastery of many facts: Ray Data streams blocks of facts through vLLM actors.
+"""Mastery of many facts: Ray Data hands blocks of facts to vLLM actors.
 
-A block is what one call to an engine covers, what a retry repeats, and what is committed. Seeds belong to rows
-and batches to blocks, so that neither a kill, nor a retry, nor the number of engines changes the table.
+A block is what one call to an engine covers, what a retry repeats, and what is committed, by the actor that
+scored it. Seeds belong to rows and batches to blocks, so that neither a kill, nor a retry, nor the number of
+engines changes the table. No process holds more than a few blocks, whatever the number of facts.
 """
 
 from __future__ import annotations
@@ -9,24 +10,80 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
 from sftlab.facts.templates import Topic
-from sftlab.inference.actors import DyingWithEngine, actor_options
+from sftlab.inference.actors import (
+    LOST_TRIES,
+    DyingWithEngine,
+    EngineLostError,
+    actor_options,
+    as_raised,
+    carried,
+)
 from sftlab.inference.blocks import commit_table
-from sftlab.inference.engine import Engine
-from sftlab.inference.mastery_block import mastery_schema, score_block
+from sftlab.inference.engine import Engine, EngineFactory
+from sftlab.inference.fact_blocks import FactBlocks, FactReader
+from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
+from sftlab.inference.mastery_block import check_rows, score_block
 from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
-from sftlab.inference.vllm_engine import check_served
+from sftlab.inference.vllm_engine import VllmEngine, check_served
+from sftlab.store.mirror import drop, pull, push
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK = "block"  # column that carries a block's number through Ray Data
+TASKS = (
+    512  # of Ray Data; each costs its driver about 10 ms and 50 kB, so that larger tables get larger tasks
+)
+NOISY = (
+    "ray.data._internal.progress",
+    "ray.data._internal.execution.streaming_executor_state",
+    "ray.data.exceptions",
+)
+TASK = "task"  # the one column of what goes to the actors
+CHECKED = ("fact_id", "tokens")  # columns of a finished block that a later run looks at
+
+
+log = logging.getLogger(__name__)
+
+
+class DamagedBlockError(UserError):
+    """A finished block whose bytes are not those that were written."""
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """Facts to score, and how.
+
+    Attributes:
+        facts: the facts in blocks of `spec.block_facts`.
+        topics: their mapping templates.
+        model_dir: folder of the model.
+        spec, engine_spec: what is measured.
+        output_dir: keeps the finished blocks, as `blocks/00012.parquet`. The caller gives one folder to one
+            combination of facts, model and specs.
+    """
+
+    facts: FactBlocks
+    topics: Mapping[str, Topic]
+    model_dir: str
+    spec: MasterySpec
+    engine_spec: EngineSpec
+    output_dir: Path
+
+    @property
+    def blocks_dir(self) -> Path:
+        return self.output_dir / "blocks"
+
+    def path(self, index: int) -> Path:
+        """Where a block stands once it is finished."""
+        return self.blocks_dir / f"{index:05d}.parquet"
 
 
 @dataclass(frozen=True)
@@ -40,62 +97,110 @@ class ScoringProgress:
 
 
 def score(
-    facts: pa.Table,
-    topics: Mapping[str, Topic],
-    model_dir: str,
-    spec: MasterySpec,
-    engine_spec: EngineSpec,
+    request: ScoringRequest,
     runtime: EngineRuntime,
-    output_dir: Path,
     progress: Callable[[ScoringProgress], None] | None = None,
-) -> pa.Table:
-    """Mastery of every fact, in the order of `facts` (columns: `mastery_block.mastery_schema`).
+    engine: EngineFactory = VllmEngine,
+) -> None:
+    """Score every block that is not finished; `scored` then reads them.
 
-    Finished blocks stand in `output_dir/blocks/00012.parquet` and are not scored again; the caller gives one
-    folder to one combination of facts, model and specs. Ray must be initialised. No engine starts where
-    nothing is left to score. Raises UserError where the folder holds blocks of other facts.
+    Ray must be initialised. No engine starts where nothing is left to score. Where an engine runs out of memory, all
+    that is left is scored in smaller batches. Raises UserError where the folder holds blocks of other facts, and
+    where engines die again and again.
     """
-    import pyarrow as pa
-
-    blocks = split_blocks(facts, spec.block_facts)
-    folder = output_dir / "blocks"
-    done = {
-        i: read_block(block_path(folder, i), block)
-        for i, block in enumerate(blocks)
-        if block_path(folder, i).exists()
-    }
-    report = _Reporter(len(blocks), spec.samples, progress)
-    for table in done.values():
-        report.found(table)
-    pending = {i: block for i, block in enumerate(blocks) if i not in done}
-    for index, table in _stream(pending, topics, model_dir, spec, engine_spec, runtime):
-        commit_table(table, block_path(folder, index))
-        done[index] = table
-        report.scored(table)
-    return pa.concat_tables([mastery_schema().empty_table(), *(done[i] for i in range(len(blocks)))])
+    limits, tries = WHOLE, LOST_TRIES
+    while True:
+        try:
+            return _score(request, runtime, progress, engine, limits)
+        except EngineMemoryError as error:
+            limits = limits.after(error)
+        except EngineLostError:
+            tries -= 1
+            if not tries:
+                raise
 
 
-def split_blocks(facts: pa.Table, block_facts: int) -> list[pa.Table]:
-    """Consecutive slices of at most `block_facts` rows; none of an empty table."""
-    return [facts.slice(start, block_facts) for start in range(0, facts.num_rows, block_facts)]
+def _score(
+    request: ScoringRequest,
+    runtime: EngineRuntime,
+    progress: Callable[[ScoringProgress], None] | None,
+    engine: EngineFactory,
+    limits: BatchLimits,
+) -> None:
+    report = _Reporter(len(request.facts), request.spec.samples, progress)
+    pending = []
+    reader = FactReader(request.facts, ["fact_id"])
+    # One listing: a shared mount takes a millisecond for each file that is asked for by name.
+    finished = {path.name for path in request.blocks_dir.iterdir()} if request.blocks_dir.is_dir() else set()
+    for index in range(len(request.facts)):
+        table = None
+        if request.path(index).name in finished:
+            table = sound_block(request.path(index), reader.block(index), CHECKED)
+        if table is None:
+            pending.append(index)
+        else:
+            report.found(sum(table["tokens"].to_pylist()))
+    if pending:
+        check_served(request.model_dir, runtime)
+        with as_raised():
+            for blocks in _stream(request, pending, runtime, engine, limits):
+                for prompts, tokens in zip(
+                    blocks["prompts"].to_pylist(), blocks["tokens"].to_pylist(), strict=True
+                ):
+                    report.scored(prompts, tokens)
 
 
-def block_path(folder: Path, index: int) -> Path:
-    return folder / f"{index:05d}.parquet"
+def scored(request: ScoringRequest) -> Iterator[pa.Table]:
+    """The finished blocks in the order of the facts (columns: `mastery_block.mastery_schema`).
+
+    Raises UserError where one belongs to other facts, or is damaged: it is deleted then, as `score` reads no more of
+    a block than it must.
+    """
+    reader = FactReader(request.facts, ["fact_id"])
+    for index in range(len(request.facts)):
+        path = request.path(index)
+        try:
+            table = read_block(path, reader.block(index))
+        except DamagedBlockError as error:
+            drop(path)
+            raise UserError(f"{path}: was damaged and is deleted; run again to score it anew.") from error
+        yield table
 
 
-def read_block(path: Path, facts: pa.Table) -> pa.Table:
-    """A finished block. Raises UserError where it is damaged or belongs to other facts."""
+def read_block(path: Path, facts: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+    """A finished block, its pages checked. Raises UserError where it belongs to other facts or cannot be read.
+
+    Raises DamagedBlockError, which is one, where its bytes are not those that were written.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: is not a readable block ({error}); delete it to score it again.") from error
+        # For one small file the reader of data sets costs more than the reading.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.metadata.num_rows != facts.num_rows:
+                raise ValueError(f"has {file.metadata.num_rows} facts and not {facts.num_rows}")
+            table = file.read(columns)
+        check_rows(table, columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        refused = (
+            isinstance(error, OSError) and error.errno is not None
+        )  # by the file system, not by the parser
+        kind = UserError if refused else DamagedBlockError
+        raise kind(f"{path}: is not a readable block ({error}); delete it to score it again.") from error
     if table["fact_id"].to_pylist() != facts["fact_id"].to_pylist():
         raise UserError(f"{path}: holds other facts than those asked for; give each run a folder of its own.")
     return table
+
+
+def sound_block(path: Path, facts: pa.Table, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """`read_block`; None for a damaged block, which is told and deleted, so that it is scored again."""
+    try:
+        return read_block(path, facts, columns)
+    except DamagedBlockError as error:
+        log.warning("%s It is deleted and scored again.", error)
+        drop(path)
+        return None
 
 
 class _Reporter:
@@ -106,22 +211,22 @@ class _Reporter:
         self.blocks_done = self.tokens = self.completions = 0
         self.busy_since: float | None = None
 
-    def found(self, table: pa.Table) -> None:
-        self._add(table)
+    def found(self, tokens: int) -> None:
+        self._add(tokens)
         self._tell(0.0)
 
-    def scored(self, table: pa.Table) -> None:
+    def scored(self, prompts: int, tokens: int) -> None:
         now = time.monotonic()
-        self._add(table)
+        self._add(tokens)
         if self.busy_since is None:  # the first block's time holds the engine's start
             self.busy_since = now
         else:
-            self.completions += sum(len(hits or ()) for hits in table["hits"].to_pylist()) * self.samples
+            self.completions += prompts * self.samples
         self._tell(self.completions / max(now - self.busy_since, 1e-9))
 
-    def _add(self, table: pa.Table) -> None:
+    def _add(self, tokens: int) -> None:
         self.blocks_done += 1
-        self.tokens += sum(table["tokens"].to_pylist())
+        self.tokens += tokens
 
     def _tell(self, rate: float) -> None:
         if self.progress is not None:
@@ -129,64 +234,90 @@ class _Reporter:
 
 
 class BlockScorer:
-    """One engine, called by Ray Data with one block at a time."""
+    """One engine, called by Ray Data with the number of one task at a time."""
 
     def __init__(
         self,
-        topics: Mapping[str, Topic],
-        model_dir: str,
-        spec: MasterySpec,
-        engine_spec: EngineSpec,
+        request: ScoringRequest,
+        tasks: Sequence[Sequence[int]],
         runtime: EngineRuntime,
+        engine: EngineFactory,
+        limits: BatchLimits,
     ) -> None:
-        from sftlab.inference.vllm_engine import VllmEngine
+        self.request, self.tasks, self.limits = request, tasks, limits
+        pull(request.facts.folder)
+        self.reader = FactReader(request.facts)
+        self.start = partial(engine, pull(request.model_dir), request.engine_spec, runtime)
 
-        self.topics, self.spec = topics, spec
-        self.engine: Engine = VllmEngine(model_dir, engine_spec, runtime)
+    @cached_property
+    def engine(self) -> Engine:
+        """Started by the first task: Ray keeps the type of a task's error, and not that of an actor's start."""
+        return self.start()
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, numbers: pa.Table) -> pa.Table:
+        """Commit the blocks of a task; returns `prompts` and `tokens` (both int64) of each."""
+        import pyarrow as pa
+
+        blocks = [index for number in numbers[TASK].to_pylist() for index in self.tasks[number]]
+        with carried():
+            tables = map(self._score, blocks)
+            told = [(_prompts(t), sum(t["tokens"].to_pylist())) for t in tables]
+        return pa.table(dict(zip(("prompts", "tokens"), map(list, zip(*told, strict=True)), strict=True)))
+
+    def _score(self, index: int) -> pa.Table:
+        facts, path = self.reader.block(index), self.request.path(index)
+        # Where this task was begun before, by an actor that died.
+        if path.exists() and (found := sound_block(path, facts)) is not None:
+            push(path)  # the actor may have died before it had done so
+            return found
+        engine = self.engine
         with DyingWithEngine():
-            index = block[BLOCK]
-            return score_block(
-                block.drop_columns([BLOCK]), self.topics, self.engine, self.spec
-            ).append_column(BLOCK, index)
+            table = score_block(facts, self.request.topics, engine, self.request.spec, self.limits)
+        commit_table(table, path, checksums=True)
+        return table
+
+
+def _prompts(block: pa.Table) -> int:
+    return sum(len(hits) for hits in block["hits"].to_pylist() if hits is not None)
+
+
+def tasks_of(pending: Sequence[int], engines: int) -> list[Sequence[int]]:
+    """Consecutive blocks for each task: one block where there are few, so that no engine waits for the last ones."""
+    size = -(-len(pending) // max(TASKS, 32 * engines))
+    return [pending[start : start + size] for start in range(0, len(pending), max(1, size))]
 
 
 def _stream(
-    pending: Mapping[int, pa.Table],
-    topics: Mapping[str, Topic],
-    model_dir: str,
-    spec: MasterySpec,
-    engine_spec: EngineSpec,
+    request: ScoringRequest,
+    pending: Sequence[int],
     runtime: EngineRuntime,
-) -> Iterator[tuple[int, pa.Table]]:
-    """Scored blocks as they are finished, in any order."""
-    if not pending:
-        return
-    check_served(model_dir, runtime)
+    engine: EngineFactory,
+    limits: BatchLimits,
+) -> Iterator[pa.Table]:
+    """What `BlockScorer` says of each task, as they are finished, in any order."""
     import pyarrow as pa
     import ray.data
 
+    tasks = tasks_of(pending, runtime.engines)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    numbered = [
-        block.append_column(BLOCK, pa.array([index] * block.num_rows, pa.int32()))
-        for index, block in pending.items()
-    ]
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that bars are off
+    context.raise_original_map_exception = True
+    for name in NOISY:  # they say that bars are off, and print the trace of what is raised here anyway
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Not `ray.data.range`: its reading tasks would wait for a CPU where engines take all of them.
+    numbers = [pa.table({TASK: [number]}) for number in range(len(tasks))]
     with warnings.catch_warnings():
         # Ray 2.60 has no other way yet to bound restarts; its default is to restart a dying engine without end.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        scored = ray.data.from_arrow(numbered).map_batches(
+        done = ray.data.from_arrow(numbers).map_batches(
             BlockScorer,
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(runtime.engines, len(pending))),
-            fn_constructor_args=(dict(topics), model_dir, spec, engine_spec, runtime),
+            # One task in hand and one to go on with: a longer queue would leave other engines idle at the end.
+            compute=ray.data.ActorPoolStrategy(
+                size=min(runtime.engines, len(tasks)), max_tasks_in_flight_per_actor=2
+            ),
+            fn_constructor_args=(request, tasks, runtime, engine, limits),
             **actor_options(runtime),
         )
-    for table in scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for index in dict.fromkeys(table[BLOCK].to_pylist()):
-            rows = table.filter(pa.compute.equal(table[BLOCK], index)).drop_columns([BLOCK])
-            assert rows.num_rows == pending[index].num_rows, "Ray Data split a block"
-            yield index, rows
+    yield from done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

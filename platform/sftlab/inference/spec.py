@@ -94,3 +94,9 @@ class EngineRuntime(Frozen):
         default=0.9, gt=0, le=1, description="Share of a GPU's memory used."
     )
     max_restarts: int = Field(default=3, ge=0, description="How often a dead engine is started again.")
+    timeout_seconds: float | None = Field(
+        default=1800.0,
+        gt=0,
+        description="Longest time of one batch and of one swap of weights; an engine's start may take four times as "
+        "long. One that takes longer is taken for hung and started again. null waits without end.",
+    )

@@ -5,7 +5,6 @@ vLLM replaces `torch.set_num_threads` of its process, so that a process that ser
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,9 @@ import numpy as np
 from sftlab.errors import UserError
 from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
 from sftlab.inference.spec import EngineRuntime, EngineSpec
+from sftlab.inference.watchdog import Watchdog
+from sftlab.store.mirror import pull
+from sftlab.weights.shards import read_json_object
 
 CPU_BLOCK_SIZE = 32  # tokens of a key-value block; the default of 128 wastes a short prompt's cache
 CPU_KV_CACHE_GIB = 0.25
@@ -29,7 +31,7 @@ class VllmEngine:
     Args:
         model_dir: Hugging Face folder with weights and tokenizer. Remote code is never run.
         spec: what changes results (number type).
-        runtime: where and how it runs.
+        runtime: where and how it runs. A call that takes longer than its `timeout_seconds` ends the process.
 
     Raises UserError where the folder or the runtime cannot be served.
     """
@@ -45,9 +47,11 @@ class VllmEngine:
         if runtime.gpus_per_engine == 0:
             self._threads = runtime.threads or len(os.sched_getaffinity(0))
         self._claim_threads()
-        from vllm import LLM
+        self._watched = Watchdog(runtime.timeout_seconds)
+        with self._watched:
+            from vllm import LLM
 
-        self._llm = LLM(**engine_arguments(model_dir, spec, runtime))
+            self._llm = LLM(**engine_arguments(model_dir, spec, runtime))
         self._tokenizer = self._llm.get_tokenizer()
         self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
         self._swap_failed = False
@@ -108,7 +112,8 @@ class VllmEngine:
         self._refuse_after_failed_swap()
         self._claim_threads()
         self._swap_failed, self._swaps = True, self._swaps + 1
-        self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
+        with self._watched:
+            self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
         if not self._llm.reset_prefix_cache():
             raise EngineSwapError("The cache of the old weights' keys and values could not be dropped.")
         self._swap_failed = False
@@ -149,18 +154,19 @@ class VllmEngine:
         self._claim_threads()
         if not prompts:
             return []
-        outputs: list[Any] = self._llm.generate(
-            [{"prompt_token_ids": list(ids)} for ids in prompts],
-            [SamplingParams(skip_clone=True, **values) for values in params],
-            use_tqdm=False,
-        )
+        with self._watched:
+            outputs: list[Any] = self._llm.generate(
+                [{"prompt_token_ids": list(ids)} for ids in prompts],
+                [SamplingParams(skip_clone=True, **values) for values in params],
+                use_tqdm=False,
+            )
         assert len(outputs) == len(prompts)
         return outputs
 
 
 def check_served(model_dir: str, runtime: EngineRuntime) -> None:
     """Raises UserError where the folder is no model, or as `check_engine_runtime` does."""
-    if not (Path(model_dir) / "config.json").is_file():
+    if not pull(Path(model_dir) / "config.json").is_file():
         raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
     check_engine_runtime(runtime)
 
@@ -207,7 +213,7 @@ def checkpoint_dtype(model_dir: str) -> str:
     Raises UserError where it names none.
     """
     path = Path(model_dir) / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json_object(path, "expected a Hugging Face model folder with its config.json")
     dtype = config.get("dtype") or config.get("torch_dtype")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(

@@ -1,0 +1,92 @@
+"""Pieces of an evaluation that no record tells of yet, each with a note of its bytes and hash in `work/` beside it.
+
+The note is written before its piece is put in place, so that a piece counts from its own rename on. One without a note
+counts as unfinished; one that is not as its note says is set aside, and made again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sftlab.errors import UserError
+from sftlab.files import make_folder, readable_write_errors, write_text
+from sftlab.inference.blocks import commit_table
+from sftlab.store.mirror import drop, mirror_of, parse_note, pull, pull_all, push, spoken
+from sftlab.store.record import RECORD, WORK, file_entry, place_aside
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+
+def commit_piece(table: pa.Table, path: Path) -> None:
+    """`commit_table`, with a note. Raises UserError naming the file where the disk refuses it."""
+
+    def tell(draft: Path) -> None:
+        write_text(_note(path), json.dumps(file_entry(draft)))
+        push(_note(path))
+
+    commit_table(table, path, before=tell)
+
+
+def fetch_pieces(paths: Iterable[Path]) -> None:
+    """`pull` pieces, and what is needed to know whether they are sound."""
+    pull_all([each for path in paths for each in (path, _note(path))])
+
+
+def drop_piece(path: Path) -> None:
+    """Delete a piece that is no longer needed."""
+    drop(path)
+    drop(_note(path))
+
+
+def is_sound(path: Path, damaged: Path) -> bool:
+    """Whether a piece is here and finished.
+
+    A damaged one is told, and moved to below `damaged`; so is that of the object store if its copy here was damaged
+    and it has no better. Raises UserError where the file system refuses.
+    """
+    if not path.is_file():
+        return False
+    if (path.parent / RECORD).is_file():  # another has committed the result meanwhile: its record tells
+        return True
+    if not _note(path).is_file():
+        return False
+    if _is_as_noted(path):
+        return True
+    if mirror_of(path) is not None:
+        for each in (path, _note(path)):
+            pull(each, again=True)
+        if _is_as_noted(path):
+            return True
+    _set_aside(path, damaged)
+    return False
+
+
+def _is_as_noted(path: Path) -> bool:
+    try:
+        note = parse_note(_note(path).read_bytes(), path.name, str(path))
+        return note == file_entry(path)
+    except (UserError, FileNotFoundError):
+        return False
+
+
+def _set_aside(path: Path, damaged: Path) -> None:
+    to = damaged / place_aside(path)
+    log.warning("%s: is damaged; set aside as %s, to be made again.", spoken(path), spoken(to))
+    make_folder(to.parent)
+    with readable_write_errors(to):
+        path.replace(to)
+    mirror = mirror_of(path)
+    if mirror is not None:
+        mirror.objects.move(mirror.name(path), mirror.name(to))
+    drop(_note(path))
+
+
+def _note(path: Path) -> Path:
+    return path.parent / WORK / f"{path.name}.json"

@@ -1,0 +1,150 @@
+"""Engines that hang, die or run out of memory, and stores that refuse files, under the real pipelines; no model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from faulty_engines import Dying, Factory, Hanging, Small, Steady
+from inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray
+
+from sftlab.errors import UserError
+from sftlab.inference.actors import DyingAfterMemory
+from sftlab.inference.answers import answer_schema
+from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate
+from sftlab.inference.fact_blocks import FactBlocks
+from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
+from sftlab.inference.scorer import ScoringRequest, score, scored
+from sftlab.inference.spec import AnswerSpec, EngineRuntime, EngineSpec, MasterySpec
+
+pytestmark = pytest.mark.slow
+
+FACTS, BLOCK = 12, 2
+# A busy machine must not pass for an engine that hangs, but where that is what is tested.
+CALM = RUNTIME.model_copy(update={"timeout_seconds": 120.0, "max_restarts": 2})
+QUICK = CALM.model_copy(update={"timeout_seconds": 10.0})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> Iterator[None]:
+    import ray
+
+    start_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> ScoringRequest:
+    for folder in ("facts", "model", "notes", "out"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    pq.write_table(invented_facts(FACTS), tmp_path / "facts" / "train.parquet")
+    blocks = FactBlocks.of(tmp_path / "facts", BLOCK, ("train",))
+    spec = MasterySpec(samples=2, block_facts=BLOCK)
+    return ScoringRequest(blocks, TOPICS, str(tmp_path / "model"), spec, EngineSpec(), tmp_path / "out")
+
+
+def run(
+    request: ScoringRequest, kind: type[Steady], runtime: EngineRuntime = CALM
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The rows, and what the engines noted."""
+    notes = request.output_dir.parent / "notes"
+    score(request, runtime, engine=Factory(kind, notes))
+    rows = [row for table in scored(request) for row in table.to_pylist()]
+    return rows, {path.name: path.stat().st_size for path in notes.iterdir()}
+
+
+def test_an_engine_that_hangs_is_ended_at_its_deadline_and_its_block_repeated(
+    request_: ScoringRequest,
+) -> None:
+    rows, noted = run(request_, Hanging, QUICK)
+    assert len(rows) == FACTS and all(row["r"] == 1.0 for row in rows)
+    assert noted["start"] == 2 and noted["batch"] == FACTS // BLOCK + 1
+
+
+def test_an_engine_that_dies_again_and_again_ends_the_run_with_a_message(request_: ScoringRequest) -> None:
+    with pytest.raises(UserError, match=r"more often than engine\.max_restarts allows .*run again to go on"):
+        run(request_, Dying)
+    assert (request_.output_dir.parent / "notes" / "start").stat().st_size == 1 + CALM.max_restarts
+
+
+def test_out_of_memory_cuts_the_batches_and_ends_in_a_row_that_says_why(request_: ScoringRequest) -> None:
+    rows, noted = run(request_, Small)
+    odd = [row for row in rows if row["error"] is not None]
+    assert [row["fact_id"] for row in odd] == ["fact-004"]
+    assert (
+        odd[0]["error"].startswith("the engine ran out of memory: CUDA out of memory") and odd[0]["r"] is None
+    )
+    assert all(row["r"] == 1.0 for row in rows if row["error"] is None)
+    assert noted["start"] == 3  # two facts at a time, one at a time, and without the one that does not fit
+
+
+class SmallWorker:
+    """Stands where `EvaluationWorker` does; holds two answers at a time."""
+
+    def __init__(self) -> None:
+        self.broken, self.life = False, DyingAfterMemory()
+
+    def evaluate(
+        self,
+        source: object,
+        facts: Mapping[str, pa.Table],
+        chosen: Sequence[object],
+        top: int,
+        limits: BatchLimits = WHOLE,
+    ) -> tuple[pa.Table, Any, Any]:
+        del source, chosen
+        keys = [f"{split}/{fact}" for split, table in facts.items() for fact in table["fact_id"].to_pylist()]
+        with self.life:
+            assert not self.broken, "an engine that ran out of memory was used again"
+            for piece in limits.pieces([key for key in keys if key not in limits.refused]):
+                if len(piece) > 2:
+                    self.broken = True
+                    raise EngineMemoryError(piece, "CUDA out of memory")
+        rows = [
+            {"fact_id": key.partition("/")[2], "split": key.partition("/")[0], "tokens": 1} for key in keys
+        ]
+        none = np.empty((0, top), np.int64), np.empty((0, top), np.float32)
+        return pa.Table.from_pylist(rows, schema=answer_schema()), *none
+
+
+def test_an_evaluation_goes_on_with_a_fresh_engine_and_smaller_batches(tmp_path: Path) -> None:
+    import ray
+
+    worker = ray.remote(SmallWorker).options(max_restarts=2, max_task_retries=2, num_cpus=0).remote()
+    splits = {"test": invented_facts(40)}
+    items = [EvaluationItem(f"m{i}", FolderSource("none"), splits, tmp_path / str(i)) for i in range(2)]
+    folders = tmp_path / "session", tmp_path / "damaged"
+    evaluate(EvaluationRequest(items, "none", AnswerSpec(), EngineSpec(), *folders), [worker])
+    for item in items:
+        assert pq.read_table(item.output_dir / "answers.parquet").num_rows == 40
+    ray.kill(worker)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # an actor may still look at it
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_disk_that_fills_in_a_worker_is_an_error_with_its_reason(request_: ScoringRequest) -> None:
+    with (
+        small_disk(request_.output_dir),
+        pytest.raises(UserError, match=r"parquet: cannot be written: No space left"),
+    ):
+        run(request_, Steady)
+    rows, _ = run(request_, Steady)
+    assert len(rows) == FACTS
