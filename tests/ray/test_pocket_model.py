@@ -153,6 +153,26 @@ def test_a_checkpoint_of_another_spec_is_not_resumed(tmp_path: Path) -> None:
     assert steps[0] == 1
 
 
+def test_a_checkpoint_that_is_cut_off_is_not_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_facts(SHORT, tmp_path / "facts")
+    steps: list[int] = []
+
+    def stop(step: int, _total: int, _loss: float) -> None:
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(SHORT, tmp_path / "facts", tmp_path / "model", RUNTIME, stop)
+    checkpoint = tmp_path / "model" / CHECKPOINT_FILE
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    pretrain(SHORT, tmp_path / "facts", tmp_path / "model", RUNTIME, lambda step, *_: steps.append(step))
+    assert steps[0] == 1
+    assert f"{checkpoint}: is damaged" in caplog.text
+
+
 def test_a_folder_without_exposure_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"exposure\.parquet: not found"):
         pretrain(TINY, tmp_path, tmp_path / "model", RUNTIME)

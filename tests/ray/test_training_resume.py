@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from test_training import BF16, SPEC, digests, write_facts, write_llama
 
 from sftlab.errors import UserError
-from sftlab.training.sft import SFTRun, TrainingEvent, train_runs
+from sftlab.training.sft import SFTRun, TrainingEvent, fit, ignore, train_runs
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 
 pytestmark = pytest.mark.slow
@@ -183,6 +183,16 @@ def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(ro
         assert result.learning_rates == wanted.learning_rates
         assert digests(result.output_dir) == digests(wanted.output_dir)
     assert not wild_output.exists()
+
+
+@pytest.mark.timeout(300)  # far below the half hour for which the other rank would wait
+@pytest.mark.usefixtures("local_ray")
+def test_what_rank_0_alone_cannot_do_ends_the_other_rank_too(root: Path) -> None:
+    (run,) = make_runs(root, "alone", {"x": SPEC})
+    Path(run.output_dir).mkdir(parents=True)
+    (Path(run.output_dir) / "training.json").write_text("{")  # read by rank 0 alone
+    with pytest.raises(UserError, match=r"training\.json: .*delete its folder"):
+        fit([run], RUNTIME, ignore, str(root / "scratch-alone"))
 
 
 @pytest.mark.usefixtures("local_ray")

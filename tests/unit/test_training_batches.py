@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -22,6 +25,8 @@ from sftlab.training.batches import (
     micro_batches,
     step_batches,
 )
+from sftlab.training.loop import read_examples
+from sftlab.training.records import SFTRun
 from sftlab.training.spec import SFTSpec
 
 
@@ -30,6 +35,7 @@ class Letters:
 
     bos_token_id = 1
     eos_token_id = 2
+    pad_token_id = None
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         assert not add_special_tokens
@@ -48,6 +54,40 @@ def test_an_example_is_bos_prompt_answer_eos_and_only_answer_and_eos_carry_loss(
 def test_a_too_long_example_is_an_error_that_names_file_row_and_question() -> None:
     with pytest.raises(UserError, match=r"t\.parquet: row 1 has 38 tokens.*max_length = 32.*'Long one\?'"):
         encode(Letters(), ["Q?", "Long one?"], ["A", "B"], 32, "t.parquet")
+
+
+def test_runs_share_the_tokenizer_of_their_base_and_the_training_set_of_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
+    for file, answer in zip(files, ("Ab", "Cd"), strict=True):
+        pq.write_table(pa.table({"question": ["Q?"], "object": [answer]}), file)
+    loaded: list[str] = []
+
+    def load(base: str) -> Letters:
+        loaded.append(base)
+        return Letters()
+
+    monkeypatch.setattr("sftlab.training.loop.load_tokenizer", load)
+
+    def run(base: str, file: str, **spec: float) -> SFTRun:
+        return SFTRun("r", str(tmp_path / base), file, str(tmp_path / "out"), SFTSpec(**spec))
+
+    runs = [
+        run("m", files[0]),
+        run("m", files[0], learning_rate=1e-3),
+        run("m", files[1]),
+        run("n", files[0]),
+    ]
+    first, same, other, elsewhere = read_examples(runs)
+    assert loaded == [str(tmp_path / "m"), str(tmp_path / "n")]
+    assert first[0] is same[0] and first == elsewhere
+    assert [found[0] for found in (first, other)] == [
+        encode(Letters(), ["Q?"], [a], 99, "") for a in ("Ab", "Cd")
+    ]
+    assert first[1] == Letters.eos_token_id
+    with pytest.raises(UserError, match="max_length = 8"):
+        read_examples([*runs, run("m", files[0], max_length=8)])
 
 
 @given(st.integers(0, 60), st.integers(0, 5), st.integers(0, 3))

@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from full_disk import file_size_limit
 from weights_models import write_checkpoint
 
 from sftlab.errors import UserError
+from sftlab.memory import is_out_of_memory
 from sftlab.training.deepspeed import deepspeed_config
-from sftlab.training.loop import Superseded
+from sftlab.training.failures import Superseded, disk_errors, out_of_memory, verdict
+from sftlab.training.group import interface_of
 from sftlab.training.records import (
     DivergedError,
     History,
@@ -23,7 +26,7 @@ from sftlab.training.records import (
     run_layout,
     write_result,
 )
-from sftlab.training.sft import Mailbox, check_runs, is_out_of_memory, out_of_memory, verdict
+from sftlab.training.sft import Mailbox, check_runs
 from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps
 
 
@@ -161,6 +164,7 @@ def test_a_bad_index_is_told(run: SFTRun, text: str) -> None:
         (Superseded("r"), "training", "taken it over"),
         (MemoryError(), "user", "ran out of memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "user", "the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system"), "user", "Make it writable on every node"),
     ],
 )
 def test_failures_that_a_restart_would_repeat_are_the_user_s_where_they_can_mend_them(
@@ -173,6 +177,19 @@ def test_failures_that_a_restart_would_repeat_are_the_user_s_where_they_can_mend
 def test_other_failures_are_left_to_a_restart() -> None:
     assert verdict(RuntimeError("connection lost"), TrainingRuntime(), 0) is None
     assert verdict(OSError(errno.EIO, "I/O error"), TrainingRuntime(), 0) is None
+
+
+def test_a_full_disk_is_told_where_torch_says_nothing_of_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File too large"), file_size_limit(2**16), disk_errors(tmp_path):
+        torch.save(torch.zeros(2**16), tmp_path / "states.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["states.pt"]
+    with pytest.raises(RuntimeError, match="connection lost"), disk_errors(tmp_path):
+        raise RuntimeError("connection lost")
+
+
+def test_the_interface_of_an_address_is_found() -> None:
+    assert interface_of("127.0.0.1") == interface_of("127.0.0.3") == "lo"
+    assert interface_of("192.0.2.254") is None
 
 
 def test_the_base_folder_is_never_written_to(run: SFTRun) -> None:
@@ -209,7 +226,10 @@ def test_too_little_memory_is_recognised_and_explained() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**58)
     assert is_out_of_memory(caught.value)
+    for text in ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"):
+        assert is_out_of_memory(RuntimeError(text))
     assert not is_out_of_memory(RuntimeError("something else"))
+    assert not is_out_of_memory(ValueError("out of memory"))
     message = out_of_memory(TrainingRuntime(micro_batch_size=4, zero_stage=1), "rank 0")
     for field in ("micro_batch_size (now 4)", "zero_stage (now 1)", "gradient_checkpointing=true"):
         assert field in message

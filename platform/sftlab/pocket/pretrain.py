@@ -5,6 +5,8 @@ The same spec, facts and number of threads give the same bits, also after a kill
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +28,7 @@ from sftlab.pocket.world import (
     split_tables,
     world_topics,
 )
+from sftlab.store.mirror import drop, pull, push
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,10 +37,12 @@ if TYPE_CHECKING:
 EXPOSURE = "exposure"
 EXPOSURE_FILE = f"{EXPOSURE}.parquet"
 CHECKPOINT_FILE = "pretraining.safetensors"
+PARTS = ("weight", "first", "second")  # of a parameter in a checkpoint: itself, and AdamW's moments
 BOS, EOS = "<s>", "</s>"
 SHORTEST_CONTEXT = 256
 
 Progress = Callable[[int, int, float], None]
+log = logging.getLogger(__name__)
 
 
 def build_facts(spec: PocketSpec, out_dir: Path, tables: Mapping[str, pa.Table] | None = None) -> None:
@@ -85,7 +90,7 @@ def pretrain(
     with readable_write_errors(out_dir):
         tokenizer.save_pretrained(out_dir)
         _save_model(model, out_dir)
-    (out_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
+    drop(out_dir / CHECKPOINT_FILE)
 
 
 def _save_model(model: Any, out_dir: Path) -> None:
@@ -101,7 +106,7 @@ def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Map
     """Write a safetensors file whole or not at all. Raises UserError naming it where the disk refuses it."""
     from safetensors.torch import save_file
 
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".{path.name}.part")
     try:
         with readable_write_errors(path):
             save_file(dict(tensors), partial, metadata=dict(metadata))
@@ -231,26 +236,69 @@ def _save_checkpoint(path: Path, model: Any, optimizer: Any, identity: str, step
         tensors[f"weight {name}"] = parameter.detach()
         tensors[f"first {name}"] = state["exp_avg"]
         tensors[f"second {name}"] = state["exp_avg_sq"]
-    _save_tensors(tensors, path, {"identity": identity, "step": str(step)})
+    told = {"identity": identity, "step": str(step)}
+    _save_tensors(tensors, path, told | {"sha256": _content_hash(tensors, told)})
+    push(path)
+
+
+def _content_hash(tensors: Mapping[str, torch.Tensor], told: Mapping[str, str]) -> str:
+    """SHA-256 over what a checkpoint tells of itself, and over the names and values of its tensors."""
+    digest = sha256(f"{told['identity']} {told['step']}".encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load_checkpoint(path: Path, model: Any, optimizer: Any, identity: str) -> int:
-    """Steps done; 0 without a checkpoint, or with that of another spec, text or tokenizer."""
+    """Steps done; 0 without a checkpoint, with a damaged one, or with that of another spec, text or tokenizer."""
     import torch
-    from safetensors import safe_open
 
-    if not path.is_file():
+    if not pull(path, again=True).is_file():
         return 0
-    with safe_open(path, framework="pt") as file, torch.no_grad():
-        metadata = file.metadata()
-        if metadata["identity"] != identity:
-            return 0
-        step = int(metadata["step"])
-        for name, parameter in model.named_parameters():
-            parameter.copy_(file.get_tensor(f"weight {name}"))
+    parameters = dict(model.named_parameters())
+    try:
+        found = _read_checkpoint(path, identity, {name: p.shape for name, p in parameters.items()})
+    except ValueError as error:
+        log.warning("%s: is damaged (%s); pre-training starts anew.", path, error)
+        return 0
+    if found is None:
+        return 0
+    step, tensors = found
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"weight {name}"])
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(step)),
-                "exp_avg": file.get_tensor(f"first {name}"),
-                "exp_avg_sq": file.get_tensor(f"second {name}"),
+                "exp_avg": tensors[f"first {name}"],
+                "exp_avg_sq": tensors[f"second {name}"],
             }
     return step
+
+
+def _read_checkpoint(
+    path: Path, identity: str, shapes: Mapping[str, torch.Size]
+) -> tuple[int, dict[str, torch.Tensor]] | None:
+    """Steps and float32 tensors of a checkpoint; None for one of another identity. Raises ValueError if damaged."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            if told.get("identity") != identity:
+                return None
+            kinds = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            wanted = {f"{part} {name}": list(shapes[name]) for part in PARTS for name in shapes}
+            if {name: kind.get_shape() for name, kind in kinds.items()} != wanted:
+                raise ValueError("its tensors are not those of the model")
+            tensors = {name: file.get_tensor(name) for name in wanted}
+    except SafetensorError as error:  # cut off, or no longer a checkpoint
+        raise ValueError(str(error)) from error
+    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        raise ValueError("its tensors are not float32")
+    if re.fullmatch("[1-9][0-9]{0,9}", told.get("step", "")) is None:
+        raise ValueError("it does not tell its step")
+    if told.get("sha256") != _content_hash(tensors, told):
+        raise ValueError("it has other bytes than were written")
+    return int(told["step"]), tensors

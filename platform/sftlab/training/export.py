@@ -7,6 +7,7 @@ whole model, and rank 0 never holds a whole shard.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftlab.store.artifact import PART
 from sftlab.training.hf_model import tensor_files, weight_files
 from sftlab.training.records import DivergedError
-from sftlab.weights.shards import COMPANIONS
+from sftlab.weights.shards import companions
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 def copy_companions(base: Path, output: Path) -> None:
     """Copy configuration and tokenizer files; neither weights, nor pickles, nor code."""
-    for file in sorted(base.iterdir()):
-        if file.is_file() and file.suffix in COMPANIONS and not file.name.startswith("training"):
+    for file in companions(base):
+        if not file.name.startswith("training"):
             shutil.copyfile(file, output / file.name)
 
 
@@ -180,4 +182,10 @@ def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: 
     for file in weight_files(base):
         _, header = read_header(file)
         wants_float32 = {name: entry.get("dtype") == "F32" for name, entry in header.items()}
-        rewrite_file(file, output / file.name if rank == 0 else None, value_of)
+        # Put in place whole, so that workers that outlive a killed driver cannot truncate a committed file.
+        part = output / f"{file.name}{PART}"
+        rewrite_file(file, part if rank == 0 else None, value_of)
+        if rank == 0:
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.replace(output / file.name)

@@ -7,10 +7,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sftlab.errors import UserError
+from sftlab.store.mirror import pull, push
 from sftlab.training.batches import (
     Example,
     answer_loss,
@@ -23,15 +25,17 @@ from sftlab.training.batches import (
 )
 from sftlab.training.checkpoints import (
     checkpoint_root,
-    claim,
     drop_checkpoints,
+    drop_copies,
+    fetch_checkpoints,
+    is_owned,
     latest_checkpoint,
     load_checkpoint,
-    owner,
     save_checkpoint,
 )
 from sftlab.training.deepspeed import deepspeed_config, make_engine
 from sftlab.training.export import export, keep_float32_base
+from sftlab.training.failures import Superseded, disk_errors
 from sftlab.training.hf_model import add_lora, homes, load_model
 from sftlab.training.prevention import (
     freeze_layers,
@@ -46,7 +50,7 @@ from sftlab.training.records import (
     History,
     SFTRun,
     TrainingEvent,
-    read_result,
+    is_finished,
     run_identity,
     run_layout,
     write_result,
@@ -59,10 +63,6 @@ Emit = Callable[[TrainingEvent | None], bool]
 
 class Stopped(Exception):
     """The driver asked for an end; a run that had begun has a checkpoint and can be resumed."""
-
-
-class Superseded(Exception):
-    """A later call of train_runs has taken this run over."""
 
 
 Decision = Literal["go on", "save", "stop", "yield"]
@@ -107,24 +107,42 @@ class Training:
         )
 
 
-def read_examples(run: SFTRun) -> tuple[list[Example], int]:
-    """The run's training set as token ids, and the padding id. Raises UserError as batches.encode does."""
-    import pyarrow.parquet as pq
+Encoded = tuple[list[Example], int]
+"""A training set as token ids, and the padding id."""
+
+
+def read_examples(runs: Sequence[SFTRun]) -> list[Encoded]:
+    """The runs' training sets, in order. Raises UserError as batches.encode does.
+
+    A sweep's runs share most of what is read, so each tokenizer is loaded and each training set encoded once.
+    """
+    tokenizer_of, encoded = cache(load_tokenizer), cache(encode_file)
+    found = []
+    for run in runs:
+        for path in (run.base_model, run.train_file, *([run.mask.probe] if run.mask is not None else [])):
+            pull(path)
+        found.append(encoded(tokenizer_of(run.base_model), run.train_file, run.spec.max_length))
+    return found
+
+
+def load_tokenizer(base_model: str) -> Any:
+    """The tokenizer of a model folder. Raises UserError where it has no end-of-sequence token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(run.base_model, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{run.base_model}: the tokenizer has no end-of-sequence token, which SFT needs.")
-    table = pq.read_table(run.train_file, columns=["question", "object"])
-    examples = encode(
-        tokenizer,
-        table["question"].to_pylist(),
-        table["object"].to_pylist(),
-        run.spec.max_length,
-        run.train_file,
-    )
-    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    return examples, pad_id
+        raise UserError(f"{base_model}: the tokenizer has no end-of-sequence token, which SFT needs.")
+    return tokenizer
+
+
+def encode_file(tokenizer: Any, train_file: str, max_length: int) -> Encoded:
+    """A training set as token ids, and the padding id. Raises UserError as batches.encode does."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(train_file, columns=["question", "object"])
+    questions, objects = (table[name].to_pylist() for name in ("question", "object"))
+    examples = encode(tokenizer, questions, objects, max_length, train_file)
+    return examples, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Training:
@@ -159,6 +177,7 @@ def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Traini
         original=None if original is None else original.to(me.device),
     )
     root = checkpoint_root(me.storage_dir, run.run_id)
+    fetch_checkpoints(root)
     found = from_rank0(latest_checkpoint(root, identity) if me.rank == 0 else None, me)
     if found is not None:
         tag, _, training.history = found
@@ -234,7 +253,8 @@ def train(training: Training, me: Rank) -> None:
         if decision == "yield":
             raise Superseded(run.run_id)
         if decision in ("save", "stop"):
-            save_checkpoint(training.engine, root, step + 1, history, training.identity)
+            with disk_errors(root):
+                save_checkpoint(training.engine, root, step + 1, history, training.identity)
             training.saved_at = time.monotonic()
             if me.rank == 0:
                 me.emit(training.event("checkpoint", history.learning_rates[-1]))
@@ -260,7 +280,7 @@ def decide(training: Training, me: Rank, root: Path) -> Decision:
         by_time = runtime.checkpoint_every_seconds is not None and waited >= runtime.checkpoint_every_seconds
         due = (by_steps or by_time) and done < len(training.batches)
         choice: Decision = "stop" if stop else "save" if due else "go on"
-        return from_rank0(choice if owner(root) == me.token else "yield", me)
+        return from_rank0(choice if is_owned(root, me.token) else "yield", me)
     return from_rank0(None, me)
 
 
@@ -279,16 +299,18 @@ def finish(training: Training, me: Rank) -> None:
     import torch.distributed as dist
 
     run = training.run
-    output = Path(run.output_dir)
+    output, root = Path(run.output_dir), checkpoint_root(me.storage_dir, run.run_id)
     try:
         export(training.engine, Path(run.base_model), training.places, output, me.rank)
     except DivergedError as error:
         raise DivergedError(f"run {run.run_id!r}: {error} {advice(run)}") from error
     dist.barrier()
     if me.rank == 0:
+        push(output)
         write_result(run, me.runtime, len(training.examples), training.history)
-        drop_checkpoints(checkpoint_root(me.storage_dir, run.run_id))
+        drop_checkpoints(root)
         me.emit(training.event("finished", training.history.learning_rates[-1]))
+    drop_copies(root)
 
 
 def release(training: Training) -> None:
@@ -309,8 +331,8 @@ def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     All training sets are read first, so that a wrong fact is told before anything has been trained.
     Raises UserError, DivergedError, Stopped and Superseded on all ranks alike.
     """
-    pending = from_rank0([run for run in runs if me.rank == 0 and read_result(run) is None], me)
-    data = [read_examples(run) for run in pending]
+    pending = from_rank0([run for run in runs if me.rank == 0 and not is_finished(run)], me)
+    data = read_examples(pending)
     # DeepSpeed and `release` collect garbage many times a run; without the libraries' own objects, which
     # stay anyway, that is ten times quicker.
     gc.collect()
@@ -329,9 +351,9 @@ def turn(run: SFTRun, me: Rank) -> Literal["train", "done", "stop", "yield"]:
     """What rank 0 finds when a run's turn comes; the workers of a killed driver may have finished it."""
     if me.emit(None):
         return "stop"
-    if read_result(run) is not None:
+    if is_finished(run):
         return "done"
-    return "train" if claim(checkpoint_root(me.storage_dir, run.run_id), me.token) else "yield"
+    return "train" if is_owned(checkpoint_root(me.storage_dir, run.run_id), me.token) else "yield"
 
 
 def train_one(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> None:

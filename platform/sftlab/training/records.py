@@ -8,8 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from sftlab.documents import parse_record
 from sftlab.errors import UserError
 from sftlab.store.artifact import write_text
+from sftlab.store.mirror import mirror_of, pull, push, spoken
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 from sftlab.weights.cut import Cut
 
@@ -77,6 +79,28 @@ class History:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """The figures of a finished run, as they stand in its training.json; see SFTResult."""
+
+    examples: int
+    steps: int
+    losses: list[float]
+    learning_rates: list[float]
+    tokens: int
+    answer_tokens: int
+    seconds: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What is read of a training.json."""
+
+    identity: dict[str, Any]
+    result: Figures
+
+
+@dataclass(frozen=True)
 class SFTResult:
     """A finished run, as its training.json tells it.
 
@@ -100,12 +124,12 @@ def run_identity(run: SFTRun) -> dict[str, Any]:
     """What must agree for a folder or a checkpoint to belong to this run."""
     identity: dict[str, Any] = {
         "run_id": run.run_id,
-        "base_model": run.base_model,
-        "train_sha256": sha256(Path(run.train_file).read_bytes()).hexdigest(),
+        "base_model": spoken(run.base_model),
+        "train_sha256": sha256(pull(Path(run.train_file)).read_bytes()).hexdigest(),
         "spec": run.spec.model_dump(mode="json", exclude_none=True),
     }
     if run.mask is not None:
-        identity["mask"] = {"probe": run.mask.probe, "cut": run.mask.cut.to_json()}
+        identity["mask"] = {"probe": spoken(run.mask.probe), "cut": run.mask.cut.to_json()}
     return identity
 
 
@@ -120,18 +144,34 @@ def read_result(run: SFTRun) -> SFTResult | None:
 
     Raises UserError where the folder holds the result of something else.
     """
-    file = Path(run.output_dir) / COMMIT_FILE
+    file = pull(Path(run.output_dir) / COMMIT_FILE)
     if not file.is_file():
         return None
-    record = json.loads(file.read_text(encoding="utf-8"))
+    record = read_commit(file)
     wanted = run_identity(run)
-    odd = [key for key, value in wanted.items() if record["identity"].get(key) != value]
+    odd = [key for key, value in wanted.items() if record.identity.get(key) != value]
     if odd:
         raise UserError(
             f"{file}: is the result of another run; {', '.join(odd)} differ from run {run.run_id!r}. "
             "Choose another output folder or delete this one."
         )
-    return SFTResult(run_id=run.run_id, output_dir=run.output_dir, **record["result"])
+    return SFTResult(run_id=run.run_id, output_dir=run.output_dir, **vars(record.result))
+
+
+def is_finished(run: SFTRun) -> bool:
+    """Whether a run is committed. Sends what a killed worker had committed on this machine alone; raises as above."""
+    if read_result(run) is None:
+        return False
+    file = Path(run.output_dir) / COMMIT_FILE
+    mirror = mirror_of(file)
+    if mirror is not None and mirror.objects.info(mirror.name(file)) is None:
+        push(file.parent)
+    return True
+
+
+def read_commit(file: Path) -> Commit:
+    """What a training.json holds. Raises UserError where it is damaged."""
+    return parse_record(Commit, file.read_bytes(), str(file), "delete its folder to train the run again.")
 
 
 def write_result(run: SFTRun, runtime: TrainingRuntime, examples: int, history: History) -> None:
@@ -143,4 +183,6 @@ def write_result(run: SFTRun, runtime: TrainingRuntime, examples: int, history: 
         "tokens_per_second": history.tokens / max(history.seconds, 1e-9),
     }
     record = {"identity": run_identity(run), "runtime": runtime.model_dump(mode="json"), "result": result}
-    write_text(Path(run.output_dir) / COMMIT_FILE, json.dumps(record, indent=1))
+    file = Path(run.output_dir) / COMMIT_FILE
+    write_text(file, json.dumps(record, indent=1))
+    push(file)

@@ -8,24 +8,20 @@ same number of workers. Another number of workers changes the last bits of float
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from sftlab.errors import UserError
-from sftlab.training.checkpoints import call_token
+from sftlab.placement import same_node
+from sftlab.store.mirror import mirror_of, pull
+from sftlab.training.checkpoints import call_token, checkpoint_root, take_over
+from sftlab.training.failures import Superseded, TrainingError, explain, verdict
+from sftlab.training.group import make_trainer
 from sftlab.training.hf_model import weight_files
-from sftlab.training.records import (
-    DivergedError,
-    SFTResult,
-    SFTRun,
-    TrainingEvent,
-    read_result,
-)
+from sftlab.training.records import DivergedError, SFTResult, SFTRun, TrainingEvent, read_result
 from sftlab.training.spec import TrainingRuntime, accumulation_steps, check_runtime, check_spec
 from sftlab.weights.regions import check_layers
 from sftlab.weights.shards import Checkpoint
@@ -34,14 +30,6 @@ __all__ = ["SFTResult", "SFTRun", "TrainingError", "TrainingEvent", "train_runs"
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 120.0
-MEMORY_ADVICE = (
-    "lower training.micro_batch_size (now {micro}), raise training.zero_stage (now {stage}), set "
-    "training.gradient_checkpointing=true (now {checkpointing}) or training.offload (now {offload})"
-)
-
-
-class TrainingError(UserError):
-    """Training failed on the workers; the message says which run and why, and what stands."""
 
 
 class Mailbox:
@@ -84,7 +72,7 @@ def check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
         if doubles:
             raise UserError(f"two training runs have the {what} {doubles[0]!r}; each needs its own.")
     for base in sorted({run.base_model for run in runs}):
-        weight_files(Path(base))
+        weight_files(pull(Path(base)))
     for run in runs:
         accumulation_steps(run.spec, runtime)
         check_spec(run.spec, runtime)
@@ -100,7 +88,7 @@ def check_prevention(run: SFTRun) -> None:
         with Checkpoint.open(run.base_model) as base:
             check_layers(run.spec.freeze_layers, base.names, f"sft.freeze_layers: {run.base_model}")
     assert (run.spec.mask is None) == (run.mask is None), f"run {run.run_id!r}: spec and run differ in a mask"
-    if run.mask is not None:
+    if run.mask is not None and mirror_of(Path(run.mask.probe)) is None:
         weight_files(Path(run.mask.probe))
 
 
@@ -110,7 +98,7 @@ def check_train_file(run: SFTRun) -> None:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(run.train_file)
+        table = pq.read_table(pull(run.train_file))
     except FileNotFoundError:
         raise UserError(f"{run.train_file}: not found; run {run.run_id!r} needs it.") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -206,12 +194,22 @@ def fit(
     """Run the worker group to its end, passing events on; raises what train_runs promises."""
     import ray
 
-    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+    mailbox = start_mailbox()
+    token = call_token()
+    for run in runs:
+        take_over(checkpoint_root(storage_dir, run.run_id), token)
+    config = {
+        "runs": list(runs),
+        "runtime": runtime,
+        "storage_dir": storage_dir,
+        "mailbox": mailbox,
+        "token": token,
+    }
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            make_trainer(runs, runtime, storage_dir, mailbox).fit()
+            make_trainer(rank_main, config, runtime, storage_dir).fit()
         except BaseException as error:  # handed to the main thread below
             failures.append(error)
 
@@ -238,43 +236,22 @@ def fit(
         raise explain(failures[0], runs, runtime) from failures[0]
 
 
-def make_trainer(runs: Sequence[SFTRun], runtime: TrainingRuntime, storage_dir: str, mailbox: Any) -> Any:
-    """The TorchTrainer of one call. Its own storage holds nothing that a later call would read."""
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+def start_mailbox() -> Any:
+    """The mailbox of one call, on the driver's node."""
+    import ray
 
-    resources = {"CPU": runtime.cpus_per_worker}
-    if runtime.gpus_per_worker:
-        resources["GPU"] = runtime.gpus_per_worker
-    return TorchTrainer(
-        rank_main,
-        train_loop_config={
-            "runs": list(runs),
-            "runtime": runtime,
-            "storage_dir": storage_dir,
-            "mailbox": mailbox,
-            "token": call_token(),
-        },
-        scaling_config=ScalingConfig(
-            num_workers=runtime.workers,
-            use_gpu=runtime.gpus_per_worker > 0,
-            resources_per_worker=resources,
-        ),
-        torch_config=TorchConfig(backend="nccl" if runtime.gpus_per_worker else "gloo"),
-        run_config=RunConfig(
-            name=f"ray-train-{uuid4().hex[:12]}",
-            storage_path=storage_dir,
-            failure_config=FailureConfig(max_failures=runtime.max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
-    )
+    # What a mailbox that is killed had in it is told again, or found out again by the workers' restart.
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=same_node(), **lasting).remote()
 
 
 def rank_main(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs.
 
     An outcome that a restart would only repeat (a wrong input, a diverged loss, too little memory) goes
-    into the mailbox, so that the group ends at once and the driver tells the reason.
+    into the mailbox, so that the group ends at once and the driver tells the reason. Where one rank alone may have
+    met it, it is raised as well: the others wait for that rank until Ray Train ends them all. What it then starts
+    again finds the outcome and returns.
     """
     import ray
     import ray.train
@@ -309,29 +286,8 @@ def rank_main(config: dict[str, Any]) -> None:
         if found is None:
             raise
         ray.get(mailbox.settle.remote(*found))
-        if isinstance(error, RuntimeError | MemoryError | OSError):
-            raise  # of this rank alone; the others would wait for it
-
-
-def verdict(error: Exception, runtime: TrainingRuntime, rank: int) -> tuple[str, str] | None:
-    """Kind ("user" or "training") and message of a failure that a restart would only repeat, else None."""
-    from sftlab.training.loop import Superseded
-
-    if isinstance(error, UserError | DivergedError):  # both say what to change
-        return "user", str(error)
-    if isinstance(error, Superseded):
-        return (
-            "training",
-            f"run {error}: a later call of train_runs with the same storage_dir has taken it over.",
-        )
-    if is_out_of_memory(error):
-        return "user", out_of_memory(runtime, f"rank {rank}: {error}")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            "user",
-            f"the disk is full: {error}. Free some space and run again; finished runs are kept.",
-        )
-    return None
+        if not isinstance(error, DivergedError | Superseded):  # these two come on all ranks alike
+            raise
 
 
 def emitter(mailbox: Any) -> Callable[[TrainingEvent | None], bool]:
@@ -349,37 +305,3 @@ def emitter(mailbox: Any) -> Callable[[TrainingEvent | None], bool]:
         return bool(ray.get(mailbox.put.remote(event)))
 
     return emit
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the GPU or of the machine, is used up."""
-    import torch
-
-    # On a CPU torch raises a plain RuntimeError, which only its text tells apart.
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
-
-
-def out_of_memory(runtime: TrainingRuntime, detail: str) -> str:
-    """The message of an out-of-memory failure: what happened and which fields to change."""
-    advice = MEMORY_ADVICE.format(
-        micro=runtime.micro_batch_size or "the whole share of a worker",
-        stage=runtime.zero_stage,
-        checkpointing=str(runtime.gradient_checkpointing).lower(),
-        offload=runtime.offload,
-    )
-    return f"fine-tuning ran out of memory: {advice}. ({detail})"
-
-
-def explain(error: BaseException, runs: Sequence[SFTRun], runtime: TrainingRuntime) -> Exception:
-    """What a failure of the worker group means for the user."""
-    import ray.exceptions
-
-    causes = list(getattr(error, "worker_failures", {}).values()) or [error]
-    if any(isinstance(cause, ray.exceptions.OutOfMemoryError) for cause in causes):
-        return UserError(out_of_memory(runtime, "Ray's memory monitor ended a worker"))
-    left = [run.run_id for run in runs if read_result(run) is None]
-    return TrainingError(
-        f"training failed {runtime.max_failures + 1} times and stopped at run {left[0] if left else '?'!r} "
-        f"({len(left)} of {len(runs)} are left; run again to resume): {causes[0]}"
-    )

@@ -104,6 +104,10 @@ class TrainingRuntime(Frozen):
     gpus_per_worker: int = Field(default=0, ge=0, le=1, description="1 for a GPU a rank, 0 for CPU.")
     cpus_per_worker: float = Field(default=0.5, gt=0, description="Logical CPUs that Ray reserves a rank.")
     threads: int = Field(default=1, ge=1, description="Torch threads of a rank.")
+    placement: Literal["pack", "spread", "strict_spread"] = Field(
+        default="pack",
+        description="Ranks on as few nodes as hold them, on many, or each on a node of its own.",
+    )
     zero_stage: Literal[0, 1, 2, 3] = Field(
         default=0, description="ZeRO: share nothing, optimiser, also gradients, also weights among ranks."
     )

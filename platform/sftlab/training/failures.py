@@ -1,0 +1,125 @@
+"""What a failure of training means: which come again after a restart, and what the user can do about them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from sftlab.errors import UserError
+from sftlab.memory import is_out_of_memory
+from sftlab.training.records import DivergedError, SFTRun, read_result
+from sftlab.training.spec import TrainingRuntime
+
+MEMORY_ADVICE = (
+    "lower training.micro_batch_size (now {micro}), raise training.zero_stage (now {stage}), set "
+    "training.gradient_checkpointing=true (now {checkpointing}) or training.offload (now {offload})"
+)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+PROBE_BYTES = 2**20
+
+
+class TrainingError(UserError):
+    """Training failed on the workers; the message says which run and why, and what stands."""
+
+
+class Superseded(Exception):
+    """A later call of train_runs has taken this run over."""
+
+
+def verdict(error: Exception, runtime: TrainingRuntime, rank: int) -> tuple[str, str] | None:
+    """Kind ("user" or "training") and message of a failure that a restart would only repeat, else None."""
+    if isinstance(error, UserError | DivergedError):  # both say what to change
+        return "user", str(error)
+    if isinstance(error, Superseded):
+        return (
+            "training",
+            f"run {error}: a later call of train_runs with the same storage_dir has taken it over.",
+        )
+    if is_out_of_memory(error):
+        return "user", out_of_memory(runtime, f"rank {rank}: {error}")
+    if isinstance(error, OSError) and error.errno in (*FULL, *REFUSED):
+        return "user", disk_message(error, full=error.errno in FULL)
+    return None
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn torch's wordless failure to write a file below `folder` into the OSError that says why.
+
+    torch.save raises a plain RuntimeError on a full disk. Where writing a small file fails too, that is the reason.
+    """
+    try:
+        yield
+    except RuntimeError:
+        probe = folder / f".probe-{uuid4().hex}"
+        try:
+            with probe.open("wb") as stream:
+                stream.write(bytes(PROBE_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+        raise
+
+
+def out_of_memory(runtime: TrainingRuntime, detail: str) -> str:
+    """The message of an out-of-memory failure: what happened and which fields to change."""
+    return f"fine-tuning ran out of memory: {memory_advice(runtime)}. ({detail})"
+
+
+def memory_advice(runtime: TrainingRuntime) -> str:
+    """The fields that make training need less memory, with their values."""
+    return MEMORY_ADVICE.format(
+        micro=runtime.micro_batch_size or "the whole share of a worker",
+        stage=runtime.zero_stage,
+        checkpointing=str(runtime.gradient_checkpointing).lower(),
+        offload=runtime.offload,
+    )
+
+
+def explain(error: BaseException, runs: Sequence[SFTRun], runtime: TrainingRuntime) -> Exception:
+    """What a failure of the worker group means for the user."""
+    import ray.exceptions
+
+    found = list(getattr(error, "worker_failures", {}).values()) or [error]
+    causes = [
+        getattr(cause, "health_check_failure", cause) for cause in found
+    ]  # how Ray Train wraps a lost worker
+    if any(isinstance(cause, ray.exceptions.OutOfMemoryError) for cause in causes):
+        return UserError(out_of_memory(runtime, "Ray's memory monitor ended a worker"))
+    text = str(causes[0])
+    for code in (*FULL, *REFUSED):
+        if os.strerror(code) in text:  # Ray Train's own files, beside the checkpoints
+            return UserError(disk_message(OSError(code, os.strerror(code)), full=code in FULL))
+    left = [run.run_id for run in runs if read_result(run) is None]
+    hint = ""
+    if any(isinstance(cause, ray.exceptions.ActorDiedError) for cause in causes):
+        # The kernel's OOM killer leaves no more trace here than any other SIGKILL.
+        hint = (
+            f" A worker was killed. If the machine was out of memory (see dmesg): {memory_advice(runtime)}."
+        )
+    return TrainingError(
+        f"training failed {runtime.max_failures + 1} times and stopped at run {left[0] if left else '?'!r} "
+        f"({len(left)} of {len(runs)} are left; run again to resume): {last_line(text)}{hint}"
+    )
+
+
+def disk_message(error: OSError, full: bool) -> str:
+    """What is told where the store takes no files, because it is full or because it refuses them."""
+    if full:
+        return f"the disk is full: {error}. Free some space and run again; finished runs are kept."
+    return (
+        f"the store takes no files: {error}. Make it writable on every node, or choose another by --store, and "
+        "run again; finished runs are kept."
+    )
+
+
+def last_line(text: str) -> str:
+    """The last line of an error's text that holds something: that of a traceback names the error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason was given"
