@@ -3,45 +3,110 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import yaml
 
 from sftlab.errors import UserError
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key which is given twice."""
+Kind = TypeVar("Kind")
+MAX_YAML = 2**20  # characters, which bounds the time too
+MAX_VALUES = 1_000_000
+MAX_DIGITS = 300
+
+
+class _Bounded(yaml.SafeLoader):
+    """A safe loader that refuses a key which is given twice, and numbers that take an age to read."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen: set[Hashable] = set()
+        for part, _ in node.value:
+            key = self.construct_object(part, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused by PyYAML, with its line
+            if key in seen:
                 raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key {key!r} is given twice")
+            seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def number(self, node: yaml.ScalarNode) -> Any:
+        if len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value):,} digits")
+        is_int = node.tag.endswith("int")
+        return self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Bounded.add_constructor(f"tag:yaml.org,2002:{_kind}", _Bounded.number)
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, int | None]) -> int:
+    """How many values (long texts count more) a node holds with its aliases written out.
+
+    A few lines of aliases to aliases hold more than any memory. Raises YAMLError above MAX_VALUES, and where an
+    alias holds itself.
+    """
+    if id(node) in sizes:
+        size = sizes[id(node)]
+        if size is None:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: an alias holds itself")
+        return size
+    sizes[id(node)] = None
+    if isinstance(node, yaml.ScalarNode):
+        total = 1 + len(node.value) // 64
+    elif isinstance(node, yaml.MappingNode):
+        total = 1 + sum(_written_out(part, sizes) for pair in node.value for part in pair)
+    else:
+        total = 1 + sum(_written_out(part, sizes) for part in node.value)
+    if total > MAX_VALUES:
+        raise yaml.YAMLError(f"it holds more than {MAX_VALUES:,} values with its aliases written out")
+    sizes[id(node)] = total
+    return total
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text. Raises UserError naming `where` for what is none, and for a key given twice."""
+    if len(text) > MAX_YAML:
+        raise UserError(
+            f"{where}: has over {MAX_YAML:,} characters, more than any YAML file that people write."
+        )
+    loader = _Bounded("")
     try:
-        return yaml.load(text, Loader=_UniqueKeys)
+        loader = _Bounded(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _written_out(node, {})
+        return loader.construct_document(node)
     except RecursionError as error:
         raise UserError(f"{where}: is not valid YAML: it is nested too deeply.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-01
         raise UserError(f"{where}: is not valid YAML: {error}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        # PyYAML's own, for `!!int` and the like before what is none.
+        raise UserError(f"{where}: is not valid YAML: a value does not have the type of its tag.") from error
+    finally:
+        loader.dispose()
 
 
 def load_yaml(path: Path, advice: str) -> Any:
     """The value in a YAML file, read as UTF-8. Raises UserError as `parse_yaml`; `advice` says what to give."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_YAML + 1)  # whatever is named: /dev/zero never ends
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not valid YAML: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r}: is no path ({error}); {advice}") from error
     return parse_yaml(text, str(path))
 
 
@@ -60,6 +125,29 @@ def parse_json(text: str | bytes, where: str, advice: str) -> Any:
     except ValueError as error:
         raise UserError(f"{where}: is not valid JSON: {error}; {advice}") from error
     return value
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def parse_record(kind: type[Kind], text: bytes, where: str, advice: str) -> Kind:
+    """A JSON text as a dataclass, every field of its type; what it does not know is left out.
+
+    Raises UserError naming `where` and the field, with what to do (`advice`).
+    """
+    from pydantic import ValidationError
+
+    try:
+        found: Kind = _adapter(cast(Any, kind)).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where}: {f'field {field}: ' if field else ''}{first['msg']}; {advice}") from error
+    return found
 
 
 def nearest(word: object, known: Iterable[str]) -> str | None:

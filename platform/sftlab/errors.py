@@ -1,9 +1,19 @@
 """The one exception type that is shown to users without a traceback."""
 
+import re
+
+# user:password@ of an address, and a query's secret_key=...
+_PASSWORD = re.compile(r"(\w://)[^\s/@]+@")
+_QUERY = re.compile(r"([?&][\w.-]*(?:key|secret|token|password|signature)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE)
+
 
 class UserError(Exception):
     """Something that the user can mend: a wrong file, field, size or address.
 
     The message names the file, row or field, what was expected and what to do.
-    The command line prints it alone and exits with code 2.
+    The command line prints it alone and exits with code 2. As it ends in terminals and in logs of jobs, passwords of
+    addresses that it repeats are masked.
     """
+
+    def __str__(self) -> str:
+        return _QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", super().__str__()))

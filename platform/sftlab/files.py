@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from sftlab.errors import UserError
 
@@ -43,6 +44,23 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
         raise UserError(f"{path}: cannot be made a folder: {reason}; give another folder.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: to a temporary name, flushed to disk, then put in place.
+
+    Several processes may write the same file at once; the last one stands.
+    """
+    make_folder(path.parent)
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with part.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_together(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:

@@ -20,7 +20,7 @@ from sftlab.facts.mastery import bucket_of, contains_answer, row_seed
 from sftlab.facts.prepare import read_source, write_facts
 from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.table import COLUMNS, fact_id, read_facts, synonyms
-from sftlab.facts.templates import Topic, load_topics, parse_topics, published_topics
+from sftlab.facts.templates import Topic, load_topics, parse_topics, published_topics, read_topics
 from sftlab.facts.training_sets import draw_training_set, even_shares
 from sftlab.facts.user_facts import read_user_tables
 
@@ -90,6 +90,7 @@ def test_prepared_tables_are_read_back(tmp_path: Path) -> None:
     assert counts["test"] == {"P36": 1} and counts["train"] == {}
     assert read_facts(tmp_path / "facts", "test").column_names == list(COLUMNS)
     assert load_topics(tmp_path / "facts" / "topics.json") == published_topics()
+    assert read_topics(tmp_path / "facts") == published_topics()
 
 
 @pytest.mark.parametrize(

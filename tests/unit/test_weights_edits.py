@@ -1,8 +1,9 @@
 """Edits other than restorations: against their formulas by hand, on real families, and what is refused."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -162,16 +163,30 @@ def test_ties_trimming_is_a_restoration_from_the_bottom_by_absolute_change(tmp_p
     assert kept == {(UP, 0), (QUERY, 0), (QUERY, 1)}
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """A base and a tuned model of a family, made when first asked for."""
+
+    @cache
+    def pair(family: str) -> tuple[Path, Path]:
+        folder = tmp_path_factory.mktemp(family)
+        save_model(folder / "base", family, seed=0)
+        save_tuned(folder / "tuned", folder / "base")
+        return folder / "base", folder / "tuned"
+
+    return pair
+
+
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "gpt2", "qwen3-moe"])
 @pytest.mark.parametrize(
     "edit", [Interpolation(30), Dare(30, 2), Interpolation(30, region="mlp", layers="1")]
 )
-def test_whole_models_on_the_fly_and_as_folders(family: str, edit: TensorEdit, tmp_path: Path) -> None:
+def test_whole_models_on_the_fly_and_as_folders(
+    family: str, edit: TensorEdit, saved: Callable[[str], tuple[Path, Path]], tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM
 
-    base, tuned = tmp_path / "base", tmp_path / "tuned"
-    save_model(base, family, seed=0)
-    save_tuned(tuned, base)
+    base, tuned = saved(family)
     seen: list[tuple[int, int]] = []
     cut = profile(base, tuned, ["10"]).cuts["10"]
     folders = write_restored(

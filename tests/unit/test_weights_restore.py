@@ -1,6 +1,5 @@
 """Restored models of the usual families: right to the bit, loadable with their tokenizer, tied where they were."""
 
-import json
 import pickle
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from weights_models import (
 from sftlab.weights.bits import code_of, raw_view
 from sftlab.weights.commands import change, restore
 from sftlab.weights.edits import Restoration
-from sftlab.weights.profile import OUTSIDE, ChangeProfile
+from sftlab.weights.profile import OUTSIDE, read_profile
 from sftlab.weights.regions import in_region, place
 from sftlab.weights.restore import ModelSource, write_restored
 from sftlab.weights.shards import Checkpoint
@@ -69,7 +68,7 @@ def test_every_family_is_restored_exactly_and_loads_with_its_tokenizer(family: s
         assert on_the_fly.keys() == expected.keys()
         assert all(same_bits(on_the_fly[name], expected[name]) for name in expected)
     assert torch.equal(logits(output / "restored-0"), logits(tuned))
-    assert ChangeProfile.from_json(json.loads((output / "change.json").read_text())) == found
+    assert read_profile(output / "change.json") == found
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

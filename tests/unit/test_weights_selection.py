@@ -18,7 +18,7 @@ from sftlab.weights.bits import code_of, is_finite, raw_view, widen
 from sftlab.weights.change import absolute_change, relative_change
 from sftlab.weights.cut import Cut, Measure, percent_label, percent_labels, restored_count
 from sftlab.weights.edits import Restoration
-from sftlab.weights.profile import profile
+from sftlab.weights.profile import ChangeProfile, profile, read_profile
 from sftlab.weights.restore import ModelSource, write_restored
 from sftlab.weights.selection import is_restored_mask, mix, random_keys
 
@@ -339,15 +339,18 @@ def test_wrong_percentages_are_refused(wrong: str) -> None:
         percent_labels(wrong)
 
 
-def test_a_cut_survives_json(tmp_path: Path) -> None:
+def test_a_profile_and_its_cuts_survive_json(tmp_path: Path) -> None:
     import json
+
+    def again(profile: ChangeProfile) -> ChangeProfile:
+        (tmp_path / "change.json").write_text(json.dumps(profile.to_json()))
+        return read_profile(tmp_path / "change.json")
 
     base = write_checkpoint(tmp_path / "base", {name_of(0): torch.arange(9.0)})
     found = profile(base, base, ["10"], order="random", seed=4)
-    assert Cut.from_json(json.loads(json.dumps(found.cuts["10"].to_json()))) == found.cuts["10"]
-    assert type(found).from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert again(found) == found
     assert not {"measure", "layers"} & {*found.to_json(), *found.cuts["10"].to_json()}
     other = profile(base, base, ["10"], measure="absolute", layers="0")
     assert other.cuts["10"].to_json().items() >= {"measure": "absolute", "layers": "0"}.items()
-    assert type(found).from_json(json.loads(json.dumps(other.to_json()))) == other
+    assert again(other) == other
     assert percent_label(found.cuts["10"].percent) == "10"

@@ -6,7 +6,6 @@ not per topic. That gives its totals exactly: 75,944 train, 9,555 test, 11,613 t
 
 from __future__ import annotations
 
-import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PUBLISHED_COUNTS = {"train": 75_944, "test": 9_555, "test_ood": 11_613, "dev": 9_580, "dev_ood": 11_563}
-MAX_MEMBER_BYTES = 64 * 2**20
+# The official archive: 3.6 MB, 72 files, the largest of which unpacks to 1.2 MB.
+MAX_ARCHIVE_BYTES = 64 * 2**20
+MAX_MEMBERS = 10_000
+MAX_MEMBER_BYTES = 16 * 2**20
+PIECE = 2**16
 SOURCES = {
     "train": ("train", "in-domain"),
     "test": ("test", "in-domain"),
@@ -53,7 +56,14 @@ class FolderArchive:
     def read(self, split: str, topic: str) -> tuple[str, bytes]:
         path = self.root / split / f"{topic}.{split}.json"
         try:
-            return str(path), path.read_bytes()
+            whole = path.resolve(strict=True)
+            if not whole.is_relative_to(self.root.resolve()) or not whole.is_file():
+                raise UserError(
+                    f"{path}: is no file of this folder but leads out of it; unpack the archive again."
+                )
+            if whole.stat().st_size > MAX_MEMBER_BYTES:
+                raise UserError(f"{path}: has {whole.stat().st_size:,} bytes, over {MAX_MEMBER_BYTES:,}.")
+            return str(path), whole.read_bytes()
         except OSError as error:
             raise UserError(
                 f"{path}: cannot be read ({error.strerror}); unpack the archive again."
@@ -61,14 +71,21 @@ class FolderArchive:
 
 
 class ZipArchive:
-    """The official zip. Members are read in memory and never unpacked to disk."""
+    """The official zip. Members are read in memory, in pieces, and never unpacked to disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            size = path.stat().st_size
+            if size > MAX_ARCHIVE_BYTES:
+                raise UserError(
+                    f"{path}: has {size:,} bytes, over {MAX_ARCHIVE_BYTES:,}; it is not EntityQuestions."
+                )
             self.zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
             raise UserError(f"{path}: is not a readable zip file ({error}); fetch it again.") from error
+        if len(self.zip.infolist()) > MAX_MEMBERS:
+            raise UserError(f"{path}: has {len(self.zip.infolist()):,} members, over {MAX_MEMBERS:,}.")
         self.members = {}
         for info in self.zip.infolist():
             parts = info.filename.replace("\\", "/").split("/")
@@ -90,14 +107,26 @@ class ZipArchive:
             raise UserError(f"{where}: is missing in the archive; fetch it again.")
         if info.file_size > MAX_MEMBER_BYTES:
             raise UserError(f"{where}: would unpack to {info.file_size:,} bytes, over {MAX_MEMBER_BYTES:,}.")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UserError(
+                f"{where}: cannot be unpacked (its compression is not that of the official archive); fetch it again."
+            )
         try:
-            return where, self.zip.read(info)
-        except (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            return where, self._unpacked(info)
+        except (zipfile.BadZipFile, OSError, EOFError, zlib.error, ValueError) as error:
             raise UserError(f"{where}: is damaged ({error}); fetch the archive again.") from error
-        except RuntimeError as error:  # encrypted, or of an unknown compression
+        except RuntimeError as error:  # encrypted, or of an unknown version
             raise UserError(
                 f"{where}: cannot be unpacked ({error}); fetch the archive again, or give its unpacked folder."
             ) from error
+
+    def _unpacked(self, info: zipfile.ZipInfo) -> bytes:
+        """A member, unpacked piece by piece: read at once, a few kB may unpack to GB whatever the header says."""
+        pieces = []
+        with self.zip.open(info) as member:
+            while piece := member.read(PIECE):
+                pieces.append(piece)
+        return b"".join(pieces)
 
 
 def open_archive(source: Path) -> Archive:

@@ -7,6 +7,7 @@ The two markers are plain text and not special tokens, as in the study.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -28,6 +29,12 @@ def prompt_ids(tokenizer: Any, text: str) -> list[int]:
     """
     ids: list[int] = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
+
+
+def all_prompt_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """`prompt_ids` of many texts; a tokenizer takes a fraction of the time for them together."""
+    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    return rows if tokenizer.bos_token_id is None else [[tokenizer.bos_token_id, *ids] for ids in rows]
 
 
 def target_ids(tokenizer: Any, answer: str, prompt: str = "") -> list[int]:

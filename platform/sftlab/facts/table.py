@@ -13,10 +13,12 @@ from sftlab.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 SPLITS = ("train", "test", "test_ood", "dev", "dev_ood")
 COLUMNS = ("fact_id", "topic", "subject", "object", "accepted", "question")
 TOPICS_FILE = "topics.json"
+READ_BYTES = 2**20  # read ahead of each column of a table that is read piece by piece
 
 
 def fact_id(topic: str, subject: str, obj: str) -> str:
@@ -48,16 +50,35 @@ def facts_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 def read_facts(directory: Path, split: str) -> pa.Table:
     """The facts of one split of a facts folder. Raises UserError where the file is not such a table."""
     import pyarrow as pa
+
+    with open_facts(directory, split) as file:
+        try:
+            table = file.read(list(COLUMNS)).select(list(COLUMNS))
+            table.validate(full=True)  # texts too
+            return table
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(directory, split, error) from error
+
+
+def open_facts(directory: Path, split: str) -> pq.ParquetFile:
+    """The file of one split, to be read piece by piece. Raises UserError where it is no table of facts."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = directory / f"{split}.parquet"
     try:
-        table = pq.read_table(path)
+        # One read of a whole column would hold all of it in memory; a buffer bounds that.
+        file = pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `sftlab prepare` or `sftlab pocket` writes it.") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: is not a readable parquet table: {error}") from error
-    missing = [name for name in COLUMNS if name not in table.column_names]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise unreadable(directory, split, error) from error
+    missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise UserError(f"{path}: lacks the column {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
-    return table.select(list(COLUMNS))
+    return file
+
+
+def unreadable(directory: Path, split: str, error: Exception) -> UserError:
+    """What is told where the file of a split breaks off or is damaged."""
+    return UserError(f"{directory / f'{split}.parquet'}: is not a readable parquet table: {error}")

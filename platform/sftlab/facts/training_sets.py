@@ -13,6 +13,7 @@ from sftlab.errors import UserError
 from sftlab.facts.mastery import BUCKETS
 
 MIXED = "mixed"
+MAX_MIXTURE = 100  # characters
 _MIXTURE_PART = re.compile(r"([0-4]):(\d+(?:\.\d+)?)")
 
 
@@ -63,8 +64,12 @@ def bucket_shares(bucket: int | str) -> dict[int, Fraction]:
     if bucket == MIXED:
         return {b: Fraction(1, len(BUCKETS)) for b in BUCKETS}
     text = str(bucket)
-    if text.isdecimal() and int(text) in BUCKETS:
+    if text in map(str, BUCKETS):
         return {int(text): Fraction(1)}
+    if len(text) > MAX_MIXTURE:
+        raise UserError(
+            f"training set: a mixture of {len(text):,} characters; at most {MAX_MIXTURE} are read."
+        )
     parts = [_MIXTURE_PART.fullmatch(part) for part in text.split("+")]
     found = {int(part[1]): Fraction(part[2]) for part in parts if part}
     if None in parts or len(found) != len(parts) or any(share == 0 for share in found.values()):

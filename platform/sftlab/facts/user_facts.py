@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 FIELDS = ("subject", "object", "topic")
 KNOWN = (*FIELDS, "accepted", "split")
 USER_SPLITS = ("train", "test", "dev")
+MAX_LINE = 2**20  # characters of a line
+MAX_TEXT = 2**16  # characters of a subject, an object or an accepted name
+MAX_TOTAL = 2**31  # characters of all of them together
+BATCH_ROWS = 1000
+_TEXTS = ("string", "large_string", "dictionary<values=string, indices=int32, ordered=0>", "null")
+_LISTS = (
+    "list<element: string>",
+    "list<item: string>",
+    "large_list<item: string>",
+    "list<element: null>",
+    "null",
+)
 
 
 def read_user_tables(
@@ -31,8 +43,12 @@ def read_user_tables(
     """
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     seen: dict[tuple[str, str], str] = {}
+    characters = 0
     for where, row in _rows(path):
         fact, split = _parse(row, where, topics, names)
+        characters += sum(map(len, (fact["subject"], *fact["accepted"])))
+        if characters > MAX_TOTAL:
+            raise UserError(f"{where}: the facts so far have over {MAX_TOTAL:,} characters; give fewer.")
         key = (fact["topic"], fact["subject"])
         if key in seen:
             raise UserError(
@@ -47,24 +63,46 @@ def read_user_tables(
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            rows = pq.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: is not a readable parquet table: {error}") from error
-        for index, row in enumerate(rows):
+        for index, row in enumerate(_parquet_rows(path)):
             yield f"{path}, row {index + 1}", row
         return
     try:
         with path.open(encoding="utf-8-sig") as lines:  # some editors put a mark before the first line
-            for index, line in enumerate(lines):
+            for index, line in enumerate(iter(lambda: lines.readline(MAX_LINE), "")):
+                where = f"{path}, line {index + 1}"
+                if len(line) == MAX_LINE:
+                    raise UserError(f"{where}: has over {MAX_LINE:,} characters; give one object a line.")
                 if line.strip():
-                    where = f"{path}, line {index + 1}"
                     yield where, parse_json(line, where, "give one object a line.")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give JSONL or parquet.") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table, read a few at a time: a small file may unpack to more than any memory holds."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not a readable parquet table: {error}") from error
+
+
+def _check_columns(path: Path, schema: pa.Schema) -> None:
+    """Raises UserError for a column that is unknown, given twice, or neither text nor, for `accepted`, a list of it."""
+    for name in schema.names:
+        if name not in KNOWN:
+            raise UserError(f"{path}: unknown field {name!r}; {unknown_hint(name, KNOWN)}")
+        if schema.names.count(name) > 1:
+            raise UserError(f"{path}: has the column {name!r} twice; keep one.")
+        kind = str(schema.field(name).type)
+        wanted = _LISTS if name == "accepted" else _TEXTS
+        if kind not in wanted:
+            raise UserError(f"{path}, field {name!r}: is a column of type {kind}; expected {wanted[0]}.")
 
 
 def _parse(
@@ -89,6 +127,11 @@ def _parse(
         accepted = accepted_names(obj, names)
     elif not isinstance(accepted, list) or not all(isinstance(a, str) and a.strip() for a in accepted):
         raise UserError(f"{where}, field 'accepted': expected a list of non-empty texts, found {accepted!r}.")
+    longest = max(map(len, (subject, obj, *accepted)))
+    if longest > MAX_TEXT:
+        raise UserError(
+            f"{where}: a text of {longest:,} characters is no name; at most {MAX_TEXT:,} are read."
+        )
     key = fact_id(topic.topic, subject, obj)
     fact = {
         "fact_id": key,

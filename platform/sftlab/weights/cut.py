@@ -107,10 +107,6 @@ class Cut:
         """Plain JSON data; a relative measure and all layers are left out, as before there were others."""
         return without_defaults(asdict(self))
 
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Cut:
-        return Cut(**data)
-
 
 def without_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """The data without `measure` and `layers` where these have their defaults."""

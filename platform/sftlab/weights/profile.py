@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
+from sftlab.documents import parse_record
 from sftlab.errors import UserError
 from sftlab.weights.bits import item_bytes
 from sftlab.weights.cut import (
@@ -78,11 +80,23 @@ class ChangeProfile:
             "cuts": {percent: cut.to_json() for percent, cut in self.cuts.items()},
         }
 
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> ChangeProfile:
-        fields = {name: data[name] for name in ChangeProfile.__dataclass_fields__ if name in data}
-        cuts = {percent: Cut.from_json(cut) for percent, cut in data["cuts"].items()}
-        return ChangeProfile(**{**fields, "cuts": cuts})
+
+def read_profile(path: Path) -> ChangeProfile:
+    """What a change.json holds. Raises UserError where it is damaged."""
+    advice = "delete its folder to measure it again."
+    found = parse_record(ChangeProfile, path.read_bytes(), str(path), advice)
+    counts = [
+        n
+        for by in (found.restored_by_layer, found.restored_by_module)
+        for part in by.values()
+        for n in part.values()
+    ]
+    if counts and not 0 <= min(counts) <= max(counts) < 2**63:
+        raise UserError(f"{path}: holds a number of weights that no model has; {advice}")
+    lacking = found.cuts.keys() - (found.restored_by_layer.keys() & found.restored_by_module.keys())
+    if lacking:
+        raise UserError(f"{path}: does not say what {min(lacking)} % restore; {advice}")
+    return found
 
 
 def region_sizes(

@@ -20,7 +20,7 @@ from sftlab.weights.edits import Edit, Restoration
 from sftlab.weights.mixer import LadderMixer
 from sftlab.weights.pairs import check_pair, tied_aliases
 from sftlab.weights.regions import in_region
-from sftlab.weights.shards import COMPANIONS, Checkpoint
+from sftlab.weights.shards import Checkpoint, companions
 from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, Worker, chunks, thread_count, walk
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, ShardWriter, TensorSpec
 
@@ -203,11 +203,7 @@ def copy_companions(base_dir: Path, tuned_dir: Path, target: Path) -> None:
 
 
 def _companions(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.is_file() and file.suffix in COMPANIONS and not file.name.endswith(".index.json")
-    )
+    return [file for file in companions(folder) if not file.name.endswith(".index.json")]
 
 
 def _is_tokenizer(file: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sftlab.errors import UserError
+from sftlab.store.mirror import pull
 from sftlab.weights.bits import Raw, item_bytes, raw_view, torch_type
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ INDEX_FILE = "model.safetensors.index.json"
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _LARGEST_HEADER = 100_000_000
+_LARGEST_NUMBER = 2**48  # of a dimension or an offset; more would be a petabyte
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,12 @@ class Checkpoint:
         """Reads the headers of all shards. Raises UserError for anything but a sound safetensors
         checkpoint.
         """
-        path = Path(folder)
+        path = pull(Path(folder))
         if not path.is_dir():
             raise UserError(f"{path}: is not a folder; expected a Hugging Face model folder.")
-        config = _read_json(path / "config.json", "expected a Hugging Face model folder with its config.json")
+        config = read_json_object(
+            path / "config.json", "expected a Hugging Face model folder with its config.json"
+        )
         return Checkpoint(path, config, _places(path))
 
     @property
@@ -145,6 +149,23 @@ class Checkpoint:
         self.close()
 
 
+def companions(folder: Path) -> list[Path]:
+    """The files beside the weights of a model folder (COMPANIONS), in the order of their names.
+
+    Raises UserError for a link that leads out of the folder: what it leads to, perhaps a secret of the user's, would be
+    copied into models that are passed on. The links of the Hugging Face cache, to its `blobs`, are followed.
+    """
+    real = folder.resolve()
+    found = sorted(file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file())
+    for file in found:
+        target = file.resolve()
+        if target.parent not in (real, real.parent.parent / "blobs"):
+            raise UserError(
+                f"{file}: is a link out of the model's folder, to {target}; copy the file there if you mean it."
+            )
+    return found
+
+
 def _places(folder: Path) -> dict[str, _Place]:
     single, index = folder / SINGLE_FILE, folder / INDEX_FILE
     if single.is_file() and index.is_file():
@@ -171,17 +192,19 @@ def _places(folder: Path) -> dict[str, _Place]:
 
 
 def _sharded(folder: Path, index: Path) -> dict[str, _Place]:
-    weight_map = _read_json(index, "expected the index of a sharded checkpoint").get("weight_map")
+    weight_map = read_json_object(index, "expected the index of a sharded checkpoint").get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise UserError(f"{index}: has no weight_map of tensor names to shard files; fetch the index again.")
+    held: dict[str, list[str]] = {}
+    for name, file in weight_map.items():
+        held.setdefault(file, []).append(name)
     places = {}
-    for file in sorted(set(weight_map.values())):
-        names = [name for name, where in weight_map.items() if where == file]
+    for file, names in sorted(held.items()):
         if Path(file).name != file:
             raise UserError(
                 f"{index}: shard {file} of {names[0]} lies outside the folder; expected a file name."
             )
-        if not (folder / file).is_file():
+        if not _is_file(folder / file):
             raise UserError(
                 f"{folder / file}: missing, but {INDEX_FILE} says it holds {names[0]}; fetch it again."
             )
@@ -195,12 +218,20 @@ def _sharded(folder: Path, index: Path) -> dict[str, _Place]:
     return places
 
 
-def _read_json(path: Path, expected: str) -> dict[str, Any]:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no path at all: too long, or with a zero byte
+        return False
+
+
+def read_json_object(path: Path, expected: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError where there is none; `expected` says what to give."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {expected}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not readable JSON ({error}); {expected}.") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: is not a JSON object; {expected}.")
@@ -220,13 +251,20 @@ def _read_header(shard: Path) -> dict[str, _Place]:
             header = json.loads(file.read(length))
     except OSError as error:
         raise UserError(f"{shard}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{shard}: its header is damaged ({error}); fetch the file again.") from error
     if not isinstance(header, dict):
         raise UserError(f"{shard}: its header is damaged; fetch the file again.")
     header.pop("__metadata__", None)
     places = {name: _place(shard, name, entry, 8 + length) for name, entry in header.items()}
-    end = max((place.start + place.nbytes for place in places.values()), default=8 + length)
+    end = 8 + length
+    for name, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+        if place.start != end:
+            raise UserError(
+                f"{shard}: {name} begins at byte {place.start} where {end} was expected; tensors lie without gaps "
+                "and do not overlap, so the file is damaged; fetch it again."
+            )
+        end += place.nbytes
     if end != size:
         state = "truncated" if size < end else "damaged"
         raise UserError(
@@ -238,8 +276,10 @@ def _read_header(shard: Path) -> dict[str, _Place]:
 def _place(shard: Path, name: str, entry: Any, data: int) -> _Place:
     try:
         code, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        place = _Place(shard, code, shape, data + start)
-        sound = start >= 0 and min(shape, default=0) >= 0 and place.nbytes == stop - start
+        numbers = (*shape, start, stop)
+        sound = all(type(number) is int and 0 <= number < _LARGEST_NUMBER for number in numbers)
+        place = _Place(shard, code, shape if sound else (), data + start)
+        sound = sound and place.nbytes == stop - start
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{shard}: its entry for {name} is damaged or of an unknown type ({error})."

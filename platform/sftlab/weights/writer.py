@@ -108,6 +108,8 @@ class ShardWriter:
     def commit(self) -> None:
         """Gives the finished folder its name; an earlier folder of that name is replaced."""
         with readable_write_errors(self.folder):
+            for file in self._files:
+                os.fsync(file)
             self._close()
             if self.folder.exists():
                 shutil.rmtree(self.folder)
