@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
 from sftlab.analysis.choice import choose
@@ -76,6 +79,14 @@ def paper_study(
         choice=choose(accuracy),
     )
     return replace(study, paired=_paired(study, draw)) if paired else study
+
+
+@contextmanager
+def without_layout() -> Iterator[None]:
+    """Figures are drawn, but not laid out, which takes as long again: for pages whose figures other tests look at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda *_: None)
+        yield
 
 
 def bucket_accuracy(train_bucket: int, split: str, bucket: int) -> float:

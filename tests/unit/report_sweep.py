@@ -10,8 +10,10 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from report_study import SPEC, bucket_accuracy, paper_study
 
+from sftlab.analysis import statistics
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
 from sftlab.analysis.choice import choose
 from sftlab.analysis.results import AccuracyRow, CellRow, PairedRow, StudyResults, accuracy_rows, paired_rows
@@ -56,6 +58,13 @@ class MadeUp:
             times,
             reference,
         )
+
+    def summarise_quickly(self) -> SweepResults:
+        """The same with fewer resamples: where pages are looked at, and no interval's last digits."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(statistics, "RESAMPLES", 200)
+            patch.setattr(statistics, "FLIPS", 5_000)
+            return self.summarise()
 
 
 def made_up_sweep(

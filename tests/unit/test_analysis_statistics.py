@@ -170,14 +170,14 @@ def test_swapping_the_models_mirrors_the_difference() -> None:
 def test_under_the_null_hypothesis_few_p_values_are_small() -> None:
     rng = np.random.default_rng(0)
     p_values = []
-    for _ in range(200):
+    for _ in range(80):
         flip = rng.random((1, 100)) < 0.5
         a, b = rng.random((3, 100)) < 0.5, rng.random((3, 100)) < 0.5
         p_values.append(
             paired_difference(np.where(flip, a, b), np.where(flip, b, a), np.zeros(100, int), 0).p
         )
     assert np.mean(np.array(p_values) <= 0.05) <= 0.10
-    assert np.mean(p_values) == pytest.approx(0.5, abs=0.08)
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.1)  # three standard errors
 
 
 def test_mcnemar_by_hand() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from report_sweep import MadeUp, made_up_sweep
 
@@ -115,7 +116,9 @@ def test_families_of_comparisons(sweep: SweepResults) -> None:
     chosen = [r for r in sweep.choice if r.scope == "group" and r.percent > 0]
     by_family = Counter(r.family for r in sweep.comparisons)
     assert by_family[CHOSEN] == 2 * len(chosen)
-    assert by_family[PLAIN] == 2 * 4  # wise-ft and l2-sp, two groups each, test and test_ood
+    # l2-sp, two groups, test and test_ood; the tuned models of wise-ft are the plain ones
+    assert by_family[PLAIN] == 2 * 2
+    assert {r.variant for r in sweep.comparisons if r.family == PLAIN} == {"l2-sp"}
     assert by_family[BEST] > 0
     assert sweep.reference == "restore"
     for row in sweep.comparisons:
@@ -128,6 +131,22 @@ def test_families_of_comparisons(sweep: SweepResults) -> None:
     first = next(r for r in sweep.comparisons if r.family == BEST)
     recommended = sweep.choice[-1]
     assert (first.variant, first.percent) == (recommended.variant, recommended.percent)
+
+
+def test_a_variant_with_the_plain_tuned_models_is_tested_against_them_once(made_up: MadeUp) -> None:
+    def otherwise_tuned(
+        variant: str, cell: str, percent: float, split: str
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        right, buckets = made_up.answers(variant, cell, percent, split)
+        changed = (variant, percent, split) == ("wise-ft", 0.0, "test_ood")
+        return (np.append(~right[:1], right[1:]) if changed else right), buckets
+
+    sweep = summarise_sweep("x", "m", {}, "", made_up.variants, otherwise_tuned)
+    # One answer of a tuned model is enough to tell them apart, in both splits.
+    assert Counter(r.variant for r in sweep.comparisons if r.family == PLAIN) == {"wise-ft": 4, "l2-sp": 4}
+    tested = [(*r.__dict__.values(),)[1:10] for r in made_up.summarise().comparisons if r.family != BEST]
+    assert len(tested) == len(set(tested))  # no pair twice in CHOSEN and PLAIN
+    assert all(pair[:4] != pair[4:8] for pair in tested)  # and none with itself
 
 
 def test_p_values_are_corrected_within_their_family_alone(sweep: SweepResults) -> None:

@@ -27,7 +27,7 @@ def choose(rows: Sequence[AccuracyRow]) -> list[ChoiceRow]:
     Raises UserError where a cell has no dev accuracy, its models were not all asked the same splits, or
     cells have no percentage in common.
     """
-    means = _means(rows)
+    means = means_by_split(rows)
     if not means:
         return []
     scores = {cell: dev_scores(cell, by_split) for cell, by_split in means.items()}
@@ -107,7 +107,7 @@ def _row(
     )
 
 
-def _means(rows: Iterable[AccuracyRow]) -> dict[str, dict[str, Scores]]:
+def means_by_split(rows: Iterable[AccuracyRow]) -> dict[str, dict[str, Scores]]:
     """Mean-of-buckets accuracy by cell, split and percentage; the base model is left out."""
     means: dict[str, dict[str, Scores]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:

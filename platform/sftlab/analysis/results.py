@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -178,7 +178,7 @@ class StudyResults:
         """One of TABLES as an Arrow table with the schema of its row type."""
         import pyarrow as pa
 
-        return pa.Table.from_pylist([asdict(row) for row in getattr(self, name)], schema=schema(name))
+        return pa.Table.from_pylist([vars(row) for row in getattr(self, name)], schema=schema(name))
 
     def write(self, directory: Path) -> None:
         """Write study.json and one parquet file a table; the same results give the same bytes."""
@@ -195,7 +195,7 @@ class StudyResults:
     @classmethod
     def read(cls, directory: Path) -> StudyResults:
         """Read what `write` wrote. Raises UserError naming the file that is missing or not a result table."""
-        study = _read_study(directory / STUDY_FILE)
+        study = read_summary(directory / STUDY_FILE, "study", FORMAT, {"name", "model", "spec", "provenance"})
         tables = {name: read_rows(directory / f"{name}.parquet", kind) for name, kind in TABLES.items()}
         return cls(study["name"], study["model"], study["spec"], study["provenance"], **tables)
 
@@ -256,19 +256,23 @@ def paired_rows(cell: str, percent: float, split: str, buckets: Sequence[PairedB
     return [PairedRow(cell, percent, split, b.bucket, b.questions, b.gained, b.lost) for b in buckets]
 
 
-def _read_study(path: Path) -> dict[str, Any]:
+def read_summary(path: Path, what: str, format: int, keys: Set[str]) -> dict[str, Any]:
+    """The JSON file beside the result tables of a study or a sweep (`what`), with at least these keys.
+
+    Raises UserError naming the file where it cannot be read, has another format, or lacks a key.
+    """
     try:
-        study = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a study's results.") from error
-    except ValueError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a {what}'s results.") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(study, dict) or study.get("format") != FORMAT:
-        raise UserError(f"{path}: is not a study's results of format {FORMAT}; run the study again.")
-    missing = {"name", "model", "spec", "provenance"} - study.keys()
+    if not isinstance(found, dict) or found.get("format") != format:
+        raise UserError(f"{path}: is not a {what}'s results of format {format}; run the {what} again.")
+    missing = keys - found.keys()
     if missing:
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}.")
-    return study
+    return found
 
 
 def read_rows(path: Path, row: type[Any]) -> tuple[Any, ...]:
@@ -278,9 +282,13 @@ def read_rows(path: Path, row: type[Any]) -> tuple[Any, ...]:
 
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+        table.validate(full=True)  # texts too
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a readable parquet table: {error}") from error
-    expected = schema_of(row).names
-    if table.schema.names != expected:
-        raise UserError(f"{path}: has the columns {table.schema.names}, expected {expected}.")
+    expected = schema_of(row)
+    if table.schema.names != expected.names:
+        raise UserError(f"{path}: has the columns {table.schema.names}, expected {expected.names}.")
+    for found, wanted in zip(table.schema, expected, strict=True):
+        if found.type != wanted.type:
+            raise UserError(f"{path}: column {found.name} is of type {found.type}, expected {wanted.type}.")
     return tuple(row(**values) for values in table.to_pylist())

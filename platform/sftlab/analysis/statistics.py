@@ -218,9 +218,14 @@ def _resampled(values: Ints, strata: Ints, seed: int) -> Floats:
     """
     rng = np.random.default_rng(seed)
     seeds = len(values)
+    # Sorted by bucket, then by value under the first seed, the second ...: the alike stand together.
+    keys = np.vstack([strata, values])[:, np.lexsort((*values[::-1], strata))]
+    starts = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
+    all_kinds, all_counts = keys[:, starts], np.diff(starts, append=strata.size)
     means = []
     for bucket in np.unique(strata):
-        kinds, counts = np.unique(values[:, strata == bucket], axis=1, return_counts=True)
+        here = all_kinds[0] == bucket
+        kinds, counts = all_kinds[1:, here], all_counts[here]
         drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
         means.append(drawn @ kinds.T / counts.sum())
     by_seed = np.stack(means, axis=1)  # [RESAMPLES, buckets, seeds]

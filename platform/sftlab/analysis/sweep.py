@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftlab.analysis.results import StudyResults, read_rows, schema_of
-from sftlab.errors import UserError
+from sftlab.analysis.results import StudyResults, read_rows, read_summary, schema_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SWEEP_FILE = "sweep.json"
 FORMAT = 1
+KEYS = frozenset({"name", "model", "spec", "metric", "reference", "variants"})  # of SWEEP_FILE
 
 # Families of comparisons: p values are corrected within one.
 CHOSEN = "chosen against tuned"
@@ -168,7 +168,7 @@ class SweepResults:
         """One of SWEEP_TABLES as an Arrow table with the schema of its row type."""
         import pyarrow as pa
 
-        rows = [asdict(row) for row in getattr(self, name)]
+        rows = [vars(row) for row in getattr(self, name)]
         return pa.Table.from_pylist(rows, schema=schema_of(SWEEP_TABLES[name]))
 
     def write(self, directory: Path) -> None:
@@ -192,7 +192,7 @@ class SweepResults:
     @classmethod
     def read(cls, directory: Path) -> SweepResults:
         """Read what `write` wrote. Raises UserError naming the file that is missing or not as expected."""
-        sweep = _read_sweep(directory / SWEEP_FILE)
+        sweep = read_summary(directory / SWEEP_FILE, "sweep", FORMAT, KEYS)
         variants = tuple(
             Variant(v["name"], v["strategy"], v["settings"], StudyResults.read(_folder(directory, number)))
             for number, v in enumerate(sweep["variants"])
@@ -211,18 +211,3 @@ class SweepResults:
 
 def _folder(directory: Path, number: int) -> Path:
     return directory / "variants" / str(number)
-
-
-def _read_sweep(path: Path) -> dict[str, Any]:
-    try:
-        sweep = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a sweep's results.") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(sweep, dict) or sweep.get("format") != FORMAT:
-        raise UserError(f"{path}: is not a sweep's results of format {FORMAT}; run the sweep again.")
-    missing = {"name", "model", "spec", "metric", "reference", "variants"} - sweep.keys()
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(sorted(missing))}.")
-    return sweep

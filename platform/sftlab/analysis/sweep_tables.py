@@ -267,10 +267,11 @@ def comparisons(
     """All tests on the test splits, corrected within their family.
 
     CHOSEN: every group's chosen percentage against its own tuned models. PLAIN: every other variant's choice
-    against the plain tuned models of the same data and size. BEST: the recommended models against the best of every
-    other strategy, and against the plain tuned models with the best dev score, of any variant that has them.
-    Groups that share no seed are not compared.
+    against the plain tuned models of the same data and size, where these are not its own tuned models, with which
+    CHOSEN compares it. BEST: the recommended models against the best of every other strategy, and against the plain
+    tuned models with the best dev score, of any variant that has them. Groups that share no seed are not compared.
     """
+    known = {(g.variant.name, g.train_bucket, g.size): g for g in groups}
     of_group = [row for row in choice if row.scope == "group"]
     pairs: list[tuple[str, Models, Models]] = []
     for chosen in of_group:
@@ -278,7 +279,9 @@ def comparisons(
         if chosen.percent > 0.0:
             pairs.append((CHOSEN, mine, mine._replace(percent=0.0)))
         if plain is not None and chosen.variant != plain:
-            pairs.append((PLAIN, mine, mine._replace(variant=plain, percent=0.0)))
+            theirs = mine._replace(variant=plain, percent=0.0)
+            if theirs[:3] in known and not _same_tuned(known[mine[:3]], known[theirs[:3]], answers):
+                pairs.append((PLAIN, mine, theirs))
     recommended = next((row for row in choice if row.scope == "recommended"), None)
     if recommended is not None:
         others = [_models(r) for r in choice if r.scope == "strategy" and r.strategy != recommended.strategy]
@@ -288,7 +291,6 @@ def comparisons(
             others.append(_models(best)._replace(percent=0.0))
         mine = _models(recommended)
         pairs += [(BEST, mine, other) for other in dict.fromkeys(others) if other != mine]
-    known = {(g.variant.name, g.train_bucket, g.size): g for g in groups}
     rows = [
         row
         for family, first, second in pairs
@@ -301,6 +303,20 @@ def comparisons(
 
 def _models(row: SweepChoiceRow) -> Models:
     return Models(row.variant, row.train_bucket, row.size, row.percent)
+
+
+def _same_tuned(first: Group, second: Group, answers: Answers) -> bool:
+    """Whether the models at 0 % are the same ones: of the seeds that both have they answer all of test alike."""
+    shared = 0
+    for split in TEST_SPLITS:
+        a, b = ({cell.set_seed: cell for cell in g.asked.get((0.0, split), ())} for g in (first, second))
+        for seed in a.keys() & b.keys():
+            one, _ = answers(first.variant.name, a[seed].cell, 0.0, split)
+            two, _ = answers(second.variant.name, b[seed].cell, 0.0, split)
+            if not np.array_equal(one, two):
+                return False
+            shared += 1
+    return shared > 0
 
 
 def _compare(

@@ -25,6 +25,8 @@ from sftlab.report.lookup import TEST, Group, View
 from sftlab.report.wording import between, count, number, percent, points, restored
 
 KL_NOISE, RHO_NOISE = 0.05, 0.3  # smaller changes of KL (relative) and smaller correlations decide nothing
+MORE_DATA = "Does more training data lower accuracy?"
+UNKNOWN = "Do facts that the model does not know make the worst training data?"
 HELPS = "Does restoring weights improve the tuned models?"
 ENDS, MIDDLE = ("0", "4"), ("1", "2", "3")
 
@@ -74,7 +76,7 @@ def more_data(view: View) -> Finding | None:
     p_small, p_large = (mean(published.ladder(TEST, n)[0.0]) for n in published.SIZES)
     return Finding(
         "accuracy",
-        "Does more training data lower accuracy?",
+        MORE_DATA,
         f"From 240 to 1,920 facts: {percent(p_small)} to {percent(p_large)}.",
         f"From {small[0].size:,} to {large[0].size:,} facts: {percent(before)} to {percent(after)}, "
         "mean over the train buckets, in domain.",
@@ -95,7 +97,7 @@ def unknown_facts(view: View) -> Finding | None:
     paper = published.ladder(TEST, 1920)[0.0]
     return Finding(
         "accuracy",
-        "Do facts that the model does not know make the worst training data?",
+        UNKNOWN,
         f"1,920 facts of bucket 0: {percent(paper[0])}; of the others: {percent(mean(paper[1:]))}.",
         f"{unknown.size:,} facts of bucket 0: {percent(at_0.mean)}; "
         f"of the others: {percent(others_mean)} (in domain).",
@@ -196,7 +198,7 @@ def collapse(view: View) -> Finding | None:
         "Does restoring too much make the model collapse (below half of its accuracy)?",
         f"At 60 %: {percent(mean(paper[60.0]))} left of {percent(mean(paper[0.0]))} (1,920 facts).",
         f"At {restored(at)}: {percent(after)} left of {percent(tuned)}, mean over the cells, in domain.",
-        None if at < 60 and after >= tuned / 2 else after < tuned / 2,
+        None if not tuned or (at < 60 and after >= tuned / 2) else after < tuned / 2,
     )
 
 

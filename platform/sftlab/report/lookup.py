@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sftlab.analysis.accuracy import BucketAccuracy, Interval, PairedBucket, mean_interval
 from sftlab.analysis.results import BASE, AccuracyRow, CellRow, ChoiceRow, StudyResults
+from sftlab.report.wording import RESTORE
 
 TEST, TEST_OOD = "test", "test_ood"
 DOMAINS = {TEST: "in domain", TEST_OOD: "out of domain"}
@@ -128,6 +129,13 @@ class View:
         """Which weights the ladder restores first: top (the paper's), bottom or random."""
         restore = self.results.spec.get("restore")
         return str(restore.get("order", "top")) if isinstance(restore, Mapping) else "top"
+
+    @property
+    def method(self) -> str:
+        """The strategy of the ladder: what edits the tuned models."""
+        restore = self.results.spec.get("restore")
+        found = restore.get("method") if isinstance(restore, Mapping) else None
+        return str(found or RESTORE)
 
     def choice(self, scope: str) -> ChoiceRow | None:
         return next((row for row in self.results.choice if row.scope == scope), None)

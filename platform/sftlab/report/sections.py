@@ -10,6 +10,7 @@ from typing import Any
 from sftlab.report import evidence, figures, published, tables
 from sftlab.report.findings import Finding
 from sftlab.report.lookup import DOMAINS, TEST, Group, View
+from sftlab.report.origin import Origin
 from sftlab.report.tables import Table
 from sftlab.report.wording import between, bucket_name, count, listed, number, percent, points, restored
 
@@ -32,7 +33,7 @@ class Section:
     small: bool = False  # many small figures
 
 
-def sections(view: View, findings: Sequence[Finding]) -> list[Section]:
+def sections(view: View, findings: Sequence[Finding], origin: Origin) -> list[Section]:
     """All sections in order; one without data stays, and says so."""
     return [
         mastery(view),
@@ -43,7 +44,7 @@ def sections(view: View, findings: Sequence[Finding]) -> list[Section]:
         _concentration(view, findings),
         _distribution(view, findings),
         _training(view),
-        _settings(view),
+        _settings(view, origin),
     ]
 
 
@@ -240,11 +241,13 @@ def _training(view: View) -> Section:
     )
 
 
-def _settings(view: View) -> Section:
+def _settings(view: View, origin: Origin) -> Section:
     results = view.results
     shown = [
         tables.key_values("Settings (these are hashed into the results' ids)", flat(results.spec)),
-        tables.key_values("Provenance (where and when it was computed)", flat(results.provenance)),
+        tables.key_values("Provenance: versions, base model and facts", flat(results.provenance)),
+        origin.provenance_table(),
+        origin.model_table(),
     ]
     see = "Everything that was asked for, and what computed it."
     return Section("settings", "Settings and provenance", see, tables=present(*shown))

@@ -8,8 +8,23 @@ from sftlab.analysis.accuracy import Interval, difference_interval, paired_inter
 from sftlab.analysis.results import BASE, ChoiceRow
 from sftlab.report.figures import SPLIT_NAMES
 from sftlab.report.lookup import DOMAINS, View
+from sftlab.report.origin import Origin
 from sftlab.report.tables import NOTHING, Entry, Row, Table
-from sftlab.report.wording import bucket_name, count, listed, mixture, number, percent, points, restored
+from sftlab.report.ties import nothing_gained, study_tie, with_tie
+from sftlab.report.wording import (
+    RESTORE,
+    bucket_name,
+    count,
+    doing,
+    listed,
+    mixture,
+    number,
+    percent,
+    points,
+    restored,
+    state_words,
+    step_words,
+)
 
 ORDERS = {
     "top": "most changed weights",
@@ -36,7 +51,7 @@ class Summary:
     table: Table | None
 
 
-def summarise(view: View) -> Summary:
+def summarise(view: View, origin: Origin | None = None) -> Summary:
     choice = view.choice("recommended")
     if choice is None or choice.cell is None:
         text = "No restore percentage was chosen: this study has no accuracies on its dev splits."
@@ -44,16 +59,21 @@ def summarise(view: View) -> Summary:
     gains = {split: gain(view, choice, split) for split in DOMAINS}
     sentences = (
         chosen_how(view, choice),
-        *(gain_sentence(split, interval) for split, interval in gains.items() if interval and choice.percent),
+        *(
+            gain_sentence(view, split, interval)
+            for split, interval in gains.items()
+            if interval and choice.percent
+        ),
         evidence(view, choice),
         common(view),
         incomplete(view),
+        (origin or Origin()).how_to_get(("", choice.cell, choice.percent)),
     )
     return Summary(
         studied=studied(view),
         recommendation=recommendation(view, choice),
         sentences=tuple(sentence for sentence in sentences if sentence),
-        figures=tuple(key_figures(choice, gains)),
+        figures=tuple(key_figures(view, choice, gains)),
         table=comparison(view, choice, gains),
     )
 
@@ -75,7 +95,10 @@ def studied(view: View) -> str:
     )
     if steps:
         weights = ORDERS.get(view.order, "weights")
-        text += f", put {listed(steps)} % of each tuned model's {weights} back to their base values"
+        if view.method == RESTORE:
+            text += f", put {listed(steps)} % of each tuned model's {weights} back to their base values"
+        else:
+            text += f", edited each tuned model by the strategy {view.method} at {listed(steps)} %"
     text += f", and put questions to {count(view.models, 'model')}"
     return f"{text}: {listed(asked)} test questions each." if asked else f"{text}."
 
@@ -88,19 +111,20 @@ def recommendation(view: View, choice: ChoiceRow) -> str:
         if cell.train_bucket == "mixed"
         else f"facts of {bucket_name(cell.train_bucket)}"
     )
-    tune = f"Fine-tune on {cell.size:,} {origin}"
-    if not choice.percent:
-        return f"{tune} and restore nothing."
-    return f"{tune}, then restore {restored(choice.percent)} of the weights."
+    step = step_words(view.method, choice.percent)
+    text = f"Fine-tune on {cell.size:,} {origin}{f', then {step}' if step else ' and restore nothing'}."
+    return with_tie(study_tie(view.results, choice), text, nothing_gained(choice, view.percents))
 
 
 def chosen_how(view: View, choice: ChoiceRow) -> str:
+    tie = study_tie(view.results, choice)
     dev = sum(view.questions(split) for split in ("dev", "dev_ood"))
     others = sum(1 for row in view.results.choice if row.scope == "cell")
     grid = f"{count(others, 'cell')} \N{MULTIPLICATION SIGN} {count(len(view.percents), 'percentage')}"
     return (
         f"This model was chosen on the {dev:,} dev questions alone: {percent(choice.dev)} there (mean of in "
-        f"and out of domain), the best of {grid}. The test questions took no part in the choice."
+        f"and out of domain), {'one of the best' if tie else 'the best'} of {grid}. The test questions took no part "
+        f"in the choice.{f' {tie.names}' if tie else ''}"
     )
 
 
@@ -113,14 +137,14 @@ def gain(view: View, choice: ChoiceRow, split: str) -> Interval | None:
     return difference_interval(now, tuned) if now and tuned else None
 
 
-def gain_sentence(split: str, interval: Interval) -> str:
+def gain_sentence(view: View, split: str, interval: Interval) -> str:
     ends = f"95 % interval {points(interval.low)} to {points(interval.high)} points"
     size = number(100 * abs(interval.value))
     where = DOMAINS[split].capitalize()
     if interval.low > 0:
-        return f"{where}, restoring gains {size} points, more than chance explains ({ends})."
+        return f"{where}, {doing(view.method)} gains {size} points, more than chance explains ({ends})."
     if interval.high < 0:
-        return f"{where}, restoring loses {size} points, more than chance explains ({ends})."
+        return f"{where}, {doing(view.method)} loses {size} points, more than chance explains ({ends})."
     change = points(interval.value)
     return f"{where}, the change of {change} points is within the noise of so few questions ({ends})."
 
@@ -141,7 +165,7 @@ def common(view: View) -> str:
     if choice is None or choice.test is None or choice.test_tuned is None or len(cells) < 2:
         return ""
     if not choice.percent:
-        return "As one percentage for all cells, dev chooses 0 %: restoring does not help on average."
+        return f"As one percentage for all cells, dev chooses 0 %: {doing(view.method)} does not help on average."
     return (
         f"As one percentage for all {len(cells)} cells, dev chooses {restored(choice.percent)}: "
         f"{points(choice.test - choice.test_tuned)} points in domain on average."
@@ -158,14 +182,16 @@ def incomplete(view: View) -> str:
     return f"Careful: not every bucket has questions in: {where}. The means there leave the empty ones out."
 
 
-def key_figures(choice: ChoiceRow, gains: dict[str, Interval | None]) -> list[Figure]:
-    figures = []
+def key_figures(view: View, choice: ChoiceRow, gains: dict[str, Interval | None]) -> list[Figure]:
+    figures, against = [], "0 % restored" if view.method == RESTORE else "the tuned model"
     for split, value in (("test", choice.test), ("test_ood", choice.test_ood)):
         if value is not None:
             change = gains[split]
-            words = f"{points(change.value)} points against 0 % restored" if change and choice.percent else ""
+            words = f"{points(change.value)} points against {against}" if change and choice.percent else ""
             figures.append(Figure(f"Test accuracy, {DOMAINS[split]}", percent(value), words))
-    figures.append(Figure("Restored weights", restored(choice.percent), "chosen on dev"))
+    what = "Restored weights" if view.method == RESTORE else f"Percentage of {view.method}"
+    how = "tied on dev" if study_tie(view.results, choice) else "chosen on dev"
+    figures.append(Figure(what, restored(choice.percent), how))
     return figures
 
 
@@ -173,7 +199,7 @@ def comparison(view: View, choice: ChoiceRow, gains: dict[str, Interval | None])
     """The base model, the tuned model and the recommended model on the test questions."""
     models = [("base model", BASE, None), ("tuned model", str(choice.cell), 0.0)]
     if choice.percent:
-        models.append((f"{restored(choice.percent)} restored", str(choice.cell), choice.percent))
+        models.append((state_words(view.method, choice.percent), str(choice.cell), choice.percent))
     splits = [split for split in DOMAINS if view.questions(split)]
     rows = []
     for name, cell, at in models:

@@ -95,9 +95,11 @@ def inline(figure: Figure, name: str, description: str) -> str:
         description: read out in place of the picture.
     """
     from markupsafe import escape
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    # Not by `savefig`, which draws all of a figure with a layout engine twice.
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
     for pattern in _LEFT_OUT:

@@ -140,14 +140,18 @@ def collapse(view: SweepView) -> Table | None:
         for bucket in main.train_buckets:
             group = Group(bucket, size)
             scores = [(at, view.score(view.main_name, group, at, TEST)) for at in main.percents]
-            ours = _collapse([(at, score.mean) for at, score in scores if score])
+            known = [(at, score.mean) for at, score in scores if score]
+            ours = _collapse(known)
             paper = _published_ladder(TEST, beside) if bucket.isdecimal() else {}
             theirs = _collapse([(at, row[int(bucket)]) for at, row in paper.items()])
             below = [_from(theirs)] if paper else []
             mark = ("agrees" if (ours is None) == (theirs is None) else "differs") if paper else ""
-            entries.append(
-                Entry(_from(ours), below=below, mark=mark) if any(s for _, s in scores) else NOTHING
-            )
+            if not known:
+                entries.append(NOTHING)
+            elif known[0] == (0.0, 0.0):  # there is nothing left to lose
+                entries.append(Entry("n/a", below=below))
+            else:
+                entries.append(Entry(_from(ours), below=below, mark=mark))
         rows.append(Row(f"{size:,} training facts", entries))
     return Table(
         "Collapse in domain: from which percentage on less than half of the tuned accuracy is left",
@@ -156,7 +160,7 @@ def collapse(view: SweepView) -> Table | None:
         rows,
         [("trained on bucket", len(main.train_buckets))],
         note=f"{SMALL}. Mark: does the ladder end in a collapse? The ladder here goes to "
-        f"{restored(main.percents[-1])}, the paper's to 60 %.",
+        f"{restored(main.percents[-1])}, the paper's to 60 %. n/a: the tuned models answer nothing right.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -34,17 +35,20 @@ def strategies(
     found = [(row, score) for row in rows if (score := view.of_choice(row, split))]
     if not found:
         return None
-    with drawing(4.7, 0.85 + 0.36 * len(found)) as (figure, axes):
-        for y, (row, score) in enumerate(found):
+    names = [fill(getattr(row, scope), 20, break_long_words=False) for row, _ in found]
+    heights = [max(1.0, 0.5 * len(name.splitlines())) for name in names]  # two lines fit in a row
+    ends = list(accumulate(heights))
+    places = [(above + below) / 2 - 0.5 for above, below in pairwise([0.0, *ends])]
+    with drawing(4.7, 0.85 + 0.36 * ends[-1]) as (figure, axes):
+        for y, (row, score) in zip(places, found, strict=True):
             plain = view.plain_score(row, split)
             if plain is not None:
                 axes.plot([plain.low, plain.high], [y + 0.16] * 2, color=TUNED_COLOUR, linewidth=1.2)
                 axes.plot([plain.mean], [y + 0.16], "o", mfc="white", mec=TUNED_COLOUR, ms=5.5)
             axes.plot([score.low, score.high], [y - 0.1] * 2, color=CHOSEN_COLOUR, linewidth=2)
             axes.plot([score.mean], [y - 0.1], "o", color=CHOSEN_COLOUR, ms=7)
-        names = [fill(getattr(row, scope), 20, break_long_words=False) for row, _ in found]
-        axes.set_yticks(range(len(found)), names, color=INK)
-        axes.set_ylim(len(found) - 0.5, -0.6)
+        axes.set_yticks(places, names, color=INK)
+        axes.set_ylim(ends[-1] - 0.5, -0.6)
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
         axes.xaxis.set_major_locator(_whole_steps())

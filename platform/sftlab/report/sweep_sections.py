@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from sftlab.analysis.sweep import CHOSEN, PLAIN
 from sftlab.report import (
     evidence,
     figures,
@@ -17,6 +18,7 @@ from sftlab.report import (
 from sftlab.report import tables as study_tables
 from sftlab.report.findings import Finding
 from sftlab.report.lookup import DOMAINS, TEST
+from sftlab.report.origin import Origin
 from sftlab.report.sections import Section, findings_of, flat, present
 from sftlab.report.sweep_figures import Moved
 from sftlab.report.sweep_view import SweepView
@@ -28,7 +30,7 @@ DECIDED = ("better", "worse")
 MOST_ROWS = 24  # rows that a figure of strategies holds
 
 
-def sweep_sections(view: SweepView, findings: Sequence[Finding]) -> list[Section]:
+def sweep_sections(view: SweepView, findings: Sequence[Finding], origin: Origin) -> list[Section]:
     """All sections in order; one without data stays, and says so."""
     return [
         _strategies(view),
@@ -41,7 +43,7 @@ def sweep_sections(view: SweepView, findings: Sequence[Finding]) -> list[Section
         _distribution(view, findings),
         _layer_ranges(view),
         _time(view),
-        _settings(view),
+        _settings(view, origin),
     ]
 
 
@@ -52,13 +54,15 @@ def _strategies(view: SweepView) -> Section:
     several = len(view.variants) > len(view.choices("strategy"))
     see = NOT_MEASURED
     if ranked:
-        rows = view.results.comparisons
+        # The recommended models' comparisons with others may repeat one of these.
+        rows = [*view.family(CHOSEN), *view.family(PLAIN)]
         better, worse = (sum(row.verdict == word for row in rows) for word in DECIDED)
         see = (
             f"Each {scope} at the training set and percentage with its best dev score. Filled: that "
             "setting; hollow: plain fine-tuning on the same facts; lines: 95 % intervals. "
-            f"Of {count(len(rows), 'comparison')} on test {better:,} are better, {worse:,} worse, and "
-            f"{len(rows) - better - worse:,} show no significant difference."
+            f"Of {count(len(rows), 'comparison')} on test, of a chosen percentage with 0 % or with plain "
+            f"fine-tuning, {better:,} are better, {worse:,} worse, and {len(rows) - better - worse:,} show no "
+            "significant difference."
         )
     return Section(
         "strategies",
@@ -306,7 +310,7 @@ def _time(view: SweepView) -> Section:
 TIME_COLUMNS = ("seconds", "share", "waiting, seconds", "hits")
 
 
-def _settings(view: SweepView) -> Section:
+def _settings(view: SweepView, origin: Origin) -> Section:
     results = view.results
     variants = [
         (variant.name, "; ".join([variant.strategy, *(f"{k} = {v}" for k, v in flat(variant.settings))]))
@@ -317,6 +321,8 @@ def _settings(view: SweepView) -> Section:
         study_tables.key_values("Variants: strategy and settings", variants),
         study_tables.key_values("Settings of the sweep", flat(results.spec)),
         study_tables.key_values("Provenance of the first variant", provenance),
+        origin.provenance_table(),
+        origin.model_table(),
     ]
     see = "Everything that was asked for, and what computed it."
     return Section("settings", "Settings and provenance", see, tables=present(*shown), data=("cells",))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from sftlab.analysis.sweep import BEST, CHOSEN, PLAIN, ComparisonRow, GroupRow, SweepChoiceRow
 from sftlab.report import published
-from sftlab.report.lookup import DOMAINS, TEST, Group, View, bucket_order
+from sftlab.report.lookup import DOMAINS, MIXED, TEST, Group, View, bucket_order
 from sftlab.report.sweep_beside import accuracy_text, difference_of, direction
-from sftlab.report.sweep_view import SweepView, data_words, paper_size, setting_words, step_words
+from sftlab.report.sweep_view import SweepView, data_words, paper_size, setting_words
 from sftlab.report.tables import FULL_TONE, NOTHING, Entry, Row, Table
-from sftlab.report.wording import bucket_name, column_name, number, points, restored
+from sftlab.report.wording import bucket_name, column_name, number, points, restored, step_words
 
 # The paper's rows of Table 7 and the strategies that stand for them here.
 TABLE_7 = {
@@ -161,6 +162,13 @@ def table_7(view: SweepView) -> Table | None:
     by_strategy |= {
         row.strategy: row for row in view.choices("variant") if row.variant == view.results.reference
     }
+    # The paper's LoRA is tuned on mixed buckets.
+    by_strategy |= {
+        row.strategy: row
+        for row in sorted(view.choices("group"), key=lambda row: row.dev)
+        if row.strategy == "lora" and row.train_bucket == MIXED
+    }
+    lora = by_strategy.get("lora")
     divided = _scores(view, by_strategy.get("divided")) or _plain_best(view, "0", "1", "2", "3", "4")
     paper = published.published()["strategies"]["rows"]
     rows = []
@@ -184,7 +192,8 @@ def table_7(view: SweepView) -> Table | None:
         "strategy",
         list(DOMAINS.values()),
         rows,
-        note="Each at its best dev score. Small: published. Mark: better or worse than SFT (Divided).",
+        note="Each at its best dev score. Small: published. Mark: better or worse than SFT (Divided)."
+        + (f" LoRA: trained on {data_words(lora.train_bucket, lora.size)}." if lora else ""),
     )
 
 
@@ -264,8 +273,7 @@ def table_11(view: SweepView) -> Table | None:
         entries = []
         for first, last, study, name in ranges:
             score = view.score(name, Group(bucket, size), study.percents[-1], TEST)
-            part = min(PARTS - 1, int((first + last + 1) / 2 / depth * PARTS))
-            entries.append(_layer_entry(score, bucket, part))
+            entries.append(_layer_entry(score, bucket, published_parts(first, last, depth)))
         rows.append(Row(bucket_name(bucket), entries))
     percents = {study.percents[-1] for _, _, study, _ in ranges}
     return Table(
@@ -275,14 +283,20 @@ def table_11(view: SweepView) -> Table | None:
         rows,
         [("restored layers", len(ranges))],
         note=f"{' or '.join(map(restored, sorted(percents)))} of each range restored. Small: published, the "
-        "range of the same depth. Mark: the change against 0 %.",
+        "mean of the ranges of the same depth. Mark: the change against 0 %.",
     )
 
 
-def _layer_entry(score: GroupRow | None, bucket: str, part: int) -> Entry:
+def published_parts(first: int, last: int, depth: int) -> range:
+    """The published ranges (of `PARTS` equal ones) that layers first to last of `depth` reach into."""
+    return range(first * PARTS // depth, -(-(last + 1) * PARTS // depth))
+
+
+def _layer_entry(score: GroupRow | None, bucket: str, parts: range) -> Entry:
     theirs = change = None
     if bucket.isdecimal():
-        theirs = published.published()["layer_restoration"]["rows"][int(bucket)][part] / 100
+        row = published.published()["layer_restoration"]["rows"][int(bucket)]
+        theirs = fmean(row[part] for part in parts) / 100
         change = theirs - published.ladder(TEST, published.SIZES[0])[0.0][int(bucket)]
     below = [number(100 * theirs)] if theirs is not None else []
     if score is None:

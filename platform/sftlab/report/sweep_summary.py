@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sftlab.analysis.statistics import BETTER, NO_DIFFERENCE, WORSE
+from sftlab.analysis.statistics import BETTER, LEVEL, NO_DIFFERENCE, WORSE
 from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepChoiceRow
-from sftlab.report.findings import HELPS, Finding
-from sftlab.report.lookup import DOMAINS
+from sftlab.report.evidence import mean, pairs_of_sizes, unknown_and_others
+from sftlab.report.findings import HELPS, MORE_DATA, UNKNOWN, Finding
+from sftlab.report.lookup import DOMAINS, TEST
+from sftlab.report.origin import Origin
 from sftlab.report.summary import Figure, Summary
+from sftlab.report.sweep_beside import difference_of
 from sftlab.report.sweep_strategies import interval_text, points_text, ranked, recommended_against
-from sftlab.report.sweep_view import LADDERS, SweepView, data_words, setting_words, step_words
+from sftlab.report.sweep_view import SweepView, data_words, setting_words
+from sftlab.report.ties import nothing_gained, sweep_tie, with_tie
 from sftlab.report.wording import (
+    LADDERS,
     bucket_name,
     count,
     listed,
     number,
     percent,
     points,
+    step_words,
 )
 
 
-def summarise(view: SweepView) -> Summary:
+def summarise(view: SweepView, origin: Origin | None = None) -> Summary:
     choice = view.recommended
     if choice is None:
         text = "Nothing can be recommended: this sweep has no accuracies on its dev splits."
@@ -33,6 +39,7 @@ def summarise(view: SweepView) -> Summary:
         *(against_plain(view, split) for split in DOMAINS),
         others(view),
         incomplete(view),
+        (origin or Origin()).how_to_get((choice.variant, _lowest_seed(view, choice), choice.percent)),
     ]
     return Summary(
         studied=studied(view),
@@ -41,6 +48,13 @@ def summarise(view: SweepView) -> Summary:
         figures=tuple(key_figures(view, choice)),
         table=recommended_against(view),
     )
+
+
+def _lowest_seed(view: SweepView, choice: SweepChoiceRow) -> str:
+    """The cell that stands for the recommended group: that of the lowest seed."""
+    cells = view.variants[choice.variant].results.cells
+    mine = [cell for cell in cells if (cell.train_bucket, cell.size) == (choice.train_bucket, choice.size)]
+    return min(mine, key=lambda cell: cell.set_seed).cell
 
 
 def recommendation(view: SweepView, choice: SweepChoiceRow) -> str:
@@ -56,7 +70,9 @@ def recommendation(view: SweepView, choice: SweepChoiceRow) -> str:
         does = f"{tune}, then {step}{detail}."
     else:
         does = f"{tune} by the strategy {choice.strategy}{detail}{f', then {step}' if step else ''}."
-    return f"{does} {_standing(view, plain)}".strip()
+    ladder = _percents(view).get((choice.variant, choice.train_bucket, choice.size), set())
+    gained = nothing_gained(choice, ladder)
+    return with_tie(sweep_tie(view.results, choice), does, gained, _standing(view, plain))
 
 
 def _standing(view: SweepView, is_plain: bool) -> str:
@@ -85,11 +101,12 @@ def _plain_row(view: SweepView, split: str) -> ComparisonRow | None:
 
 def chosen_how(view: SweepView, choice: SweepChoiceRow) -> str:
     groups = view.choices("group")
-    models = sum(len(group) for group in _percents(view).values())
+    models, tie = sum(len(group) for group in _percents(view).values()), sweep_tie(view.results, choice)
     return (
         f"It was chosen on the dev questions alone, with {percent(choice.dev)} there "
-        f"(mean of in and out of domain), the best of {count(models, 'setting')} in "
+        f"(mean of in and out of domain), {'one of the best' if tie else 'the best'} of {count(models, 'setting')} in "
         f"{count(len(groups), 'group')} of training sets. The test questions took no part in the choice."
+        f"{f' {tie.names}' if tie else ''}"
     )
 
 
@@ -134,9 +151,11 @@ def against_plain(view: SweepView, split: str) -> str:
 
 
 def _difference(row: ComparisonRow, other: str) -> str:
+    # A small p alone is no verdict: the difference must hold over the training sets, too.
+    though = "" if row.verdict != NO_DIFFERENCE or row.p_corrected >= LEVEL else ", but its interval holds 0"
     return (
         f"{DOMAINS[row.split].capitalize()}, against {other}: {points(row.difference)} points, "
-        f"95 % interval {points_text(row)}: {row.verdict} ({p_text(row.p_corrected)} after correction; "
+        f"95 % interval {points_text(row)}: {row.verdict} ({p_text(row.p_corrected)} after correction{though}; "
         f"{row.gained:,} answers gained and {row.lost:,} lost on {count(row.questions, 'question')} "
         f"\N{MULTIPLICATION SIGN} {count(row.seeds, 'training set')})."
     )
@@ -230,10 +249,13 @@ def key_figures(view: SweepView, choice: SweepChoiceRow) -> list[Figure]:
 
 
 def sharper(view: SweepView, found: Finding) -> Finding:
-    """The finding whether restoring helps, decided by the sweep's tests; others as they are.
+    """Findings decided by the sweep's own statistics; others as they are, by intervals over questions alone.
 
-    It agrees with the paper where more groups of training sets are significantly better than worse.
+    Whether restoring helps: it agrees with the paper where more groups of training sets are significantly better than
+    worse. Whether more data or unknown facts harm: see `_over_seeds`.
     """
+    if found.question in (MORE_DATA, UNKNOWN):
+        return _over_seeds(view, found)
     rows = [r for r in view.family(CHOSEN) if r.variant == view.main_name and r.split == "test"]
     if found.question != HELPS or not rows:
         return found
@@ -243,3 +265,27 @@ def sharper(view: SweepView, found: Finding) -> Finding:
         f"{worse} worse."
     )
     return replace(found, here=told, agrees=None if better == worse else better > worse)
+
+
+def _over_seeds(view: SweepView, found: Finding) -> Finding:
+    """The finding by the intervals over training sets and questions, where there are several training sets.
+
+    The ends of its interval are the means of those of its pairs of groups, so that several pairs, which answer
+    the same questions, are not taken to be surer than one.
+    """
+    assert view.main is not None
+    if found.question == MORE_DATA:
+        small, large = pairs_of_sizes(view.main)
+        pairs = list(zip(large, small, strict=True))
+    else:
+        unknown, rest = unknown_and_others(view.main)
+        pairs = [(unknown, other) for other in rest] if unknown else []
+    scores = [tuple(view.score(view.main_name, group, 0.0, TEST) for group in pair) for pair in pairs]
+    known = [(a, b) for a, b in scores if a and b]
+    if not known or any(score.seeds < 2 for pair in known for score in pair):
+        return found
+    ends = [difference_of(a, b)[1:] for a, b in known]
+    low, high = (mean([pair[at] for pair in ends]) for at in (0, 1))
+    told = f"{found.here} Interval over training sets and questions: {points(low)} to {points(high)} points."
+    # In the paper both lower the accuracy.
+    return replace(found, here=told, agrees=None if low <= 0 <= high else high < 0)

@@ -18,18 +18,10 @@ from sftlab.analysis.sweep import (
     TimeRow,
     Variant,
 )
-from sftlab.report.lookup import Group, View, bucket_order
+from sftlab.report.lookup import DOMAINS, Group, View, bucket_order
 from sftlab.report.published import SIZES
 from sftlab.report.sections import flat
-from sftlab.report.wording import bucket_name, restored
-
-# What a percentage of a strategy's ladder does to the tuned model; {} is the percentage.
-LADDERS = {
-    "restore": "restore {} of the weights",
-    "ties": "undo the smallest {} of the updates",
-    "wise-ft": "move all weights {} of the way back to the base model",
-    "dare": "drop {} of the updates at random and rescale the others",
-}
+from sftlab.report.wording import LADDERS, bucket_name
 
 
 @dataclass(frozen=True)
@@ -109,10 +101,11 @@ class SweepView:
         return self.score(choice.variant, Group(choice.train_bucket, choice.size), at, split)
 
     def chosen(self, variant: str, group: Group) -> SweepChoiceRow | None:
-        return next(
-            (r for r in self.choices("group") if (r.variant, r.train_bucket, r.size) == (variant, *group)),
-            None,
-        )
+        return self._chosen.get((variant, group.train_bucket, group.size))
+
+    @cached_property
+    def _chosen(self) -> Mapping[tuple[str, str, int], SweepChoiceRow]:
+        return {(r.variant, r.train_bucket, r.size): r for r in self.choices("group")}
 
     def choices(self, scope: str) -> list[SweepChoiceRow]:
         return [row for row in self.results.choice if row.scope == scope]
@@ -136,13 +129,25 @@ class SweepView:
     def against_plain(self, choice: SweepChoiceRow, split: str) -> ComparisonRow | None:
         """A choice against plain fine-tuning on the same facts.
 
-        The reference, and strategies that only edit the weights of plain tuned models, have these at 0 %.
+        The reference, and strategies that only edit the weights of plain tuned models, have these at 0 %; what is
+        compared with its own tuned models is not compared with them again.
         """
         own = self.comparison(CHOSEN, choice, split)
         if choice.variant == self.results.reference:
             return own
         found = self.comparison(PLAIN, choice, split)
-        return own if found is None and choice.strategy in LADDERS else found
+        edits = choice.strategy in LADDERS or self._plain_tuned(choice)
+        return own if found is None and edits else found
+
+    def _plain_tuned(self, choice: SweepChoiceRow) -> bool:
+        """Whether a choice's models at 0 % have the reference's scores on the same facts, as far as the tables tell."""
+        group = Group(choice.train_bucket, choice.size)
+        pairs = [
+            (self.of_choice(choice, split, 0.0), self.score(self.results.reference or "", group, 0.0, split))
+            for split in DOMAINS
+        ]
+        known = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
+        return bool(known) and all((a.mean, a.sd) == (b.mean, b.sd) for a, b in known)
 
     def plain_score(self, choice: SweepChoiceRow, split: str) -> GroupRow | None:
         """Score of plain fine-tuning on the same facts."""
@@ -170,13 +175,6 @@ class SweepView:
 def data_words(train_bucket: str, size: int) -> str:
     """'100 facts of bucket 2', '100 facts of mixed buckets'."""
     return f"{size:,} facts of {bucket_name(train_bucket)}"
-
-
-def step_words(strategy: str, percent: float) -> str:
-    """What the strategy does at a percentage: 'restore 10 % of the weights'; '' at 0 %."""
-    if not percent:
-        return ""
-    return LADDERS.get(strategy, f"apply {strategy} at {{}}").format(restored(percent))
 
 
 def setting_words(variant: Variant) -> str:

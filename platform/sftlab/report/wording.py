@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MINUS = "\N{MINUS SIGN}"
+RESTORE = "restore"
+
+# What a percentage of a strategy's ladder does to the tuned model; {} is the percentage.
+LADDERS = {
+    "restore": "restore {} of the weights",
+    "ties": "undo the smallest {} of the updates",
+    "wise-ft": "move all weights {} of the way back to the base model",
+    "dare": "drop {} of the updates at random and rescale the others",
+}
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -29,6 +38,26 @@ def points(difference: float, digits: int = 1) -> str:
 def restored(percentage: float) -> str:
     """A restore percentage without needless zeros: '10 %', '2.5 %'."""
     return f"{percentage:g}\N{NO-BREAK SPACE}%"
+
+
+def step_words(strategy: str, percent: float) -> str:
+    """What the strategy does at a percentage: 'restore 10 % of the weights'; '' at 0 %."""
+    if not percent:
+        return ""
+    return LADDERS.get(strategy, f"apply {strategy} at {{}}").format(restored(percent))
+
+
+def state_words(strategy: str, percentage: float) -> str:
+    """A model of a ladder: '10 % restored', 'wise-ft at 10 %', 'tuned' at 0 %."""
+    if not percentage:
+        return "tuned"
+    at = restored(percentage)
+    return f"{at} restored" if strategy == RESTORE else f"{strategy} at {at}"
+
+
+def doing(strategy: str) -> str:
+    """What is done along a ladder, to begin a clause with: 'restoring', 'wise-ft'."""
+    return "restoring" if strategy == RESTORE else strategy
 
 
 def bucket_name(train_bucket: str) -> str:
