@@ -1,7 +1,5 @@
-"""Runs a whole study: ray job submit --working-dir . -- PYTHON jobs/run_study.py STUDY.yaml [OPTIONS]."""
+"""Runs a whole study: ray job submit --working-dir . -- python jobs/run_study.py --config STUDY.yaml [OPTIONS]."""
 
-import sys
+from sftlab.cli import job
 
-from sftlab.cli import main
-
-main(["run", *sys.argv[1:]])
+job("run")

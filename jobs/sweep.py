@@ -1,7 +1,5 @@
-"""Runs a sweep: ray job submit --working-dir . -- PYTHON jobs/sweep.py SWEEP.yaml [OPTIONS]."""
+"""Runs a sweep: ray job submit --working-dir . -- python jobs/sweep.py --config SWEEP.yaml [OPTIONS]."""
 
-import sys
+from sftlab.cli import job
 
-from sftlab.cli import main
-
-main(["sweep", *sys.argv[1:]])
+job("sweep")

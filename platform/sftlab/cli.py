@@ -30,7 +30,10 @@ Study = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY
 RuntimeFile = Annotated[
     Path | None, typer.Option("--runtime", help="Runtime file (YAML): workers, GPUs, store, tracking.")
 ]
-StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder of the results (runtime.store).")]
+# Text and no Path, which would make one stroke of the two in an address.
+StoreFolder = Annotated[
+    str | None, typer.Option("--store", help="Folder or address of the results (runtime.store).")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field; runtime fields as runtime.KEY=VALUE."),
@@ -72,7 +75,10 @@ def prepare(
     templates: Annotated[Path | None, typer.Option(help="YAML of topics; the published 24 if unset.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read facts and write them as tables: train, test, test_ood, dev, dev_ood."""
+    """Read facts and write them as tables.
+
+    The tables are train, test, test_ood, dev and dev_ood.
+    """
     from sftlab.commands import prepare_facts
 
     with interruptible():
@@ -88,7 +94,10 @@ def pocket(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world and of the model.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
-    """Make a pocket world: invented facts, and a small Llama pre-trained on them (minutes, on the CPU)."""
+    """Make a small world of facts, and a model of it.
+
+    Invented facts, and a small Llama pre-trained on them (minutes, on the CPU).
+    """
     from sftlab.commands import make_pocket
 
     with interruptible():
@@ -117,7 +126,10 @@ def change(
     measure: MeasureOption = "relative",
     layers: LayersOption = None,
 ) -> None:
-    """Measure how far each weight moved, and how concentrated the movement is."""
+    """Measure how far each weight moved.
+
+    And how concentrated the movement is.
+    """
     from sftlab.commands import change_weights
 
     with interruptible():
@@ -138,7 +150,10 @@ def restore(
     measure: MeasureOption = "relative",
     layers: LayersOption = None,
 ) -> None:
-    """Put the most-changed weights of a tuned model back to their base values, for each percentage."""
+    """Put the most-changed weights back to base values.
+
+    Writes a model for each percentage.
+    """
     from sftlab.commands import restore_weights
 
     with interruptible():
@@ -154,7 +169,10 @@ def plan(
     as_json: JsonFlag = False,
     every_step: Annotated[bool, typer.Option("--steps", help="List each step, also of large grids.")] = False,
 ) -> None:
-    """Show every step with HIT or BUILD, the reason, and what it will cost. Computes nothing."""
+    """Show what a study has, lacks and will cost.
+
+    Every step with HIT or BUILD, the reason, and the cost. Computes nothing.
+    """
     from sftlab.commands import print_plan
 
     with interruptible():
@@ -171,7 +189,10 @@ def run(
     overrides: Overrides = None,
     until: Annotated[str, typer.Option(help="Last stage to build, e.g. mastery.")] = "report",
 ) -> None:
-    """Build what a study lacks, to its report. Run it again after a kill: it goes on where it stopped."""
+    """Build what a study lacks, to its report.
+
+    Run it again after a kill: it goes on where it stopped.
+    """
     from sftlab.commands import run_to_report
 
     with interruptible():
@@ -190,7 +211,10 @@ def sweep(
         bool, typer.Option("--plan", help="Only show what there is and what it will cost.")
     ] = False,
 ) -> None:
-    """Run many studies at once: data, sizes, strategies and percentages. Finished trials are used again."""
+    """Run a study over data, sizes and strategies.
+
+    Finished trials are used again: run it again after a kill, or with a longer axis.
+    """
     from sftlab.commands import print_sweep_plan, sweep_to_report
 
     with interruptible():
@@ -205,7 +229,10 @@ def report(
     overrides: Overrides = None,
     time: Annotated[bool, typer.Option("--time", help="Print where the time of the trials went.")] = False,
 ) -> None:
-    """Say what a finished sweep recommends and where its report lies, or where its time went."""
+    """Say what a finished sweep recommends.
+
+    And where its report lies, or (--time) where its time went.
+    """
     from sftlab.commands import sweep_report
 
     with interruptible():
@@ -243,13 +270,31 @@ def materialize(
     epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"
 )
 def track(
-    study: Study, runtime: RuntimeFile = None, store: StoreFolder = None, overrides: Overrides = None
+    file: Annotated[Path, typer.Argument(help="Study or sweep file (YAML).", metavar="FILE.yaml")],
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Log a finished study to MLflow (again): nothing is computed, and nothing is logged twice."""
-    from sftlab.commands import track_study
+    """Log a finished study or sweep to MLflow.
+
+    Nothing is computed, and nothing is logged twice.
+    """
+    from sftlab.commands import track_finished
 
     with interruptible():
-        track_study(study, runtime, store, overrides or [])
+        track_finished(file, runtime, store, overrides or [])
+
+
+@app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")
+def verify(runtime: RuntimeFile = None, store: StoreFolder = None, overrides: Overrides = None) -> None:
+    """Read every result and compare its hash.
+
+    Damaged results are set aside, so that the next run builds them again. Reads the whole store.
+    """
+    from sftlab.commands import verify_store
+
+    with interruptible():
+        verify_store(runtime, store, overrides or [])
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -273,3 +318,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         )
         sys.exit(2)
     sys.exit(0)
+
+
+def job(*words: str) -> NoReturn:
+    """Entry point of the scripts in `jobs/`: these words, then the script's own; `--config FILE` is FILE."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        typer.echo(f"As a job: python {sys.argv[0]} --config FILE.yaml [OPTIONS], with the options of:\n")
+    main([*words, *(word.removeprefix("--config=") for word in sys.argv[1:] if word != "--config")])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -13,17 +14,33 @@ from sftlab.errors import UserError
 if TYPE_CHECKING:
     from sftlab.store.artifact import Store
     from sftlab.study.plan import Plan
-    from sftlab.study.progress import Progress
+    from sftlab.study.progress import Bar, Progress
     from sftlab.study.runtime import Runtime
     from sftlab.study.sweep import Sweep
     from sftlab.study.trials import Trial
     from sftlab.weights.cut import Measure, Order, Region
+
+Place = Path | str | None  # of a store: a folder, an address, or what the runtime file says
 
 
 def _progress() -> Progress:
     from sftlab.study.progress import choose_progress
 
     return choose_progress(sys.stderr.isatty())
+
+
+@contextmanager
+def _bar_once_begun(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is shown from its first update on: what is wrong in the arguments is told before anything begins."""
+    with ExitStack() as shown:
+        bars: list[Bar] = []
+
+        def update(done: int, total: int) -> None:
+            if not bars:
+                bars.append(shown.enter_context(_progress().bar(title)))
+            bars[0].update(done, total)
+
+        yield update
 
 
 def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: bool) -> str:
@@ -72,7 +89,7 @@ def change_weights(
     """Measure the change of the weights; returns what a person wants to know first."""
     from sftlab.weights.commands import CHANGE_FILE, change
 
-    with _progress().bar("measuring") as bar:
+    with _bar_once_begun("measuring") as update:
         found = change(
             base,
             tuned,
@@ -81,7 +98,7 @@ def change_weights(
             _region(region),
             _order(order),
             seed,
-            progress=bar.update,
+            progress=update,
             measure=_measure(measure),
             layers=layers,
         )
@@ -106,7 +123,7 @@ def restore_weights(
     """Write a restored model for each percentage."""
     from sftlab.weights.commands import restore
 
-    with _progress().bar("restoring") as bar:
+    with _bar_once_begun("restoring") as update:
         found = restore(
             base,
             tuned,
@@ -115,7 +132,7 @@ def restore_weights(
             _region(region),
             _order(order),
             seed,
-            progress=bar.update,
+            progress=update,
             measure=_measure(measure),
             layers=layers,
         )
@@ -150,7 +167,7 @@ def _one_of(name: str, known: Sequence[str], option: str) -> str:
     return name
 
 
-def _runtime(file: Path | None, store: Path | None, overrides: Sequence[str]) -> Runtime:
+def _runtime(file: Path | None, store: Place, overrides: Sequence[str]) -> Runtime:
     """The runtime of a command; `--store` is the same as `--set runtime.store`, and comes last."""
     from sftlab.study.config import RUNTIME_PREFIX, load_runtime
 
@@ -158,11 +175,17 @@ def _runtime(file: Path | None, store: Path | None, overrides: Sequence[str]) ->
     return load_runtime(file, [*overrides, *named])
 
 
+def _open(runtime: Runtime) -> Store:
+    """The store of a runtime. Raises UserError where it cannot be one, or does not answer."""
+    from sftlab.store.artifact import Store
+
+    return Store(runtime.store, None if runtime.mirror is None else Path(runtime.mirror))
+
+
 def open_study(
-    study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
+    study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]
 ) -> tuple[Plan, Runtime, Store]:
     """The plan of a study file, with its runtime and store. Raises UserError for whatever is wrong in them."""
-    from sftlab.store.artifact import Store
     from sftlab.study.check import check
     from sftlab.study.config import load_study
     from sftlab.study.plan import Plan
@@ -171,7 +194,7 @@ def open_study(
     runtime = _runtime(runtime_file, store, overrides)
     spec = load_study(study, overrides)
     check(spec, runtime)
-    opened = Store(Path(runtime.store))
+    opened = _open(runtime)
     sources = resolve(spec, opened.root)
     require_sizes(spec.training_sets.sizes, sources, "training_sets.sizes")
     return Plan(spec, sources), runtime, opened
@@ -180,7 +203,7 @@ def open_study(
 def print_plan(
     study: Path,
     runtime_file: Path | None,
-    store: Path | None,
+    store: Place,
     overrides: Sequence[str],
     as_json: bool,
     every_step: bool,
@@ -193,14 +216,15 @@ def print_plan(
     if as_json:
         print(json.dumps(plan_json(shown), indent=1))
     else:
-        print_preview(plan, shown, every_step)
+        print_preview(plan, shown, every_step, by_default=runtime_file is None)
 
 
 def run_to_report(
-    study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str], until: str
+    study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], until: str
 ) -> None:
     """Build the study up to a stage, log it if it is whole, and say where the report lies."""
     from sftlab.study.build import Build
+    from sftlab.study.mend import mending
     from sftlab.study.plan import STAGES
     from sftlab.study.run import run_study
 
@@ -214,24 +238,29 @@ def run_to_report(
         if runtime.tracking.is_server and runtime.tracking.address:
             probe(runtime.tracking.address)
     build = Build(plan, opened, runtime, progress)
-    run_study(build, until)
     if until != STAGES[-1]:
-        progress.say(f"built up to {until} in {opened.root}")
+        run_study(build, until)
+        progress.say(f"built up to {until} in {opened}")
         return
     from sftlab.study.stages.report import report_file
     from sftlab.study.stages.results import summary
 
-    print(summary(build))
-    print(f"report: {report_file(plan, opened)}")
+    def finish() -> str:
+        run_study(build, until)
+        return f"{summary(build)}\nreport: {report_file(plan, opened)}"
+
+    steps = [step for step, _ in plan.steps()]
+    print(mending(finish, opened, progress, lambda: steps, lambda _: opened.exclusive(lambda: None)))
     if runtime.track:
-        from sftlab.study.stages.track import track_results
+        from sftlab.study.stages.track import told_how_to_log_later, track_results
 
-        print(f"MLflow: {track_results(build)}")
+        sys.stdout.flush()  # what is recommended stands before what failed
+        with told_how_to_log_later("study", study):
+            print(f"MLflow: {track_results(build)}")
 
 
-def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> Sweep:
+def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Sweep:
     """A sweep file with its study, runtime and store. Raises UserError for whatever is wrong in them."""
-    from sftlab.store.artifact import Store
     from sftlab.study.check import check_sweep
     from sftlab.study.config import load_sweep
     from sftlab.study.sources import require_sizes, resolve
@@ -240,15 +269,13 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Path | None, overri
     runtime = _runtime(runtime_file, store, overrides)
     spec, study = load_sweep(path, overrides)
     check_sweep(spec, study, runtime)
-    opened = Store(Path(runtime.store))
+    opened = _open(runtime)
     sources = resolve(study, opened.root)
     require_sizes(spec.axes.size, sources, "axes.size")
     return Sweep(spec, study, sources, opened, runtime, _progress())
 
 
-def print_sweep_plan(
-    path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
-) -> None:
+def print_sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
     """Print how many trials are there and what the others will cost; nothing is computed."""
     from sftlab.study.sweep import check_limits
     from sftlab.study.sweep_plan import plan_sweep
@@ -258,18 +285,34 @@ def print_sweep_plan(
     check_limits(sweep)
 
 
-def sweep_to_report(
-    path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]
-) -> None:
+def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
     """Run what a sweep lacks, log it, and say what it recommends and where the report lies."""
+    from sftlab.study.mend import mending
     from sftlab.study.sweep import run_sweep
+    from sftlab.study.sweep_live import live_tracking
+    from sftlab.study.sweep_results import steps_of_sweep
 
     sweep = open_sweep(path, runtime_file, store, overrides)
-    _conclude(sweep, run_sweep(sweep), sweep.runtime.track)
+
+    def finish() -> None:
+        with live_tracking(sweep) as live:
+            trials = run_sweep(sweep, live)
+        _conclude(sweep, trials, path if sweep.runtime.track else None)
+
+    mending(
+        finish,
+        sweep.store,
+        sweep.progress,
+        lambda: steps_of_sweep(sweep),
+        lambda step: sweep.store.lock(step.lock),
+    )
 
 
-def _conclude(sweep: Sweep, trials: Sequence[Trial], track: bool) -> None:
-    """Tables, report and best model of the finished trials; logged last, so that a server's absence costs nothing."""
+def _conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> None:
+    """Tables, report and best model of the finished trials; logged last, so that a server's absence costs nothing.
+
+    track: the sweep's file, where it is to be logged.
+    """
     from sftlab.study.sweep_results import (
         SweepSteps,
         build_sweep_best,
@@ -282,21 +325,18 @@ def _conclude(sweep: Sweep, trials: Sequence[Trial], track: bool) -> None:
     results = build_sweep_results(steps)
     report = build_sweep_report(steps, results)
     best = build_sweep_best(steps, results)
-    print(f"{summary(results)}\nreport: {report}\nmodel: {best}", flush=True)
-    if track:
+    print(f"{summary(steps, results)}\nreport: {report}\nmodel: {best}", flush=True)
+    if track is not None:
+        from sftlab.study.stages.track import told_how_to_log_later
         from sftlab.study.sweep_track import track_sweep
 
-        try:
-            with sweep.store.lock("tracking"):  # two that log at the same moment would log a trial twice
-                print(f"MLflow: {track_sweep(steps, results, report, best).how_to_look}")
-        except UserError as error:
-            raise UserError(
-                f"{error}\nThe sweep is finished all the same; run the command again to log it."
-            ) from error
+        # Two that log at the same moment would log a trial twice.
+        with told_how_to_log_later("sweep", track), sweep.store.lock("tracking"):
+            print(f"MLflow: {track_sweep(steps, results, report, best).how_to_look}")
 
 
 def sweep_report(
-    path: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str], time: bool
+    path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], time: bool
 ) -> None:
     """Say where a finished sweep's report lies, made again if it is missing, or where its time went."""
     from sftlab.study.sweep import finished_sweep
@@ -306,33 +346,49 @@ def sweep_report(
     if time:
         print(time_table(sweep))
     else:
-        _conclude(sweep, finished_sweep(sweep), track=False)
+        _conclude(sweep, finished_sweep(sweep), None)
 
 
 def materialize_model(
     id: str,
     runtime_file: Path | None,
-    store: Path | None,
+    store: Place,
     output: Path | None,
     base: Path | None,
     overrides: Sequence[str],
     plugins: Sequence[str],
 ) -> None:
-    """Write the folder of an evaluated model that is kept as a recipe."""
-    from sftlab.store.artifact import Store
+    """Write the folder of an evaluated model that is kept as a recipe; plugins may lie in the working folder."""
+    from sftlab.strategies import load_plugins
     from sftlab.study.materialize import materialize
 
     runtime = _runtime(runtime_file, store, overrides)
-    opened = Store(Path(runtime.store))
-    with _progress().bar("writing") as bar:
-        folder = materialize(opened, id, output, base, runtime.tracking, bar.update, plugins)
+    opened = _open(runtime)
+    load_plugins(plugins, Path.cwd())
+    with _bar_once_begun("writing") as update:
+        folder = materialize(opened, id, output, base, runtime.tracking, update, plugins)
     print(folder)
 
 
-def track_study(study: Path, runtime_file: Path | None, store: Path | None, overrides: Sequence[str]) -> None:
-    """Log a finished study to MLflow. Raises UserError where it is not finished."""
+def track_finished(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+    """Log a finished study or sweep to MLflow. Raises UserError where it is not finished."""
+    from sftlab.study.config import is_sweep
+
+    if is_sweep(path):
+        from sftlab.study.sweep import finished_sweep
+
+        sweep = open_sweep(path, runtime_file, store, overrides)
+        _conclude(sweep, finished_sweep(sweep), path)
+        return
     from sftlab.study.build import Build
     from sftlab.study.stages.track import track_results
 
-    plan, runtime, opened = open_study(study, runtime_file, store, overrides)
+    plan, runtime, opened = open_study(path, runtime_file, store, overrides)
     print(f"MLflow: {track_results(Build(plan, opened, runtime, _progress()))}")
+
+
+def verify_store(runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+    """Read all results of a store, and set the damaged ones aside. Raises UserError where there were some."""
+    from sftlab.store.commands import verify
+
+    verify(_open(_runtime(runtime_file, store, overrides)))

@@ -16,6 +16,7 @@ from tracked_study import everything, make_database, make_model, make_tables, mo
 
 from sftlab.errors import UserError
 from sftlab.tracking import TrackedModel, TrackingSettings, log_study
+from tests.planted import PLANTED, SECRETS, holders
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -66,8 +67,10 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real `mlflow server` on loopback, of our own process group."""
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real `mlflow server` on loopback, of our own process group; secrets in its environment and the client's."""
+    for name, value in {**PLANTED, "MLFLOW_TRACKING_USERNAME": "user"}.items():
+        monkeypatch.setenv(name, value)
     database = make_database(tmp_path).rename(tmp_path / "server.db")
     with serve(database, tmp_path / "artifacts", free_port()) as running:
         yield running
@@ -103,3 +106,6 @@ def test_a_server_is_logged_to_over_http_and_its_death_is_named(
 
     with pytest.raises(UserError, match=address):
         log_study(grown, models_of(grown, model_folder), settings, tmp_path, tables, progress=die)
+    written = {path.name for path in tmp_path.rglob("*")}
+    assert {"server.db", "server.log", "model.safetensors"} <= written
+    assert holders(tmp_path, SECRETS) == []

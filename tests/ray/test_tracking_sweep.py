@@ -96,7 +96,10 @@ def test_a_sweep_is_a_parent_run_with_a_child_a_trial(store: Path, results: Swee
     assert "`restore`, 10 %, on 100 facts of bucket 4" in note and "| in domain | " in note
     assert f"(#/experiments/{sweep.experiment_id}/runs?" in note and f"(#/models/{NAME})" in note
     assert [file.path for file in client.list_artifacts(sweep.run_id)] == ["report.html"]
-    assert sweep.run_id in sweep.how_to_look and "compareRunsMode=CHART" in sweep.how_to_look
+    command, page = sweep.how_to_look.splitlines()
+    assert command == f"mlflow ui --backend-store-uri {sweep.address}" and len(page) < 110
+    assert page.endswith(f"/#/experiments/{sweep.experiment_id}/runs/{sweep.run_id}")
+    assert "compareRunsMode=CHART" in note and "compareRunsMode=CHART" in sweep.page
 
     trial = run_of(sweep, "b4-n100-s0 · restore")
     assert trial.info.run_name.startswith("★ ") and trial.data.tags["mlflow.parentRunId"] == sweep.run_id
@@ -353,7 +356,9 @@ def test_the_best_restored_model_is_found_by_its_metrics(store: Path, results: S
     )
     assert artifact_of(on_test.uri, TrackingSettings(), store) == on_test.artifact
     assert best_restored_model(TrackingSettings(), store, 1.0) is None
-    assert best_restored_model(TrackingSettings(), store, 0.0, "another sweep") is None
+    assert best_restored_model(TrackingSettings(), store, 0.0, "another-sweep") is None
+    with pytest.raises(UserError, match="is no name of a sweep"):
+        best_restored_model(TrackingSettings(), store, 0.0, "x' OR params.sweep != 'x")
     with pytest.raises(UserError, match="a share from 0 to 1"):
         best_restored_model(TrackingSettings(), store, 40.0)
     for unknown in ("models:/nothing@champion", "m-0123", f"models:/{NAME}/77"):

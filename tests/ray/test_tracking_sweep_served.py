@@ -8,7 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 import pytest
@@ -17,8 +21,11 @@ from mlflow_server import free_port, serve
 from tracked_study import make_database, make_model
 from tracked_sweep import MadeUpSweep, base_of, models_of
 
+from sftlab.analysis.sweep import SweepResults
 from sftlab.errors import UserError
-from sftlab.tracking import TrackedSweep, TrackingSettings, log_sweep
+from sftlab.study.sweep_live import LiveTracking
+from sftlab.study.trials import Trial
+from sftlab.tracking import TrackedSweep, TrackingSettings, log_sweep, log_trials
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 pytestmark = pytest.mark.slow
@@ -113,6 +120,65 @@ def test_a_server_that_goes_away_in_the_middle_is_logged_to_when_it_is_back(
         uploaded = {path.name for path in (tmp_path / "artifacts").rglob("*.*") if path.is_file()}
         assert uploaded == {"config.json", "model.safetensors", "README.md"}
         assert log(address).written == ()
+
+
+def test_a_running_sweep_is_logged_while_its_server_dies_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    database = make_database(tmp_path).rename(tmp_path / "server.db")
+    port = free_port()
+    results = MadeUpSweep(buckets=(0, 4), seeds=(0, 1), strategies=("restore",)).results()
+    models = models_of(results, make_model(tmp_path / "model"))
+    settings = TrackingSettings(address=f"http://127.0.0.1:{port}")
+    cells = [cell.cell for cell in results.variants[0].results.cells]
+    written: list[str] = []
+
+    def write(names: Sequence[Trial]) -> None:
+        """The trials of these cells, from the tables of a sweep that holds no others."""
+        (variant,) = results.variants
+        own = [cell for cell in variant.results.cells if cell.cell in set(names)]  # type: ignore[comparison-overlap]
+        part = SweepResults(
+            results.name,
+            results.model,
+            variants=[replace(variant, results=replace(variant.results, cells=own))],
+        )
+        mine = {"restore": [model for model in models["restore"] if model.cell in {c.cell for c in own}]}
+        written.extend(log_trials(part, mine, "key", settings, tmp_path))
+
+    said: list[str] = []
+    live = LiveTracking(write, said.append, 0.05, 0.2)
+    with serve(database, tmp_path / "artifacts", port) as (_, process):
+        live.start()
+        live.tell(cast(Trial, cells[0]))
+        until(lambda: live.logged == 1)
+        os.killpg(process.pid, 9)
+        process.wait()
+        live.tell(cast(Trial, cells[1]))
+        live.tell(cast(Trial, cells[2]))
+        until(lambda: bool(said))
+        assert "The sweep goes on" in said[0] and str(port) in said[0]
+    with serve(database, tmp_path / "artifacts", port) as (address, _):
+        until(lambda: live.logged == 3)
+        live.stop()
+        assert len(written) == len(set(written)) == 3 and "MLflow is back" in said[-1]
+        sweep = log_sweep(results, base_of(), models, "key", settings, tmp_path, card="# C\n")
+        assert set(sweep.written) == {*sweep.runs} - {*written}  # the fourth trial and the base model
+        client = MlflowClient(tracking_uri=address, registry_uri=address)
+        runs = client.search_runs([sweep.experiment_id])
+        assert {run.info.run_id for run in runs} == {sweep.run_id, *sweep.runs.values()}
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert len(client.search_logged_models([sweep.experiment_id])) == len(models["restore"])
+        assert log_sweep(results, base_of(), models, "key", settings, tmp_path, card="# C\n").written == ()
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

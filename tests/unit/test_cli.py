@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 
 from sftlab import commands
 from sftlab.cli import app
+from sftlab.errors import UserError
 from sftlab.facts.templates import published_topics
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("prepare", "pocket", "change", "restore", "plan", "run", "track")
+COMMANDS = tuple(
+    command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+)
 
 
 def sftlab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +33,33 @@ def test_help_lists_every_command_and_each_has_an_example() -> None:
     shown = sftlab("--help")
     assert shown.returncode == 0 and all(name in shown.stdout for name in COMMANDS)
     for name in COMMANDS:
-        assert f"Example: sftlab {name}" in " ".join(sftlab(name, "--help").stdout.split())
+        told = CliRunner().invoke(app, [name, "--help"]).stdout
+        assert f"Example: sftlab {name}" in " ".join(told.split())
+
+
+def test_every_command_s_line_fits_80_columns_whole() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout
+    listed = shown[shown.index("Commands:") :]
+    assert len(COMMANDS) == 11 and all(f"\n  {name} " in listed for name in COMMANDS)
+    assert "..." not in listed and "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert all(line.endswith(".") and len(line) <= 80 for line in listed.splitlines()[1:] if line)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["restore", "--base", "jobs", "--tuned", "jobs", "--output", "c", "--percent", "5"],
+        ["restore", "--base", "jobs", "--tuned", "jobs", "--output", "c", "--percent", "500"],
+        ["change", "--base", "jobs", "--tuned", "jobs", "--output", "c", "--layers", "x"],
+        ["materialize", "0123456789ab"],
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_said_to_begin(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    store = ["--store", str(tmp_path)] if arguments[0] == "materialize" else []
+    done = CliRunner().invoke(app, [*arguments, *store])
+    assert isinstance(done.exception, UserError) and "started" not in done.output
 
 
 def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:

@@ -14,7 +14,7 @@ from sftlab.store.artifact import Step, Store, write_text
 from sftlab.study.build import Build
 from sftlab.study.config import load_runtime, load_study
 from sftlab.study.plan import Plan
-from sftlab.study.preview import preview, total_cost
+from sftlab.study.preview import preview, total_cost, why_not
 from sftlab.study.progress import SilentProgress
 from sftlab.study.runtime import Runtime
 from sftlab.study.sources import resolve
@@ -185,6 +185,47 @@ def test_the_preview_tells_hits_from_builds_and_why(tmp_path: Path) -> None:
     other = plan_of(tmp_path, "pocket.seed=5")
     reason = next(r.reason for r in preview(other, store, Runtime()) if r.step.stage == "facts")
     assert reason == "pocket.seed: 0 -> 5"
+
+
+def committed(store: Store, *steps: Step) -> None:
+    for step in steps:
+        write_text(store.path(step) / "x", "x")
+        store.commit(step)
+
+
+def reasons(plan: Plan, store: Store) -> dict[str, str]:
+    """The reason of the first step of each stage that is to be built."""
+    found: dict[str, str] = {}
+    for row in preview(plan, store, Runtime()):
+        if not row.hit:
+            found.setdefault(row.step.stage, row.reason)
+    return found
+
+
+def test_a_miss_is_explained_by_the_nearest_result_and_not_by_another_study_s(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    mine, other = plan_of(tmp_path), plan_of(tmp_path, "pocket.seed=7", "name=other")
+    for plan in (other, mine):  # the same slugs and settings in both studies
+        assert plan.model is not None
+        cell = plan.cells[0]
+        committed(store, plan.facts, plan.model, plan.mastery, cell.training_set, cell.tuned)
+    rate = reasons(plan_of(tmp_path, "sft.learning_rate=1e-4"), store)
+    assert rate["tuned"] == "learning_rate: 1e-05 -> 0.0001"
+    samples = reasons(plan_of(tmp_path, "mastery.samples=3"), store)
+    assert samples["mastery"] == "mastery.samples: 10 -> 3"
+    assert samples["training-set"] == "needs mastery first" and samples["tuned"] == "needs training set first"
+    assert samples["results"].startswith("needs ") and samples["results"].endswith(" other results first")
+
+
+def test_a_miss_with_nothing_alike_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    other, third = plan_of(tmp_path, "pocket.seed=7"), plan_of(tmp_path, "pocket.seed=8")
+    assert other.model is not None and third.model is not None
+    committed(store, other.facts, other.model, other.mastery, third.facts, third.model)
+    assert reasons(third, store)["mastery"] == "nothing alike in the store"
+    far = Step("facts", "t", {f"field{n}": n for n in range(9)})
+    assert why_not(far, store.records("facts")) == "nothing alike in the store"
+    assert why_not(far, []) == "not in the store"
 
 
 def test_an_unfinished_step_is_said_to_be_resumed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from weights_models import write_checkpoint
 
-from sftlab.commands import open_study, open_sweep
+from sftlab.commands import open_study, open_sweep, print_plan
 from sftlab.errors import UserError
 from sftlab.study.build import Build
 from sftlab.study.check import RAY_JOB
@@ -50,6 +50,22 @@ def test_settings_that_contradict_each_other_are_refused_with_the_plan(
     with pytest.raises(UserError, match=message):
         open_sweep(sweep, None, tmp_path / "store", [text for text in settings if text[:4] != "sft."])
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("study", [TINY, CONFIGS / "llama3-8b.yaml"])
+def test_facts_and_models_at_an_address_are_refused(study: Path, tmp_path: Path) -> None:
+    fields = ["pocket.source"] if study == TINY else ["facts.source", "facts.templates", "model.path"]
+    for field in fields:
+        with pytest.raises(UserError, match=rf"{field}=s3://b/x: an address is for --store alone; copy it"):
+            open_study(study, None, tmp_path / "store", [f"{field}=s3://b/x"])
+
+
+def test_a_plan_without_a_runtime_says_for_what_it_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for runtime in (None, CONFIGS / "runtimes" / "laptop-2cpu.yaml"):
+        print_plan(TINY, runtime, tmp_path, [], as_json=False, every_step=False)
+        assert ("Planned for one machine; for a cluster" in capsys.readouterr().out) is (runtime is None)
 
 
 def test_a_strategy_that_the_runtime_cannot_train_is_named(tmp_path: Path) -> None:

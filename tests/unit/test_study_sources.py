@@ -89,7 +89,7 @@ def test_a_file_of_another_kind_is_called_by_its_name() -> None:
     for load, path, kind in (
         (load_study, runtime, "is a runtime file; give it by --runtime"),
         (load_runtime, study, "is a study file"),
-        (load_study, sweep, "is a sweep file; `sftlab sweep` takes it"),
+        (load_study, sweep, "is a sweep file; `sftlab sweep` and `sftlab track` take it"),
         (load_sweep, runtime, "is a runtime file"),
     ):
         with pytest.raises(UserError, match=rf"{path.name}: {kind}"):

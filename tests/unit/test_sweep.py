@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from sftlab.study.config import load_sweep
 from sftlab.study.progress import SilentProgress
 from sftlab.study.runtime import Runtime
 from sftlab.study.sources import resolve
-from sftlab.study.sweep import Sweep, check_limits, finished_sweep, finished_trials, is_finished
+from sftlab.study.sweep import Sweep, check_limits, finished_sweep, finished_trials, is_finished, trial_cost
 from sftlab.study.sweep_plan import plan_sweep
 from sftlab.study.sweep_pools import Meter, pool_sizes
 from sftlab.study.sweep_trial import Outcome, best_percent
-from sftlab.study.sweep_tune import write_record
+from sftlab.study.sweep_tune import over_file, write_record
 from sftlab.study.sweep_watch import SweepState
 from sftlab.study.trials import TrialMaker, mixture
 
@@ -124,6 +125,8 @@ def test_a_maker_survives_the_way_to_another_process(tmp_path: Path) -> None:
         ({"axes": {"learning_rate": {"low": 0, "high": 1, "log": True}}}, "above 0"),
         ({"search": {"kind": "optuna"}}, "needs `trials`"),
         ({"search": {"kind": "random", "trials": 3, "metric": "bleu"}}, "known ones are dev"),
+        ({"search": {"kind": "optuna", "trials": 3, "metric": "kl"}}, "measured on test facts"),
+        ({"axes": {"data": [0, "mixed"], "strategy": ["divided"]}}, r"divided: axes\.data has mixed"),
         ({"search": {"kind": "grid", "trials": 3}}, "leave `trials` out"),
         ({"axes": {"epochs": [1]}, "halving": {"max_epochs": 4}}, "walks the epochs itself"),
         ({"axis": {}}, "did you mean 'axes'"),
@@ -145,6 +148,76 @@ def test_a_sweep_over_its_limits_is_refused_with_both_numbers(tmp_path: Path) ->
     with pytest.raises(UserError, match="max_trained_tokens"):
         search = {"kind": "optuna", "trials": 1000}
         check_limits(sweep_of(tmp_path, axes=AXES, search=search, limits={"max_trained_tokens": 1000}))
+
+
+def trained_tokens(sweep: Sweep) -> int:
+    """What a refusal names as planned."""
+    with pytest.raises(UserError) as refused:
+        check_limits(sweep)
+    found = re.search(r"max_trained_tokens is 1, and the sweep plans ([\d,]+)", str(refused.value))
+    assert found is not None
+    return int(found.group(1).replace(",", ""))
+
+
+def test_limits_count_all_rungs_of_a_halving_and_so_does_the_plan(tmp_path: Path) -> None:
+    axes = {"data": [0], "size": [4], "seed": [0, 1], "percent": [0, 10]}
+    halving = {"max_epochs": 4}
+    check_limits(sweep_of(tmp_path, axes=axes, halving=halving, limits={"max_cells": 6, "max_models": 12}))
+    with pytest.raises(UserError, match="max_cells is 5, and the sweep plans 6"):
+        check_limits(sweep_of(tmp_path, axes=axes, halving=halving, limits={"max_cells": 5}))
+    one = {**axes, "seed": [0], "epochs": [1]}
+    limits = {"max_trained_tokens": 1}
+    single = trained_tokens(sweep_of(tmp_path, axes=one, limits=limits))
+    assert trained_tokens(sweep_of(tmp_path, axes=axes, halving=halving, limits=limits)) == 2 * 7 * single
+    sweep = sweep_of(tmp_path, axes=axes, halving=halving)
+    assert "2 trials, 0 finished" in plan_sweep(sweep)
+    assert re.search(r"tuned +0 HIT +6 BUILD", plan_sweep(sweep))
+    first = next(sweep.listed())
+    write_text(over_file(sweep.records, first), "")  # stopped before its first rung: nothing is left of it
+    assert "2 trials, 1 finished" in plan_sweep(sweep)
+    assert re.search(r"tuned +0 HIT +3 BUILD", plan_sweep(sweep))
+
+
+def test_limits_count_the_probe_of_a_mask_and_the_dearest_strategy_of_a_search(tmp_path: Path) -> None:
+    masked = {"name": "masked-update", "percent": 20, "size": 2}
+    axes = {"data": [0], "size": [4], "seed": [0]}
+    limits = {"max_trained_tokens": 1}
+    plain = trained_tokens(sweep_of(tmp_path, axes=axes, limits=limits))
+    probed = trained_tokens(sweep_of(tmp_path, axes={**axes, "strategy": [masked]}, limits=limits))
+    assert probed == plain * 6 // 4
+    both = {**axes, "strategy": ["wise-ft", masked]}
+    search = {"kind": "optuna", "trials": 3}
+    assert trained_tokens(sweep_of(tmp_path, axes=both, search=search, limits=limits)) == 3 * probed
+    models = {"max_models": 6}  # wise-ft has the longer ladder
+    with pytest.raises(UserError, match="plans 9"):
+        check_limits(sweep_of(tmp_path, axes=both, search=search, limits=models))
+
+
+def test_the_limit_of_the_cost_counts_generated_and_trained_tokens(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, axes=AXES)
+    cost = sum(c.generated_tokens + c.trained_tokens for c in (trial_cost(sweep, t) for t in sweep.listed()))
+    check_limits(sweep_of(tmp_path, axes=AXES, limits={"max_cost": cost}))
+    with pytest.raises(UserError, match=f"max_cost is {cost - 1:,}, and the sweep plans {cost:,}"):
+        check_limits(sweep_of(tmp_path, axes=AXES, limits={"max_cost": cost - 1}))
+
+
+def test_strategies_run_on_the_axis_s_data_and_drop_none(tmp_path: Path) -> None:
+    study = {"training_sets": {"buckets": [0, "mixed"], "sizes": [2]}}
+    axes = {"data": [0, 3], "size": [2], "seed": [0], "strategy": ["divided"]}
+    assert [t.data for t in sweep_of(tmp_path, axes=axes, set=study).listed()] == [0, 3]
+    study = {"training_sets": {"buckets": ["mixed"], "sizes": [2]}}
+    trials = sweep_of(tmp_path, axes={**axes, "strategy": ["mixed"]}, set=study).listed()
+    assert [t.data for t in trials] == ["mixed"]
+    mixture_search = {"kind": "optuna", "trials": 2}
+    with pytest.raises(UserError, match=r"divided: axes\.data has"):
+        check_limits(sweep_of(tmp_path, axes={**axes, "data": "mixture"}, search=mixture_search))
+
+
+def test_a_draw_that_rounds_to_nothing_is_the_tuned_model_alone(tmp_path: Path) -> None:
+    axes = {"data": [0], "size": [2], "seed": [0], "percent": {"low": 0, "high": 40}}
+    maker = sweep_of(tmp_path, axes=axes, search={"kind": "random", "trials": 1}).maker
+    config = {"strategy": 0, "data": 0, "size": 2, "seed": 0, "percent": 0.04}
+    assert maker.trial(maker.point(config)).spec.restore.percents == (0.0,)
 
 
 def test_limits_do_not_belong_to_a_sweep_s_identity_and_axes_do(tmp_path: Path) -> None:
@@ -195,7 +268,7 @@ def test_a_mixture_draws_its_shares_of_each_bucket() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "engines", "training", "expected"),
-    [(0, 1, 0, 1), (8, 1, 2, 6), (8, 4, 0, 2), (1, 1, 1, 1)],
+    [(0, 1, 0, 1), (8, 1, 2, 6), (8, 4, 0, 2), (2, 1, 1, 1)],
 )
 def test_engines_take_the_gpus_that_training_leaves(
     gpus: int, engines: int, training: int, expected: int
@@ -209,6 +282,15 @@ def test_engines_take_the_gpus_that_training_leaves(
     assert pool_sizes(runtime, {"GPU": float(gpus)}).engines == expected
 
 
+def test_a_sweep_whose_training_leaves_no_gpu_to_an_engine_is_refused_before_it_waits_for_ever() -> None:
+    runtime = Runtime.model_validate(
+        {"engine": {"gpus_per_engine": 1}, "training": {"workers": 8, "gpus_per_worker": 1}}
+    )
+    with pytest.raises(UserError, match=r"come to 9 GPUs, and the cluster has 8.*training\.workers"):
+        pool_sizes(runtime, {"GPU": 8.0})
+    assert pool_sizes(runtime, {"GPU": 16.0}).engines == 8
+
+
 def test_a_meter_integrates_busy_time() -> None:
     meter = Meter(2)
     meter.add(busy=2, starts=1)
@@ -219,9 +301,8 @@ def test_a_meter_integrates_busy_time() -> None:
     assert 0.1 <= use.busy_seconds <= 2 * use.elapsed + 1e-6
 
 
-@pytest.mark.parametrize(("metric", "expected"), [("dev", 20.0), ("kl", 0.0)])
-def test_the_best_percentage_follows_the_metric_s_direction(metric: str, expected: float) -> None:
-    assert best_percent({0.0: 0.1, 10.0: 0.3, 20.0: 0.4, 40.0: 0.4, 60.0: float("nan")}, metric) == expected
+def test_the_best_percentage_is_the_smallest_with_the_best_score() -> None:
+    assert best_percent({0.0: 0.1, 10.0: 0.3, 20.0: 0.4, 40.0: 0.4, 60.0: float("nan")}) == 20.0
 
 
 def test_the_watcher_s_line_says_how_far_the_best_and_the_time_left() -> None:
@@ -230,7 +311,33 @@ def test_the_watcher_s_line_says_how_far_the_best_and_the_time_left() -> None:
     state.tell("b", 0.0, 0.4)
     state.done, state.running = 4, 1
     line = state.line({})
-    assert "6 of 10 trials, 1 running" in line and "best dev 50.0% (a, 10 %)" in line and "left" in line
+    assert "6 of 10 trials, 1 running" in line and "best dev 50.0% (a, 10 %)" in line
+
+
+@pytest.mark.parametrize(
+    ("total", "done", "running", "told"),
+    [
+        (480, 0, 8, False),
+        (480, 9, 8, False),
+        (480, 10, 8, True),
+        (480, 64, 64, False),  # the first that ran at once all waited for the engines to start
+        (480, 65, 64, True),
+        (6, 2, 4, False),
+        (6, 3, 3, True),
+        (6, 6, 0, True),
+        (1, 0, 1, False),
+    ],
+)
+def test_time_left_is_told_once_enough_trials_have_finished(
+    total: int, done: int, running: int, told: bool
+) -> None:
+    state = SweepState(
+        total=total + 5, found=5, metric="dev", done=done, running=running, started=time.monotonic() - 60
+    )
+    line = state.line({})
+    assert ("time left: estimating" not in line) == told == bool(re.search(r"about \d+:\d\d", line))
+    if (total, done) == (480, 10):  # 6 seconds each, 470 to go
+        assert "about 47:0" in line
 
 
 def test_two_builders_of_one_result_wait_for_each_other(tmp_path: Path) -> None:
@@ -259,9 +366,25 @@ def test_a_search_keeps_trials_that_differ_in_their_percentage_alone(tmp_path: P
         config = {"strategy": 0, "data": 0, "size": 2, "seed": 0, "percent": percent}
         trial = sweep.maker.trial(sweep.maker.point(config))
         write_record(sweep.records, trial, config, Outcome({0.0: 0.1, percent: 0.2}, percent, 0.2))
+        write_text(over_file(sweep.records, trial, "one"), "")
     found = finished_trials(sweep, [])
     assert sorted(trial.spec.restore.percents for trial in found) == [(0.0, 5.0), (0.0, 17.3)]
     with pytest.raises(UserError, match="lacks 1 trials"):
+        finished_sweep(sweep)
+    write_text(over_file(sweep.records, found[0], "another"), "")  # the sampler came upon a point again
+    assert finished_sweep(sweep) == found and "3 are finished" in plan_sweep(sweep)
+
+
+def test_a_search_with_halving_counts_trials_and_not_their_rungs(tmp_path: Path) -> None:
+    axes = {"data": [0, 4], "size": [2], "seed": [0], "percent": [0, 10]}
+    search = {"kind": "optuna", "trials": 2}
+    sweep = sweep_of(tmp_path, axes=axes, search=search, halving={"max_epochs": 4})
+    config = {"strategy": 0, "data": 0, "size": 2, "seed": 0}
+    trial = sweep.maker.trial(sweep.maker.point(config))
+    for rung in sweep.maker.rungs_of(trial):
+        write_record(sweep.records, rung, config, Outcome({0.0: 0.1}, 0.0, 0.1))
+    write_text(over_file(sweep.records, trial, "one"), "")
+    with pytest.raises(UserError, match="lacks 1 trials"):  # three records, one trial
         finished_sweep(sweep)
 
 

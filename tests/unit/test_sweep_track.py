@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from sftlab.analysis.results import CellRow, StudyResults
-from sftlab.analysis.sweep import SweepChoiceRow, SweepResults, Variant
+from sftlab.analysis.sweep import GroupRow, SweepChoiceRow, SweepResults, Variant
 from sftlab.store.artifact import Store, write_text
 from sftlab.study.config import load_sweep
 from sftlab.study.progress import SilentProgress
@@ -21,6 +21,9 @@ from sftlab.study.stages.training_sets import training_file
 from sftlab.study.sweep import Sweep
 from sftlab.study.sweep_results import SweepSteps
 from sftlab.study.sweep_track import base_model, key_of, sweep_card, tracked_models
+from sftlab.tracking import TrackedModel
+from sftlab.tracking.study import method_of, run_name, tie_text
+from sftlab.tracking.sweep import note
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 AXES = {"data": [0], "size": [2], "seed": [0, 1], "strategy": ["restore", "wise-ft"], "percent": [0, 10]}
@@ -122,3 +125,33 @@ def test_a_brought_base_model_s_licence_is_read_beside_its_weights(tmp_path: Pat
     base = base_model(sweep_of(tmp_path, study=str(tmp_path / "study.yaml")))
     assert (base.name, base.licence, base.licence_files) == ("base", "apache-2.0", ("NOTICE",))
     assert "revision abc" in base.origin
+
+
+def test_a_model_of_another_strategy_is_named_by_it() -> None:
+    cells = {"c": CellRow("c", "2", 100, 0)}
+    restored, tuned = TrackedModel("i", "c", 10.0), TrackedModel("j", "c", 0.0)
+    spec = {"restore": {"percents": [0, 10], "method": "wise-ft"}}
+    method = method_of(StudyResults("s", "pocket", spec))
+    assert run_name(restored, cells, "pocket", method) == "bucket2 × 100 · wise-ft 10% · seed 0"
+    assert run_name(tuned, cells, "pocket", method) == "bucket2 × 100 · tuned · seed 0"
+    assert run_name(restored, cells, "pocket") == "bucket2 × 100 · restored 10% · seed 0"
+    assert method_of(StudyResults("s", "pocket", {"restore": {"percents": [0, 10]}})) is None
+
+
+def test_the_card_and_the_note_tell_of_ties(steps: SweepSteps) -> None:
+    results = results_of(steps, 10.0)
+    rows = [
+        GroupRow(variant, "0", 2, percent, "dev", None, 2, 12, score, 0.0, score, score)
+        for variant, percent, score in (
+            ("wise-ft", 0.0, 0.4),
+            ("wise-ft", 10.0, 0.5),
+            ("restore", 0.0, 0.4),
+            ("restore", 10.0, 0.5),
+        )
+    ]
+    tied = replace(results, groups=rows)
+    told = "1 other has the same dev score: dev makes no choice between them"
+    assert told in sweep_card(steps, tied) and told in note(tied, 4, 8)
+    alone = replace(results, groups=rows[:-1])
+    assert "no choice" not in sweep_card(steps, alone) + note(alone, 4, 8)
+    assert tie_text(0) == "" and "3 others have" in tie_text(3)

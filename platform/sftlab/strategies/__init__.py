@@ -7,6 +7,7 @@ An own one is a class in a module of one's own:
     from sftlab.strategies import EditStrategy, register
     from sftlab.weights.edits import TensorEdit
 
+
     @dataclass(frozen=True)
     class Clipped(TensorEdit):
         percent: float
@@ -14,6 +15,7 @@ An own one is a class in a module of one's own:
         def edit(self, name, base, tuned):
             limit = (1 - self.percent / 100) * (tuned - base).abs().max()
             return base + (tuned - base).clamp(-limit, limit)
+
 
     @register
     class ClippedUpdates(EditStrategy):

@@ -41,6 +41,21 @@ class Strategy(Frozen, ABC):
         Raises UserError where the two contradict each other, and for a field that the specification lacks.
         """
 
+    def training_set(self, asked: int | str, own: Sequence[int | str] | None) -> int | str:
+        """What a trial of a sweep is trained on where the axis `data` asks for this bucket or mixture.
+
+        own: the buckets that `apply` put in place of the study's; None where it left them alone. Raises
+        UserError for data that the strategy is not made for.
+        """
+        if own is None or asked in own:
+            return asked
+        if len(own) == 1:
+            return own[0]
+        raise UserError(
+            f"strategy {self.name}: its data are {', '.join(map(str, own))}, and axes.data has {asked}; list "
+            "those alone."
+        )
+
     def edit(self, percent: float, cut: Cut | None) -> Edit:  # noqa: ARG002
         """The edit that makes the model of a percentage, above 0, out of the base and the tuned model.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from sftlab.errors import UserError
@@ -31,3 +32,13 @@ class Divided(Strategy):
                 "the strategy its `bucket`."
             )
         return without_ladder(changed(study, "training_sets", buckets=buckets))
+
+    def training_set(self, asked: int | str, own: Sequence[int | str] | None) -> int | str:  # noqa: ARG002
+        """Its own bucket, or the axis's, which must be a single one."""
+        data = asked if self.bucket is None else self.bucket
+        if data not in (0, 1, 2, 3, 4):
+            raise UserError(
+                f"strategy divided: axes.data has {data}, and it takes single buckets; list some of 0 to 4, or "
+                "give the strategy its `bucket`."
+            )
+        return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sftlab.strategies.base import Strategy, changed, without_ladder
@@ -21,3 +22,7 @@ class Mixed(Strategy):
 
     def apply(self, study: StudySpec) -> StudySpec:
         return without_ladder(changed(study, "training_sets", buckets=("mixed",)))
+
+    def training_set(self, asked: int | str, own: Sequence[int | str] | None) -> int | str:  # noqa: ARG002
+        """The bucket `mixed`, whatever the axis has."""
+        return "mixed"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from sftlab import PLUGIN_PATH
 from sftlab.documents import nearest
 from sftlab.errors import UserError
 from sftlab.strategies.base import EditStrategy, Strategy, explain
@@ -58,7 +62,7 @@ def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Stra
 
     Raises UserError for an unknown name, with the nearest and all known ones, and for wrong parameters.
     """
-    if name not in _KNOWN:
+    if not isinstance(name, str) or name not in _KNOWN:
         near = nearest(name, _KNOWN)
         hint = f"did you mean {near!r}? " if near else ""
         raise UserError(
@@ -102,13 +106,15 @@ def edit_for(restore: RestoreSpec, percent: float, cuts: Mapping[str, Cut]) -> E
     return strategy.edit(percent, cuts[label] if strategy.uses_cut else None)
 
 
-def load_plugins(modules: Sequence[str]) -> None:
-    """Imports modules (by dotted name) that register strategies.
+def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
+    """Imports modules (by dotted name) that register strategies, from `folder` or wherever Python finds them.
 
     Plugins are not part of any id: a strategy's name and parameters are. Every process that loads an edited
-    model unpickles the strategy's edit, so the modules must be importable on all nodes. Raises UserError
-    that names the module which cannot be imported.
+    model unpickles the strategy's edit, so the modules must be importable on all nodes; `folder` is made known
+    to the processes that this one starts. Raises UserError that names the module which cannot be imported.
     """
+    if modules and folder is not None:
+        _make_importable(str(folder.resolve()))
     for module in modules:
         try:
             import_module(module)
@@ -117,5 +123,13 @@ def load_plugins(modules: Sequence[str]) -> None:
         except Exception as error:  # an own module may raise anything; the cause stays attached
             raise UserError(
                 f"plugins: {module} cannot be imported ({type(error).__name__}: {error}); expected a module's "
-                "dotted name, with its folder on the PYTHONPATH of every node."
+                "dotted name, its file beside the study or sweep file, or its folder on the PYTHONPATH of every node."
             ) from error
+
+
+def _make_importable(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.append(folder)
+    known = [path for path in os.environ.get(PLUGIN_PATH, "").split(os.pathsep) if path]
+    if folder not in known:
+        os.environ[PLUGIN_PATH] = os.pathsep.join([*known, folder])

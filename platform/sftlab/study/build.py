@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.store.artifact import WORK, Record, Step, Store
+from sftlab.store.mirror import pull
 from sftlab.study.plan import Plan
 from sftlab.study.progress import Progress
 from sftlab.study.runtime import Runtime
@@ -24,21 +26,43 @@ class Build:
     progress: Progress
 
     def path(self, step: Step) -> Path:
-        """Folder of a step, for a stage to read from or to write to."""
+        """Folder of a step, for a stage to write to, or to hand to workers, who `pull` it."""
         return self.store.path(step)
+
+    def read(self, step: Step, name: str = "") -> Path:
+        """Path of a committed step, or of a file or folder in it: its bytes are here, and those recorded.
+
+        Raises Damaged where they are not.
+        """
+        return pull(self.store.path(step) / name)
 
     def missing(self, *steps: Step) -> list[Step]:
         """Those of the steps that are not committed yet, in their order."""
         return [step for step in steps if self.store.find(step) is None]
 
-    def commit(self, step: Step) -> Record:
-        """Commit a step and drop its unfinished parts. Raises UserError where the file system refuses."""
+    def lacking(self, *steps: Step) -> list[Step]:
+        """`missing`, for those who build them now: what is damaged is set aside, parts of others are fetched."""
+        found = self.missing(*steps)
+        for step in found:
+            told = self.store.set_aside(step)
+            if told is not None:
+                self.progress.say(told)
+            elif self.store.is_begun(step):
+                pull(self.path(step))
+        return found
+
+    def commit(self, step: Step, varying: Collection[str] = ()) -> Record:
+        """`Store.commit` a step and drop its unfinished parts. Raises UserError where the file system refuses."""
         try:
-            record = self.store.commit(step)
+            record = self.store.commit(step, varying)
         except OSError as error:
             where = error.filename or self.path(step)
             raise UserError(f"{where}: cannot be committed ({error.strerror}); {_advice(error)}.") from error
-        shutil.rmtree(self.path(step) / WORK, ignore_errors=True)
+        for unfinished in (self.path(step) / WORK, *self.path(step).rglob(".*")):
+            if unfinished.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+            else:
+                unfinished.unlink(missing_ok=True)
         return record
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from sftlab.errors import UserError
 from sftlab.inference.spec import EngineSpec
 from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
+from sftlab.store.objects import is_address, parse_address
 from sftlab.study.runtime import Runtime
 from sftlab.study.spec import ModelSpec, StudySpec
 from sftlab.study.sweep_spec import Range, SweepSpec
@@ -21,6 +22,7 @@ RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the process that `ray job subm
 def check(spec: StudySpec, runtime: Runtime) -> None:
     """Raises UserError where fields of the runtime contradict each other or do not go with the study."""
     check_store(runtime)
+    check_sources(spec)
     check_engine_runtime(runtime.engine)
     check_runtime(runtime.training)
     check_spec(spec.sft, runtime.training)
@@ -41,12 +43,34 @@ def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
 
 
 def check_store(runtime: Runtime) -> None:
-    """Raises UserError for a relative store in a submitted job, whose working folder Ray deletes."""
-    if RAY_JOB in os.environ and not Path(runtime.store).is_absolute():
+    """Raises UserError for an address that is none, and for a relative folder in a submitted job.
+
+    Ray deletes the working folder of such a job.
+    """
+    if is_address(runtime.store):
+        parse_address(runtime.store)
+    elif RAY_JOB in os.environ and not Path(runtime.store).is_absolute():
         raise UserError(
             f"runtime.store={runtime.store}: a submitted job runs in a temporary folder that Ray deletes, and the "
-            "results with it. Give an absolute folder that every node reaches, as --store /shared/sftlab/store."
+            "results with it. Give an absolute folder that every node reaches, as --store /shared/sftlab/store, or an "
+            "address, as --store s3://BUCKET/PREFIX."
         )
+
+
+def check_sources(spec: StudySpec) -> None:
+    """Raises UserError where facts or a model are named by an address."""
+    named = {
+        "facts.source": spec.facts and spec.facts.source,
+        "facts.templates": spec.facts and spec.facts.templates,
+        "model.path": spec.model and spec.model.path,
+        "pocket.source": spec.pocket and spec.pocket.source,
+    }
+    for field, path in named.items():
+        if path and is_address(str(path)):
+            raise UserError(
+                f"{field}={path}: an address is for --store alone; copy it to a folder that every node sees, and name "
+                "that."
+            )
 
 
 def check_base_model(model: ModelSpec, engine: EngineSpec) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from sftlab import PLUGIN_PATH
 from sftlab.errors import UserError
 from sftlab.study.runtime import Runtime
+from sftlab.study.token import own_token, require_token
 
 # Set for drivers and workers alike, before torch is imported there: one count of threads gives one result.
 WORKER_ENVIRONMENT = {
@@ -47,26 +52,73 @@ def ray_cluster(runtime: Runtime, say: Callable[[str], None] | None = None) -> I
     # It warns that token authentication is on, which is as it should be.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if address:
-        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+        require_token(address)
+        with own_sigterm():
+            _join(address)
     else:
+        own_token(Path.home())
         # Ray lets everything else on a machine go first; a run that was asked for need not wait for its own driver.
         os.environ.setdefault("RAY_worker_niceness", "0")
         # Its core prints warnings about its own actors, which a reader would take for errors of the study.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(
-            address="local",
-            num_cpus=runtime.logical_cpus or max(4, 2 * cores),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
-        )
+        with own_sigterm():
+            ray.init(
+                address="local",
+                num_cpus=runtime.logical_cpus or max(4, 2 * cores),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                runtime_env={"env_vars": _worker_environment()},
+            )
     try:
         with _requested(gpu_bundles(runtime) if address else []):
             require_gpus(runtime, _live_gpus, say if address else None)
             yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keeps this process's handler of SIGTERM, which `ray job stop` sends: ray.init sets one that exits at once."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # None is a handler that is not Python's; another thread may set none.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _worker_environment() -> dict[str, str]:
+    """WORKER_ENVIRONMENT, and where the modules of own strategies lie."""
+    folders = os.environ.get(PLUGIN_PATH)
+    return WORKER_ENVIRONMENT | ({PLUGIN_PATH: folders} if folders else {})
+
+
+def _join(address: str) -> None:
+    """Join the cluster at an address. Raises UserError where none answers, or where it wants another token."""
+    import logging
+
+    import ray
+
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": _worker_environment()},
+        )
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(
+            f"RAY_ADDRESS={address}: the cluster refuses this token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "~/.ray/auth_token to the token that the cluster was started with."
+        ) from error
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        raise UserError(
+            f"RAY_ADDRESS={address}: no Ray cluster could be joined there ({error}). Start it, or unset RAY_ADDRESS to "
+            "run on this machine; what is finished is kept."
+        ) from error
 
 
 def joins_first(runtime: Runtime) -> bool:

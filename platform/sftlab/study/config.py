@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sftlab.documents import load_yaml, parse_yaml, unknown_hint
+from sftlab.documents import load_yaml, parse_yaml
 from sftlab.errors import UserError
 from sftlab.strategies import load_plugins
+from sftlab.study.explain import explained
 from sftlab.study.runtime import Runtime
 from sftlab.study.spec import StudySpec
 from sftlab.study.sweep_spec import SweepSpec
@@ -24,7 +24,7 @@ RUNTIME_PREFIX = "runtime."
 # The three kinds of files, and how a file of another kind is to be given.
 KINDS: dict[type[BaseModel], str] = {
     StudySpec: "a study file; `sftlab run` and `sftlab plan` take it",
-    SweepSpec: "a sweep file; `sftlab sweep` takes it",
+    SweepSpec: "a sweep file; `sftlab sweep` and `sftlab track` take it",
     Runtime: "a runtime file; give it by --runtime",
 }
 
@@ -32,19 +32,32 @@ KINDS: dict[type[BaseModel], str] = {
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    return validated(StudySpec, override(read_yaml(path, StudySpec), mine), str(path))
+    return _study(path, override(read_yaml(path, StudySpec), mine), str(path))
+
+
+def _study(path: Path, document: dict[str, Any], source: str) -> StudySpec:
+    """A study's document as a record; the strategies that it may name are those of its plugins too."""
+    plugins = document.get("plugins")
+    if isinstance(plugins, list) and all(isinstance(module, str) for module in plugins):
+        load_plugins(plugins, path.parent)
+    return validated(StudySpec, document, source)
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, StudySpec]:
     """Read and check a sweep file and the study that it varies; `overrides` as for a study, of the sweep's keys."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    sweep = validated(SweepSpec, override(read_yaml(path, SweepSpec), mine), str(path))
-    load_plugins(sweep.plugins)  # the study may name their strategies too
+    document = read_yaml(path, SweepSpec)
+    for text in mine:
+        top = text.partition("=")[0].partition(".")[0]
+        if top in StudySpec.model_fields and top not in SweepSpec.model_fields:
+            raise UserError(f"--set {text}: {top!r} is a key of the sweep's study; use --set set.{text}")
+    sweep = validated(SweepSpec, override(document, mine), str(path))
+    load_plugins(sweep.plugins, path.parent)  # the study may name their strategies too
     study = path.parent / sweep.study
     document = override(
         read_yaml(study, StudySpec), [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)]
     )
-    return sweep, validated(StudySpec, document, f"{study} with `set` of {path}" if sweep.set else str(study))
+    return sweep, _study(study, document, f"{study} with `set` of {path}" if sweep.set else str(study))
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -74,6 +87,12 @@ def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     return document
 
 
+def is_sweep(path: Path) -> bool:
+    """Whether a file is a sweep's and no study's. Raises UserError where it cannot be read."""
+    document = load_yaml(path, "give a YAML file.")
+    return isinstance(document, dict) and "study" in document
+
+
 def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Set `a.b=c` texts in a document, in place. Raises UserError for what is not such a text."""
     for text in overrides:
@@ -99,43 +118,5 @@ def validated(model: type[Model], document: Mapping[str, Any], source: str) -> M
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        found = error.errors()
-        inner = [entry["loc"] for entry in found if entry["type"] != "too_short"]
-        # A list whose only entry is wrong is also reported as empty.
-        told = [
-            e
-            for e in found
-            if e["type"] != "too_short" or not any(loc[: len(e["loc"])] == e["loc"] for loc in inner)
-        ]
-        lines = [_explain(model, entry) for entry in told]
-        raise UserError("\n".join(f"{source}: {line}" for line in dict.fromkeys(lines))) from error
-
-
-def _explain(model: type[BaseModel], entry: Any) -> str:
-    where = ".".join(str(part) for part in entry["loc"])
-    if entry["type"] == "extra_forbidden":
-        known = sorted(_fields_at(model, entry["loc"][:-1]))
-        return f"unknown key {where!r}; {unknown_hint(entry['loc'][-1], known)}"
-    if entry["type"] == "missing":
-        return f"{where}: is required."
-    message = entry["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (found {entry['input']!r})" if where else message
-
-
-def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
-    """Names of the fields of the record at a location; empty where a location is no record."""
-    current: Any = model
-    for part in location:
-        if not (isinstance(current, type) and issubclass(current, BaseModel)):
-            return set()
-        field = current.model_fields.get(str(part))
-        current = _record_type(field.annotation) if field else None
-    is_record = isinstance(current, type) and issubclass(current, BaseModel)
-    return set(current.model_fields) if is_record else set()
-
-
-def _record_type(annotation: Any) -> Any:
-    if get_origin(annotation) in (Union, UnionType):
-        records = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-        return records[0] if records else None
-    return annotation
+        lines = explained(model, document, error)
+        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error

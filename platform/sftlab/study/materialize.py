@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
-from sftlab.store.artifact import RECORD, Record, Step, Store, read_record
+from sftlab.store.artifact import Damaged, Record, Store
+from sftlab.store.mirror import pull
+from sftlab.store.record import FOLDER_DIGITS
 from sftlab.strategies import edit_for, get_edit_strategy, load_plugins
 from sftlab.study.config import validated
 from sftlab.study.sources import folder_of, model_hash
@@ -20,11 +21,10 @@ from sftlab.study.stages.change import FILE as CHANGE_FILE
 from sftlab.tracking.models import artifact_of
 from sftlab.tracking.settings import TrackingSettings
 from sftlab.weights.cut import Cut, percent_label
-from sftlab.weights.profile import ChangeProfile, profile
+from sftlab.weights.profile import profile, read_profile
 from sftlab.weights.restore import write_restored
 
 FEWEST_DIGITS = 8
-_FOLDER_DIGITS = 12  # of an id, in the name of a result's folder
 _LADDER = ("percents", "method", "parameters")  # what a profile of the change does not depend on
 
 
@@ -40,7 +40,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        return f"{self.evaluation.slug}-{self.evaluation.id[:_FOLDER_DIGITS]}"
+        return f"{self.evaluation.slug}-{self.evaluation.id[:FOLDER_DIGITS]}"
 
 
 def materialize(
@@ -80,7 +80,7 @@ def find_recipe(
     record = _evaluation(store, _digits(store, id, tracking))
     if "tuned" not in record.inputs:
         raise UserError(
-            f"{record.id[:_FOLDER_DIGITS]}: is the evaluation of the base model itself, "
+            f"{record.id[:FOLDER_DIGITS]}: is the evaluation of the base model itself, "
             f"{_base_folder(store, record.inputs['model'], base)}; there is nothing to make."
         )
     restore: dict[str, Any] = dict(record.spec.get("restore") or {})
@@ -112,7 +112,7 @@ def write_model(
 def _digits(store: Store, id: str, tracking: TrackingSettings | None) -> str:
     """The id's digits, lower case; MLflow is asked for its own addresses."""
     if id.startswith(("models:/", "m-")):
-        return artifact_of(id, tracking or TrackingSettings(), store.root)
+        id = artifact_of(id, tracking or TrackingSettings(), store.root)
     digits = id.strip().lower().rpartition("-")[2]  # also a result's whole folder name
     if not re.fullmatch(rf"[0-9a-f]{{{FEWEST_DIGITS},64}}", digits):
         raise UserError(
@@ -123,55 +123,48 @@ def _digits(store: Store, id: str, tracking: TrackingSettings | None) -> str:
 
 
 def _evaluation(store: Store, digits: str) -> Record:
-    found = _matching(store, "evaluation", digits)
+    found = store.records("evaluation", digits)
     if len(found) > 1:
         shown = "\n".join(f"  {record.id[:24]}  {record.slug}" for record in found[:10])
         raise UserError(f"{digits}: begins the ids of {len(found)} evaluations; give more digits.\n{shown}")
     if found:
         return _whole(store, found[0])
-    for stage in sorted(path.name for path in store.root.glob("*") if path.is_dir()):
-        if other := _matching(store, stage, digits):
+    for stage in store.stages():
+        if other := store.records(stage, digits):
             raise UserError(
                 f"{digits}: is a result of the stage {stage} ({other[0].slug}); expected the id of an evaluated model."
             )
     raise UserError(
-        f"{digits}: {store.root} holds no evaluation of this id; take it from the report or from MLflow, and "
+        f"{digits}: {store} holds no evaluation of this id; take it from the report or from MLflow, and "
         "name the store by --store."
     )
 
 
-def _matching(store: Store, stage: str, digits: str) -> list[Record]:
-    """Committed results of a stage whose ids begin with these digits."""
-    paths = (store.root / stage).glob(f"*-{digits[:_FOLDER_DIGITS]}*/{RECORD}")
-    records = [record for path in sorted(paths) if (record := read_record(path)) is not None]
-    return [record for record in records if record.id.startswith(digits)]
-
-
 def _whole(store: Store, record: Record) -> Record:
     """The record, its files checked. Raises UserError where one is missing or of another size."""
-    step = Step(record.stage, record.slug, record.spec, record.inputs, record.revision)
-    found = store.find(step)
-    assert found is not None
-    return found
+    damage = store.damage(record.step)
+    if damage is not None:
+        raise Damaged(store.path(record.step), damage)
+    return record
 
 
 def _tuned_folder(store: Store, evaluation: Record) -> Path:
-    found = _matching(store, "tuned", evaluation.inputs["tuned"])
+    found = store.records("tuned", evaluation.inputs["tuned"])
     if not found:
         raise UserError(
-            f"{evaluation.slug}: its tuned model {evaluation.inputs['tuned'][:_FOLDER_DIGITS]} is no longer in "
-            f"{store.root}; run its study or sweep again, which builds what is missing."
+            f"{evaluation.slug}: its tuned model {evaluation.inputs['tuned'][:FOLDER_DIGITS]} is no longer in "
+            f"{store}; run its study or sweep again, which builds what is missing."
         )
     return _folder(store, _whole(store, found[0])) / "model"
 
 
 def _folder(store: Store, record: Record) -> Path:
-    return store.root / record.stage / f"{record.slug}-{record.id[:_FOLDER_DIGITS]}"
+    return pull(store.path(record.step))
 
 
 def _base_folder(store: Store, model_id: str, given: Path | None) -> Path:
     """The pocket model in the store, or the folder of this content hash: the given one, or where it was seen."""
-    if found := _matching(store, "model", model_id):
+    if found := store.records("model", model_id):
         return _folder(store, _whole(store, found[0])) / "model"
     if given is not None:
         actual = model_hash(given, store.root)
@@ -181,14 +174,14 @@ def _base_folder(store: Store, model_id: str, given: Path | None) -> Path:
             )
         if actual != model_id:
             raise UserError(
-                f"--base {given}: is another model; its files hash to {actual[:_FOLDER_DIGITS]}, expected "
-                f"{model_id[:_FOLDER_DIGITS]}."
+                f"--base {given}: is another model; its files hash to {actual[:FOLDER_DIGITS]}, expected "
+                f"{model_id[:FOLDER_DIGITS]}."
             )
         return given
     folder = folder_of(model_id, store.root)
     if folder is None:
         raise UserError(
-            f"The base model {model_id[:_FOLDER_DIGITS]} is not where it was; give its folder by --base."
+            f"The base model {model_id[:FOLDER_DIGITS]} is not where it was; give its folder by --base."
         )
     return folder
 
@@ -200,13 +193,11 @@ def _cuts(store: Store, recipe: Recipe) -> Mapping[str, Cut]:
     label = percent_label(recipe.percent)
     ranking = _ranking(recipe.restore.model_dump())
     slug = recipe.tuned.parent.name.rpartition("-")[0]  # a change has the name of its tuned model's cell
-    for path in sorted((store.root / "change").glob(f"{slug}-*/{RECORD}")):
-        record = read_record(path)
-        if record is None or record.inputs.get("tuned") != recipe.evaluation.inputs["tuned"]:
+    for record in store.records("change", slug=slug):
+        if record.inputs.get("tuned") != recipe.evaluation.inputs["tuned"]:
             continue
         if _ranking(record.spec) == ranking:
-            text = (path.parent / CHANGE_FILE).read_text(encoding="utf-8")
-            cuts = ChangeProfile.from_json(json.loads(text)).cuts
+            cuts = read_profile(_folder(store, record) / CHANGE_FILE).cuts
             if label in cuts:
                 return cuts
     own = recipe.restore

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sftlab.files import bytes_text
+from sftlab.report.sections import flat
+from sftlab.report.wording import listed
 from sftlab.store.artifact import Record, Step, Store, differences
+from sftlab.store.fingerprint import canonical
 from sftlab.study.plan import STAGES, Cost, Plan
 from sftlab.study.runtime import Runtime
 
 REASONS_SHOWN = 3
+ENOUGH = 0.5  # share of equal fields from which on a result is one to compare with
+NOTHING_ALIKE = "nothing alike in the store"
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,14 @@ class PlannedStep:
 
 def preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
     """The state of every step. Engine starts stand at the first step of a stage that needs engines."""
+    with store.listed(*STAGES):
+        return _preview(plan, store, runtime)
+
+
+def _preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
     records = {stage: store.records(stage) for stage in STAGES}
     stages_started: set[str] = set()
+    to_build: set[str] = set()
     shown: list[PlannedStep] = []
     for step, cost in plan.steps():
         if store.find(step) is not None:
@@ -36,22 +47,57 @@ def preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
         if step.stage in ("mastery", "evaluation") and step.stage not in stages_started:
             stages_started.add(step.stage)
             cost = cost + Cost(engine_starts=runtime.engine.engines)
-        begun = store.path(step).is_dir() and any(store.path(step).iterdir())
-        reason = why_not(step, records[step.stage]) + ("; begun, will be resumed" if begun else "")
+        damage, begun = store.damage(step), store.is_begun(step)
+        first = [name for name, id in step.inputs.items() if id in to_build]
+        reason = _needs(first) if first else why_not(step, records[step.stage])
+        if damage is not None:
+            reason = f"damaged ({damage}), will be set aside"
+        else:
+            reason += "; begun, will be resumed" if begun else ""
+        to_build.add(step.id)
         shown.append(PlannedStep(step, False, reason, cost))
     return shown
 
 
 def why_not(step: Step, records: Sequence[Record]) -> str:
-    """Why a step is not a HIT: the fields in which the nearest committed result differs."""
+    """Why a step is not a HIT: the fields in which the nearest committed result differs.
+
+    Nearest is, of those that were made of the most of the same inputs, the one with the largest share of equal
+    fields. One with less than half of them, or with no input in common, belongs to another study and explains
+    nothing.
+    """
     if not records:
         return "not in the store"
-    named = [record for record in records if record.slug == step.slug] or list(records)
-    nearest = min((differences(step.spec, step.inputs, record) for record in named), key=len)
-    if not nearest:
+    shared = [len(record.inputs.items() & step.inputs.items()) for record in records]
+    # The facts are made of files and of no result: a changed file is still the same study.
+    if step.inputs and step.stage != STAGES[0] and not max(shared):
+        return NOTHING_ALIKE
+    related = [record for record, count in zip(records, shared, strict=True) if count == max(shared)]
+    wanted = _fields(canonical(step.spec), step.inputs)
+    shares = [_share(wanted, _fields(record.spec, record.inputs)) for record in related]
+    if max(shares) < ENOUGH:
+        return NOTHING_ALIKE
+    told = differences(step.spec, step.inputs, related[shares.index(max(shares))])
+    if not told:
         return "the stage's revision is new"
-    more = f" and {len(nearest) - REASONS_SHOWN} more" if len(nearest) > REASONS_SHOWN else ""
-    return "; ".join(nearest[:REASONS_SHOWN]) + more
+    more = f" and {len(told) - REASONS_SHOWN} more" if len(told) > REASONS_SHOWN else ""
+    return "; ".join(told[:REASONS_SHOWN]) + more
+
+
+def _needs(inputs: Sequence[str]) -> str:
+    """What is to be built before a step: 'needs facts and model first'."""
+    few = listed([name.replace("_", " ") for name in inputs])
+    return f"needs {few if len(inputs) <= REASONS_SHOWN else f'{len(inputs):,} other results'} first"
+
+
+def _fields(spec: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, str]:
+    """Every field of a spec and every input, with its value as text."""
+    return {name: str(value) for name, value in flat({"spec": spec, "input": inputs})}
+
+
+def _share(one: Mapping[str, str], other: Mapping[str, str]) -> float:
+    """How much of both is equal, in [0, 1]."""
+    return len(one.items() & other.items()) / max(1, len(one.keys() | other.keys()))
 
 
 def total_cost(shown: Sequence[PlannedStep]) -> Cost:
@@ -74,8 +120,10 @@ def plan_json(shown: Sequence[PlannedStep]) -> dict[str, Any]:
     return {"steps": steps, "cost": asdict(total_cost(shown))}
 
 
-def print_preview(plan: Plan, shown: Sequence[PlannedStep], every_step: bool) -> None:
-    """Print a row a stage (a row a step if `every_step`) and the total cost."""
+def print_preview(
+    plan: Plan, shown: Sequence[PlannedStep], every_step: bool, by_default: bool = False
+) -> None:
+    """Print a row a stage (a row a step if `every_step`) and the total cost; `by_default`: no runtime was named."""
     from rich.console import Console
     from rich.table import Table
 
@@ -97,6 +145,10 @@ def print_preview(plan: Plan, shown: Sequence[PlannedStep], every_step: bool) ->
     hits = sum(row.hit for row in shown)
     total = cost_text(total_cost(shown)) or "nothing"
     console.print(f"{hits} of {len(shown)} steps are HITs; to build: {total}.", highlight=False, markup=False)
+    if by_default:
+        console.print(
+            "Planned for one machine; for a cluster name its runtime file by --runtime.", highlight=False
+        )
     for value in [*plan.sources.facts.values(), plan.sources.model or ""]:
         if value.startswith("missing:"):
             console.print(f"Not here yet: {value.removeprefix('missing:')}", highlight=False, markup=False)

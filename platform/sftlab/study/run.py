@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from sftlab.store.artifact import Step
 from sftlab.study.build import Build
 from sftlab.study.check import check_base_model
 from sftlab.study.cluster import joins_first, ray_cluster
+from sftlab.study.mend import mending
 from sftlab.study.plan import STAGES
 from sftlab.study.stages.best import build_best
 from sftlab.study.stages.change import build_changes
@@ -43,14 +44,15 @@ def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None]
     One stage is built for all cells before the next begins, so that engines and worker groups start once.
     A killed run goes on from its last committed piece when it is called again. Where another run builds in the
     same store, calls `waiting` and waits for it, or raises UserError if that is None. A bad base model and
-    missing GPUs are told (UserError) before the first stage.
+    missing GPUs are told (UserError) before the first stage. Damaged results are set aside and built again.
     """
     plan = build.plan
     wanted = STAGES[: STAGES.index(until) + 1]
     by_stage: dict[str, list[Step]] = {stage: [] for stage in STAGES}
     for step, _ in plan.steps():
         by_stage[step.stage].append(step)
-    lacking = {stage for stage in wanted if build.missing(*by_stage[stage])}
+    with build.store.listed(*STAGES):
+        lacking = {stage for stage in wanted if build.missing(*by_stage[stage])}
     if not lacking:
         return
     plan.sources.require()
@@ -59,13 +61,20 @@ def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None]
     with build.store.exclusive(waiting), ExitStack() as session:
         ray_runs = False
         early = bool(lacking & NEEDS_RAY) and joins_first(build.runtime)
-        for stage in wanted:
-            missing = build.missing(*by_stage[stage])
-            if not missing:
-                continue
-            if (early or stage in NEEDS_RAY) and not ray_runs:
-                session.enter_context(ray_cluster(build.runtime, build.progress.say))
-                ray_runs = True
-            for step in missing:
-                build.path(step).mkdir(parents=True, exist_ok=True)
-            BUILDERS[stage](build)
+
+        def build_stages() -> None:
+            nonlocal ray_runs
+            for stage in wanted:
+                with build.store.listed(stage):
+                    missing = build.lacking(*by_stage[stage])
+                if not missing:
+                    continue
+                if (early or stage in NEEDS_RAY) and not ray_runs:
+                    session.enter_context(ray_cluster(build.runtime, build.progress.say))
+                    ray_runs = True
+                for step in missing:
+                    build.path(step).mkdir(parents=True, exist_ok=True)
+                BUILDERS[stage](build)
+
+        steps = [step for stage in wanted for step in by_stage[stage]]
+        mending(build_stages, build.store, build.progress, lambda: steps, lambda _: nullcontext())

@@ -20,13 +20,28 @@ class SweepRuntime(Frozen):
         description="engines kept warm; all GPUs beside training, or engine.engines on CPUs, if unset",
     )
     training_groups: int = Field(1, ge=1, description="worker groups that train at once")
-    trials: int = Field(8, ge=1, description="trials under way at once; each waits for engines and groups")
+    trials: int | None = Field(
+        None,
+        ge=1,
+        description="trials under way at once, each a waiting process of 230 MB; unset: 5 for 4 engines, at least 8",
+    )
+    max_failures: int = Field(
+        2, ge=0, description="how often a trial is tried again that was lost with its process or node"
+    )
 
 
 class Runtime(Frozen):
     """Resources of one cluster or laptop."""
 
-    store: str = Field("runs/store", description="folder of the results; a shared mount on a cluster")
+    store: str = Field(
+        "runs/store",
+        description="where results lie: a folder (a shared mount on a cluster), or s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX; credentials and endpoint come from the environment of every node",
+    )
+    mirror: str | None = Field(
+        None,
+        description="folder on each node for the files of a store that is an address; ~/.cache/sftlab/mirror if unset",
+    )
     logical_cpus: int | None = Field(
         None, ge=1, description="CPUs that a local Ray is told of; twice the real ones, at least 4, if unset"
     )

@@ -96,9 +96,16 @@ def folder_of(model_id: str, root: Path) -> Path | None:
     known = _HashCache(root / HASHES).known
     for key, value in known.items():
         folder = Path(key.partition(":[")[0])
-        if value == model_id and folder.is_dir() and model_hash(folder, root) == model_id:
+        if value == model_id and _is_folder(folder) and model_hash(folder, root) == model_id:
             return folder
     return None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no path at all: too long, or with a zero byte
+        return False
 
 
 def _extent(facts: FactsSpec) -> tuple[dict[str, int], float]:

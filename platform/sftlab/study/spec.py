@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from sftlab.errors import UserError
 from sftlab.facts.training_sets import canonical_bucket
@@ -24,7 +24,15 @@ def _bucket(value: int | str) -> int | str:
         raise ValueError(str(error)) from error
 
 
-Bucket = Annotated[int | str, AfterValidator(_bucket)]  # 0 to 4, "mixed", or a mixture "1:0.25+4:0.75"
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):  # what YAML makes of yes, no, on and off
+        raise ValueError("expected a bucket 0 to 4, mixed, or a mixture such as 1:0.25+4:0.75")
+    return value
+
+
+Bucket = Annotated[
+    int | str, BeforeValidator(_no_truth), AfterValidator(_bucket)
+]  # 0 to 4, "mixed", or a mixture "1:0.25+4:0.75"
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -134,6 +142,9 @@ class StudySpec(Frozen):
     restore: RestoreSpec = RestoreSpec()
     answers: AnswerSpec = AnswerSpec()
     divergence: DivergenceSpec = DivergenceSpec()
+    plugins: tuple[str, ...] | None = Field(
+        None, description="modules, beside this file or on the PYTHONPATH, that register further strategies"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> StudySpec:

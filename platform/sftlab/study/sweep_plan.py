@@ -2,63 +2,57 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
-from sftlab.store.artifact import RECORD, Store
 from sftlab.study.plan import Cost
 from sftlab.study.preview import cost_text
-from sftlab.study.sweep import Sweep, trial_cost
-from sftlab.study.sweep_tune import read_records
+from sftlab.study.sweep import Sweep, is_finished, trial_cost, tuning_cost
+from sftlab.study.sweep_tune import trials_over
 
 PLANNED = ("training-set", "tuned", "change", "evaluation")
 
 
-class Committed:
-    """Which steps a store has committed: a listing of each stage's folder, and a look at those that are named."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._names = {stage: _listed(store.root / stage) for stage in PLANNED}
-
-    def __contains__(self, step: object) -> bool:
-        path = self.store.path(step)  # type: ignore[arg-type]
-        return path.name in self._names[path.parent.name] and (path / RECORD).exists()
-
-
 def plan_sweep(sweep: Sweep) -> str:
     """A text of a line a stage: HIT and BUILD counts, and the cost of what is missing."""
-    there, counts = Committed(sweep.store), {stage: Counter[str]() for stage in PLANNED}
+    with sweep.store.listed(*PLANNED, names_only=True):
+        return _plan(sweep)
+
+
+def _plan(sweep: Sweep) -> str:
+    counts = {stage: Counter[str]() for stage in PLANNED}
     trials = finished = 0
     cost = Cost()
     seen: set[bytes] = set()
     for trial in sweep.listed():
         trials += 1
-        cell = sweep.cell(trial)
-        whole = trial_cost(sweep, trial)
+        # Of a trial that ASHA stopped, or that went through all rungs, nothing is to do.
+        over = sweep.spec.halving is not None and is_finished(sweep, trial)
         missing = 0
-        for part in [cell] if cell.probe is None else [cell.probe, cell]:
-            for step in (part.training_set, part.tuned, part.change, *part.evaluations.values()):
-                key = bytes.fromhex(step.id[:24])  # steps that trials share are counted once
-                if key in seen:
-                    continue
-                seen.add(key)
-                hit = step in there
-                counts[step.stage]["HIT" if hit else "BUILD"] += 1
-                missing += not hit
-                if not hit and step.stage == "tuned":
-                    cost += Cost(trained_tokens=whole.trained_tokens, bytes_written=whole.bytes_written)
-                if not hit and step.stage == "evaluation":
-                    share = len(cell.evaluations)
-                    cost += Cost(
-                        completions=whole.completions // share,
-                        generated_tokens=whole.generated_tokens // share,
-                    )
+        for rung in sweep.maker.rungs_of(trial):
+            cell, whole = sweep.cell(rung), trial_cost(sweep, rung)
+            for part in [cell] if cell.probe is None else [cell.probe, cell]:
+                for step in (part.training_set, part.tuned, part.change, *part.evaluations.values()):
+                    key = bytes.fromhex(step.id[:24])  # steps that trials share are counted once
+                    if key in seen:
+                        continue
+                    hit = sweep.store.is_committed(step)
+                    if over and not hit:
+                        continue
+                    seen.add(key)
+                    counts[step.stage]["HIT" if hit else "BUILD"] += 1
+                    missing += not hit
+                    if not hit and step.stage == "tuned":
+                        cost += tuning_cost(sweep, part.size, part.sft.epochs)
+                    if not hit and step.stage == "evaluation":
+                        share = len(cell.evaluations)
+                        cost += Cost(
+                            completions=whole.completions // share,
+                            generated_tokens=whole.generated_tokens // share,
+                        )
         finished += not missing
     if sweep.spec.search.kind == "optuna":
-        done = len(read_records(sweep.records))
+        done = trials_over(sweep.records)
         return (
             f"sweep {sweep.spec.name}: Optuna chooses {sweep.spec.search.trials} trials, {done} are finished."
         )
@@ -80,11 +74,3 @@ def plan_sweep(sweep: Sweep) -> str:
             f"  and first, shared by all trials: {', '.join(lacking)} (`sftlab plan` of the study says more)"
         )
     return "\n".join([*lines, f"to build: {cost_text(cost) or 'nothing'}"])
-
-
-def _listed(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except FileNotFoundError:
-        return set()

@@ -9,43 +9,73 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sftlab.errors import UserError
+from sftlab.inference.engine import EngineFactory
 from sftlab.inference.evaluator import EvaluationRequest
+from sftlab.inference.vllm_engine import VllmEngine
+from sftlab.placement import same_node
 from sftlab.store.artifact import Store
 from sftlab.study.runtime import Runtime
-from sftlab.training.records import SFTRun, TrainingEvent
+from sftlab.training.records import SFTResult, SFTRun, TrainingEvent
+from sftlab.training.sft import train_runs
+from sftlab.training.spec import TrainingRuntime
 
 GATHER_SECONDS = 1.0  # a worker group costs seconds to start, so that it waits this long for more runs
+MOST_RUNS = 256  # of one worker group: each is locked until all are done, by a claim in an object store
 SPARE_CALLS = 8  # beside the trials, whose calls block inside the actors
+FEWEST_TRIALS = 8
+
+Train = Callable[
+    [Sequence[SFTRun], TrainingRuntime, Callable[[TrainingEvent], None] | None, str], list[SFTResult]
+]
 
 
 @dataclass(frozen=True)
 class PoolSizes:
-    """Engines and training worker groups that run at once."""
+    """Engines, training worker groups and trials that run at once."""
 
     engines: int
     groups: int
+    trials: int
 
 
 def pool_sizes(runtime: Runtime, resources: dict[str, float]) -> PoolSizes:
-    """As many engines as the cluster holds beside the worker groups; at least one of each.
+    """As many engines as the cluster holds beside the worker groups; at least one of each. Trials for all of them.
 
     Where engines take GPUs they get all that training leaves free. On CPUs an engine uses every core of its
     machine, so there are as many as the runtime file says.
+
+    Raises UserError where the cluster's GPUs do not hold the worker groups and the engines together.
     """
-    groups = runtime.sweep.training_groups
-    if runtime.sweep.engines is not None:
-        return PoolSizes(runtime.sweep.engines, groups)
-    if runtime.engine.gpus_per_engine == 0:
-        return PoolSizes(runtime.engine.engines, groups)
+    groups, have = runtime.sweep.training_groups, resources.get("GPU", 0.0)
     trained = groups * runtime.training.workers * runtime.training.gpus_per_worker
-    free = resources.get("GPU", 0.0) - trained
-    return PoolSizes(max(1, int(free // runtime.engine.gpus_per_engine)), groups)
+    engines = _engines(runtime, have - trained)
+    wanted = trained + engines * runtime.engine.gpus_per_engine
+    if wanted > have:
+        raise UserError(
+            f"A sweep trains and answers at the same time: {groups} worker group(s) of {runtime.training.workers} "
+            f"x {runtime.training.gpus_per_worker} GPU and {engines} engine(s) of {runtime.engine.gpus_per_engine:g} "
+            f"come to {wanted:g} GPUs, and the cluster has {have:g}. Lower "
+            "runtime.training.workers, or ask for more GPUs with runtime.engine.engines."
+        )
+    # One for each engine, and more that train or profile in the meantime; a trial is a process of 230 MB.
+    trials = max(FEWEST_TRIALS, engines + engines // 4 + 2 * groups)
+    return PoolSizes(engines, groups, runtime.sweep.trials or trials)
+
+
+def _engines(runtime: Runtime, free: float) -> int:
+    """How many engines there are, where training leaves so many GPUs free."""
+    if runtime.sweep.engines is not None:
+        return runtime.sweep.engines
+    if runtime.engine.gpus_per_engine == 0:
+        return runtime.engine.engines
+    return max(1, int(free // runtime.engine.gpus_per_engine))
 
 
 @dataclass
@@ -91,8 +121,8 @@ class Meter:
 class EnginePool:
     """Engines that take the models of one trial after another. A threaded actor; see `evaluate`."""
 
-    def __init__(self, engines: int, runtime: Runtime, name: str) -> None:
-        self.runtime, self.name = runtime, name
+    def __init__(self, engines: int, runtime: Runtime, name: str, engine: EngineFactory = VllmEngine) -> None:
+        self.runtime, self.name, self.engine = runtime, name, engine
         self.free: queue.Queue[int] = queue.Queue()
         for number in range(engines):
             self.free.put(number)
@@ -128,7 +158,8 @@ class EnginePool:
         from sftlab.inference.evaluator import start_worker
 
         if number not in self.workers:
-            self.workers[number] = start_worker(request, self.runtime.engine, f"{self.name}-engine-{number}")
+            name = f"{self.name}-engine-{number}"
+            self.workers[number] = start_worker(request, self.runtime.engine, name, self.engine)
             self.meter.add(starts=1)
         return self.workers[number]
 
@@ -143,8 +174,8 @@ class EnginePool:
 class TrainingPool:
     """Worker groups that train what trials ask for, many runs in one group. A threaded actor; see `train`."""
 
-    def __init__(self, groups: int, runtime: Runtime, store: Store) -> None:
-        self.runtime, self.store = runtime, store
+    def __init__(self, groups: int, runtime: Runtime, store: Store, train_runs: Train = train_runs) -> None:
+        self.runtime, self.store, self.train_runs = runtime, store, train_runs
         self.queue: queue.Queue[SFTRun] = queue.Queue()
         self.futures: dict[str, Future[float]] = {}
         self.meter = Meter(groups)
@@ -193,23 +224,35 @@ class TrainingPool:
         while True:
             batch = [self.queue.get()]
             time.sleep(GATHER_SECONDS)
-            while not self.queue.empty():
+            while len(batch) < MOST_RUNS and not self.queue.empty():
                 try:
                     batch.append(self.queue.get_nowait())
                 except queue.Empty:
                     break
+            self._take(batch)
+
+    def _take(self, batch: list[SFTRun]) -> None:
+        """Train what no other sweep trains. Where locks cannot be had, the trials that wait are told."""
+        mine: list[SFTRun] = []
+        open_runs = list(batch)  # neither trained nor queued again
+        try:
             with ExitStack() as held:
-                mine = [run for run in batch if held.enter_context(self.store.try_lock(f"run-{run.run_id}"))]
                 for run in batch:
-                    if run not in mine:  # another sweep trains it at this moment; later it will be found
+                    if held.enter_context(self.store.try_lock(f"run-{run.run_id}")):
+                        mine.append(run)
+                    else:  # another sweep trains it at this moment; later it will be found
+                        open_runs.remove(run)
                         self.queue.put(run)
                 if mine:
+                    open_runs.clear()
                     self._train(mine)
+        except Exception as error:  # handed to the trials that wait; this thread serves the next ones
+            self.meter.add(waiting=-len(open_runs))
+            for run in open_runs:
+                self.futures[run.run_id].set_exception(error)
 
     def _train(self, batch: list[SFTRun]) -> None:
         """Train a batch. Runs are trained in order, so that the first one unfinished is what a failure is of."""
-        from sftlab.training.sft import train_runs
-
         last = time.monotonic()
         left = {run.run_id: run for run in batch}
 
@@ -223,7 +266,7 @@ class TrainingPool:
 
         self.meter.add(busy=1, starts=1, waiting=-len(batch))
         try:
-            train_runs(batch, self.runtime.training, told, str(self.store.root / "ray-train"))
+            self.train_runs(batch, self.runtime.training, told, str(self.store.root / "ray-train"))
         except Exception as error:  # handed to the trial that waits for it
             culprit = next(iter(left), None)
             if culprit is not None:
@@ -240,7 +283,14 @@ class TrainingPool:
         self.futures[run_id].set_result(seconds)
 
 
-def start_pools(runtime: Runtime, sizes: PoolSizes, name: str, store: Store) -> tuple[Any, Any]:
+def start_pools(
+    runtime: Runtime,
+    sizes: PoolSizes,
+    name: str,
+    store: Store,
+    engine: EngineFactory = VllmEngine,
+    train_runs: Train = train_runs,
+) -> tuple[Any, Any]:
     """Both pools as named actors of this driver, which end with it: (engines, training)."""
     import ray
 
@@ -248,10 +298,14 @@ def start_pools(runtime: Runtime, sizes: PoolSizes, name: str, store: Store) -> 
         options = {
             "name": f"{name}-{which}",
             "num_cpus": 0,
-            "max_concurrency": runtime.sweep.trials + SPARE_CALLS,
+            "scheduling_strategy": same_node(),
+            "max_concurrency": sizes.trials + SPARE_CALLS,
         }
         return ray.remote(pool).options(**options).remote(*arguments)
 
-    engines = actor(EnginePool, "engines", sizes.engines, runtime, name)
-    training = actor(TrainingPool, "training", sizes.groups, runtime, store)
+    engines = actor(EnginePool, "engines", sizes.engines, runtime, name, engine)
+    training = actor(TrainingPool, "training", sizes.groups, runtime, store, train_runs)
     return engines, training
+
+
+StartPools = Callable[[Runtime, PoolSizes, str, Store], tuple[Any, Any]]

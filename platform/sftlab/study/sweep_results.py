@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -17,7 +17,10 @@ from sftlab.analysis.sweep import SweepChoiceRow, SweepResults, TimeRow, Variant
 from sftlab.analysis.sweep_tables import summarise_sweep
 from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS
+from sftlab.report.origin import Origin
+from sftlab.report.ties import nothing_gained, sweep_tie
 from sftlab.store.artifact import Step, write_text
+from sftlab.store.mirror import pull
 from sftlab.strategies import edit_for
 from sftlab.study.build import Build
 from sftlab.study.plan import Cell
@@ -25,19 +28,19 @@ from sftlab.study.stages.change import read_change
 from sftlab.study.stages.evaluation import TRAIN_SET
 from sftlab.study.stages.mastery import buckets_of
 from sftlab.study.stages.results import gather, model_name, read_answers
-from sftlab.study.sweep import Sweep
-from sftlab.study.sweep_tune import read_records, stage_times
+from sftlab.study.sweep import Sweep, finished_trials
+from sftlab.study.sweep_trial import steps_of
+from sftlab.study.sweep_tune import read_records
 from sftlab.study.trials import Trial
 from sftlab.weights.cut import percent_label
 from sftlab.weights.restore import write_restored
 
-REVISION = 1
+REVISION = 2
 REPORT = "report.html"
 METRIC_WORDS = {
     "dev": "mean of the in-domain and out-of-domain accuracy on the dev splits",
     "dev_in_domain": "in-domain accuracy on the dev split",
     "dev_out_of_domain": "out-of-domain accuracy on the dev split",
-    "kl": "KL divergence of the first answer token",
 }
 
 
@@ -75,11 +78,28 @@ class SweepSteps:
     def path(self, step: Step) -> Path:
         return self.sweep.store.path(step)
 
+    def read(self, step: Step, name: str = "") -> Path:
+        """Path of a committed step, or of a file in it, whose bytes are here and those recorded."""
+        return self.sweep.base.read(step, name)
+
     @contextmanager
     def alone(self, step: Step) -> Iterator[bool]:
         """Hold a step's lock, as the same sweep may run twice at once; tells whether the step is missing."""
         with self.sweep.store.lock(step.lock):
-            yield self.sweep.store.find(step) is None
+            yield bool(self.sweep.base.lacking(step))
+
+
+def steps_of_sweep(sweep: Sweep) -> Iterator[Step]:
+    """All steps that a sweep has built or reads."""
+    plan = sweep.base.plan
+    yield from (
+        step for step in (plan.facts, plan.model, plan.mastery, plan.base_evaluation) if step is not None
+    )
+    trials = finished_trials(sweep, list(sweep.listed()))
+    for trial in trials:
+        yield from steps_of(sweep.cell(trial))
+    done = SweepSteps(sweep, trials)
+    yield from (done.results, done.report, done.best)
 
 
 def build_sweep_results(steps: SweepSteps) -> SweepResults:
@@ -87,19 +107,14 @@ def build_sweep_results(steps: SweepSteps) -> SweepResults:
     sweep, folder = steps.sweep, steps.path(steps.results)
     with steps.alone(steps.results) as missing:
         if not missing:
-            return SweepResults.read(folder)
+            return SweepResults.read(steps.read(steps.results))
         with sweep.progress.bar("statistics") as bar:
-            grouped = _by_variant(steps)
-            variants = []
-            for done, (name, members) in enumerate(grouped.items()):
-                bar.update(done, len(grouped), name)
-                tables = gather([(build, cell) for _, build, cell in members], name)
-                first = members[0][0]
-                variants.append(Variant(name, first.strategy, _json(first.settings), tables))
+            variants = variants_of(steps, bar.update)
+            study = sweep.study.model_dump(mode="json", exclude={"plugins"})
             results = summarise_sweep(
                 sweep.spec.name,
                 model_name(sweep.base),
-                {"sweep": sweep.spec.model_dump(mode="json"), "study": sweep.study.model_dump(mode="json")},
+                {"sweep": sweep.spec.model_dump(mode="json"), "study": study},
                 METRIC_WORDS[sweep.spec.search.metric],
                 variants,
                 Answers(steps),
@@ -107,6 +122,20 @@ def build_sweep_results(steps: SweepSteps) -> SweepResults:
             results.write(folder)
             sweep.store.commit(steps.results)
     return SweepResults.read(folder)
+
+
+def variants_of(
+    steps: SweepSteps, progress: Callable[[float, float, str], None] | None = None
+) -> list[Variant]:
+    """The trials' tables, gathered by variant; `progress` hears how many variants are done, of how many, and which."""
+    grouped, variants = _by_variant(steps), []
+    for done, (name, members) in enumerate(grouped.items()):
+        if progress is not None:
+            progress(done, len(grouped), name)
+        tables = gather([(build, cell) for _, build, cell in members], name)
+        first = members[0][0]
+        variants.append(Variant(name, first.strategy, _json(first.settings), tables))
+    return variants
 
 
 def build_sweep_report(steps: SweepSteps, results: SweepResults) -> Path:
@@ -117,9 +146,21 @@ def build_sweep_report(steps: SweepSteps, results: SweepResults) -> Path:
     with steps.alone(steps.report) as missing:
         if missing:
             with steps.sweep.progress.bar("report"):
-                write_text(file, render_sweep(replace(results, times=time_rows(steps.sweep))))
+                timed = replace(results, times=time_rows(steps.sweep))
+                write_text(file, render_sweep(timed, origin_of(steps)))
                 steps.sweep.store.commit(steps.report)
-    return file
+    return pull(file)
+
+
+def origin_of(steps: SweepSteps) -> Origin:
+    """Ids of all models of the sweep, and what computed its tables."""
+    record = steps.sweep.store.find(steps.results)
+    ids = {
+        (trial.variant, cell.name, percent): step.id
+        for trial, _, cell in steps.found
+        for percent, step in cell.evaluations.items()
+    }
+    return Origin(ids, record.provenance if record is not None else {})
 
 
 def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
@@ -133,7 +174,7 @@ def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
             folder = steps.path(step) / f"restored-{label}"
             shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
             write_restored(
-                build.model_folder, build.path(cell.tuned) / "model", {label: edit}, steps.path(step)
+                build.model_folder, build.read(cell.tuned, "model"), {label: edit}, steps.path(step)
             )
             from sftlab.study.sweep_track import sweep_card  # it reads this module's steps
 
@@ -141,7 +182,7 @@ def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
             told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
             write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
             steps.sweep.store.commit(step)
-    return steps.path(step) / f"restored-{label}"
+    return steps.read(step, f"restored-{label}")
 
 
 def recommended(results: SweepResults) -> SweepChoiceRow:
@@ -190,7 +231,7 @@ def time_rows(sweep: Sweep) -> list[TimeRow]:
     return [
         TimeRow(record.trial, stage, spent.seconds - spent.queued, spent.queued, spent.hits)
         for record in read_records(sweep.records)
-        for stage, spent in stage_times(record).items()
+        for stage, spent in record.times.items()
     ]
 
 
@@ -199,7 +240,7 @@ def time_table(sweep: Sweep) -> str:
     rows = time_rows(sweep)
     if not rows:
         raise UserError(
-            f"No trial of the sweep {sweep.spec.name} has run in {sweep.store.root}; `sftlab sweep` runs it."
+            f"No trial of the sweep {sweep.spec.name} has run in {sweep.store}; `sftlab sweep` runs it."
         )
     trials = len({row.trial for row in rows})
     lines = [
@@ -219,12 +260,20 @@ def time_table(sweep: Sweep) -> str:
     return "\n".join(lines)
 
 
-def summary(results: SweepResults) -> str:
+def summary(steps: SweepSteps, results: SweepResults) -> str:
     """What a person wants to know first, for the terminal."""
     row = recommended(results)
+    _, _, cell = champion(steps, row)
+    ladder = {
+        r.percent
+        for r in results.groups
+        if (r.variant, r.train_bucket, r.size) == (row.variant, row.train_bucket, row.size)
+    }
     lines = [
         f"recommended: {row.variant}, bucket {row.train_bucket}, {row.size:,} facts, {row.percent:g} % "
-        f"(chosen on dev: {row.dev:.1%}, tuned {row.dev_tuned:.1%}; {row.seeds} training sets)"
+        f"(chosen on dev: {row.dev:.1%}, tuned {row.dev_tuned:.1%}; {row.seeds} training sets)",
+        *(f"  {told}" for told in (nothing_gained(row, ladder), sweep_tie(results, row)) if told),
+        f"  id: {cell.evaluations[row.percent].id[:12]} ({cell.name})",
     ]
     for name, split, after, before in (
         ("in domain", "test", row.test, row.test_tuned),
@@ -239,8 +288,9 @@ def summary(results: SweepResults) -> str:
             == (row.variant, row.train_bucket, row.size, row.percent, split)
             and (c.against_variant, c.against_percent) == (row.variant, 0.0)
         ]
-        lines.append(f"  test, {name}: {after:.1%}, tuned {before:.1%}{''.join(verdicts[:1])}")
-    return "\n".join(lines)
+        against = f", tuned {before:.1%}{''.join(verdicts[:1])}" if row.percent else ""
+        lines.append(f"  test, {name}: {after:.1%}{against}")
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _by_variant(steps: SweepSteps) -> dict[str, list[tuple[Trial, Build, Cell]]]:

@@ -9,9 +9,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from sftlab.frozen import Frozen
 from sftlab.study.spec import Bucket, Percent
 
-# What a trial can be judged by; a stage makes each, and all but the last rest on the dev splits.
-METRICS = ("dev", "dev_in_domain", "dev_out_of_domain", "kl")
-MODES = {"dev": "max", "dev_in_domain": "max", "dev_out_of_domain": "max", "kl": "min"}
+# What a trial can be judged by: shares of the dev questions, the more the better.
+METRICS = ("dev", "dev_in_domain", "dev_out_of_domain")
 
 
 class StrategyChoice(Frozen):
@@ -47,21 +46,45 @@ class Axes(Frozen):
     data: tuple[Bucket, ...] | Literal["mixture"] = Field(
         (0, 1, 2, 3, 4),
         min_length=1,
-        description='buckets, "mixed", mixtures such as "0:0.5+4:0.5"; "mixture" lets a search choose shares',
+        description="a list of buckets, mixed sets and mixtures, such as [0, 3, mixed, '0:0.5+4:0.5'], or "
+        "mixture, which lets a search choose the shares",
     )
     size: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1)
     seed: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     strategy: tuple[StrategyChoice, ...] = Field((StrategyChoice(name="restore"),), min_length=1)
-    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] | Range | None = None
+    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] | Range | None = Field(
+        None,
+        description="a list such as [1.0e-3, 3.0e-4], or in a search a range such as {low: 1.0e-4, high: 1.0e-2}",
+    )
     epochs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     percent: tuple[Percent, ...] | Range | None = Field(
-        None, description="restoration ladder; the study's ladder if unset; a range for a search"
+        None, description="a ladder such as [0, 10, 40], or in a search a range such as {low: 0, high: 40}"
     )
 
     @field_validator("strategy", mode="before")
     @classmethod
     def _names(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            raise ValueError("expected a list of strategies, such as [restore, {name: restore, region: mlp}]")
         return [{"name": entry} if isinstance(entry, str) else entry for entry in given]
+
+    @field_validator("percent")
+    @classmethod
+    def _percentages(cls, given: Any) -> Any:
+        if isinstance(given, Range) and not (given.low >= 0 and given.high <= 100):
+            raise ValueError(f"the range {given.low:g} to {given.high:g} leaves 0 to 100")
+        if isinstance(given, tuple):
+            twice = next((value for value in given if given.count(value) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{twice:g} is listed twice; list each percentage once")
+        return given
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _rates(cls, given: Any) -> Any:
+        if isinstance(given, Range) and given.low <= 0:
+            raise ValueError(f"the range begins at {given.low:g}, and a rate must be above 0")
+        return given
 
     @property
     def continuous(self) -> list[str]:
@@ -78,9 +101,23 @@ class SearchSpec(Frozen):
     metric: str = Field("dev", description=f"one of {', '.join(METRICS)}")
     seed: int = Field(0, ge=0, description="seed of the draws")
 
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _named(cls, metric: Any) -> Any:
+        if not metric:
+            raise ValueError(
+                f"a search needs a metric, one of {', '.join(METRICS)}; dev if the key is left out"
+            )
+        return metric
+
     @field_validator("metric")
     @classmethod
     def _made(cls, metric: str) -> str:
+        if metric == "kl":
+            raise ValueError(
+                "the KL divergence is measured on test facts, which choose nothing; judge by one of "
+                f"{', '.join(METRICS)}, and read the divergence in the report"
+            )
         if metric not in METRICS:
             raise ValueError(f"no stage makes this metric; known ones are {', '.join(METRICS)}")
         return metric
@@ -118,6 +155,7 @@ class Limits(Frozen):
     max_models: int | None = Field(None, ge=1, description="evaluated models")
     max_generated_tokens: int | None = Field(None, ge=1, description="upper bound of what is generated")
     max_trained_tokens: int | None = Field(None, ge=1, description="estimate of what is trained on")
+    max_cost: int | None = Field(None, ge=1, description="generated and trained tokens together")
 
 
 class SweepSpec(Frozen):
@@ -131,7 +169,9 @@ class SweepSpec(Frozen):
     axes: Axes = Axes()
     search: SearchSpec = SearchSpec()
     halving: HalvingSpec | None = None
-    plugins: tuple[str, ...] = Field((), description="Python modules that register further strategies")
+    plugins: tuple[str, ...] = Field(
+        (), description="modules, beside this file or on the PYTHONPATH, that register further strategies"
+    )
     limits: Limits = Field(Limits(), description="not part of the sweep's identity")
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sftlab.analysis.sweep import SweepResults
 from sftlab.facts.table import SPLITS
+from sftlab.store.mirror import pull_all
 from sftlab.study.stages.results import model_name
 from sftlab.study.stages.training_sets import training_file
 from sftlab.study.sweep import Sweep
@@ -33,8 +34,6 @@ def track_sweep(steps: SweepSteps, results: SweepResults, report: Path, best: Pa
     completes it.
     """
     sweep = steps.sweep
-    facts = sweep.store.path(sweep.base.plan.facts)
-    tables = [table_of(facts / f"{split}.parquet") for split in SPLITS]
     models = tracked_models(steps, results, best)
     with sweep.progress.bar("logging to MLflow") as bar:
         return log_sweep(
@@ -44,22 +43,32 @@ def track_sweep(steps: SweepSteps, results: SweepResults, report: Path, best: Pa
             key_of(sweep),
             sweep.runtime.tracking,
             sweep.store.root,
-            tables,
+            fact_tables(sweep),
             report,
             sweep_card(steps, results),
             progress=bar.update,
         )
 
 
+def fact_tables(sweep: Sweep) -> list[TrackedTable]:
+    """The splits of the facts, which all models were measured on."""
+    facts = sweep.base.read(sweep.base.plan.facts)
+    return [table_of(facts / f"{split}.parquet") for split in SPLITS]
+
+
 def key_of(sweep: Sweep) -> str:
     """What the sweep's parent run is found again by: it stays when an axis gets more values."""
     plan = sweep.base.plan
-    study = sweep.study.model_dump(mode="json", exclude={"name", "training_sets"}, exclude_none=True)
+    study = sweep.study.model_dump(
+        mode="json", exclude={"name", "training_sets", "plugins"}, exclude_none=True
+    )
     study["restore"].pop("percents")
     return sweep_key(sweep.spec.name, plan.model_id, plan.facts.id, study)
 
 
-def tracked_models(steps: SweepSteps, results: SweepResults, best: Path) -> dict[str, list[TrackedModel]]:
+def tracked_models(
+    steps: SweepSteps, results: SweepResults, best: Path | None
+) -> dict[str, list[TrackedModel]]:
     """Every model by variant: the tuned ones with their files, the restored ones as recipes, `best` with both."""
     found: dict[str, list[TrackedModel]] = {}
     for variant, model in _models(steps, results, best):
@@ -100,6 +109,7 @@ def _models(
     chosen = recommended_model(results)
     seen: set[tuple[str, str, float]] = set()
     train_set = cache(lambda path, name: table_of(path, name, "training"))
+    pull_all({Path(training_file(build, cell)) for _, build, cell in steps.found})
     for trial, build, cell in steps.found:
         for percent, step in cell.evaluations.items():
             at = (trial.variant, cell.name, percent)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sftlab.analysis.choice import DEV_SPLITS, dev_scores
-from sftlab.store.artifact import Store
+from sftlab.store.artifact import Step, Store
 from sftlab.study.build import Build
+from sftlab.study.mend import mending
 from sftlab.study.plan import Cell
 from sftlab.study.progress import SilentProgress
 from sftlab.study.runtime import Runtime
@@ -19,10 +20,9 @@ from sftlab.study.sources import Sources
 from sftlab.study.stages.change import build_change
 from sftlab.study.stages.evaluation import evaluation_request
 from sftlab.study.stages.mastery import buckets_of
-from sftlab.study.stages.results import accuracy_of, divergence_of
+from sftlab.study.stages.results import accuracy_of
 from sftlab.study.stages.training_sets import build_training_sets
-from sftlab.study.stages.tuned import sft_run
-from sftlab.study.sweep_spec import MODES
+from sftlab.study.stages.tuned import commit_tuned, sft_run
 from sftlab.study.trials import Trial
 
 
@@ -68,10 +68,27 @@ class Outcome:
 def build_trial(bench: Bench, trial: Trial) -> Outcome:
     """Build what the trial's cell lacks and score it. What another trial builds at this moment is waited for.
 
-    Raises UserError where the cell cannot be built; what is finished stands.
+    Damaged results of the cell are set aside and built again. Raises UserError where the cell cannot be built; what
+    is finished stands.
     """
     build = bench.build(trial)
     (cell,) = build.plan.cells
+    return mending(
+        lambda: _build_cell(bench, build, cell),
+        build.store,
+        build.progress,
+        lambda: steps_of(cell),
+        lambda step: build.store.lock(step.lock),
+    )
+
+
+def steps_of(cell: Cell) -> list[Step]:
+    """All steps that a trial of this cell builds, those of its probe included."""
+    before = [] if cell.probe is None else steps_of(cell.probe)
+    return [*before, cell.training_set, cell.tuned, cell.change, *cell.evaluations.values()]
+
+
+def _build_cell(bench: Bench, build: Build, cell: Cell) -> Outcome:
     times = {stage: StageTime() for stage in ("training-set", "tuned", "change", "evaluation")}
     _draw(build, cell, times["training-set"])
     for part in (cell.probe, cell):
@@ -80,15 +97,12 @@ def build_trial(bench: Bench, trial: Trial) -> Outcome:
             _profile(build, part, times["change"])
     _evaluate(bench, build, cell, times["evaluation"])
     scores = trial_scores(build, cell, bench.metric)
-    percent = best_percent(scores, bench.metric)
+    percent = best_percent(scores)
     return Outcome(scores, percent, scores[percent], times)
 
 
 def trial_scores(build: Build, cell: Cell, metric: str) -> dict[float, float]:
-    """The metric of every model of a ladder: shares in [0, 1], or nats; not a number where nothing was asked."""
-    if metric == "kl":
-        found = {p: divergence_of(build, cell.name, p, step) for p, step in cell.evaluations.items()}
-        return {p: math.nan if row is None else row.kl for p, row in found.items()}
+    """The metric of every model of a ladder: shares in [0, 1]; not a number where nothing was asked."""
     buckets = {split: buckets_of(build, split) for split in DEV_SPLITS}
     by_split: dict[str, dict[float, float]] = {split: {} for split in DEV_SPLITS}
     for percent, step in cell.evaluations.items():
@@ -100,16 +114,15 @@ def trial_scores(build: Build, cell: Cell, metric: str) -> dict[float, float]:
     return by_split["dev" if metric == "dev_in_domain" else "dev_ood"]
 
 
-def best_percent(scores: Mapping[float, float], metric: str) -> float:
+def best_percent(scores: Mapping[float, float]) -> float:
     """The percentage with the best score; of equal ones the smallest."""
-    sign = -1 if MODES[metric] == "max" else 1
-    return min(scores, key=lambda p: (math.isnan(scores[p]), sign * scores[p], p))
+    return min(scores, key=lambda p: (math.isnan(scores[p]), -scores[p], p))
 
 
 def _draw(build: Build, cell: Cell, spent: StageTime) -> None:
     sets = [cell.training_set] if cell.probe is None else [cell.probe.training_set, cell.training_set]
     with _timed(spent), build.store.lock(*(step.lock for step in sets)):
-        spent.hits += len(sets) - len(build.missing(*sets))
+        spent.hits += len(sets) - len(build.lacking(*sets))
         build_training_sets(build)
 
 
@@ -119,16 +132,18 @@ def _train(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
     if not build.missing(cell.tuned):
         spent.hits += 1
         return
+    with build.store.lock(cell.tuned.lock):
+        build.lacking(cell.tuned)
     with _timed(spent) as waited:
         waited.own = result(bench.pool("training").train.remote(sft_run(build, cell)))
         with build.store.lock(cell.tuned.lock):
             if build.missing(cell.tuned):
-                build.commit(cell.tuned)
+                commit_tuned(build, cell)
 
 
 def _profile(build: Build, cell: Cell, spent: StageTime) -> None:
     with _timed(spent), build.store.lock(cell.change.lock):
-        if build.missing(cell.change):
+        if build.lacking(cell.change):
             build_change(build, cell)
         else:
             spent.hits += 1
@@ -136,6 +151,7 @@ def _profile(build: Build, cell: Cell, spent: StageTime) -> None:
 
 def _evaluate(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
     from sftlab.inference.actors import result
+    from sftlab.inference.evaluator import drop_pieces
 
     wanted = list(cell.evaluations.values())
     missing = build.missing(*wanted)
@@ -143,11 +159,12 @@ def _evaluate(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
     if not missing:
         return
     with _timed(spent) as waited, build.store.lock(*(step.lock for step in missing)):
+        build.lacking(*missing)
         steps, request = evaluation_request(build)
         waited.own = result(bench.pool("engines").evaluate.remote(request)) if request.items else 0.0
         for item in request.items:
             build.commit(steps[item.id])
-            (request.session_dir / "tuned" / f"{item.id}.parquet").unlink(missing_ok=True)
+        drop_pieces(request)
 
 
 @dataclass

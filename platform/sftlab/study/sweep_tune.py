@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from sftlab.documents import parse_record
 from sftlab.errors import UserError
+from sftlab.inference.actors import EngineLostError
 from sftlab.store.artifact import write_text
+from sftlab.store.mirror import pull, push
 from sftlab.strategies import load_plugins
-from sftlab.study.sweep_spec import MODES, Range
+from sftlab.study.sweep_pools import pool_sizes
+from sftlab.study.sweep_spec import Range
 from sftlab.study.sweep_trial import Bench, Outcome, StageTime, build_trial
 from sftlab.study.sweep_watch import SweepState
 from sftlab.study.trials import Trial, TrialMaker, space
 
 SCORE = "score"
 RESOURCES = {"CPU": 0.001}  # a trial only waits; what computes belongs to the pools
+Config = Mapping[str, Any]
+"""A point as Ray Tune hands it to a trial."""
+Points = Callable[[Sequence[Config] | None], tuple[dict[str, Any], Any, int]]
+"""Parameter space, search algorithm and number of samples: of the given points again, or, without, of all."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class TrialRecord:
     config: Mapping[str, Any]
     percent: float
     score: float
-    times: Mapping[str, Mapping[str, float]]
+    times: Mapping[str, StageTime]
 
 
 def record_file(folder: Path, trial: Trial) -> Path:
@@ -45,7 +53,12 @@ def record_file(folder: Path, trial: Trial) -> Path:
 
 def read_records(folder: Path) -> list[TrialRecord]:
     """All records of a sweep, in the order of their file names."""
-    return [TrialRecord(**json.loads(path.read_text("utf-8"))) for path in sorted(folder.glob("*.json"))]
+    pull(folder)
+    advice = "delete the file; the trial is then looked up again."
+    return [
+        parse_record(TrialRecord, path.read_bytes(), str(path), advice)
+        for path in sorted(folder.glob("*.json"))
+    ]
 
 
 def run_listed(
@@ -58,37 +71,59 @@ def run_listed(
         _run(bench, maker.rungs_of(trials[config["trial"]]), config, folder)
 
     bound = tune.with_parameters(one, bench=bench, trials=list(trials), maker=maker)
-    param_space = {"trial": tune.grid_search(list(range(len(trials))))}
     fit = Fit(maker, bench, state, folder, lambda config: trials[config["trial"]])
-    return fit(bound, param_space, None, 1)
+    return fit(bound, listed([{"trial": number} for number in range(len(trials))]))
+
+
+def listed(configs: Sequence[Config]) -> Points:
+    """These points, each once."""
+    from ray import tune
+
+    def draw(again: Sequence[Config] | None) -> tuple[dict[str, Any], Any, int]:
+        numbers = [config["trial"] for config in (configs if again is None else again)]
+        return {"trial": tune.grid_search(numbers)}, None, 1
+
+    return draw
 
 
 def run_search(
     bench: Bench, maker: TrialMaker, count: int, folder: Path, state: SweepState
 ) -> list[tuple[str, str]]:
     """Let Optuna choose `count` further trials; what it has learnt so far stands in its journal file."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
     from ray import tune
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
 
     def one(config: dict[str, Any], bench: Bench, maker: TrialMaker) -> None:
         _run(bench, maker.rungs_of(maker.trial(maker.point(config))), config, folder)
 
     bound = tune.with_parameters(one, bench=bench, maker=maker)
-    param_space = {name: _domain(domain) for name, domain in space(maker.sweep).items()}
-    search = OptunaSearch(
-        # A search that goes on must not begin with its first draws again.
-        sampler=optuna.samplers.TPESampler(seed=maker.sweep.search.seed + len(read_records(folder))),
-        study_name=maker.sweep.name,
-        storage=JournalStorage(JournalFileBackend(str(folder.parent / "optuna.journal"))),
-    )
     fit = Fit(maker, bench, state, folder, lambda config: maker.trial(maker.point(config)))
-    return fit(bound, param_space, search, count)
+    return fit(bound, searched(maker, folder, count))
+
+
+def searched(maker: TrialMaker, folder: Path, count: int) -> Points:
+    """`count` points that Optuna chooses."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def draw(again: Sequence[Config] | None) -> tuple[dict[str, Any], Any, int]:
+        search = OptunaSearch(
+            metric=SCORE,
+            mode="max",
+            points_to_evaluate=None if again is None else [dict(config) for config in again],
+            # A search that goes on must not begin with its first draws again.
+            sampler=optuna.samplers.TPESampler(seed=maker.sweep.search.seed + trials_over(folder)),
+            study_name=maker.sweep.name,
+            storage=JournalStorage(JournalFileBackend(str(folder.parent / "optuna.journal"))),
+        )
+        param_space = {name: _domain(domain) for name, domain in space(maker.sweep).items()}
+        return param_space, search, count if again is None else len(again)
+
+    return draw
 
 
 def _run(bench: Bench, rungs: Sequence[Trial], config: Mapping[str, Any], folder: Path) -> None:
@@ -107,14 +142,18 @@ def _run(bench: Bench, rungs: Sequence[Trial], config: Mapping[str, Any], folder
 
 
 def write_record(folder: Path, trial: Trial, config: Mapping[str, Any], outcome: Outcome) -> None:
-    """Keep what a trial found out beside the artifacts that it built: the score, and where its time went."""
-    times = {stage: asdict(spent) for stage, spent in outcome.times.items()}
-    record = TrialRecord(trial.name, trial.variant, dict(config), outcome.percent, outcome.score, times)
-    write_text(record_file(folder, trial), json.dumps(asdict(record), indent=1) + "\n")
+    """Keep what a trial found out beside the artifacts that it built: the score, and where its time went.
 
-
-def stage_times(record: TrialRecord) -> dict[str, StageTime]:
-    return {stage: StageTime(**spent) for stage, spent in record.times.items()}  # type: ignore[arg-type]
+    The first record stands: a search that was killed may draw a point again, and then only looks it up.
+    """
+    file = record_file(folder, trial)
+    if pull(file).exists():
+        return
+    record = TrialRecord(
+        trial.name, trial.variant, dict(config), outcome.percent, outcome.score, outcome.times
+    )
+    write_text(file, json.dumps(asdict(record), indent=1) + "\n")
+    push(file)
 
 
 def _domain(domain: tuple[Any, ...] | Range) -> Any:
@@ -128,7 +167,7 @@ def _domain(domain: tuple[Any, ...] | Range) -> Any:
 
 @dataclass(frozen=True)
 class Fit:
-    """One call of Ray Tune, and what it tells while it goes on."""
+    """Trials under Ray Tune, and what it tells while they go on."""
 
     maker: TrialMaker
     bench: Bench
@@ -136,10 +175,34 @@ class Fit:
     folder: Path
     trial_of: Callable[[dict[str, Any]], Trial]
 
-    def __call__(
-        self, trainable: Any, param_space: dict[str, Any], search: Any, count: int
-    ) -> list[tuple[str, str]]:
-        """Run `count` samples of the space; returns (trial, reason) of those that failed."""
+    def __call__(self, trainable: Any, points: Points) -> list[tuple[str, str]]:
+        """Run all points; returns (trial, reason) of those that failed.
+
+        Those that were lost (`is_lost`) run again once the others are over, `sweep.max_failures` times at most, and
+        find what they had finished. Ray Tune's own retries would repeat trials that failed by an error of theirs too.
+        """
+        scheduler = self._scheduler()  # one, so that what runs again is halved against all that ran before
+        failed: list[tuple[str, str]] = []
+        again: list[Config] | None = None
+        for left in reversed(range(self.bench.runtime.sweep.max_failures + 1)):
+            lost: list[Config] = []
+            for one in self._fit(trainable, scheduler, *points(again)):
+                if one.error and left and is_lost(one.error):
+                    lost.append(one.config)
+                elif one.error:
+                    failed.append((self.trial_of(one.config).name, _reason(one.error)))
+            self.state.failed -= len(lost)
+            self.state.lost += len(lost)
+            if not lost:
+                break
+            again = lost
+        return failed
+
+    def _fit(
+        self, trainable: Any, scheduler: Any, param_space: dict[str, Any], search: Any, count: int
+    ) -> list[Any]:
+        """One call of Ray Tune, with `count` samples of the space; returns its results."""
+        import ray
         from ray import tune
 
         name = f"tune-{uuid4().hex[:12]}"  # never read again: what stands is in the store
@@ -147,12 +210,10 @@ class Fit:
             tune.with_resources(trainable, RESOURCES),
             param_space=param_space,
             tune_config=tune.TuneConfig(
-                metric=SCORE,
-                mode=MODES[self.maker.sweep.search.metric],
                 search_alg=search,
-                scheduler=self._scheduler(),
+                scheduler=scheduler,
                 num_samples=count,
-                max_concurrent_trials=self.bench.runtime.sweep.trials,
+                max_concurrent_trials=pool_sizes(self.bench.runtime, ray.cluster_resources()).trials,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -166,8 +227,7 @@ class Fit:
             grid = tuner.fit()
         finally:
             shutil.rmtree(self.folder.parent / name, ignore_errors=True)
-        ended = [grid[number] for number in range(len(grid))]
-        return [(self.trial_of(one.config).name, _reason(one.error)) for one in ended if one.error]
+        return [grid[number] for number in range(len(grid))]
 
     def _scheduler(self) -> Any:
         halving = self.maker.sweep.halving
@@ -176,6 +236,8 @@ class Fit:
         from ray.tune.schedulers import ASHAScheduler
 
         return ASHAScheduler(
+            metric=SCORE,
+            mode="max",
             time_attr="epochs",
             grace_period=1,
             max_t=halving.max_epochs,
@@ -186,7 +248,7 @@ class Fit:
         """Keeps the state that is shown, and marks which trials are over."""
         from ray import tune
 
-        state, folder, trial_of = self.state, self.folder, self.trial_of
+        state, folder, trial_of, maker = self.state, self.folder, self.trial_of, self.maker
 
         class Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
             def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -197,25 +259,54 @@ class Fit:
                 self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
             ) -> None:
                 del iteration, trials, info
-                if SCORE in result:
-                    state.tell(trial_of(trial.config).name, result["percent"], result[SCORE])
+                if SCORE not in result:
+                    return
+                own = trial_of(trial.config)
+                state.tell(own.name, result["percent"], result[SCORE])
+                if state.live is not None:
+                    rungs = (r for r in maker.rungs_of(own) if r.spec.sft.epochs == result["epochs"])
+                    state.live.tell(next(rungs))
 
             def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
                 del iteration, info
-                write_text(over_file(folder, trial_of(trial.config)), "")
+                draw = str(trial.trial_id) if maker.sweep.search.kind == "optuna" else ""
+                over = over_file(folder, trial_of(trial.config), draw)
+                write_text(over, "")
+                push(over)
                 state.done += 1
                 state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
 
             def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                del iteration, trials, trial, info
+                del iteration, info
                 state.failed += 1
+                state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
 
         return Watch()
 
 
-def over_file(folder: Path, trial: Trial) -> Path:
-    """Mark of a trial that is over, at its last rung or stopped at an earlier one."""
-    return folder.parent / "over" / record_file(folder, trial).stem
+def over_file(folder: Path, trial: Trial, draw: str = "") -> Path:
+    """Mark of a trial that is over, at its last rung or stopped at an earlier one.
+
+    draw: tells the draws of a sampler apart, which may come upon one point twice.
+    """
+    stem = record_file(folder, trial).stem
+    return folder.parent / "over" / (f"{stem}-{draw}" if draw else stem)
+
+
+def trials_over(folder: Path) -> int:
+    """How many trials of a search are over; one that has halving leaves several records."""
+    over = folder.parent / "over"
+    pull(over)
+    return sum(not mark.name.startswith(".") for mark in over.glob("*"))
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a trial ended with its process, its node or a call to a pool, and not by an error of its own."""
+    from ray.exceptions import RayActorError, RayTaskError
+
+    if isinstance(error, RayTaskError):
+        return isinstance(error.cause, EngineLostError)
+    return not (isinstance(error, RayActorError) and error.actor_init_failed)
 
 
 def _reason(error: BaseException) -> str:

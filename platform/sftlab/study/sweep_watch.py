@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sftlab.study.progress import SECONDS_BETWEEN_LINES, TerminalProgress
-from sftlab.study.sweep_spec import MODES
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from sftlab.study.progress import Progress
+    from sftlab.study.sweep_live import LiveTracking
     from sftlab.study.sweep_pools import Usage
 
 REFRESH_SECONDS = 1.0
+ENOUGH_TRIALS = 10
 
 
 @dataclass
@@ -30,35 +31,60 @@ class SweepState:
     metric: str
     done: int = 0
     failed: int = 0
+    lost: int = 0  # with their process or node, and tried again
     running: int = 0
     best: tuple[str, float, float] | None = None  # trial, percent, score
+    live: LiveTracking | None = None  # hears of every finished trial
     started: float = field(default_factory=time.monotonic)
+
+    def begin(self) -> None:
+        """The trials begin now: what came before, such as starting Ray, says nothing about their pace."""
+        self.started = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray Tune keeps a copy of the callbacks that hold this; threads are no part of it.
+        return {**self.__dict__, "live": None}
 
     def tell(self, name: str, percent: float, score: float) -> None:
         """Remember the best score so far."""
-        sign = 1 if MODES[self.metric] == "max" else -1
-        if self.best is None or sign * score > sign * self.best[2]:
+        if self.best is None or score > self.best[2]:
             self.best = (name, percent, score)
 
     @property
     def seconds_left(self) -> float | None:
-        """By the pace so far; None before the first trial has finished."""
-        if not self.done:
+        """By the pace so far; None before enough trials have finished to judge it.
+
+        The first ones wait for engines and worker groups to start, and those that run at once end together.
+        """
+        left = max(0, self.total - self.found - self.done - self.failed)
+        enough = max(ENOUGH_TRIALS, self.running + 1)
+        if left and self.done < min(enough, (self.total - self.found + 1) // 2):
             return None
-        elapsed = time.monotonic() - self.started
-        return elapsed / self.done * max(0, self.total - self.found - self.done - self.failed)
+        return (time.monotonic() - self.started) / max(1, self.done) * left
+
+    @property
+    def _left(self) -> str:
+        seconds = self.seconds_left
+        return "time left: estimating" if seconds is None else f"about {_clock(seconds)} left"
+
+    @property
+    def _troubles(self) -> list[str]:
+        failed = [f"{self.failed} failed"] if self.failed else []
+        return failed + (
+            [f"{self.lost} lost with their process or node and tried again"] if self.lost else []
+        )
 
     def line(self, usage: dict[str, Usage]) -> str:
         """All of it in one line."""
         parts = [f"{self.found + self.done} of {self.total} trials"]
-        parts += [f"{self.running} running"] + ([f"{self.failed} failed"] if self.failed else [])
+        parts += [f"{self.running} running", *self._troubles]
         if self.best is not None:
             name, percent, score = self.best
-            parts.append(f"best {self.metric} {_score(self.metric, score)} ({name}, {percent:g} %)")
+            parts.append(f"best {self.metric} {score:.1%} ({name}, {percent:g} %)")
         parts += [f"{name} {_busy(use)}" for name, use in usage.items()]
-        if self.seconds_left is not None:
-            parts.append(f"about {_clock(self.seconds_left)} left")
-        return ", ".join(parts)
+        if self.live is not None:
+            parts.append(f"{self.live.logged} logged")
+        return ", ".join([*parts, self._left])
 
     def table(self, usage: dict[str, Usage]) -> Table:
         """The same as a table."""
@@ -67,18 +93,16 @@ class SweepState:
         shown = Table(box=None, show_header=False, pad_edge=False)
         shown.add_column(style="dim", no_wrap=True)
         shown.add_column(overflow="fold")
-        failed = f", {self.failed} failed" if self.failed else ""
-        shown.add_row(
-            "trials",
-            f"{self.found + self.done} of {self.total} done ({self.found} found), {self.running} running{failed}",
-        )
+        counts = f"{self.found + self.done} of {self.total} done ({self.found} found), {self.running} running"
+        shown.add_row("trials", ", ".join([counts, *self._troubles]))
         if self.best is not None:
             name, percent, score = self.best
-            shown.add_row(f"best {self.metric}", f"{_score(self.metric, score)}  {name}, {percent:g} %")
+            shown.add_row(f"best {self.metric}", f"{score:.1%}  {name}, {percent:g} %")
         for name, use in usage.items():
             shown.add_row(name, f"{_busy(use)}, {use.done} done, {use.waiting} waiting, {use.starts} started")
-        left = "-" if self.seconds_left is None else f"about {_clock(self.seconds_left)}"
-        shown.add_row("time", f"{_clock(time.monotonic() - self.started)}, {left} left")
+        if self.live is not None:
+            shown.add_row("MLflow", f"{self.live.logged} logged")
+        shown.add_row("time", f"{_clock(time.monotonic() - self.started)}, {self._left}")
         return shown
 
 
@@ -118,10 +142,6 @@ def _thread(target: Callable[[], None], over: threading.Event) -> Iterator[None]
     finally:
         over.set()
         thread.join(2 * REFRESH_SECONDS)
-
-
-def _score(metric: str, score: float) -> str:
-    return f"{score:.3f} nats" if metric == "kl" else f"{score:.1%}"
 
 
 def _busy(use: Usage) -> str:

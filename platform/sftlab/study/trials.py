@@ -11,7 +11,8 @@ from itertools import product
 from typing import Any
 
 from sftlab.facts.mastery import BUCKETS
-from sftlab.strategies import get_strategy
+from sftlab.strategies import Strategy, get_strategy
+from sftlab.strategies.base import changed
 from sftlab.study.plan import Plan, cell_name
 from sftlab.study.sources import Sources
 from sftlab.study.spec import StudySpec
@@ -76,11 +77,11 @@ class TrialMaker:
         """Raises UserError where the strategy is unknown or its parameters are wrong."""
         strategy = point.strategy
         parameters = tuple(sorted((key, _hashable(value)) for key, value in strategy.parameters.items()))
-        name, spec, settings = self._variant(
+        name, spec, settings, chosen = self._variant(
             strategy.name, parameters, point.learning_rate, point.epochs, point.percents
         )
-        own = spec.training_sets.buckets  # a strategy may ask for data of its own, as `mixed` does
-        data = own[0] if own != self.study.training_sets.buckets else point.data
+        own = spec.training_sets.buckets
+        data = chosen.training_set(point.data, None if own == self.study.training_sets.buckets else own)
         return Trial(name, strategy.name, settings, spec, data, point.size, point.seed)
 
     def _make_variant(
@@ -90,7 +91,7 @@ class TrialMaker:
         learning_rate: float | None,
         epochs: int | None,
         percents: tuple[float, ...] | None,
-    ) -> tuple[str, StudySpec, dict[str, Any]]:
+    ) -> tuple[str, StudySpec, dict[str, Any], Strategy]:
         axes, given = self.sweep.axes, dict(parameters)
         sft: dict[str, Any] = {}
         if learning_rate is not None:
@@ -99,12 +100,12 @@ class TrialMaker:
             sft["epochs"] = epochs
         spec = self.study.model_copy(update={"sft": self.study.sft.model_copy(update=sft)})
         if percents is not None:
-            restore = type(spec.restore).model_validate(spec.restore.model_dump() | {"percents": percents})
-            spec = spec.model_copy(update={"restore": restore})
-        spec = get_strategy(strategy, given).apply(spec)
+            spec = changed(spec, "restore", percents=percents)
+        chosen = get_strategy(strategy, given)
+        spec = chosen.apply(spec)
         shown = {key: value for key, value in sft.items() if _varied(axes, key)}
         label = " ".join([strategy, *(f"{key}={_short(value)}" for key, value in (given | shown).items())])
-        return label, spec, given | sft
+        return label, spec, given | sft, chosen
 
     def grid(self) -> Iterator[Trial]:
         """All points of the grid, data and sizes innermost so that a variant's trials stand together."""
@@ -139,7 +140,7 @@ class TrialMaker:
             data = mixture([config[f"share_{b}"] for b in BUCKETS])
         percents = axes.percent
         if isinstance(percents, Range):
-            percents = (0.0, round(float(config["percent"]), 1))
+            percents = tuple(sorted({0.0, round(float(config["percent"]), 1)}))
         rate = config.get("learning_rate")
         return Point(
             strategy=axes.strategy[int(config["strategy"])],
@@ -167,14 +168,19 @@ class TrialMaker:
             for epochs in self.sweep.halving.rungs
         ]
 
-    def dearest(self) -> Trial:
-        """A trial that takes at least as much fine-tuning and as many answers as any other of a search."""
+    def dearest(self) -> list[Trial]:
+        """Trials of a search, one of which takes at least as much as any other: each strategy on each data.
+
+        Raises UserError where the strategies do not fit the search's data.
+        """
         axes = self.sweep.axes
         epochs = None if axes.epochs is None else max(axes.epochs)
-        data = 0 if axes.data == "mixture" else axes.data[0]
         percents = (0.0, axes.percent.high) if isinstance(axes.percent, Range) else axes.percent
-        point = Point(axes.strategy[0], data, max(axes.size), axes.seed[0], None, epochs, percents)
-        return self.rungs_of(self.trial(point))[-1]
+        drawn = (mixture([1.0] * len(BUCKETS)),) if axes.data == "mixture" else axes.data
+        return [
+            self.trial(Point(strategy, data, max(axes.size), axes.seed[0], None, epochs, percents))
+            for strategy, data in product(axes.strategy, drawn)
+        ]
 
 
 def space(sweep: SweepSpec) -> dict[str, tuple[Any, ...] | Range]:

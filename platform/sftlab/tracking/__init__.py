@@ -13,7 +13,7 @@ from sftlab.analysis.sweep import SweepResults
 from sftlab.tracking.card import BaseModel, headline, licence_of, model_card
 from sftlab.tracking.client import TrackedStudy, write_study
 from sftlab.tracking.models import FoundModel, artifact_of, best_restored_model
-from sftlab.tracking.records import TrackedTable, table_of
+from sftlab.tracking.records import StudyRecord, TrackedTable, table_of
 from sftlab.tracking.settings import TrackingSettings
 from sftlab.tracking.study import TrackedModel, model_records, study_record
 from sftlab.tracking.sweep import (
@@ -24,7 +24,7 @@ from sftlab.tracking.sweep import (
     trial_key,
     trial_records,
 )
-from sftlab.tracking.sweep_client import Champion, TrackedSweep, write_sweep
+from sftlab.tracking.sweep_client import Champion, TrackedSweep, write_sweep, write_trials
 
 __all__ = [
     "BaseModel",
@@ -39,6 +39,7 @@ __all__ = [
     "licence_of",
     "log_study",
     "log_sweep",
+    "log_trials",
     "model_card",
     "recommended_model",
     "sweep_key",
@@ -120,6 +121,23 @@ def log_sweep(
     return write_sweep(
         record, [base_record(results, base, tables), *trials], champion, settings, store, progress
     )
+
+
+def log_trials(
+    results: SweepResults,
+    models: Mapping[str, Sequence[TrackedModel]],
+    key: str,
+    settings: TrackingSettings,
+    store: Path,
+    tables: Sequence[TrackedTable] = (),
+) -> Sequence[str]:
+    """Log some trials of a sweep that still runs, below its parent run; returns the keys of those written.
+
+    `results` holds the variants' tables of these trials; what `log_sweep` says of them later is the same, so that
+    it finds them in place. Arguments and errors as there.
+    """
+    record = StudyRecord(key, results.name, {}, {}, (), ())
+    return write_trials(record, trial_records(results, models, tables), settings, store)
 
 
 def _champion(

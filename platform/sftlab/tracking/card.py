@@ -12,11 +12,17 @@ import yaml
 
 from sftlab.analysis.results import AccuracyRow
 from sftlab.analysis.sweep import SweepResults, Variant
+from sftlab.analysis.ties import sweep_ties
+from sftlab.documents import parse_yaml
+from sftlab.errors import UserError
 from sftlab.tracking.names import percent_text
-from sftlab.tracking.study import TrackedModel, as_text, flat
+from sftlab.tracking.study import TrackedModel, as_text, flat, tie_text
 from sftlab.tracking.sweep import TEST_SPLITS, Recommended, choice_text, score_table, verdict_lines
 
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "USE_POLICY.md", "NOTICE")
+_LICENCE = re.compile(
+    r"[\w .,+()/-]{1,100}", re.ASCII
+)  # a name: neither Markdown nor HTML, which the card would show
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
@@ -39,7 +45,7 @@ class BaseModel:
 def licence_of(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     """The licence that the model card in a Hugging Face folder names, and the licence files beside it.
 
-    A card that is missing or without readable metadata names none.
+    A card that is missing or without readable metadata names none, nor does one that names more than a name.
     """
     files = tuple(name for name in LICENCE_FILES if (folder / name).is_file())
     card = folder / "README.md"
@@ -49,11 +55,11 @@ def licence_of(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     if found is None:
         return None, files
     try:
-        metadata = yaml.safe_load(found.group(1))
-    except yaml.YAMLError:
+        metadata = parse_yaml(found.group(1), str(card))
+    except UserError:
         return None, files
     named = metadata.get("license") if isinstance(metadata, Mapping) else None
-    return (str(named) if named else None), files
+    return (named if isinstance(named, str) and _LICENCE.fullmatch(named) else None), files
 
 
 def model_card(results: SweepResults, best: Recommended, model: TrackedModel, base: BaseModel) -> str:
@@ -74,9 +80,9 @@ def model_card(results: SweepResults, best: Recommended, model: TrackedModel, ba
         f"# {results.name}: recommended model",
         f"{base.name}, fine-tuned on {cell.size:,} facts and edited by the strategy `{variant.strategy}` at "
         f"{percent_text(best.percent)} %. Of all models of the sweep `{results.name}` the group that it belongs to "
-        f"({choice_text(best.choice)}) had the best score on the dev questions ({results.metric or 'dev score'}); "
+        f"({choice_text(best.choice)}) had the best dev score (mean of in-domain and out-of-domain accuracy); "
         f"of the group's {best.choice.seeds} training sets this model has the one of seed {cell.set_seed}. The test "
-        "questions took no part in the choice.",
+        f"questions took no part in the choice.{tie_text(len(sweep_ties(results, best.choice)))}",
         "## Numbers",
         _numbers(results, best, variant),
         "## Settings",
@@ -94,7 +100,8 @@ def model_card(results: SweepResults, best: Recommended, model: TrackedModel, ba
 
 def headline(results: SweepResults, best: Recommended) -> str:
     """Description of the registered version, Markdown."""
-    lines = [f"Recommended by the sweep {results.name}, chosen on dev: {choice_text(best.choice)}."]
+    tie = tie_text(len(sweep_ties(results, best.choice)))
+    lines = [f"Recommended by the sweep {results.name}, chosen on dev: {choice_text(best.choice)}.{tie}"]
     return "\n\n".join([*lines, score_table(results, best.choice)]).strip()
 
 

@@ -28,6 +28,8 @@ from sftlab.tracking.connection import (
 from sftlab.tracking.records import ModelRecord, StudyRecord
 from sftlab.tracking.settings import TrackingSettings
 
+LOCAL = "http://127.0.0.1:5000"  # where `mlflow ui` serves
+
 
 @dataclass(frozen=True)
 class TrackedRuns:
@@ -43,12 +45,16 @@ class TrackedRuns:
         return f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
 
     @property
+    def front_page(self) -> str:
+        """The page to begin with."""
+        return self.page
+
+    @property
     def how_to_look(self) -> str:
-        """Address of the runs' page, or the command that serves it."""
-        page = self.page
+        """Address of the page to begin with; for a file the command that serves it, then the address."""
         if self.address.startswith("sqlite:"):
-            return f"mlflow ui --backend-store-uri {self.address}  (then open {page})"
-        return self.address + page
+            return f"mlflow ui --backend-store-uri {self.address}\n  then open {LOCAL}{self.front_page}"
+        return self.address + self.front_page
 
 
 @dataclass(frozen=True)

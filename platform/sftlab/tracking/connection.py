@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from sftlab.errors import UserError
+from sftlab.store.mirror import spoken
 from sftlab.tracking import names
 from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable
 from sftlab.tracking.settings import TrackingSettings, probe
@@ -36,12 +37,14 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 def refusals(address: str) -> Iterator[None]:
     """What MLflow or its server refuses becomes a message; a wrong call of ours stays a traceback."""
     _set_environment()
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    # The last two are protobuf's, for answers that hold infinite numbers or half characters.
+    except (MlflowException, SQLAlchemyError, OSError, ParseError, OverflowError, SystemError) as error:
         if isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE":
             raise
         reason = str(error).strip().splitlines()[0][:500]
@@ -125,28 +128,18 @@ class Connection:
     # ---- calls in MLflow's sizes
 
     def search_runs(self, filter_string: str) -> list[Any]:
-        found: list[Any] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
+        return _all_pages(
+            lambda token: self.client.search_runs(
                 [self.experiment_id], filter_string=filter_string, max_results=1000, page_token=token
             )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        )
 
     def search_models(self, filter_string: str | None = None) -> list[Any]:
-        found: list[Any] = []
-        token = None
-        while True:
-            page = self.client.search_logged_models(
+        return _all_pages(
+            lambda token: self.client.search_logged_models(
                 [self.experiment_id], filter_string=filter_string, max_results=100, page_token=token
             )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        )
 
     def log_content(
         self,
@@ -194,6 +187,22 @@ class Connection:
         ]
 
 
+def _all_pages(ask: Callable[[str | None], Any]) -> list[Any]:
+    """What a search finds, page after page. Raises UserError where the server begins anew: it would never end."""
+    found: list[Any] = []
+    seen: set[str] = set()
+    token: str | None = None
+    while True:
+        page = ask(token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+        if token in seen:
+            raise UserError("MLflow: the server gives the same page again and again; it is not sound.")
+        seen.add(token)
+
+
 def _set_environment() -> None:
     """What MLflow reads at import and at each request; what the user has set stands."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -219,7 +228,7 @@ def _dataset_input(table: TrackedTable) -> Any:
         name=table.name,
         digest=table.short_digest,
         source_type="local",
-        source=json.dumps({"uri": table.path}),
+        source=json.dumps({"uri": spoken(table.path)}),
         schema=json.dumps({"mlflow_colspec": columns}) if columns else None,
         profile=json.dumps({"num_rows": table.rows}),
     )

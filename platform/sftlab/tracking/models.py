@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +39,14 @@ def best_restored_model(
         split: what both accuracies are measured on. Who chooses by test has no honest test figure left, so it
             is dev if unset; the test figures are among the model's metrics.
 
-    Raises UserError where MLflow cannot be reached, and for a share that is none.
+    Raises UserError where MLflow cannot be reached, and for a share or a name that is none.
     """
     if not 0 <= at_least_in_domain <= 1:
         raise UserError(
             f"at_least_in_domain = {at_least_in_domain:g}: expected a share from 0 to 1, such as 0.4 for 40 %."
         )
+    if sweep is not None and not re.fullmatch(r"[\w.-]+", sweep):
+        raise UserError(f"sweep = {sweep!r}: is no name of a sweep; expected letters, digits, dots, strokes.")
     conditions = ["params.kind = 'restored'", f"metrics.`accuracy/{split}` >= {at_least_in_domain!r}"]
     conditions += [f"params.sweep = '{sweep}'"] if sweep is not None else []
     with refusals(settings.address or str(settings.sqlite_file(store))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -83,7 +84,7 @@ def probe(address: str) -> None:
     MLflow's own client retries an address that does not answer for minutes. Raises UserError.
     """
     advice = (
-        "Start one with `mlflow server --host HOST --port PORT`, correct tracking.address, or leave it out "
+        "Start one with `mlflow server --host 127.0.0.1 --port PORT`, correct tracking.address, or leave it out "
         "to track in a sqlite file below the store."
     )
     try:
@@ -94,7 +95,7 @@ def probe(address: str) -> None:
             f"tracking.address {address}: something answers there, with HTTP {error.code} for /health, which "
             f"is no MLflow server. {advice}"
         ) from error
-    except (URLError, OSError) as error:
+    except (URLError, OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise UserError(
             f"tracking.address {address}: no MLflow server answers there ({reason}). {advice}"

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.analysis.results import BASE, CellRow, ChoiceRow, StudyResults
+from sftlab.analysis.ties import study_ties
+from sftlab.store.mirror import spoken
 from sftlab.tracking.names import percent_text
 from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable, metric_rows, rounded
 
@@ -61,15 +63,23 @@ def study_key(results: StudyResults) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def run_name(model: TrackedModel, cells: Mapping[str, CellRow], base: str) -> str:
+def method_of(results: StudyResults) -> str | None:
+    """The strategy that edits the tuned models in place of the restoration; None for that."""
+    found = results.spec.get("restore", {}).get("method")
+    return str(found) if found else None
+
+
+def run_name(model: TrackedModel, cells: Mapping[str, CellRow], base: str, method: str | None = None) -> str:
     """Readable name, such as `bucket2 × 100 · restored 10% · seed 0` (100 training facts of bucket 2).
+
+    `method` stands in place of "restored".
 
     What tells models apart comes first: MLflow's tables show some 30 characters.
     """
     if model.cell is None or model.percent is None:
         return f"base · {base}"
     row = cells[model.cell]
-    state = f"restored {percent_text(model.percent)}%" if model.percent else "tuned"
+    state = f"{method or 'restored'} {percent_text(model.percent)}%" if model.percent else "tuned"
     return f"{data_text(row)} · {state} · seed {row.set_seed}"
 
 
@@ -120,10 +130,11 @@ def model_records(
     return [
         ModelRecord(
             artifact=model.id,
-            name=run_name(model, cells, results.model),
+            name=run_name(model, cells, results.model, method_of(results)),
             kind=model.kind,
             params=_params(results, model, cells),
-            tags=provenance_tags(model.provenance) | ({"sftlab.path": str(model.path)} if model.path else {}),
+            tags=provenance_tags(model.provenance)
+            | ({"sftlab.path": spoken(model.path)} if model.path else {}),
             metrics=metrics[model.cell, model.percent],
             tables=[*tables, model.train_set] if model.train_set else tables,
             path=model.path,
@@ -222,7 +233,8 @@ def _note(results: StudyResults, recommended: ChoiceRow | None) -> str:
     )
     if recommended is None:
         return text
-    what = f"restore {percent_text(recommended.percent)}% of" if recommended.percent else "keep, unrestored,"
+    doing = f"{method} at {{}}% on" if (method := method_of(results)) else "restore {}% of"
+    what = doing.format(percent_text(recommended.percent)) if recommended.percent else "keep, as it is tuned,"
     numbers = [
         f"{name} {100 * value:.1f}% (tuned: {100 * tuned:.1f}%)"
         for name, value, tuned in (
@@ -232,9 +244,16 @@ def _note(results: StudyResults, recommended: ChoiceRow | None) -> str:
         )
         if value is not None and tuned is not None
     ]
-    return (
-        f"{text}\n\nRecommended, chosen on dev: {what} `{recommended.cell}`. Accuracy: {', '.join(numbers)}."
-    )
+    tie = tie_text(len(study_ties(results.accuracy, recommended)))
+    return f"{text}\n\nRecommended, chosen on dev: {what} `{recommended.cell}`. Accuracy: {', '.join(numbers)}.{tie}"
+
+
+def tie_text(others: int) -> str:
+    """What is added to a recommendation where others have the same dev score; '' where none has."""
+    if not others:
+        return ""
+    have = "1 other has" if others == 1 else f"{others:,} others have"
+    return f" {have} the same dev score: dev makes no choice between them, and the first is named."
 
 
 def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -16,6 +16,8 @@ from typing import Any
 
 from sftlab.analysis.results import SPLITS, CellRow, ChoiceRow, StudyResults
 from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepChoiceRow, SweepResults, Variant
+from sftlab.analysis.ties import sweep_ties
+from sftlab.store.mirror import spoken
 from sftlab.tracking.names import percent_text
 from sftlab.tracking.records import MetricRow, StudyRecord, TrackedTable, digest_of, metric_rows
 from sftlab.tracking.study import (
@@ -25,6 +27,7 @@ from sftlab.tracking.study import (
     flat,
     metrics_by_model,
     provenance_tags,
+    tie_text,
     time_ms,
     training_metrics,
 )
@@ -129,7 +132,7 @@ def base_record(results: SweepResults, base: TrackedModel, tables: Sequence[Trac
         name=f"base · {results.model}",
         kind="base",
         params={"sweep": results.name, "model": results.model, "kind": "base"},
-        tags=provenance_tags(base.provenance) | ({"sftlab.path": str(base.path)} if base.path else {}),
+        tags=provenance_tags(base.provenance) | ({"sftlab.path": spoken(base.path)} if base.path else {}),
         metrics=metrics_by_model(first, [base])[None, None],
         tables=tables,
         end_ms=time_ms(base.provenance.get("time")),
@@ -330,7 +333,8 @@ def score_table(results: SweepResults, choice: SweepChoiceRow) -> str:
         tuned = score_of(results, choice, split, 0.0)
         if chosen is None or tuned is None:
             continue
-        cells = [part for row in (chosen, tuned) for part in (_share(row.mean), interval(row.low, row.high))]
+        scores = (chosen, tuned)
+        cells = [part for row in scores for part in (f"{100 * row.mean:.1f}", interval(row.low, row.high))]
         lines.append(f"| {words} | {' | '.join(cells)} | {chosen.questions:,} x {chosen.seeds} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
@@ -356,7 +360,8 @@ def note(results: SweepResults, trials: int, models: int) -> str:
     text = f"**{results.name}**: {results.model}, {trials:,} trials with {models:,} models; strategies: {strategies}."
     best = recommended_model(results)
     if best is not None:
-        text += f"\n\n**Recommended**, chosen on dev: {choice_text(best.choice)}.\n"
+        tie = tie_text(len(sweep_ties(results, best.choice)))
+        text += f"\n\n**Recommended**, chosen on dev: {choice_text(best.choice)}.{tie}\n"
         text += f"\n{score_table(results, best.choice)}\n\n" + "\n".join(verdict_lines(results, best.choice))
         if best.choice.seeds:
             text += (
@@ -379,10 +384,6 @@ HOW_TO_READ = (
 
 def interval(low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f}"
 
 
 def _recommended_metrics(results: SweepResults, choice: SweepChoiceRow) -> list[MetricRow]:

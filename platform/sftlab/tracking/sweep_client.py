@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from sftlab.store.mirror import spoken
 from sftlab.tracking import names
 from sftlab.tracking.client import TrackedRuns
 from sftlab.tracking.connection import (
@@ -73,8 +74,13 @@ class TrackedSweep(TrackedRuns):
 
     @property
     def page(self) -> str:
-        """The trials with their charts, the best on dev first."""
+        """The trials with their charts, the best on dev first: a long address."""
         return trials_page(self.experiment_id, self.run_id)
+
+    @property
+    def front_page(self) -> str:
+        """The parent run, whose description begins with a link to `page`."""
+        return f"/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
 
 def trials_page(experiment_id: str, run_id: str) -> str:
@@ -127,6 +133,22 @@ def write_sweep(
     return TrackedSweep(settings.uri(store), writer.experiment_id, run_id, runs, tuple(written), address)
 
 
+def write_trials(
+    sweep: StudyRecord, trials: Sequence[TrialRecord], settings: TrackingSettings, store: Path
+) -> tuple[str, ...]:
+    """Log trials of a sweep that still runs; returns the keys of those that MLflow did not hold yet.
+
+    Of `sweep` only key and name count; the parent run is begun where there is none, and left open. Raises UserError
+    where MLflow cannot be reached or refuses.
+    """
+    with refusals(settings.address or str(settings.sqlite_file(store))):
+        writer = _SweepWriter.connect(settings, store)
+        times = [trial.end_ms for trial in trials if trial.end_ms is not None] or [now_ms()]
+        run_id, _ = writer.open_parent(sweep, min(times), SWEEP)
+        known = writer.logged_runs(run_id, TRIAL)
+        return tuple(trial.key for trial in trials if writer.keep_or_write(trial, sweep, run_id, known)[1])
+
+
 @dataclass
 class _SweepWriter(Connection):
     def keep_or_write(
@@ -172,7 +194,7 @@ class _SweepWriter(Connection):
         made = {}
         for model in trial.models:
             tags = {ARTIFACT: model.artifact, SWEEP: sweep, EXTERNAL: "true"}
-            tags |= {"sftlab.path": str(model.path)} if model.path else {}
+            tags |= {"sftlab.path": spoken(model.path)} if model.path else {}
             logged = self.client.create_logged_model(
                 self.experiment_id,
                 name=names.model_name(model.name),

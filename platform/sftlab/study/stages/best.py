@@ -23,7 +23,7 @@ def build_best(build: Build) -> None:
     edit = edit_for(build.plan.spec.restore, row.percent, read_change(build, cell).cuts)
     edits = {percent_label(row.percent): edit}
     shutil.rmtree(best_folder(build), ignore_errors=True)
-    write_restored(build.model_folder, build.path(cell.tuned) / "model", edits, build.path(step))
+    write_restored(build.model_folder, build.read(cell.tuned, "model"), edits, build.path(step))
     write_text(build.path(step) / "choice.json", json.dumps(row.__dict__, indent=1) + "\n")
     build.commit(step)
 

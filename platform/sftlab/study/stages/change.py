@@ -8,7 +8,7 @@ from sftlab.store.artifact import write_text
 from sftlab.study.build import Build
 from sftlab.study.plan import Cell
 from sftlab.weights.cut import percent_label
-from sftlab.weights.profile import ChangeProfile, profile
+from sftlab.weights.profile import ChangeProfile, profile, read_profile
 
 FILE = "change.json"
 
@@ -29,7 +29,7 @@ def build_change(build: Build, cell: Cell) -> None:
     restore = cell.restore
     found = profile(
         build.model_folder,
-        build.path(cell.tuned) / "model",
+        build.read(cell.tuned, "model"),
         [percent_label(percent) for percent in restore.percents],
         restore.region,
         restore.order,
@@ -43,4 +43,4 @@ def build_change(build: Build, cell: Cell) -> None:
 
 def read_change(build: Build, cell: Cell) -> ChangeProfile:
     """The committed profile of a cell."""
-    return ChangeProfile.from_json(json.loads((build.path(cell.change) / FILE).read_text(encoding="utf-8")))
+    return read_profile(build.read(cell.change, FILE))

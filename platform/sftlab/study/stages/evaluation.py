@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftlab.facts.table import TOPICS_FILE, read_facts
-from sftlab.facts.templates import load_topics
-from sftlab.store.artifact import Step
+from sftlab.facts.table import read_facts
+from sftlab.facts.templates import read_topics
+from sftlab.store.artifact import DAMAGED, Step
 from sftlab.store.fingerprint import fingerprint
+from sftlab.store.mirror import drop, pull
 from sftlab.strategies import edit_for
 from sftlab.study.build import Build
 from sftlab.study.plan import EVALUATION_SPLITS, Cell
@@ -39,7 +39,7 @@ def build_evaluations(build: Build) -> None:
             progress=lambda p: bar.update(p.items_done, p.items, f"{p.answers_per_second:,.0f} answers/s"),
             finished=lambda item: _commit(build, steps[item.id]),
         )
-    shutil.rmtree(request.session_dir, ignore_errors=True)
+    drop(request.session_dir)
 
 
 def evaluation_request(build: Build) -> tuple[dict[str, Step], EvaluationRequest]:
@@ -47,18 +47,20 @@ def evaluation_request(build: Build) -> tuple[dict[str, Step], EvaluationRequest
     from sftlab.inference.evaluator import DivergenceInput, EvaluationRequest
 
     plan, spec = build.plan, build.plan.spec
-    folder = build.path(plan.facts)
+    folder = build.read(plan.facts)
     facts = {split: read_facts(folder, split) for split in EVALUATION_SPLITS}
     steps, items = _items(build, facts)
     divergence = DivergenceInput(
         spec.divergence,
         facts["test"],
         read_mastery(build, "test"),
-        load_topics(folder / TOPICS_FILE),
+        read_topics(folder),
         ModelSource(str(build.model_folder)),
     )
-    base = str(build.model_folder)
-    return steps, EvaluationRequest(items, base, spec.answers, spec.engine, _session(build), divergence)
+    base, damaged = str(build.model_folder), build.store.root / DAMAGED
+    return steps, EvaluationRequest(
+        items, base, spec.answers, spec.engine, _session(build), damaged, divergence
+    )
 
 
 def _commit(build: Build, step: Step) -> None:
@@ -95,7 +97,7 @@ def _items(build: Build, facts: Mapping[str, pa.Table]) -> tuple[dict[str, Step]
 def _training_facts(build: Build, cell: Cell) -> pa.Table:
     import pyarrow.parquet as pq
 
-    return pq.read_table(training_file(build, cell))
+    return pq.read_table(pull(training_file(build, cell)))
 
 
 def _session(build: Build) -> Path:

@@ -2,58 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftlab.facts.table import SPLITS, TOPICS_FILE, read_facts
-from sftlab.facts.templates import load_topics
+from sftlab.facts.templates import read_topics
+from sftlab.inference.mastery_block import mastery_schema
+from sftlab.store.mirror import pull
 from sftlab.study.build import Build
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE = "mastery.parquet"
+GROUP_ROWS = 2**17  # of a row group: what writing the table holds in memory
+BLOCKS_COPIED = 64
 
 
 def build_mastery(build: Build) -> None:
     """Score all splits in one go, so that one start of the engines serves them all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from sftlab.inference.scorer import score
+    from sftlab.inference.fact_blocks import FactBlocks
+    from sftlab.inference.scorer import ScoringRequest, score, scored
 
     step, spec = build.plan.mastery, build.plan.spec
-    folder = build.path(build.plan.facts)
-    tables = {split: read_facts(folder, split) for split in SPLITS}
-    split_column = pa.array([s for s, table in tables.items() for _ in range(table.num_rows)], pa.string())
-    facts = pa.concat_tables(list(tables.values()))
+    folder = build.read(build.plan.facts)
+    request = ScoringRequest(
+        FactBlocks.of(folder, spec.mastery.block_facts),
+        read_topics(folder),
+        str(build.model_folder),
+        spec.mastery,
+        spec.engine,
+        build.store.work(step),
+    )
     with build.progress.bar("scoring mastery") as bar:
-        scored = score(
-            facts,
-            load_topics(folder / TOPICS_FILE),
-            str(build.model_folder),
-            spec.mastery,
-            spec.engine,
+        score(
+            request,
             build.runtime.engine,
-            build.store.work(step),
             progress=lambda p: bar.update(
                 p.blocks_done, p.blocks, f"{p.completions_per_second:,.0f} completions/s"
             ),
         )
-    pq.write_table(scored.add_column(0, "split", split_column), build.path(step) / FILE)
+    pull(request.output_dir)
+    splits = request.facts.split_names()
+    write_mastery(scored(request), spec.mastery.block_facts, splits, build.path(step) / FILE)
     build.commit(step)
 
 
-def read_mastery(build: Build, split: str | None = None) -> pa.Table:
-    """The mastery table, of one split or of all."""
+def write_mastery(blocks: Iterator[pa.Table], block_facts: int, splits: Iterator[str], path: Path) -> None:
+    """The mastery table: the rows of all blocks in order, each with its split. In memory is one row group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([pa.field("split", pa.string()), *mastery_schema()])
+    with pq.ParquetWriter(path, schema) as writer:
+        for number in count():
+            rows = _joined(islice(blocks, max(1, GROUP_ROWS // block_facts)))
+            if number and not rows.num_rows:
+                break
+            names = pa.array(islice(splits, rows.num_rows), pa.string())
+            writer.write_table(rows.add_column(0, "split", names))
+
+
+def _joined(blocks: Iterator[pa.Table]) -> pa.Table:
+    """Blocks as one table with a chunk for each: where pages of the file end depends on the chunks.
+
+    A small table takes ten times the memory of its content, and a slice of a larger one does not.
+    """
+    import pyarrow as pa
+
+    chunks = [mastery_schema().empty_table()]
+    while some := list(islice(blocks, BLOCKS_COPIED)):
+        copied, start = pa.concat_tables(some).combine_chunks(), 0
+        for block in some:
+            chunks.append(copied.slice(start, block.num_rows))
+            start += block.num_rows
+    return pa.concat_tables(chunks)
+
+
+def read_mastery(build: Build, split: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+    """The mastery table, of one split or of all; all columns, or `split` and those named."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(build.path(build.plan.mastery) / FILE)
+    wanted = None if columns is None else ["split", *columns]
+    table = pq.read_table(build.read(build.plan.mastery, FILE), columns=wanted)
     return table if split is None else table.filter(pc.equal(table["split"], split))
 
 
 def buckets_of(build: Build, split: str) -> dict[str, int]:
     """Mastery bucket by fact id; facts whose row is an error have none."""
-    table = read_mastery(build, split)
+    table = read_mastery(build, split, ["fact_id", "bucket"])
     pairs = zip(table["fact_id"].to_pylist(), table["bucket"].to_pylist(), strict=True)
     return {fact: bucket for fact, bucket in pairs if bucket is not None}

@@ -14,7 +14,7 @@ def build_model(build: Build) -> None:
     with build.progress.bar("pre-training") as bar:
         pretrain(
             spec,
-            build.path(build.plan.facts),
+            build.read(build.plan.facts),
             build.path(step) / "model",
             build.runtime.pocket,
             progress=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sftlab.report.origin import Origin
 from sftlab.store.artifact import Store, write_text
+from sftlab.store.mirror import pull
 from sftlab.study.build import Build
 from sftlab.study.plan import Plan
 from sftlab.study.stages.results import read_results
@@ -16,9 +18,13 @@ def build_report(build: Build) -> None:
     """Render the results as one self-contained page."""
     from sftlab.report.page import render
 
-    write_text(build.path(build.plan.report) / FILE, render(read_results(build)))
+    plan, record = build.plan, build.store.find(build.plan.results)
+    ids = {("", cell.name, p): step.id for cell in plan.cells for p, step in cell.evaluations.items()}
+    origin = Origin(ids, record.provenance if record is not None else {})
+    write_text(build.path(plan.report) / FILE, render(read_results(build), origin))
     build.commit(build.plan.report)
 
 
 def report_file(plan: Plan, store: Store) -> Path:
-    return store.path(plan.report) / FILE
+    """The committed page, on this machine."""
+    return pull(store.path(plan.report) / FILE)

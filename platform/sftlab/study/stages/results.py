@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,8 @@ from sftlab.analysis.results import (
 )
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.table import SPLITS
+from sftlab.report.ties import nothing_gained, study_tie
+from sftlab.report.wording import RESTORE, state_words
 from sftlab.store.artifact import Step
 from sftlab.store.provenance import package_versions
 from sftlab.study.build import Build
@@ -31,7 +32,7 @@ from sftlab.study.plan import EVALUATION_SPLITS, Cell
 from sftlab.study.stages.change import read_change
 from sftlab.study.stages.evaluation import TRAIN_SET
 from sftlab.study.stages.mastery import buckets_of, read_mastery
-from sftlab.training.records import COMMIT_FILE
+from sftlab.training.records import COMMIT_FILE, read_commit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,7 +95,7 @@ def model_name(build: Build) -> str:
 
 
 def read_results(build: Build) -> StudyResults:
-    return StudyResults.read(build.path(build.plan.results))
+    return StudyResults.read(build.read(build.plan.results))
 
 
 def read_answers(build: Build, step: Step) -> dict[str, pa.Table]:
@@ -102,7 +103,7 @@ def read_answers(build: Build, step: Step) -> dict[str, pa.Table]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(build.path(step) / "answers.parquet")
+    table = pq.read_table(build.read(step, "answers.parquet"))
     return {
         split: table.filter(pc.equal(table["split"], split))
         for split in pc.unique(table["split"]).to_pylist()
@@ -145,12 +146,10 @@ def _paired(
 
 
 def _training(build: Build, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
-    path = build.path(cell.tuned) / "model" / COMMIT_FILE
-    found = json.loads(path.read_text(encoding="utf-8"))["result"]
-    row = CellRow(
-        cell.name, str(cell.bucket), cell.size, cell.seed, found["tokens_per_second"], found["seconds"]
-    )
-    pairs = enumerate(zip(found["losses"], found["learning_rates"], strict=True), start=1)
+    path = build.read(cell.tuned, f"model/{COMMIT_FILE}")
+    found = read_commit(path).result
+    row = CellRow(cell.name, str(cell.bucket), cell.size, cell.seed, found.tokens_per_second, found.seconds)
+    pairs = enumerate(zip(found.losses, found.learning_rates, strict=True), start=1)
     return row, [TrainingRow(cell.name, step, loss, rate) for step, (loss, rate) in pairs]
 
 
@@ -159,7 +158,7 @@ def divergence_of(build: Build, cell: str, percent: float, step: Step) -> Diverg
     import numpy as np
     import pyarrow.parquet as pq
 
-    table = pq.read_table(build.path(step) / "divergence.parquet")
+    table = pq.read_table(build.read(step, "divergence.parquet"))
     if not table.num_rows:
         return None
     tuned, base = (np.array(table[name].to_pylist(), np.float64) for name in ("tuned_logits", "base_logits"))
@@ -197,16 +196,22 @@ def _mastery(build: Build) -> list[MasteryRow]:
 
 
 def summary(build: Build) -> str:
-    """Two sentences for the terminal: what is recommended, and what it does on the test split."""
-    row = next(row for row in read_results(build).choice if row.scope == "recommended")
+    """For the terminal: what is recommended, which model that is, and what it does on the test split."""
+    results, plan = read_results(build), build.plan
+    row = next(row for row in results.choice if row.scope == "recommended")
+    state = state_words(plan.spec.restore.method or RESTORE, row.percent)
+    cell = next(cell for cell in plan.cells if cell.name == row.cell)
     lines = [
-        f"recommended: {row.cell}, restored {row.percent:g} % (chosen on dev: {row.dev:.1%}, "
-        f"tuned {row.dev_tuned:.1%})"
+        f"recommended: {row.cell}, {state} (chosen on dev: {row.dev:.1%}, tuned {row.dev_tuned:.1%})",
+        *(f"  {told}" for told in (nothing_gained(row, cell.evaluations), study_tie(results, row)) if told),
+        f"  id: {cell.evaluations[row.percent].id[:12]}",
     ]
-    for name, restored, tuned in (
+    for name, chosen, tuned in (
         ("in domain", row.test, row.test_tuned),
         ("out of domain", row.test_ood, row.test_ood_tuned),
     ):
-        if restored is not None and tuned is not None:
-            lines.append(f"  test, {name}: {restored:.1%} restored, {tuned:.1%} tuned")
-    return "\n".join(lines)
+        if row.percent and chosen is not None and tuned is not None:
+            lines.append(f"  test, {name}: {chosen:.1%}, tuned {tuned:.1%}")
+        elif chosen is not None:
+            lines.append(f"  test, {name}: {chosen:.1%}")
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")

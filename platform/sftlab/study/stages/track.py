@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS
+from sftlab.store.mirror import pull
 from sftlab.study.build import Build
 from sftlab.study.stages.best import best_folder, recommended
 from sftlab.study.stages.report import report_file
@@ -20,7 +22,7 @@ def track_results(build: Build) -> str:
     plan, store = build.plan, build.store
     if build.missing(plan.report, plan.best):
         raise UserError(f"The study {plan.spec.name} is not finished; `sftlab run` builds it.")
-    facts = store.path(plan.facts)
+    facts = build.read(plan.facts)
     tables = [table_of(facts / f"{split}.parquet") for split in SPLITS]
     with build.progress.bar("logging to MLflow") as bar:
         tracked = log_study(
@@ -35,17 +37,28 @@ def track_results(build: Build) -> str:
     return tracked.how_to_look
 
 
+@contextmanager
+def told_how_to_log_later(what: str, file: Path) -> Iterator[None]:
+    """Around logging, which comes last: where it fails the message says that the results stand, and what logs them."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"{error}\nThe {what} is finished all the same. `sftlab track {file}` with the same options logs it."
+        ) from error
+
+
 def tracked_models(build: Build) -> Iterator[TrackedModel]:
     """Every model of the study: the base, the tuned ones with their files, the restored ones as recipes."""
     plan = build.plan
     best = recommended(read_results(build))
     yield TrackedModel(id=plan.model_id, path=build.model_folder)
     for cell in plan.cells:
-        train_set = table_of(Path(training_file(build, cell)), cell.name, "training")
+        train_set = table_of(pull(Path(training_file(build, cell))), cell.name, "training")
         for percent, step in cell.evaluations.items():
             path = build.path(cell.tuned) / "model" if not percent else None
             if (cell.name, percent) == (best.cell, best.percent):
-                path = best_folder(build)
+                path = pull(best_folder(build))
             record = build.store.find(step)
             assert record is not None
             yield TrackedModel(

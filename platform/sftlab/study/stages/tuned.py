@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sftlab.store.mirror import drop
 from sftlab.study.build import Build
 from sftlab.study.plan import Cell
 from sftlab.study.stages.change import build_change, read_change
@@ -14,6 +14,8 @@ from sftlab.weights.cut import percent_label
 
 if TYPE_CHECKING:
     from sftlab.training.records import ProbeMask, SFTRun
+
+MODEL = "model"
 
 
 def build_tuned(build: Build) -> None:
@@ -27,7 +29,14 @@ def build_tuned(build: Build) -> None:
         if build.missing(probe.change):
             build_change(build, probe)
     _train(build, [cell for cell in plan.cells if build.missing(cell.tuned)], "fine-tuning")
-    shutil.rmtree(build.store.root / "ray-train", ignore_errors=True)
+    drop(build.store.root / "ray-train")
+
+
+def commit_tuned(build: Build, cell: Cell) -> None:
+    """Commit a cell's tuned model. Where two trained it at once, their weights must agree, and not their times."""
+    from sftlab.training.records import COMMIT_FILE
+
+    build.commit(cell.tuned, varying=[f"{MODEL}/{COMMIT_FILE}"])
 
 
 def sft_run(build: Build, cell: Cell) -> SFTRun:
@@ -38,7 +47,7 @@ def sft_run(build: Build, cell: Cell) -> SFTRun:
         run_id=cell.run_id,
         base_model=str(build.model_folder),
         train_file=training_file(build, cell),
-        output_dir=str(build.path(cell.tuned) / "model"),
+        output_dir=str(build.path(cell.tuned) / MODEL),
         spec=cell.sft,
         mask=probe_mask(build, cell),
     )
@@ -52,7 +61,7 @@ def probe_mask(build: Build, cell: Cell) -> ProbeMask | None:
         return None
     assert cell.sft.mask is not None
     cuts = read_change(build, cell.probe).cuts
-    return ProbeMask(str(build.path(cell.probe.tuned) / "model"), cuts[percent_label(cell.sft.mask.percent)])
+    return ProbeMask(str(build.path(cell.probe.tuned) / MODEL), cuts[percent_label(cell.sft.mask.percent)])
 
 
 def _train(build: Build, missing: Sequence[Cell], title: str) -> None:
@@ -66,7 +75,7 @@ def _train(build: Build, missing: Sequence[Cell], title: str) -> None:
     finished: set[str] = set()
 
     def commit(cell: Cell) -> None:
-        build.commit(cell.tuned)
+        commit_tuned(build, cell)
         finished.add(cell.run_id)
 
     with build.progress.bar(title) as bar:

@@ -1,0 +1,146 @@
+"""Trials under a real Ray Tune: ASHA stops those that fall behind, and lost ones run again, but no others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from sftlab.errors import UserError
+from sftlab.store.artifact import Store
+from sftlab.study.config import load_sweep
+from sftlab.study.progress import SilentProgress
+from sftlab.study.runtime import Runtime
+from sftlab.study.sources import resolve
+from sftlab.study.sweep import Sweep, finished_trials, is_finished
+from sftlab.study.sweep_live import LiveTracking
+from sftlab.study.sweep_trial import Bench, Outcome
+from sftlab.study.sweep_tune import SCORE, Fit, listed, searched, trials_over, write_record
+from sftlab.study.sweep_watch import SweepState
+from sftlab.study.trials import Trial
+
+pytestmark = pytest.mark.slow
+TINY = Path(__file__).parents[2] / "jobs" / "configs" / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def sweep_of(tmp_path: Path, **fields: object) -> Sweep:
+    document = {"name": "s", "study": str(TINY), **fields}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(document))
+    spec, study = load_sweep(path)
+    store = Store(tmp_path / "store")
+    # One after another: ASHA's verdicts are certain.
+    runtime = Runtime.model_validate({"sweep": {"trials": 1, "max_failures": 1}})
+    return Sweep(spec, study, resolve(study, store.root), store, runtime, SilentProgress())
+
+
+class Heard(LiveTracking):
+    """A tracker that only listens."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None, lambda _: None)
+        self.trials: list[Trial] = []
+
+    def tell(self, trial: Trial) -> None:
+        self.trials.append(trial)
+
+
+def fit_of(sweep: Sweep, state: SweepState) -> Fit:
+    bench = Bench(sweep.sources, sweep.store, sweep.runtime, "none", "dev")
+    trials = list(sweep.listed())
+
+    def trial_of(config: dict[str, Any]) -> Trial:
+        return trials[config["trial"]] if trials else sweep.maker.trial(sweep.maker.point(config))
+
+    return Fit(sweep.maker, bench, state, sweep.records, trial_of)
+
+
+def test_asha_stops_the_trial_that_falls_behind_at_its_rung_also_where_its_process_was_killed(
+    tmp_path: Path, local_ray: None
+) -> None:
+    del local_ray
+    axes = {"data": [0, 1, 2], "size": [4], "seed": [0], "percent": [0, 10]}
+    sweep = sweep_of(tmp_path, axes=axes, halving={"max_epochs": 4, "factor": 2})
+    trials, maker, folder = list(sweep.listed()), sweep.maker, sweep.records
+    # Dev scores by data and epochs: the second never catches up, the third does so for one rung.
+    scores = {0: [0.5, 0.6, 0.7], 1: [0.1, 0.9, 0.9], 2: [0.6, 0.2, 0.9]}
+    killed = tmp_path / "killed"
+
+    def one(config: dict[str, Any]) -> None:
+        from ray import tune
+
+        trial = trials[config["trial"]]
+        if trial.data == 1 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        for rung, score in zip(maker.rungs_of(trial), scores[int(trial.data)], strict=True):
+            write_record(folder, rung, config, Outcome({10.0: score}, 10.0, score))
+            tune.report({SCORE: score, "percent": 10.0, "epochs": rung.spec.sft.epochs})
+
+    heard = Heard()
+    state = SweepState(total=3, found=0, metric="dev", live=heard)
+    assert fit_of(sweep, state)(one, listed([{"trial": number} for number in range(3)])) == []
+
+    went = [(trial.data, trial.spec.sft.epochs) for trial in heard.trials]
+    assert went == [
+        (0, 1),
+        (0, 2),
+        (0, 4),
+        (2, 1),
+        (2, 2),
+        (1, 1),
+    ]  # the killed one is judged by all before it
+    assert {(rung.data, rung.spec.sft.epochs) for rung in finished_trials(sweep, trials)} == set(went)
+    assert all(is_finished(sweep, trial) for trial in trials)
+    assert (state.done, state.failed, state.running, state.lost) == (3, 0, 0, 1)
+    assert "1 lost with their process or node and tried again" in state.line({})
+    assert state.best is not None and state.best[0] == trials[0].name and state.best[2] == 0.7
+    assert not list(folder.parent.glob("tune-*"))  # Tune's own folder is gone
+
+
+def test_lost_points_of_a_search_run_again_a_bounded_number_of_times_and_those_with_errors_of_their_own_do_not(
+    tmp_path: Path, local_ray: None
+) -> None:
+    """Of three points the first loses its process once, the second fails by itself, the third always loses it."""
+    del local_ray
+    axes = {"data": [0, 1], "size": [4], "seed": [0], "percent": {"low": 0.0, "high": 60.0}}
+    sweep = sweep_of(tmp_path, axes=axes, search={"kind": "optuna", "trials": 3})
+    began = tmp_path / "began.jsonl"
+    began.touch()
+
+    def one(config: dict[str, Any]) -> None:
+        from ray import tune
+
+        before = list(map(json.loads, began.read_text().splitlines()))
+        with began.open("a") as stream:
+            stream.write(json.dumps(config) + "\n")
+        if len(before) == 1:
+            raise UserError("its own fault")
+        if len(before) != 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        tune.report({SCORE: 0.5, "percent": 10.0, "epochs": 1})
+
+    state = SweepState(total=3, found=0, metric="dev")
+    fit = fit_of(sweep, state)
+    failed = fit(one, searched(sweep.maker, sweep.records, 3))
+
+    first, second, third, *again = map(json.loads, began.read_text().splitlines())
+    assert again == [first, third] and len({point["percent"] for point in (first, second, third)}) == 3
+    assert [name for name, _ in failed] == [fit.trial_of(second).name, fit.trial_of(third).name]
+    assert failed[0][1] == "its own fault" and "actor" in failed[1][1]  # died, or is unavailable
+    assert (state.done, state.failed, state.lost) == (1, 2, 2)
+    assert trials_over(sweep.records) == 1
