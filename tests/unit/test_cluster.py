@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from sftlab.study.config import load_runtime
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "cluster.yaml"
+CONFIG = yaml.safe_load(FILE.read_text())
 RUNTIMES = sorted((ROOT / "jobs" / "configs" / "runtimes").glob("*h100*.yaml"))
 
 
@@ -46,14 +49,59 @@ def test_every_node_has_the_token_that_ray_asks_for() -> None:
     config = yaml.safe_load(FILE.read_text())
     assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
-        (start,) = [command for command in config[key] if "ray start" in command]
-        assert "RAY_AUTH_MODE=token" in start
+        for command in config[key]:
+            assert "RAY_AUTH_MODE=token" in command or command.endswith("ray stop")
+        assert any("ray start" in command for command in config[key])
+    assert any("chmod 600" in command and "auth_token" in command for command in config["setup_commands"])
 
 
-def test_no_node_and_no_job_lacks_a_file_of_the_package() -> None:
-    """Patterns of rsync and of .rayignore that begin with a slash match at the top of the checkout alone."""
-    top = {path.name for path in (ROOT / "platform").iterdir()} | {"platform", "jobs", "requirements"}
-    patterns = yaml.safe_load(FILE.read_text())["rsync_exclude"] + (ROOT / ".rayignore").read_text().split()
-    assert {"/data", "/runs", "/models"} <= set(patterns)
+def test_no_node_lacks_a_file_of_the_package() -> None:
+    """rsync's patterns that begin with a slash match at the top of the checkout alone."""
+    top = {path.name for path in (ROOT / "platform").iterdir()} | {
+        "platform",
+        "jobs",
+        "requirements",
+        "deploy",
+    }
+    patterns = CONFIG["rsync_exclude"]
+    assert {"/.git", "/.venv", "/data", "/runs", "/models"} <= set(patterns)
     for pattern in patterns:
         assert pattern.startswith("/") and pattern.strip("/") not in top
+
+
+def test_every_node_installs_the_locked_gpu_profile_and_is_looked_at_before_it_joins() -> None:
+    from ray.autoscaler._private.util import prepare_config
+
+    config = prepare_config(yaml.safe_load(FILE.read_text()))
+    for node, gpus in (("head", 0), ("gpu", config["available_node_types"]["gpu"]["resources"]["GPU"])):
+        # A node type's own list would replace the common ones, and nothing would be installed.
+        assert "worker_setup_commands" not in config["available_node_types"][node]
+        commands = config["head_setup_commands" if node == "head" else "worker_setup_commands"]
+        setup = next(i for i, command in enumerate(commands) if "make setup PROFILE=gpu" in command)
+        check = next(
+            i for i, command in enumerate(commands) if "deploy/check_node.py --profile gpu" in command
+        )
+        assert setup < check == len(commands) - 1
+        assert f"--gpus {gpus}" in commands[check] or gpus == 0
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", "setup", "PROFILE=gpu"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert "requirements/gpu.lock" in done.stdout and "cpu.lock" not in done.stdout
+
+
+def test_the_head_has_no_gpu_and_shows_its_dashboard_to_itself_alone() -> None:
+    types = CONFIG["available_node_types"]
+    assert types[CONFIG["head_node_type"]]["resources"]["GPU"] == 0
+    assert types["gpu"]["min_workers"] == 0 and types["gpu"]["resources"]["GPU"] > 0
+    start = next(command for command in CONFIG["head_start_ray_commands"] if "ray start" in command)
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+@pytest.mark.parametrize("key", [key for key in CONFIG if key.endswith("_commands")])
+def test_every_command_is_one_that_a_shell_reads(key: str) -> None:
+    for command in CONFIG[key]:
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+        assert "\n" not in command  # the autoscaler runs each as one line
+        for path in re.findall(r"deploy/\S+\.py", command):
+            assert (ROOT / path).is_file()
