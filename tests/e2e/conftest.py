@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
+
+from tests.planted import PLANTED
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "jobs" / "configs" / "tiny.yaml"
@@ -22,9 +26,10 @@ SFTLAB = Path(sys.executable).parent / "sftlab"
 
 @dataclass(frozen=True)
 class Study:
-    """A study file with a store of its own."""
+    """A study file with a store of its own, and where its Ray wrote its logs if they are kept."""
 
     store: Path
+    ray: Path | None = None
 
     def command(self, name: str, *options: str) -> list[str]:
         return [
@@ -38,14 +43,16 @@ class Study:
             *options,
         ]
 
-    def call(self, name: str, *options: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, name: str, *options: str, timeout: float = 600, extra: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(name, *options),
             capture_output=True,
             text=True,
             timeout=timeout,
             cwd=ROOT,
-            env=environment(),
+            env=environment() | extra,
         )
 
 
@@ -89,9 +96,15 @@ def kill_when(command: list[str], reached: Callable[[], bool], name: str, how: i
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The tiny study, run to its report without disturbance."""
-    study = Study(tmp_path_factory.mktemp("finished") / "store")
-    done = study.call("run")
-    assert done.returncode == 0, tail(done)
-    return study
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    """The tiny study, run to its report without disturbance, with secrets in its environment.
+
+    What it printed stands in run.log beside its store.
+    """
+    # Ray's sockets need a short path; its last processes may still write there when the tests are over.
+    with tempfile.TemporaryDirectory(prefix="e2e-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        study = Study(tmp_path_factory.mktemp("finished") / "store", Path(folder))
+        done = study.call("run", extra=PLANTED | {"RAY_TMPDIR": folder})
+        (study.store.parent / "run.log").write_text(done.stdout + done.stderr)
+        assert done.returncode == 0, tail(done)
+        yield study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import ROOT, RUNTIME, SFTLAB, Study, environment, files, kill_when, tail
+from tests.own_strategy import write_documented_files
 
 pytestmark = pytest.mark.slow
 
@@ -114,20 +116,68 @@ def test_where_the_time_went_can_be_printed(swept: Path) -> None:
     assert all(stage in done.stdout for stage in ("tuned", "evaluation", "waiting"))
 
 
-def test_a_search_goes_on_where_it_stopped(swept: Path, tmp_path: Path) -> None:
+def test_every_trial_is_logged_once_although_two_sweeps_logged_it_while_they_ran(swept: Path) -> None:
+    with sqlite3.connect(swept / "mlflow.db") as database:
+        rows = database.execute(
+            "select tags.value from tags join runs using (run_uuid) "
+            "where tags.key = 'sftlab.trial' and runs.lifecycle_stage = 'active'"
+        ).fetchall()
+    assert len(rows) == len(set(rows)) == TRIALS + 1  # and the base model
+
+
+def test_a_server_that_is_gone_at_the_end_costs_the_logging_alone_which_track_makes_up_for(
+    swept: Path,
+) -> None:
+    gone = sweep(swept, "--set", "runtime.tracking.address=http://127.0.0.1:9")
+    done = subprocess.run(gone, capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.returncode == 2 and "recommended: " in done.stdout, tail(done)
+    assert f"`sftlab track {SWEEP}` with the same options logs it" in done.stderr
+    command = [str(SFTLAB), "track", str(SWEEP), "--store", str(swept)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.returncode == 0 and "MLflow: mlflow ui --backend-store-uri " in done.stdout, tail(done)
+
+
+def test_the_documented_strategy_of_one_s_own_runs_with_engines_without_a_pythonpath(
+    swept: Path, tmp_path: Path
+) -> None:
+    write_documented_files(tmp_path)
+    command = [str(SFTLAB), "sweep", "jobs/configs/own/clip_sweep.yaml", "--runtime", str(RUNTIME)]
+    plain = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [*command, "--store", str(swept)], capture_output=True, text=True, cwd=tmp_path, env=plain
+    )
+    assert done.returncode == 0 and "recommended: " in done.stdout, tail(done)
+    (page,) = swept.glob("sweep-report/clip-sweep-*/report.html")
+    assert "clip region=mlp" in page.read_text()
+    assert len(list(swept.glob("tuned/*/record.json"))) == TRIALS // 2  # those that were there
+
+
+def test_a_search_that_is_killed_goes_on_with_its_finished_trials_and_to_a_longer_one(
+    swept: Path, tmp_path: Path
+) -> None:
     axes = {"data": [0, 4], "size": [4], "seed": [0], "percent": {"low": 0, "high": 40}}
     file = tmp_path / "search.yaml"
+    command = [str(SFTLAB), "sweep", str(file), "--runtime", str(RUNTIME), "--store", str(swept)]
+    command += ["--set", "runtime.sweep.trials=2"]  # each is a process that has to start
 
-    def search(trials: int) -> dict[str, bytes]:
+    def ask(trials: int) -> None:
         found = {"kind": "optuna", "trials": trials}
         study = str(SWEEP.parent / "../tiny.yaml")
         file.write_text(yaml.safe_dump({"name": "search", "study": study, "axes": axes, "search": found}))
-        command = [str(SFTLAB), "sweep", str(file), "--runtime", str(RUNTIME), "--store", str(swept)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
-        assert done.returncode == 0 and "recommended: " in done.stdout, tail(done)
+
+    def records() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in swept.glob("sweeps/search-*/trials/*.json")}
 
-    two = search(2)
-    three = search(3)
-    assert len(two) == 2 and len(three) == 3
-    assert two.items() <= three.items()
+    ask(6)
+    kill_when(command, lambda: bool(records()), "searching", 9)
+    killed = records()
+    assert 1 <= len(killed) < 6
+    ask(7)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.returncode == 0 and "recommended: " in done.stdout, tail(done)
+    assert killed.items() <= records().items()
+    over = list(swept.glob("sweeps/search-*/over/*"))
+    assert len(over) == 7 and len(records()) <= 7 + 2  # a point may be drawn twice, or be cut off
+    command[1] = "report"  # which takes none but a finished sweep
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.returncode == 0 and "recommended: " in done.stdout, tail(done)

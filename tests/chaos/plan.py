@@ -1,0 +1,93 @@
+"""Which processes are killed when: drawn from a seed, spread over all stages, and nothing but that."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Share of the kills that falls into a stage, and the longest delay after a piece has begun, in seconds.
+STAGES: dict[str, tuple[int, float]] = {
+    "model": (6, 0.3),
+    "mastery": (16, 1.0),
+    "tuned": (16, 0.2),
+    "change": (3, 0.1),
+    "evaluation": (15, 1.5),
+    "results": (1, 0.2),
+    "best": (2, 0.2),
+    "report": (1, 0.5),
+}
+# Who may be hit, and how often against the others. A head that dies takes the driver and all nodes with it.
+ANYWHERE = {"driver": 6, "raylet": 2, "node": 2, "head": 1}
+VICTIMS: dict[str, dict[str, int]] = {
+    "mastery": {"scorer": 6, "driver": 3, "raylet": 2, "node": 3, "head": 1},
+    "tuned": {"trainer": 6, "driver": 3, "raylet": 2, "node": 3, "head": 1},
+    "evaluation": {"engine": 6, "driver": 3, "raylet": 2, "node": 3, "head": 1},
+}
+# Named faults, once each: (stage, what happens). Those that need root are left out without it.
+FAULTS = (
+    ("mastery", "full disk"),
+    ("mastery", "hang"),
+    ("mastery", "cut off"),
+    ("tuned", "full disk"),
+    ("tuned", "cut off"),
+    ("evaluation", "hang"),
+    ("evaluation", "read-only store"),
+    ("evaluation", "full disk"),
+)
+
+
+@dataclass(frozen=True, order=True)
+class Blow:
+    """What is done to whom: once `piece` pieces of a stage have begun, and `delay` seconds later."""
+
+    order: int
+    piece: int
+    delay: float
+    stage: str
+    victim: str
+    chance: float  # in [0, 1): which of several that could be hit
+
+
+def draw(seed: int, kills: int, totals: Mapping[str, int], faults: bool = False) -> list[Blow]:
+    """Kills in the order in which they come; `totals` are the pieces of each stage."""
+    drawn = random.Random(seed)
+    blows = []
+    for order, (stage, share) in enumerate(shares(kills).items()):
+        named = [fault for at, fault in FAULTS if at == stage] if faults else []
+        victims = [*spread(VICTIMS.get(stage, ANYWHERE), share, drawn), *named]
+        drawn.shuffle(victims)
+        pieces = sorted(pick(totals[stage], len(victims), drawn))
+        for piece, victim in zip(pieces, victims, strict=True):
+            delay = drawn.uniform(0, STAGES[stage][1])
+            blows.append(Blow(order, piece, delay, stage, victim, drawn.random()))
+    return blows
+
+
+def shares(kills: int) -> dict[str, int]:
+    """The kills of each stage by its weight, by largest remainders."""
+    whole = sum(weight for weight, _ in STAGES.values())
+    exact = {stage: kills * weight / whole for stage, (weight, _) in STAGES.items()}
+    given = {stage: int(share) for stage, share in exact.items()}
+    rest = sorted(exact, key=lambda stage: given[stage] - exact[stage])
+    for stage in rest[: kills - sum(given.values())]:
+        given[stage] += 1
+    return given
+
+
+def spread(weights: Mapping[str, int], count: int, drawn: random.Random) -> list[str]:
+    """`count` victims, each kind about as often as its weight says, and each once before one comes twice too often."""
+    deck = [victim for victim, weight in weights.items() for _ in range(weight)]
+    found: list[str] = []
+    while len(found) < count:
+        drawn.shuffle(deck)
+        found += deck
+    return found[:count]
+
+
+def pick(total: int, count: int, drawn: random.Random) -> list[int]:
+    """`count` pieces of 0 .. total - 1, each once as long as there are enough."""
+    found: list[int] = []
+    while len(found) < count:
+        found += drawn.sample(range(total), min(total, count - len(found)))
+    return found
