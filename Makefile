@@ -7,16 +7,23 @@ STUDY ?= jobs/configs/pocket.yaml
 RUNTIME ?= jobs/configs/runtimes/laptop-2cpu.yaml
 VENV := .venv
 BIN := $(VENV)/bin
+# Only files whose hashes are in the locks; DeepSpeed alone comes as source, and is built with the locked setuptools.
+PIP := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
 READY := $(VENV)/.ready-$(PROFILE)
 DATA_URL ?= https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip
 
-.PHONY: help setup study test test-fast lint format data clean
+.PHONY: help setup study test test-cluster test-fast lint format long chaos fuzz scale data clean
 
 help:
 	@echo "make study      set up, then run the pocket study to its report (STUDY=..., RUNTIME=...)"
-	@echo "make test       set up, then lint and run every test"
+	@echo "make test       set up, then lint and run the tests"
+	@echo "make test-cluster  the tests on three nodes and on an object store"
 	@echo "make test-fast  lint and the unit tests alone"
 	@echo "make lint       ruff and mypy"
+	@echo "make long       tests that take minutes: a training run that moves to another machine through an object store"
+	@echo "make chaos      a small study on three nodes, killed at random moments (SEED=0, KILLS=60; as root: all faults)"
+	@echo "make fuzz       damaged inputs for every reader of what comes from outside (SEED=0, INPUTS=100000)"
+	@echo "make scale      a million facts and a thousand trials through the pipelines, with engines that answer at once"
 	@echo "make data       fetch EntityQuestions to data/entity_questions.zip"
 
 setup: $(READY)
@@ -25,7 +32,8 @@ $(READY): requirements/$(PROFILE).lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "sftlab needs Python 3.11 to 3.13; choose one with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/$(PROFILE).lock || \
+	$(PIP) --only-binary :all: -r requirements/build.lock
+	$(PIP) --only-binary :all: --no-binary deepspeed --no-build-isolation -r requirements/$(PROFILE).lock || \
 	  { echo "Where torch's CPU build is not found: put PyTorch's CPU index into PIP_EXTRA_INDEX_URL, try again."; exit 2; }
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(READY)
@@ -43,10 +51,37 @@ format: setup
 	$(BIN)/ruff format .
 
 test-fast: lint
-	$(BIN)/pytest -n 2 tests/unit
+	$(BIN)/pytest -n 2 --dist worksteal tests/unit $(LATER_TESTS:%=--ignore=%)
+
+# Unit tests that start servers, watched processes or Ray's launcher and mostly wait, and those that draw dozens of pages.
+LATER_TESTS := tests/unit/test_store_objects.py tests/unit/test_store_races.py tests/unit/test_deploy_aws.py \
+	tests/unit/test_inference_watchdog.py tests/unit/test_report_sweep.py \
+	tests/unit/test_report_page.py tests/unit/test_report_ties.py
+CLUSTER_TESTS := tests/e2e/test_jobs.py tests/e2e/test_nodes.py tests/e2e/test_object_store.py
 
 test: test-fast
-	$(BIN)/pytest tests/ray tests/e2e
+	$(BIN)/pytest tests/fuzz $(LATER_TESTS) tests/ray tests/gpu tests/e2e $(CLUSTER_TESTS:%=--ignore=%)
+
+test-cluster: setup
+	$(BIN)/pytest $(CLUSTER_TESTS)
+
+long: setup
+	$(BIN)/pytest -m long tests/ray
+
+SEED ?= 0
+KILLS ?= 60
+
+chaos: setup
+	$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS)
+
+INPUTS ?= 100000
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED)
+
+scale: setup
+	$(BIN)/python benchmarks/scale_scoring.py --facts 1000000 --engines 2
+	$(BIN)/python benchmarks/scale_sweep.py --trials 1000 --engines 64
 
 data: data/entity_questions.zip
 

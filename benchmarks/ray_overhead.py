@@ -19,23 +19,28 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sftlab.facts.table import TOPICS_FILE, read_facts
 from sftlab.facts.templates import load_topics
 from sftlab.inference.blocks import commit_table
-from sftlab.inference.scorer import block_path, score, split_blocks
+from sftlab.inference.fact_blocks import FactBlocks, FactReader
+from sftlab.inference.scorer import ScoringRequest, score
 from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
 from sftlab.inference.vllm_engine import THREAD_SPINS
 
 WANTED = 1.10  # time of the pipeline over that of the loop, at most
 
 
-def facts_of(options: argparse.Namespace) -> pa.Table:
-    facts = read_facts(options.facts, options.split)
-    return facts.take(
-        list(range(0, facts.num_rows, max(1, facts.num_rows // options.limit)))[: options.limit]
-    )
+def request_of(options: argparse.Namespace, folder: Path) -> ScoringRequest:
+    """To score facts that are evenly spaced over the split, into `folder`."""
+    facts, spec = read_facts(options.facts, options.split), MasterySpec()
+    some = list(range(0, facts.num_rows, max(1, facts.num_rows // options.limit)))[: options.limit]
+    (folder / "facts").mkdir(parents=True)
+    pq.write_table(facts.take(some), folder / "facts" / f"{options.split}.parquet")
+    blocks = FactBlocks.of(folder / "facts", spec.block_facts, [options.split])
+    topics = load_topics(options.facts / TOPICS_FILE)
+    return ScoringRequest(blocks, topics, options.model, spec, EngineSpec(), folder)
 
 
 def bare(options: argparse.Namespace, folder: Path) -> list[float]:
@@ -44,11 +49,12 @@ def bare(options: argparse.Namespace, folder: Path) -> list[float]:
     from sftlab.inference.mastery_block import score_block
     from sftlab.inference.vllm_engine import VllmEngine
 
-    facts, topics, spec = facts_of(options), load_topics(options.facts / TOPICS_FILE), MasterySpec()
-    engine = VllmEngine(options.model, EngineSpec(), EngineRuntime())
+    request = request_of(options, folder)
+    engine, reader = VllmEngine(options.model, EngineSpec(), EngineRuntime()), FactReader(request.facts)
     stamps = []
-    for index, block in enumerate(split_blocks(facts, spec.block_facts)):
-        commit_table(score_block(block, topics, engine, spec), block_path(folder / "blocks", index))
+    for index in range(len(request.facts)):
+        table = score_block(reader.block(index), request.topics, engine, request.spec)
+        commit_table(table, request.path(index))
         stamps.append(time.perf_counter() - start)
     return stamps
 
@@ -65,17 +71,8 @@ def pipeline(options: argparse.Namespace, folder: Path) -> list[float]:
     """Seconds from the start to each block's commit, through Ray Data."""
     start = time.perf_counter()
     stamps: list[float] = []
-    facts, topics = facts_of(options), load_topics(options.facts / TOPICS_FILE)
-    score(
-        facts,
-        topics,
-        options.model,
-        MasterySpec(),
-        EngineSpec(),
-        EngineRuntime(),
-        folder,
-        progress=lambda _: stamps.append(time.perf_counter() - start),
-    )
+    request = request_of(options, folder)
+    score(request, EngineRuntime(), progress=lambda _: stamps.append(time.perf_counter() - start))
     return stamps
 
 

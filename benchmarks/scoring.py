@@ -18,7 +18,6 @@ import pyarrow as pa
 from sftlab.facts.table import TOPICS_FILE, read_facts
 from sftlab.facts.templates import load_topics
 from sftlab.inference.mastery_block import score_block
-from sftlab.inference.scorer import split_blocks
 from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
 from sftlab.inference.vllm_engine import VllmEngine
 
@@ -50,7 +49,7 @@ def main() -> None:
     for early_stop in (True, False):
         spec = MasterySpec(early_stop=early_stop, block_facts=options.block_facts)
         start = time.perf_counter()
-        blocks = split_blocks(facts, spec.block_facts)
+        blocks = [facts.slice(at, spec.block_facts) for at in range(0, facts.num_rows, spec.block_facts)]
         tables[early_stop] = pa.concat_tables(score_block(block, topics, engine, spec) for block in blocks)
         seconds[early_stop] = time.perf_counter() - start
 
