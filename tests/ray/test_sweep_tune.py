@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,10 @@ def fit_of(sweep: Sweep, state: SweepState) -> Fit:
     bench = Bench(sweep.sources, sweep.store, sweep.runtime, "none", "dev")
     trials = list(sweep.listed())
 
-    def trial_of(config: dict[str, Any]) -> Trial:
-        return trials[config["trial"]] if trials else sweep.maker.trial(sweep.maker.point(config))
+    def trials_of(config: Mapping[str, Any]) -> Sequence[Trial]:
+        return [trials[config["trial"]]] if trials else sweep.maker.trials_of(config)
 
-    return Fit(sweep.maker, bench, state, sweep.records, trial_of)
+    return Fit(sweep.maker, bench, state, sweep.records, trials_of)
 
 
 def test_asha_stops_the_trial_that_falls_behind_at_its_rung_also_where_its_process_was_killed(
@@ -74,7 +74,7 @@ def test_asha_stops_the_trial_that_falls_behind_at_its_rung_also_where_its_proce
 ) -> None:
     del local_ray
     axes = {"data": [0, 1, 2], "size": [4], "seed": [0], "percent": [0, 10]}
-    sweep = sweep_of(tmp_path, axes=axes, halving={"max_epochs": 4, "factor": 2})
+    sweep = sweep_of(tmp_path, axes=axes, search={"metric": "dev"}, halving={"max_epochs": 4, "factor": 2})
     trials, maker, folder = list(sweep.listed()), sweep.maker, sweep.records
     # Dev scores by data and epochs: the second never catches up, the third does so for one rung.
     scores = {0: [0.5, 0.6, 0.7], 1: [0.1, 0.9, 0.9], 2: [0.6, 0.2, 0.9]}
@@ -118,7 +118,7 @@ def test_lost_points_of_a_search_run_again_a_bounded_number_of_times_and_those_w
     """Of three points the first loses its process once, the second fails by itself, the third always loses it."""
     del local_ray
     axes = {"data": [0, 1], "size": [4], "seed": [0], "percent": {"low": 0.0, "high": 60.0}}
-    sweep = sweep_of(tmp_path, axes=axes, search={"kind": "optuna", "trials": 3})
+    sweep = sweep_of(tmp_path, axes=axes, search={"kind": "optuna", "trials": 3, "metric": "dev"})
     began = tmp_path / "began.jsonl"
     began.touch()
 
@@ -140,7 +140,7 @@ def test_lost_points_of_a_search_run_again_a_bounded_number_of_times_and_those_w
 
     first, second, third, *again = map(json.loads, began.read_text().splitlines())
     assert again == [first, third] and len({point["percent"] for point in (first, second, third)}) == 3
-    assert [name for name, _ in failed] == [fit.trial_of(second).name, fit.trial_of(third).name]
+    assert [name for name, _ in failed] == [fit.trials_of(point)[0].name for point in (second, third)]
     assert failed[0][1] == "its own fault" and "actor" in failed[1][1]  # died, or is unavailable
     assert (state.done, state.failed, state.lost) == (1, 2, 2)
     assert trials_over(sweep.records) == 1

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_server import free_port, serve
 from pydantic import ValidationError
 from tracked_study import everything, make_database, make_model, make_tables, models_of, results_of
 
 from sftlab.errors import UserError
 from sftlab.tracking import TrackedModel, TrackingSettings, log_study
+from tests.mlflow_server import free_port, serve
 from tests.planted import PLANTED, SECRETS, holders
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

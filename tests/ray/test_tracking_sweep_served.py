@@ -1,13 +1,9 @@
-"""A sweep on a real MLflow server: its death, its pages in a real browser, and the champion in real engines."""
+"""A sweep on a real MLflow server: its death, and its pages in a real browser."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,8 +12,6 @@ from typing import cast
 from urllib.parse import quote
 
 import pytest
-from inference_toys import write_model
-from mlflow_server import free_port, serve
 from tracked_study import make_database, make_model
 from tracked_sweep import MadeUpSweep, base_of, models_of
 
@@ -26,59 +20,10 @@ from sftlab.errors import UserError
 from sftlab.study.sweep_live import LiveTracking
 from sftlab.study.trials import Trial
 from sftlab.tracking import TrackedSweep, TrackingSettings, log_sweep, log_trials
+from tests.mlflow_server import browser, dom, free_port, serve
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 pytestmark = pytest.mark.slow
-CHROMIUM = shutil.which("chromium")
-
-# Runs outside of the test's process: vLLM changes torch's threads for all that follows.
-LOAD = """
-import sys
-import mlflow
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-mlflow.set_tracking_uri(sys.argv[1])
-folder = mlflow.artifacts.download_artifacts("models:/made-up-sweep@champion")
-model = AutoModelForCausalLM.from_pretrained(folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
-ids = tokenizer("Person 3 was born in", return_tensors="pt").input_ids
-told = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
-
-from vllm import LLM, SamplingParams
-
-engine = LLM(folder, dtype="float32", max_model_len=64, disable_log_stats=True)
-asked = {"prompt_token_ids": ids[0].tolist()}
-(answer,) = engine.generate([asked], SamplingParams(temperature=0, max_tokens=8), use_tqdm=False)
-print("TOLD", told)
-print("ANSWER", list(answer.outputs[0].token_ids))
-"""
-
-
-def test_the_champion_loads_in_transformers_and_in_vllm(tmp_path: Path) -> None:
-    make_database(tmp_path)
-    results = MadeUpSweep(buckets=(4,), seeds=(0,), strategies=("restore",)).results()
-    write_model(tmp_path / "model")
-    models = models_of(results, tmp_path / "model")
-    sweep = log_sweep(results, base_of(), models, "key", TrackingSettings(), tmp_path, card="# Card\n")
-    shutil.rmtree(tmp_path / "model")  # what is loaded comes from MLflow
-    alone = {
-        **os.environ,
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "TORCH_COMPILE_DISABLE": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, sweep.address],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env=alone,
-        check=False,
-    )
-    found = dict(re.findall(r"^(TOLD|ANSWER) (.*)$", done.stdout, re.MULTILINE))
-    assert done.returncode == 0 and found, done.stderr[-3000:]
-    assert found["TOLD"] == found["ANSWER"] and len(json.loads(found["TOLD"])) == 8
 
 
 def test_a_server_that_goes_away_in_the_middle_is_logged_to_when_it_is_back(
@@ -181,10 +126,10 @@ def until(reached: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_shows_the_comparison_with_its_charts_and_the_winner(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
+    browser()
     database = make_database(tmp_path)
     results = MadeUpSweep().results()
     models = models_of(results, make_model(tmp_path / "model"))
@@ -215,14 +160,3 @@ def test_a_browser_shows_the_comparison_with_its_charts_and_the_winner(tmp_path:
         assert "champion" in registry and "Version 1" in registry
         table = dom(f"{address}/#/experiments/{sweep.experiment_id}/models", tmp_path)
         assert "b4-n100-s1 · restore 10 percent" in table and "accuracy/dev" in table
-
-
-def dom(url: str, folder: Path) -> str:
-    """What a page has become after its scripts have run."""
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-    command += ["--disable-background-networking", f"--user-data-dir={folder / 'browser'}"]
-    command += ["--window-size=2400,4000", "--virtual-time-budget=60000", "--dump-dom", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout

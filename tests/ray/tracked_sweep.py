@@ -59,7 +59,7 @@ class MadeUpSweep:
             name,
             "pocket Llama",
             spec,
-            "mean of dev and dev_ood",
+            "dev",
             self.variants,
             lambda *at: self.given[at],
             (),

@@ -52,7 +52,7 @@ class MadeUp:
             "made-up",
             "LLaMA-3-8B (published numbers)",
             spec,
-            "mean of dev and dev_ood",
+            "dev",
             self.variants,
             self.answers,
             times,

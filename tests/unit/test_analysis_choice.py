@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftlab.analysis.choice import best_percent, choose, collapse_percent
+from sftlab.analysis.choice import METRICS, best_percent, choose, collapse_percent, dev_scores, metric_of
 from sftlab.analysis.results import AccuracyRow, ChoiceRow
 from sftlab.errors import UserError
 
@@ -46,6 +46,37 @@ def test_each_cell_takes_the_best_mean_of_both_dev_splits_and_never_looks_at_tes
     assert (x.dev, x.dev_tuned) == (pytest.approx(0.45), pytest.approx(0.40))
     assert (x.test, x.test_tuned, x.test_ood, x.test_ood_tuned) == (0.43, 0.41, 0.47, 0.42)
     assert x.questions == 250
+
+
+def test_a_metric_of_one_domain_chooses_by_that_alone() -> None:
+    cells = [
+        *rows("x", "dev", {0: 0.40, 10: 0.60, 20: 0.30}),
+        *rows("x", "dev_ood", {0: 0.40, 10: 0.30, 20: 0.62}),
+        *rows("y", "dev", {0: 0.50, 10: 0.55, 20: 0.20}),
+        *rows("y", "dev_ood", {0: 0.20, 10: 0.50, 20: 0.66}),
+    ]
+    expected = {
+        "dev": ("y", 10, 0.525),
+        "dev_in_domain": ("x", 10, 0.60),
+        "dev_out_of_domain": ("y", 20, 0.66),
+    }
+    assert expected.keys() == METRICS.keys()
+    for metric, (cell, percent, score) in expected.items():
+        row = choose(cells, metric)[-1]
+        assert (row.scope, row.cell, row.percent) == ("recommended", cell, percent)
+        assert row.dev == pytest.approx(score)
+    # x: 0 %, 10 %, 20 %: means 0.40, 0.45, 0.46
+    assert [picked(choose(cells, m), "cell")[0][1] for m in expected] == [20, 10, 20]
+
+
+def test_a_metric_whose_split_was_not_asked_or_that_is_unknown_is_refused() -> None:
+    in_domain = {"dev": {0.0: 0.1, 10.0: 0.2}}
+    assert dev_scores("x", in_domain) == dev_scores("x", in_domain, "dev_in_domain") == in_domain["dev"]
+    with pytest.raises(UserError, match="Cell x: no accuracy on dev_ood"):
+        dev_scores("x", in_domain, "dev_out_of_domain")
+    for odd in ("kl", "", None, ["dev"]):
+        with pytest.raises(UserError, match="known are dev, dev_in_domain, dev_out_of_domain"):
+            metric_of(odd)
 
 
 def test_common_percentage_has_the_best_mean_over_cells() -> None:

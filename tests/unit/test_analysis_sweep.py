@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pytest
 from report_sweep import MadeUp, made_up_sweep
 
+from sftlab.analysis.choice import METRICS
+from sftlab.analysis.results import CellRow, StudyResults
 from sftlab.analysis.statistics import holm, paired_difference, score_interval, seed_of
 from sftlab.analysis.sweep import (
     BEST,
@@ -18,11 +20,12 @@ from sftlab.analysis.sweep import (
     PLAIN,
     SWEEP_FILE,
     SWEEP_TABLES,
+    GroupRow,
     SweepChoiceRow,
     SweepResults,
     Variant,
 )
-from sftlab.analysis.sweep_tables import choose_percent, groups_of, summarise_sweep
+from sftlab.analysis.sweep_tables import Group, choices, choose_percent, groups_of, summarise_sweep
 from sftlab.errors import UserError
 
 SMALL = {"buckets": ("0", "2"), "sizes": (240,), "percents": (0.0, 10.0, 20.0, 60.0)}
@@ -86,7 +89,7 @@ def test_choice_is_made_on_dev_and_nothing_else(made_up: MadeUp, sweep: SweepRes
     for key, (right, buckets) in made_up.given.items():
         if key[3].startswith("test"):
             worse[key] = (np.zeros_like(right), buckets)
-    other = summarise_sweep("x", "m", {}, "", made_up.variants, lambda *key: worse[key])
+    other = summarise_sweep("x", "m", {}, "dev", made_up.variants, lambda *key: worse[key])
     chosen = [(r.scope, r.variant, r.train_bucket, r.percent, r.dev) for r in sweep.choice]
     assert [(r.scope, r.variant, r.train_bucket, r.percent, r.dev) for r in other.choice] == chosen
     assert all(r.test == 0.0 for r in other.choice)
@@ -110,6 +113,84 @@ def test_of_equal_dev_scores_the_smaller_percentage_wins() -> None:
     assert choose_percent(both) == (0.0, {0.0: 0.5, 5.0: pytest.approx(0.45)})
     with pytest.raises(UserError, match="no accuracy on dev"):
         choose_percent({"test": {0.0: 0.5}}, "some group")
+
+
+def scored(
+    variant: str, dev: dict[float, float], ood: dict[float, float], seeds: int = 3, bucket: str = "0"
+) -> tuple[Group, list[GroupRow]]:
+    """A group of so many training sets, with its mean dev scores; the strategy is what stands before the dash."""
+    cells = [CellRow(f"{variant}-{seed}", bucket, 240, seed) for seed in range(seeds)]
+    by_split = {"dev": dev, "dev_ood": ood}
+    whole = Variant(variant, variant.partition("-")[0], {}, StudyResults(variant, "m", cells=cells))
+    asked = {(percent, split): cells for split, by in by_split.items() for percent in by}
+    rows = [
+        GroupRow(variant, bucket, 240, percent, split, None, seeds, 10, mean, None, mean, mean)
+        for split, by in by_split.items()
+        for percent, mean in by.items()
+    ]
+    return Group(whole, bucket, 240, cells, asked), rows
+
+
+def chosen_of(
+    made: list[tuple[Group, list[GroupRow]]], metric: str = "dev"
+) -> dict[tuple[str, str], tuple[str, float, float]]:
+    """Variant, percentage and dev score by scope and variant or strategy."""
+    found = choices([group for group, _ in made], [row for _, rows in made for row in rows], metric)
+    names = {"variant": "variant", "strategy": "strategy"}
+    return {
+        (r.scope, getattr(r, names[r.scope]) if r.scope in names else ""): (
+            r.variant,
+            r.percent,
+            round(r.dev, 9),
+        )
+        for r in found
+        if r.scope != "group"
+    }
+
+
+def test_each_metric_makes_the_final_choice_by_its_own_splits() -> None:
+    a = scored("a", {0.0: 0.40, 10.0: 0.60, 20.0: 0.30}, {0.0: 0.40, 10.0: 0.30, 20.0: 0.62})
+    b = scored("b", {0.0: 0.50, 10.0: 0.55, 20.0: 0.20}, {0.0: 0.20, 10.0: 0.50, 20.0: 0.66})
+    # a: means 0.40, 0.45, 0.46; b: 0.35, 0.525, 0.43
+    expected = {
+        "dev": [("a", 20.0, 0.46), ("b", 10.0, 0.525), ("b", 10.0, 0.525)],
+        "dev_in_domain": [("a", 10.0, 0.60), ("b", 10.0, 0.55), ("a", 10.0, 0.60)],
+        "dev_out_of_domain": [("a", 20.0, 0.62), ("b", 20.0, 0.66), ("b", 20.0, 0.66)],
+    }
+    assert expected.keys() == METRICS.keys()
+    for metric, (of_a, of_b, best) in expected.items():
+        found = chosen_of([a, b], metric)
+        assert [found["variant", "a"], found["variant", "b"], found["recommended", ""]] == [of_a, of_b, best]
+
+
+def test_a_group_of_one_lucky_seed_does_not_beat_groups_of_three() -> None:
+    made = [
+        scored("a-1", {0.0: 0.4}, {0.0: 0.4}),
+        scored("a-1", {0.0: 0.9}, {0.0: 0.9}, seeds=1, bucket="1"),
+        scored("a-2", {0.0: 0.5}, {0.0: 0.5}),
+        scored("b-1", {0.0: 0.8}, {0.0: 0.8}, seeds=1),
+        scored("b-1", {0.0: 0.6}, {0.0: 0.6}, seeds=2, bucket="1"),
+    ]
+    found = chosen_of(made)
+    assert found["variant", "a-1"] == ("a-1", 0.0, 0.4)  # not its group of bucket 1
+    assert found["strategy", "a"] == ("a-2", 0.0, 0.5)
+    assert found["strategy", "b"] == ("b-1", 0.0, 0.6)  # of its own groups the fullest has two
+    assert found["recommended", ""] == ("a-2", 0.0, 0.5)
+
+
+def test_the_metric_of_a_sweep_reaches_its_choice_and_what_is_written(
+    made_up: MadeUp, tmp_path: Path
+) -> None:
+    for metric, splits in {"dev_in_domain": {"dev"}, "dev_out_of_domain": {"dev_ood"}}.items():
+        sweep = summarise_sweep("x", "m", {}, metric, made_up.variants, made_up.answers)
+        means = [r.mean for r in sweep.groups if r.bucket is None and r.split in splits]
+        assert sweep.choice[-1].dev == max(means)
+        sweep.write(tmp_path / metric)
+        assert SweepResults.read(tmp_path / metric).metric == metric
+    file = tmp_path / "dev_in_domain" / SWEEP_FILE
+    file.write_text(file.read_text().replace('"dev_in_domain"', '"luck"'))
+    with pytest.raises(UserError, match=r"sweep\.json: metric: 'luck' is no metric"):
+        SweepResults.read(file.parent)
 
 
 def test_families_of_comparisons(sweep: SweepResults) -> None:
@@ -141,7 +222,7 @@ def test_a_variant_with_the_plain_tuned_models_is_tested_against_them_once(made_
         changed = (variant, percent, split) == ("wise-ft", 0.0, "test_ood")
         return (np.append(~right[:1], right[1:]) if changed else right), buckets
 
-    sweep = summarise_sweep("x", "m", {}, "", made_up.variants, otherwise_tuned)
+    sweep = summarise_sweep("x", "m", {}, "dev", made_up.variants, otherwise_tuned)
     # One answer of a tuned model is enough to tell them apart, in both splits.
     assert Counter(r.variant for r in sweep.comparisons if r.family == PLAIN) == {"wise-ft": 4, "l2-sp": 4}
     tested = [(*r.__dict__.values(),)[1:10] for r in made_up.summarise().comparisons if r.family != BEST]
@@ -182,11 +263,11 @@ def test_variants_of_other_seeds_are_compared_on_the_shared_ones(made_up: MadeUp
     first, other = made_up.variants[0], made_up.variants[2]
     cells = [cell for cell in other.results.cells if cell.set_seed > 0]
     fewer = replace(other, results=replace(other.results, cells=cells))
-    sweep = summarise_sweep("x", "m", {}, "", [first, fewer], made_up.answers)
+    sweep = summarise_sweep("x", "m", {}, "dev", [first, fewer], made_up.answers)
     assert {r.seeds for r in sweep.comparisons if r.family == PLAIN} == {2}
     none = [replace(cell, set_seed=cell.set_seed + 10) for cell in other.results.cells]
     apart = replace(other, results=replace(other.results, cells=none))
-    sweep = summarise_sweep("x", "m", {}, "", [first, apart], made_up.answers)
+    sweep = summarise_sweep("x", "m", {}, "dev", [first, apart], made_up.answers)
     assert not [r for r in sweep.comparisons if r.family == PLAIN]
 
 
@@ -195,7 +276,7 @@ def test_facts_without_a_bucket_are_left_out(made_up: MadeUp, sweep: SweepResult
         right, buckets = made_up.answers(*key)  # type: ignore[arg-type]
         return np.append(right, True), np.append(buckets, -1)
 
-    found = summarise_sweep("x", "m", {}, "", made_up.variants, with_one_more)  # type: ignore[arg-type]
+    found = summarise_sweep("x", "m", {}, "dev", made_up.variants, with_one_more)  # type: ignore[arg-type]
     assert found.groups == sweep.groups
 
 
@@ -205,19 +286,19 @@ def test_models_that_answered_other_questions_are_refused(made_up: MadeUp) -> No
         return (right[::-1], buckets[::-1]) if cell.endswith("s1") else (right, buckets)
 
     with pytest.raises(UserError, match="did not answer the same questions of dev"):
-        summarise_sweep("x", "m", {}, "", made_up.variants, shuffled)  # type: ignore[arg-type]
+        summarise_sweep("x", "m", {}, "dev", made_up.variants, shuffled)  # type: ignore[arg-type]
 
 
 def test_bad_variants_are_refused(made_up: MadeUp) -> None:
     twice = [made_up.variants[0]] * 2
     with pytest.raises(UserError, match="share a name"):
-        summarise_sweep("x", "m", {}, "", twice, made_up.answers)
+        summarise_sweep("x", "m", {}, "dev", twice, made_up.answers)
     with pytest.raises(UserError, match="no variant 'other'; known are restore, wise-ft, l2-sp"):
-        summarise_sweep("x", "m", {}, "", made_up.variants, made_up.answers, reference="other")
+        summarise_sweep("x", "m", {}, "dev", made_up.variants, made_up.answers, reference="other")
 
 
 def test_empty_sweep_has_empty_tables(made_up: MadeUp) -> None:
-    sweep = summarise_sweep("x", "m", {}, "", [], made_up.answers)
+    sweep = summarise_sweep("x", "m", {}, "dev", [], made_up.answers)
     assert (sweep.groups, sweep.comparisons, sweep.choice, sweep.reference) == ((), (), (), None)
 
 
@@ -225,7 +306,7 @@ def test_results_are_the_same_each_time_and_do_not_depend_on_other_variants(
     made_up: MadeUp, sweep: SweepResults
 ) -> None:
     assert made_up.summarise() == sweep
-    alone = summarise_sweep("x", "m", {}, "", made_up.variants[:1], made_up.answers)
+    alone = summarise_sweep("x", "m", {}, "dev", made_up.variants[:1], made_up.answers)
     assert list(alone.groups) == [r for r in sweep.groups if r.variant == "restore"]
 
 

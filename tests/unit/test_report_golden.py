@@ -49,7 +49,7 @@ def frozen_sweep(frozen: dict[str, Any]) -> SweepResults:
             variant["name"], "frozen", cells=cells, accuracy=accuracy, divergence=divergence
         )
         variants.append(Variant(variant["name"], variant["strategy"], variant["settings"], tables))
-    return summarise_sweep("frozen", "frozen", {}, "", variants, lambda *key: given[key])
+    return summarise_sweep("frozen", "frozen", {}, "dev", variants, lambda *key: given[key])
 
 
 def rows_of(cell: CellRow, percent: float, split: str, right: Any, buckets: Any) -> list[AccuracyRow]:

@@ -15,9 +15,11 @@ from report_study import paper_study, without_layout
 from report_sweep import MadeUp, made_up_sweep
 from test_report_page import HOSTILE, Page
 
+from sftlab.analysis.choice import METRICS
 from sftlab.analysis.results import TABLES
 from sftlab.analysis.statistics import NO_DIFFERENCE
 from sftlab.analysis.sweep import BEST, SWEEP_TABLES, SweepResults
+from sftlab.analysis.sweep_tables import summarise_sweep
 from sftlab.report import sweep_figures
 from sftlab.report.lookup import View
 from sftlab.report.page import render
@@ -27,6 +29,8 @@ from sftlab.report.sweep_sections import NOT_MEASURED
 from sftlab.report.sweep_summary import p_text, recommendation, summarise
 from sftlab.report.sweep_view import SweepView
 from sftlab.report.wording import bucket_name, column_name, mixture, step_words
+from sftlab.tracking.card import headline
+from sftlab.tracking.sweep import note, recommended_model
 
 SECTIONS = (
     "summary",
@@ -182,13 +186,28 @@ def test_a_search_shows_what_it_tried_and_no_curve_of_each_trial() -> None:
     assert {r.against_variant for r in plain} <= {max(dev, key=lambda name: dev[name])}
 
 
+@pytest.mark.parametrize("metric", list(METRICS))
+def test_the_page_and_mlflow_say_which_metric_chose_and_name_the_same_model(metric: str) -> None:
+    made = made_up_sweep(("restore", "wise-ft"), ("0", "2"), (240,), (0, 1), (0.0, 10.0, 20.0))
+    sweep = summarise_sweep("s", "m", {}, metric, made.variants, made.answers)
+    view, best = SweepView(sweep), recommended_model(sweep)
+    assert view.recommended is not None and best is not None
+    assert best.choice == view.recommended and best.percent == view.recommended.percent
+    words = METRICS[metric].words
+    told = [*summarise(view).sentences, summarise(view).studied, note(sweep, 4, 12), headline(sweep, best)]
+    assert sum(f"({words})" in text or f"is the {words} on dev" in text for text in told) == 4
+    others = [other.words for name, other in METRICS.items() if name != metric]
+    assert not [
+        text for text in told for other in others if f"({other})" in text or f"is the {other}" in text
+    ]
+
+
 def test_hostile_names_are_escaped() -> None:
     plain = small()
     renamed = replace(
         plain,
         name=HOSTILE,
         model=HOSTILE,
-        metric=HOSTILE,
         spec={HOSTILE: HOSTILE},
         times=[replace(row, stage=HOSTILE) for row in plain.times],
         variants=[

@@ -20,6 +20,7 @@ from sftlab.report.origin import Origin
 from sftlab.report.page import render
 from sftlab.report.summary import summarise
 from sftlab.report.sweep_page import render_sweep
+from sftlab.report.sweep_strategies import ranked
 from sftlab.report.sweep_summary import summarise as summarise_sweep
 from sftlab.report.sweep_view import SweepView
 from sftlab.report.ties import sweep_tie
@@ -129,6 +130,37 @@ def test_percentages_that_some_seeds_lack_do_not_tie() -> None:
     assert chosen is not None and len(sweep_ties(sweep, chosen)) == 1
     one_seed = [replace(r, seeds=1) if r.percent == 20.0 else r for r in sweep.groups]
     assert sweep_ties(replace(sweep, groups=one_seed), chosen) == []
+
+
+def test_ties_are_those_of_the_sweep_s_metric() -> None:
+    """In domain both settings have 0.3, out of domain the second has more."""
+    sweep = flat_sweep({("restore", 5.0): 0.3, ("wise-ft", 20.0): 0.3})
+    uneven = [
+        replace(r, mean=0.4)
+        if (r.variant, r.percent, r.split, r.bucket) == ("wise-ft", 20.0, "dev_ood", None)
+        else r
+        for r in sweep.groups
+    ]
+    sweep = replace(sweep, groups=uneven, metric="dev_in_domain")
+    chosen = SweepView(sweep).recommended
+    assert chosen is not None and len(sweep_ties(sweep, chosen)) == 1
+    assert sweep_ties(replace(sweep, metric="dev"), chosen) == []
+
+
+def test_groups_of_fewer_seeds_do_not_tie_and_the_page_names_the_rule() -> None:
+    sweep = flat_sweep({("restore", 5.0): 0.3, ("wise-ft", 20.0): 0.3})
+    assert SweepView(sweep).competing_rule == ""
+    few = [replace(r, seeds=1) if r.variant == "wise-ft" else r for r in sweep.groups]
+    rows = [
+        replace(r, seeds=1, dev=0.9) if r.variant == "wise-ft" and r.scope != "recommended" else r
+        for r in sweep.choice
+    ]
+    view = SweepView(replace(sweep, groups=few, choice=rows))
+    assert view.recommended is not None and sweep_ties(view.results, view.recommended) == []
+    assert "1 group has fewer than 2" in view.competing_rule
+    told = " ".join(summarise_sweep(view).sentences)
+    assert view.competing_rule in told and "the best of 3 settings in 1 group of training sets" in told
+    assert [row.strategy for row in ranked(view)] == ["restore", "wise-ft"]  # not the lucky one first
 
 
 def test_collapse_is_not_judged_where_the_tuned_models_answer_nothing() -> None:

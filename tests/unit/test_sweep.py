@@ -1,4 +1,4 @@
-"""Sweeps: their files, the trials of their axes, their limits and plans, and what the pools count."""
+"""Sweeps: their files, the trials of their axes, their plans, and what the pools count."""
 
 from __future__ import annotations
 
@@ -8,39 +8,25 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sftlab.errors import UserError
 from sftlab.facts.training_sets import bucket_shares, draw_training_set, proportional
 from sftlab.store.artifact import Store, write_text
-from sftlab.study.config import load_sweep
+from sftlab.study.config import load_runtime, load_sweep
 from sftlab.study.progress import SilentProgress
 from sftlab.study.runtime import Runtime
 from sftlab.study.sources import resolve
-from sftlab.study.sweep import Sweep, check_limits, finished_sweep, finished_trials, is_finished, trial_cost
+from sftlab.study.sweep import Sweep, finished_sweep, finished_trials, is_finished
+from sftlab.study.sweep_cost import check_limits
 from sftlab.study.sweep_plan import plan_sweep
 from sftlab.study.sweep_pools import Meter, pool_sizes
-from sftlab.study.sweep_trial import Outcome, best_percent
+from sftlab.study.sweep_trial import Outcome, best_percent, mean_outcome
 from sftlab.study.sweep_tune import over_file, write_record
 from sftlab.study.sweep_watch import SweepState
 from sftlab.study.trials import TrialMaker, mixture
-
-CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
-
-
-def sweep_of(tmp_path: Path, **fields: object) -> Sweep:
-    """A sweep over the tiny study, with these fields in its file."""
-    document = {"name": "s", "study": str(CONFIGS / "tiny.yaml"), **fields}
-    path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump(document))
-    spec, study = load_sweep(path)
-    store = Store(tmp_path / "store")
-    return Sweep(spec, study, resolve(study, store.root), store, Runtime(), SilentProgress())
-
-
-AXES = {"data": [0, 4], "size": [2, 4], "seed": [0, 1], "strategy": ["restore", "wise-ft"]}
+from tests.unit.small_sweeps import AXES, CONFIGS, sweep_of
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
@@ -95,12 +81,67 @@ def test_random_trials_are_the_same_for_a_seed_and_a_longer_search_begins_with_t
         search = {"kind": "random", "trials": trials, "seed": seed}
         return [t.name for t in sweep_of(tmp_path, axes=axes, search=search).listed()]
 
-    assert names(5) == names(8)[:5]
+    assert len(names(5)) == 5 * 5  # every point with all seeds
+    assert names(5) == names(8)[: 5 * 5]
     assert names(5) != names(5, seed=1)
 
 
+def test_a_point_of_a_search_is_tried_with_all_seeds_and_judged_by_their_mean(tmp_path: Path) -> None:
+    axes = {"data": [0], "size": [2], "seed": [0, 1], "percent": {"low": 0, "high": 40}}
+    sweep = sweep_of(tmp_path, axes=axes, search={"kind": "optuna", "trials": 1, "metric": "dev"})
+    config = {"strategy": 0, "data": 0, "size": 2, "percent": 12.5}
+    trials = sweep.maker.trials_of(config)
+    assert [(t.seed, t.spec.restore.percents) for t in trials] == [(0, (0.0, 12.5)), (1, (0.0, 12.5))]
+    lucky, unlucky = Outcome({0.0: 0.5, 12.5: 0.9}, 12.5, 0.9), Outcome({0.0: 0.6, 12.5: 0.1}, 0.0, 0.6)
+    mean = mean_outcome([lucky, unlucky])
+    assert (mean.percent, mean.score) == (0.0, pytest.approx(0.55))
+    for trial in trials:
+        write_record(sweep.records, trial, config, mean)
+    assert finished_trials(sweep, []) == list(trials)
+
+
+def test_halving_takes_the_seeds_of_a_point_together(tmp_path: Path) -> None:
+    halved = sweep_of(tmp_path, axes=AXES, search={"metric": "dev"}, halving={"max_epochs": 4})
+    entries = list(halved.entries())
+    assert len(entries) == 8 and sum(map(len, entries)) == 16
+    for entry in entries:
+        assert [trial.seed for trial in entry] == [0, 1]
+        assert len({(trial.variant, trial.data, trial.size) for trial in entry}) == 1
+    assert [len(entry) for entry in sweep_of(tmp_path, axes=AXES).entries()] == [1] * 16
+
+
+def test_regions_and_orders_are_axes_of_the_strategies_that_have_them(tmp_path: Path) -> None:
+    strategies = [
+        "restore",
+        {"name": "restore", "region": "all"},
+        "wise-ft",
+        {"name": "l2-sp", "strength": 9},
+    ]
+    axes = {"data": [0], "size": [2], "seed": [0], "strategy": strategies}
+    axes |= {"region": ["mlp", "attention"], "order": ["top", "random"]}
+    found = [
+        (t.variant, t.spec.restore.region, t.spec.restore.order)
+        for t in sweep_of(tmp_path, axes=axes).listed()
+    ]
+    assert found[:4] == [
+        (f"restore region={region} order={order}", region, order)
+        for region in ("mlp", "attention")
+        for order in ("top", "random")
+    ]
+    assert [name for name, _, _ in found[4:]] == [
+        "restore region=all order=top",
+        "restore region=all order=random",
+        "wise-ft region=mlp",
+        "wise-ft region=attention",
+        "l2-sp strength=9",
+    ]
+    drawn = sweep_of(tmp_path, axes=axes, search={"kind": "optuna", "trials": 1, "metric": "dev"}).maker
+    config = {"strategy": 0, "data": 0, "size": 2, "region": "mlp", "order": "random"}
+    assert [t.variant for t in drawn.trials_of(config)] == ["restore region=mlp order=random"]
+
+
 def test_halving_makes_a_rung_of_each_number_of_epochs(tmp_path: Path) -> None:
-    sweep = sweep_of(tmp_path, axes=AXES, halving={"max_epochs": 9, "factor": 3})
+    sweep = sweep_of(tmp_path, axes=AXES, search={"metric": "dev"}, halving={"max_epochs": 9, "factor": 3})
     trial = next(sweep.listed())
     rungs = sweep.maker.rungs_of(trial)
     assert [rung.spec.sft.epochs for rung in rungs] == [1, 3, 9]
@@ -124,6 +165,11 @@ def test_a_maker_survives_the_way_to_another_process(tmp_path: Path) -> None:
         ({"axes": {"percent": {"low": 0, "high": 40}}}, "a grid cannot walk"),
         ({"axes": {"learning_rate": {"low": 0, "high": 1, "log": True}}}, "above 0"),
         ({"search": {"kind": "optuna"}}, "needs `trials`"),
+        ({"search": {"kind": "optuna", "trials": 3}}, "needs a `metric` to look for, one of dev"),
+        ({"search": {"kind": "optuna", "trials": 3, "metric": ""}}, "needs a metric"),
+        ({"halving": {"max_epochs": 4}}, r"needs a `search\.metric`"),
+        ({"axes": {"region": ["mpl"]}}, r"axes\.region"),
+        ({"axes": {"order": ["top", "top"]}}, "top is listed twice"),
         ({"search": {"kind": "random", "trials": 3, "metric": "bleu"}}, "known ones are dev"),
         ({"search": {"kind": "optuna", "trials": 3, "metric": "kl"}}, "measured on test facts"),
         ({"axes": {"data": [0, "mixed"], "strategy": ["divided"]}}, r"divided: axes\.data has mixed"),
@@ -141,66 +187,6 @@ def test_bad_sweeps_are_told_by_field_and_way_out(
         list(sweep_of(tmp_path, **fields).listed())
 
 
-def test_a_sweep_over_its_limits_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    check_limits(sweep_of(tmp_path, axes=AXES, limits={"max_cells": 16, "max_models": 48}))
-    with pytest.raises(UserError, match=r"nothing has run.*max_cells is 15, and the sweep plans 16"):
-        check_limits(sweep_of(tmp_path, axes=AXES, limits={"max_cells": 15}))
-    with pytest.raises(UserError, match="max_trained_tokens"):
-        search = {"kind": "optuna", "trials": 1000}
-        check_limits(sweep_of(tmp_path, axes=AXES, search=search, limits={"max_trained_tokens": 1000}))
-
-
-def trained_tokens(sweep: Sweep) -> int:
-    """What a refusal names as planned."""
-    with pytest.raises(UserError) as refused:
-        check_limits(sweep)
-    found = re.search(r"max_trained_tokens is 1, and the sweep plans ([\d,]+)", str(refused.value))
-    assert found is not None
-    return int(found.group(1).replace(",", ""))
-
-
-def test_limits_count_all_rungs_of_a_halving_and_so_does_the_plan(tmp_path: Path) -> None:
-    axes = {"data": [0], "size": [4], "seed": [0, 1], "percent": [0, 10]}
-    halving = {"max_epochs": 4}
-    check_limits(sweep_of(tmp_path, axes=axes, halving=halving, limits={"max_cells": 6, "max_models": 12}))
-    with pytest.raises(UserError, match="max_cells is 5, and the sweep plans 6"):
-        check_limits(sweep_of(tmp_path, axes=axes, halving=halving, limits={"max_cells": 5}))
-    one = {**axes, "seed": [0], "epochs": [1]}
-    limits = {"max_trained_tokens": 1}
-    single = trained_tokens(sweep_of(tmp_path, axes=one, limits=limits))
-    assert trained_tokens(sweep_of(tmp_path, axes=axes, halving=halving, limits=limits)) == 2 * 7 * single
-    sweep = sweep_of(tmp_path, axes=axes, halving=halving)
-    assert "2 trials, 0 finished" in plan_sweep(sweep)
-    assert re.search(r"tuned +0 HIT +6 BUILD", plan_sweep(sweep))
-    first = next(sweep.listed())
-    write_text(over_file(sweep.records, first), "")  # stopped before its first rung: nothing is left of it
-    assert "2 trials, 1 finished" in plan_sweep(sweep)
-    assert re.search(r"tuned +0 HIT +3 BUILD", plan_sweep(sweep))
-
-
-def test_limits_count_the_probe_of_a_mask_and_the_dearest_strategy_of_a_search(tmp_path: Path) -> None:
-    masked = {"name": "masked-update", "percent": 20, "size": 2}
-    axes = {"data": [0], "size": [4], "seed": [0]}
-    limits = {"max_trained_tokens": 1}
-    plain = trained_tokens(sweep_of(tmp_path, axes=axes, limits=limits))
-    probed = trained_tokens(sweep_of(tmp_path, axes={**axes, "strategy": [masked]}, limits=limits))
-    assert probed == plain * 6 // 4
-    both = {**axes, "strategy": ["wise-ft", masked]}
-    search = {"kind": "optuna", "trials": 3}
-    assert trained_tokens(sweep_of(tmp_path, axes=both, search=search, limits=limits)) == 3 * probed
-    models = {"max_models": 6}  # wise-ft has the longer ladder
-    with pytest.raises(UserError, match="plans 9"):
-        check_limits(sweep_of(tmp_path, axes=both, search=search, limits=models))
-
-
-def test_the_limit_of_the_cost_counts_generated_and_trained_tokens(tmp_path: Path) -> None:
-    sweep = sweep_of(tmp_path, axes=AXES)
-    cost = sum(c.generated_tokens + c.trained_tokens for c in (trial_cost(sweep, t) for t in sweep.listed()))
-    check_limits(sweep_of(tmp_path, axes=AXES, limits={"max_cost": cost}))
-    with pytest.raises(UserError, match=f"max_cost is {cost - 1:,}, and the sweep plans {cost:,}"):
-        check_limits(sweep_of(tmp_path, axes=AXES, limits={"max_cost": cost - 1}))
-
-
 def test_strategies_run_on_the_axis_s_data_and_drop_none(tmp_path: Path) -> None:
     study = {"training_sets": {"buckets": [0, "mixed"], "sizes": [2]}}
     axes = {"data": [0, 3], "size": [2], "seed": [0], "strategy": ["divided"]}
@@ -208,7 +194,7 @@ def test_strategies_run_on_the_axis_s_data_and_drop_none(tmp_path: Path) -> None
     study = {"training_sets": {"buckets": ["mixed"], "sizes": [2]}}
     trials = sweep_of(tmp_path, axes={**axes, "strategy": ["mixed"]}, set=study).listed()
     assert [t.data for t in trials] == ["mixed"]
-    mixture_search = {"kind": "optuna", "trials": 2}
+    mixture_search = {"kind": "optuna", "trials": 2, "metric": "dev"}
     with pytest.raises(UserError, match=r"divided: axes\.data has"):
         check_limits(sweep_of(tmp_path, axes={**axes, "data": "mixture"}, search=mixture_search))
 
@@ -216,15 +202,18 @@ def test_strategies_run_on_the_axis_s_data_and_drop_none(tmp_path: Path) -> None
 def test_a_draw_that_rounds_to_nothing_is_the_tuned_model_alone(tmp_path: Path) -> None:
     axes = {"data": [0], "size": [2], "seed": [0], "percent": {"low": 0, "high": 40}}
     maker = sweep_of(tmp_path, axes=axes, search={"kind": "random", "trials": 1}).maker
-    config = {"strategy": 0, "data": 0, "size": 2, "seed": 0, "percent": 0.04}
-    assert maker.trial(maker.point(config)).spec.restore.percents == (0.0,)
+    config = {"strategy": 0, "data": 0, "size": 2, "percent": 0.04}
+    assert [trial.spec.restore.percents for trial in maker.trials_of(config)] == [(0.0,)]
 
 
 def test_limits_do_not_belong_to_a_sweep_s_identity_and_axes_do(tmp_path: Path) -> None:
     one = sweep_of(tmp_path, axes=AXES)
     assert one.id == sweep_of(tmp_path, axes=AXES, limits={"max_cells": 99}).id
     assert one.id != sweep_of(tmp_path, axes={**AXES, "size": [2]}).id
-    longer = [sweep_of(tmp_path, axes=AXES, search={"kind": "optuna", "trials": n}).id for n in (2, 3)]
+    longer = [
+        sweep_of(tmp_path, axes=AXES, search={"kind": "optuna", "trials": n, "metric": "dev"}).id
+        for n in (2, 3)
+    ]
     assert longer[0] == longer[1] != one.id
 
 
@@ -289,6 +278,16 @@ def test_a_sweep_whose_training_leaves_no_gpu_to_an_engine_is_refused_before_it_
     with pytest.raises(UserError, match=r"come to 9 GPUs, and the cluster has 8.*training\.workers"):
         pool_sizes(runtime, {"GPU": 8.0})
     assert pool_sizes(runtime, {"GPU": 16.0}).engines == 8
+    shipped = load_runtime(CONFIGS / "runtimes" / "8x-h100-80gb-sweep.yaml")
+    assert pool_sizes(shipped, {"GPU": 8.0}).engines == 4
+
+
+def test_on_cpus_every_node_has_an_engine() -> None:
+    for engines, nodes, expected in ((1, 1, 1), (1, 3, 3), (4, 3, 4)):
+        runtime = Runtime.model_validate({"engine": {"engines": engines}})
+        assert pool_sizes(runtime, {"CPU": 64.0}, nodes).engines == expected
+    fixed = Runtime.model_validate({"sweep": {"engines": 2}})
+    assert pool_sizes(fixed, {"CPU": 64.0}, 3).engines == 2
 
 
 def test_a_meter_integrates_busy_time() -> None:
@@ -361,10 +360,10 @@ def test_two_builders_of_one_result_wait_for_each_other(tmp_path: Path) -> None:
 
 def test_a_search_keeps_trials_that_differ_in_their_percentage_alone(tmp_path: Path) -> None:
     axes = {"data": [0], "size": [2], "seed": [0], "percent": {"low": 0, "high": 40}}
-    sweep = sweep_of(tmp_path, axes=axes, search={"kind": "optuna", "trials": 3})
+    sweep = sweep_of(tmp_path, axes=axes, search={"kind": "optuna", "trials": 3, "metric": "dev"})
     for percent in (5.0, 17.31):
-        config = {"strategy": 0, "data": 0, "size": 2, "seed": 0, "percent": percent}
-        trial = sweep.maker.trial(sweep.maker.point(config))
+        config = {"strategy": 0, "data": 0, "size": 2, "percent": percent}
+        (trial,) = sweep.maker.trials_of(config)
         write_record(sweep.records, trial, config, Outcome({0.0: 0.1, percent: 0.2}, percent, 0.2))
         write_text(over_file(sweep.records, trial, "one"), "")
     found = finished_trials(sweep, [])
@@ -377,10 +376,10 @@ def test_a_search_keeps_trials_that_differ_in_their_percentage_alone(tmp_path: P
 
 def test_a_search_with_halving_counts_trials_and_not_their_rungs(tmp_path: Path) -> None:
     axes = {"data": [0, 4], "size": [2], "seed": [0], "percent": [0, 10]}
-    search = {"kind": "optuna", "trials": 2}
+    search = {"kind": "optuna", "trials": 2, "metric": "dev"}
     sweep = sweep_of(tmp_path, axes=axes, search=search, halving={"max_epochs": 4})
-    config = {"strategy": 0, "data": 0, "size": 2, "seed": 0}
-    trial = sweep.maker.trial(sweep.maker.point(config))
+    config = {"strategy": 0, "data": 0, "size": 2}
+    (trial,) = sweep.maker.trials_of(config)
     for rung in sweep.maker.rungs_of(trial):
         write_record(sweep.records, rung, config, Outcome({0.0: 0.1}, 0.0, 0.1))
     write_text(over_file(sweep.records, trial, "one"), "")

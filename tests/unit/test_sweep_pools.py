@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +17,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from sftlab.errors import UserError
+from sftlab.inference import evaluator
 from sftlab.store.artifact import Store
 from sftlab.study import sweep_pools
 from sftlab.study.runtime import Runtime
-from sftlab.study.sweep_pools import TrainingPool, pool_sizes
+from sftlab.study.sweep_pools import EnginePool, TrainingPool, pool_sizes
 from sftlab.training.records import SFTResult, SFTRun, TrainingEvent
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 
@@ -137,6 +140,108 @@ def test_a_lock_that_cannot_be_had_is_told_and_the_next_runs_are_trained(
                 pool.train(run)
     assert pool.stats().waiting == 0
     assert call_all(pool, runs[:3]) == dict.fromkeys(("run0", "run1", "run2"), "trained")
+
+
+class Clock:
+    """Stands in for the module `time`: time goes by only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        del seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(sweep_pools, "time", made)
+    return made
+
+
+class SlowTrainer:
+    """Tells these events (run, kind), or raises UserError for None; each takes its seconds."""
+
+    def __init__(self, clock: Clock, events: Sequence[tuple[float, tuple[str, str] | None]]) -> None:
+        self.clock, self.events = clock, list(events)
+
+    def __call__(
+        self,
+        runs: Sequence[SFTRun],
+        runtime: TrainingRuntime,
+        on_progress: Callable[[TrainingEvent], None] | None = None,
+        storage_dir: str = "",
+    ) -> list[SFTResult]:
+        del runs, runtime, storage_dir
+        assert on_progress is not None
+        events, self.events = self.events, []
+        for seconds, event in events:
+            self.clock.now += seconds
+            if event is None:
+                raise UserError("no")
+            on_progress(TrainingEvent(event[0], event[1], 1, 1, 1.0, 1e-5, 1.0))  # type: ignore[arg-type]
+        return []
+
+
+def settled(pool: TrainingPool, runs: Sequence[SFTRun]) -> list[float | str]:
+    """Seconds of each run, or what it failed of; the pool trains them in one group."""
+    with pool.lock:  # so that all are queued before the first is taken
+        for run in runs:
+            pool.futures[run.run_id] = Future()
+            pool.meter.add(waiting=1)
+    pool._take(list(runs))
+    found: list[float | str] = []
+    for run in runs:
+        error = pool.futures[run.run_id].exception(SECONDS)
+        found.append(pool.futures[run.run_id].result() if error is None else str(error))
+    return found
+
+
+def test_the_start_of_a_worker_group_is_no_part_of_its_first_run(
+    runs: list[SFTRun], tmp_path: Path, clock: Clock
+) -> None:
+    events = [(12.0, ("run0", "step")), (2.0, ("run0", "finished")), (3.0, ("run1", "finished"))]
+    pool = TrainingPool(0, Runtime(), Store(tmp_path / "store"), SlowTrainer(clock, events))
+    assert settled(pool, runs[:2]) == [2.0, 3.0]
+    use = pool.stats()
+    assert (use.starts, use.start_seconds, use.busy_seconds) == (1, 12.0, 17.0)
+
+
+def test_runs_that_are_found_start_no_group_and_a_group_that_fails_has_started(
+    runs: list[SFTRun], tmp_path: Path, clock: Clock
+) -> None:
+    found = SlowTrainer(clock, [(1.0, ("run0", "skipped"))])
+    pool = TrainingPool(0, Runtime(), Store(tmp_path / "store"), found)
+    assert settled(pool, runs[:1]) == [1.0]
+    assert (pool.stats().starts, pool.stats().start_seconds) == (0, 0.0)
+    found.events = [(1.0, ("run1", "skipped")), (4.0, None)]
+    assert settled(pool, runs[1:3]) == [1.0, "no"]
+    assert (pool.stats().starts, pool.stats().start_seconds) == (1, 5.0)
+
+
+def test_the_start_of_an_engine_is_no_part_of_its_first_evaluation(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers: list[object] = []
+
+    def start_worker(*_: object) -> object:
+        workers.append(object())
+        return workers[-1]
+
+    def passes(seconds: float) -> Callable[..., None]:
+        return lambda *_: setattr(clock, "now", clock.now + seconds)
+
+    monkeypatch.setattr(evaluator, "start_worker", start_worker)
+    monkeypatch.setattr(evaluator, "evaluate", passes(3.0))
+    monkeypatch.setattr(sweep_pools, "wait_until_started", passes(10.0))
+    pool, request = EnginePool(1, Runtime(), "pool"), SimpleNamespace(items=[1, 2])
+    answers: Any = request
+    assert [pool.evaluate(answers), pool.evaluate(answers)] == [3.0, 3.0]
+    use = pool.stats()
+    assert len(workers) == use.starts == 1 and use.start_seconds == 10.0 and use.done == 4
 
 
 @pytest.mark.parametrize(

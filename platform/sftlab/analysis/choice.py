@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from sftlab.analysis.results import BASE, AccuracyRow, ChoiceRow
 from sftlab.errors import UserError
@@ -16,11 +17,34 @@ TEST_SPLITS = ("test", "test_ood")
 Scores = dict[float, float]  # score in [0, 1] by restore percentage
 
 
-def choose(rows: Sequence[AccuracyRow]) -> list[ChoiceRow]:
+class Metric(NamedTuple):
+    """What makes a dev score: the mean of the accuracies on these splits, and how that is said."""
+
+    splits: tuple[str, ...]
+    words: str
+
+
+# What a search ranks trials by, and a sweep chooses by; a study always takes the first.
+METRICS: Mapping[str, Metric] = {
+    "dev": Metric(DEV_SPLITS, "mean of in-domain and out-of-domain accuracy"),
+    "dev_in_domain": Metric(("dev",), "in-domain accuracy alone"),
+    "dev_out_of_domain": Metric(("dev_ood",), "out-of-domain accuracy alone"),
+}
+
+
+def metric_of(name: object) -> Metric:
+    """The metric of this name. Raises UserError where there is none."""
+    found = METRICS.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise UserError(f"{name!r} is no metric; known are {', '.join(METRICS)}.")
+    return found
+
+
+def choose(rows: Sequence[AccuracyRow], metric: str = "dev") -> list[ChoiceRow]:
     """The choice of every cell, in their order of appearance, then the common one and the recommended one.
 
-    A model's dev score is the mean of its in-domain (dev) and out-of-domain (dev_ood) accuracies, each
-    the mean of the five buckets; a study with one of the two splits uses that alone. The percentage with
+    A model's dev score is that of `dev_scores`: for the metric dev the mean of its in-domain (dev) and
+    out-of-domain (dev_ood) accuracies, each the mean of the five buckets. The percentage with
     the highest score is chosen; of equal scores the smaller percentage, then the cell that comes first.
     The common percentage has the highest mean dev score over all cells. Test accuracies never choose.
 
@@ -30,7 +54,7 @@ def choose(rows: Sequence[AccuracyRow]) -> list[ChoiceRow]:
     means = means_by_split(rows)
     if not means:
         return []
-    scores = {cell: dev_scores(cell, by_split) for cell, by_split in means.items()}
+    scores = {cell: dev_scores(cell, by_split, metric) for cell, by_split in means.items()}
     questions = {cell: _test_questions(rows, cell) for cell in means}
     chosen = [
         _row("cell", cell, best_percent(scores[cell]), [cell], scores, means, questions) for cell in means
@@ -41,12 +65,21 @@ def choose(rows: Sequence[AccuracyRow]) -> list[ChoiceRow]:
     return [*chosen, _row("common", None, common, list(means), scores, means, questions), recommended]
 
 
-def dev_scores(cell: str, by_split: Mapping[str, Scores]) -> Scores:
-    """Dev score by percentage: the mean of the splits of DEV_SPLITS that the cell was asked."""
-    splits = [by_split[split] for split in DEV_SPLITS if split in by_split]
+def dev_scores(cell: str, by_split: Mapping[str, Scores], metric: str = "dev") -> Scores:
+    """Dev score by percentage: the mean of those of the metric's splits that the cell was asked.
+
+    Args:
+        cell: its name, for messages.
+        by_split: accuracies in [0, 1] by split and percentage; splits that were not asked are left out.
+        metric: one of METRICS.
+
+    Raises UserError where none of the splits was asked, or models were not all asked the same ones.
+    """
+    wanted = metric_of(metric).splits
+    splits = [by_split[split] for split in wanted if split in by_split]
     if not splits:
         raise UserError(
-            f"Cell {cell}: no accuracy on dev or dev_ood, so no restore percentage can be chosen."
+            f"Cell {cell}: no accuracy on {' or '.join(wanted)}, so no restore percentage can be chosen."
         )
     if any(split.keys() != splits[0].keys() for split in splits) or 0.0 not in splits[0]:
         raise UserError(f"Cell {cell}: every restored model and 0 % must be asked the same dev splits.")

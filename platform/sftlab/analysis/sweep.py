@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftlab.analysis.choice import metric_of
 from sftlab.analysis.results import StudyResults, read_rows, read_summary, schema_of
+from sftlab.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,8 +103,8 @@ class SweepChoiceRow:
     """A percentage chosen on dev for a group of training sets, and what it does on test; means over seeds.
 
     scope "group": of one variant, data and size; "variant": the best group of a variant; "strategy": the best of
-    a strategy's variants; "recommended": the best of all. `dev` is the score that chose, the mean of
-    the dev and dev_ood scores; `*_tuned` is the same at 0 %.
+    a strategy's variants; "recommended": the best of all; each the best of the `fullest`. `dev` is the score that
+    chose, that of the sweep's metric; `*_tuned` is the same at 0 %.
     """
 
     scope: str
@@ -120,6 +122,12 @@ class SweepChoiceRow:
     test_ood_tuned: float | None
     questions: int  # on test and test_ood together, of each model
     collapse_percent: float | None = None
+
+
+def fullest(choices: Sequence[SweepChoiceRow]) -> list[SweepChoiceRow]:
+    """Those with as many seeds as the one with the most; others do not compete: few seeds make a lucky mean."""
+    most = max((row.seeds for row in choices), default=0)
+    return [row for row in choices if row.seeds == most]
 
 
 @dataclass(frozen=True)
@@ -149,14 +157,14 @@ SWEEP_TABLES: dict[str, type[Any]] = {
 class SweepResults:
     """All results of a sweep. `spec` must be JSON; every table may be empty.
 
-    `metric` says in words what ranked the trials; the choices are always made by the dev score (`SweepChoiceRow`).
+    `metric`, one of choice.METRICS, ranked the trials and made the choices.
     `reference` names the variant whose 0 % models are the paper's plain tuned ones; None where no variant has these.
     """
 
     name: str
     model: str
     spec: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = ""
+    metric: str = "dev"
     variants: Sequence[Variant] = ()
     groups: Sequence[GroupRow] = ()
     comparisons: Sequence[ComparisonRow] = ()
@@ -193,6 +201,10 @@ class SweepResults:
     def read(cls, directory: Path) -> SweepResults:
         """Read what `write` wrote. Raises UserError naming the file that is missing or not as expected."""
         sweep = read_summary(directory / SWEEP_FILE, "sweep", FORMAT, KEYS)
+        try:
+            metric_of(sweep["metric"])
+        except UserError as error:
+            raise UserError(f"{directory / SWEEP_FILE}: metric: {error}") from error
         variants = tuple(
             Variant(v["name"], v["strategy"], v["settings"], StudyResults.read(_folder(directory, number)))
             for number, v in enumerate(sweep["variants"])

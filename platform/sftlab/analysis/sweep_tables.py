@@ -31,6 +31,7 @@ from sftlab.analysis.sweep import (
     SweepResults,
     TimeRow,
     Variant,
+    fullest,
 )
 from sftlab.errors import UserError
 
@@ -80,13 +81,13 @@ def summarise_sweep(
     """Fill the tables of a sweep: every score with its interval, the choices on dev, the verdicts on test.
 
     Args:
-        metric: what ranked the trials, in words.
+        metric: what chooses, one of choice.METRICS.
         answers: called once for every cell, percentage and split that the variants' accuracy tables name, and again for
             the compared ones; the splits of one model are asked for one after another.
         reference: the variant whose 0 % models are the plain tuned ones of the paper; by default the first
             of the strategies PLAIN_STRATEGIES.
 
-    Raises UserError where two variants share a name, `reference` names none, a group has no dev accuracy, or
+    Raises UserError where two variants share a name, `reference` names none, a group lacks what the metric takes, or
     models that are compared did not answer the same questions.
     """
     names = [variant.name for variant in variants]
@@ -97,7 +98,7 @@ def summarise_sweep(
     plain = reference or next((v.name for v in variants if v.strategy in PLAIN_STRATEGIES), None)
     groups = [group for variant in variants for group in groups_of(variant)]
     scores = [row for group in groups for row in group_rows(group, answers)]
-    choice = choices(groups, scores)
+    choice = choices(groups, scores, metric)
     return SweepResults(
         name=name,
         model=model,
@@ -195,23 +196,28 @@ def stacked(
     return np.stack(verdicts), strata[0]
 
 
-def choose_percent(by_split: Mapping[str, Scores], name: str = "group") -> tuple[float, Scores]:
-    """The percentage with the best mean dev score, and all dev scores; of equal scores the smaller.
+def choose_percent(
+    by_split: Mapping[str, Scores], name: str = "group", metric: str = "dev"
+) -> tuple[float, Scores]:
+    """The percentage with the best dev score, and all dev scores; of equal scores the smaller.
 
     Args:
-        by_split: mean score over the group's seeds by percentage, for dev, dev_ood or both.
+        by_split: mean score over the group's seeds by percentage, for the splits of the metric.
         name: of the group, for messages.
+        metric: one of choice.METRICS.
 
-    Raises UserError where there is no dev score, or the two splits do not have the same percentages.
+    Raises UserError where there is no dev score, or two splits do not have the same percentages.
     """
-    scores = dev_scores(name, by_split)
+    scores = dev_scores(name, by_split, metric)
     return best_percent(scores), scores
 
 
-def choices(groups: Sequence[Group], rows: Iterable[GroupRow]) -> list[SweepChoiceRow]:
+def choices(groups: Sequence[Group], rows: Iterable[GroupRow], metric: str = "dev") -> list[SweepChoiceRow]:
     """The choice of every group, then the best group of every variant and strategy, then the best of all.
 
-    Only percentages that all seeds of the group have take part. Of equal dev scores the smaller percentage
+    All of them by the dev score of the metric. Only percentages that all seeds of the group have take part. Of the
+    groups of a variant, of a strategy and of the sweep only those with as many seeds as the fullest of them
+    compete, so that one lucky seed does not beat the mean of several. Of equal dev scores the smaller percentage
     wins, then the group that comes first.
     """
     means: dict[tuple[str, str, int], dict[str, dict[float, GroupRow]]] = defaultdict(
@@ -220,7 +226,7 @@ def choices(groups: Sequence[Group], rows: Iterable[GroupRow]) -> list[SweepChoi
     for row in rows:
         if row.bucket is None:
             means[row.variant, row.train_bucket, row.size][row.split][row.percent] = row
-    chosen = [_choice(g, means[g.variant.name, g.train_bucket, g.size]) for g in groups if g.asked]
+    chosen = [_choice(g, means[g.variant.name, g.train_bucket, g.size], metric) for g in groups if g.asked]
     if not chosen:
         return []
     found = list(chosen)
@@ -230,13 +236,13 @@ def choices(groups: Sequence[Group], rows: Iterable[GroupRow]) -> list[SweepChoi
     return [*found, replace(_best(chosen), scope="recommended")]
 
 
-def _choice(group: Group, by_split: Mapping[str, Mapping[float, GroupRow]]) -> SweepChoiceRow:
+def _choice(group: Group, by_split: Mapping[str, Mapping[float, GroupRow]], metric: str) -> SweepChoiceRow:
     complete: dict[str, Scores] = {
         split: {p: row.mean for p, row in by.items() if row.seeds == len(group.cells)}
         for split, by in by_split.items()
     }
     name = f"{group.variant.name}, data {group.train_bucket}, {group.size} facts"
-    percent, dev = choose_percent(complete, name)
+    percent, dev = choose_percent(complete, name, metric)
     test, test_ood = (complete.get(split, {}) for split in TEST_SPLITS)
     return SweepChoiceRow(
         scope="group",
@@ -258,7 +264,7 @@ def _choice(group: Group, by_split: Mapping[str, Mapping[float, GroupRow]]) -> S
 
 
 def _best(rows: Sequence[SweepChoiceRow]) -> SweepChoiceRow:
-    return max(rows, key=lambda row: (row.dev, -row.percent))  # the first of equals
+    return max(fullest(rows), key=lambda row: (row.dev, -row.percent))  # the first of equals
 
 
 def comparisons(
@@ -269,7 +275,8 @@ def comparisons(
     CHOSEN: every group's chosen percentage against its own tuned models. PLAIN: every other variant's choice
     against the plain tuned models of the same data and size, where these are not its own tuned models, with which
     CHOSEN compares it. BEST: the recommended models against the best of every other strategy, and against the plain
-    tuned models with the best dev score, of any variant that has them. Groups that share no seed are not compared.
+    tuned models with the best dev score, of any variant that has them; these too are the best of the `fullest`.
+    Groups that share no seed are not compared.
     """
     known = {(g.variant.name, g.train_bucket, g.size): g for g in groups}
     of_group = [row for row in choice if row.scope == "group"]
@@ -287,7 +294,7 @@ def comparisons(
         others = [_models(r) for r in choice if r.scope == "strategy" and r.strategy != recommended.strategy]
         tuned = [row for row in of_group if row.variant == plain or row.strategy in PLAIN_STRATEGIES]
         if tuned:
-            best = max(tuned, key=lambda row: row.dev_tuned)
+            best = max(fullest(tuned), key=lambda row: row.dev_tuned)
             others.append(_models(best)._replace(percent=0.0))
         mine = _models(recommended)
         pairs += [(BEST, mine, other) for other in dict.fromkeys(others) if other != mine]

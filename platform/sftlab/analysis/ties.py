@@ -6,11 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sftlab.analysis.choice import DEV_SPLITS, Scores, dev_scores, means_by_split
+from sftlab.analysis.choice import Scores, dev_scores, means_by_split, metric_of
 from sftlab.analysis.results import AccuracyRow, ChoiceRow
 from sftlab.analysis.sweep import SweepChoiceRow, SweepResults
 
 EQUAL = 1e-9  # shares that differ by less are equal but for the order of their summation
+
+_Means = Mapping[
+    str, Mapping[float, tuple[int, float]]
+]  # seeds and mean by split and percentage of one group
 
 
 class Setting(NamedTuple):
@@ -37,17 +41,20 @@ def study_ties(rows: Iterable[AccuracyRow], choice: ChoiceRow) -> list[tuple[str
 def sweep_ties(results: SweepResults, choice: SweepChoiceRow) -> list[Setting]:
     """The other settings that have the dev score of a choice; those of its own group come first.
 
-    The tuned models (0 %) of variants that fine-tune alike are one and the same and no tie.
+    Groups with fewer seeds than the choice do not compete with it. The tuned models (0 %) of variants that
+    fine-tune alike are one and the same and no tie.
     """
+    splits = metric_of(results.metric).splits
     own = Setting(choice.variant, choice.train_bucket, choice.size, choice.percent)
     means: dict[tuple[str, str, int], dict[str, dict[float, tuple[int, float]]]] = {}
     for row in results.groups:
-        if row.bucket is None and row.split in DEV_SPLITS:
+        if row.bucket is None and row.split in splits:
             group = means.setdefault((row.variant, row.train_bucket, row.size), {})
             group.setdefault(row.split, {})[row.percent] = row.seeds, row.mean
     found = [
         Setting(*group, percent)
         for group in sorted(means, key=lambda group: group != own[:3])
+        if _seeds(means[group]) >= choice.seeds
         for percent in _equal(_of_all_seeds(means[group]), choice.dev)
     ]
     sft = {variant.name: variant.results.spec.get("sft") for variant in results.variants}
@@ -63,9 +70,13 @@ def sweep_ties(results: SweepResults, choice: SweepChoiceRow) -> list[Setting]:
     return apart
 
 
-def _of_all_seeds(by_split: Mapping[str, Mapping[float, tuple[int, float]]]) -> Scores:
+def _seeds(by_split: _Means) -> int:
+    return max(count for scores in by_split.values() for count, _ in scores.values())
+
+
+def _of_all_seeds(by_split: _Means) -> Scores:
     """Dev scores of the percentages that every seed of the group has in every split."""
-    seeds = max(count for scores in by_split.values() for count, _ in scores.values())
+    seeds = _seeds(by_split)
     complete: Sequence[Scores] = [
         {p: mean for p, (count, mean) in scores.items() if count == seeds} for scores in by_split.values()
     ]

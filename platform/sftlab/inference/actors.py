@@ -37,6 +37,8 @@ def actor_options(runtime: EngineRuntime) -> dict[str, Any]:
     return {
         "num_cpus": runtime.cpus_per_engine,
         "num_gpus": runtime.gpus_per_engine,
+        # On CPUs an engine takes all cores of its machine, whatever it reserves.
+        "scheduling_strategy": "DEFAULT" if runtime.gpus_per_engine else "SPREAD",
         "max_restarts": runtime.max_restarts,
         "max_task_retries": runtime.max_restarts,
         "runtime_env": {"env_vars": environment(runtime)},

@@ -7,7 +7,6 @@ from itertools import accumulate, pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from sftlab.analysis.choice import DEV_SPLITS
 from sftlab.analysis.sweep import SweepChoiceRow
 from sftlab.report.figures import percent_axis, size_axis, titled
 from sftlab.report.lookup import DOMAINS, TEST, Group, View
@@ -61,7 +60,7 @@ def tried(view: SweepView) -> str | None:
     """Dev score of every setting against its percentage: what a search has seen."""
     scores: dict[tuple[str, str, int, float], list[float]] = {}
     for row in view.results.groups:
-        if row.bucket is None and row.split in DEV_SPLITS:
+        if row.bucket is None and row.split in view.metric.splits:
             scores.setdefault((row.variant, row.train_bucket, row.size, row.percent), []).append(row.mean)
     if not scores:
         return None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from sftlab.analysis.sweep import BEST, CHOSEN, PLAIN, ComparisonRow, GroupRow, SweepChoiceRow
+from sftlab.analysis.sweep import BEST, CHOSEN, PLAIN, ComparisonRow, GroupRow, SweepChoiceRow, fullest
 from sftlab.report import published
 from sftlab.report.lookup import DOMAINS, MIXED, TEST, Group, View, bucket_order
 from sftlab.report.sweep_beside import accuracy_text, difference_of, direction
@@ -45,14 +45,16 @@ def best(view: SweepView, scope: str = "strategy") -> Table | None:
         [("dev", 1), *((f"test, {name}", 2) for name in DOMAINS.values()), ("chosen on dev", 1)],
         note="Score: mean of the mastery buckets, ± standard deviation over training sets; under it its 95 % "
         "interval over questions and training sets. Plain fine-tuning: the same facts, nothing restored. "
-        f"{tested(view)}",
+        f"{tested(view)} {view.competing_rule}".rstrip(),
         folded=folded,
     )
 
 
 def ranked(view: SweepView, scope: str = "strategy") -> list[SweepChoiceRow]:
-    """The best setting of every strategy or variant, the best dev score first."""
-    return sorted(view.choices(scope), key=lambda row: -row.dev)
+    """The best setting of every strategy or variant, the best dev score first; those of fewer seeds come last."""
+    rows = view.choices(scope)
+    competing = fullest(rows)
+    return sorted(rows, key=lambda row: (row not in competing, -row.dev))
 
 
 def tested(view: SweepView) -> str:
@@ -163,11 +165,8 @@ def table_7(view: SweepView) -> Table | None:
         row.strategy: row for row in view.choices("variant") if row.variant == view.results.reference
     }
     # The paper's LoRA is tuned on mixed buckets.
-    by_strategy |= {
-        row.strategy: row
-        for row in sorted(view.choices("group"), key=lambda row: row.dev)
-        if row.strategy == "lora" and row.train_bucket == MIXED
-    }
+    mixed_lora = [r for r in view.choices("group") if r.strategy == "lora" and r.train_bucket == MIXED]
+    by_strategy |= {row.strategy: row for row in sorted(fullest(mixed_lora), key=lambda row: row.dev)}
     lora = by_strategy.get("lora")
     divided = _scores(view, by_strategy.get("divided")) or _plain_best(view, "0", "1", "2", "3", "4")
     paper = published.published()["strategies"]["rows"]
@@ -210,7 +209,7 @@ def _plain_best(view: SweepView, *buckets: str) -> Scores:
     ]
     if not rows:
         return {}
-    row = max(rows, key=lambda row: row.dev_tuned)
+    row = max(fullest(rows), key=lambda row: row.dev_tuned)
     return {split: view.of_choice(row, split, 0.0) for split in DOMAINS}
 
 

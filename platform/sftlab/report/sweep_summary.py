@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sftlab.analysis.statistics import BETTER, LEVEL, NO_DIFFERENCE, WORSE
-from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepChoiceRow
+from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepChoiceRow, fullest
 from sftlab.report.evidence import mean, pairs_of_sizes, unknown_and_others
 from sftlab.report.findings import HELPS, MORE_DATA, UNKNOWN, Finding
 from sftlab.report.lookup import DOMAINS, TEST
@@ -100,13 +100,14 @@ def _plain_row(view: SweepView, split: str) -> ComparisonRow | None:
 
 
 def chosen_how(view: SweepView, choice: SweepChoiceRow) -> str:
-    groups = view.choices("group")
-    models, tie = sum(len(group) for group in _percents(view).values()), sweep_tie(view.results, choice)
+    groups, percents = fullest(view.choices("group")), _percents(view)
+    models = sum(len(percents[row.variant, row.train_bucket, row.size]) for row in groups)
+    tie = sweep_tie(view.results, choice)
     return (
         f"It was chosen on the dev questions alone, with {percent(choice.dev)} there "
-        f"(mean of in and out of domain), {'one of the best' if tie else 'the best'} of {count(models, 'setting')} in "
+        f"({view.metric.words}), {'one of the best' if tie else 'the best'} of {count(models, 'setting')} in "
         f"{count(len(groups), 'group')} of training sets. The test questions took no part in the choice."
-        f"{f' {tie.names}' if tie else ''}"
+        f"{f' {tie.names}' if tie else ''} {view.competing_rule}".rstrip()
     )
 
 
@@ -223,7 +224,9 @@ def studied(view: SweepView) -> str:
             f", trained on {', and '.join(kinds)} with "
             f"{listed([f'{size:,}' for size in sizes])} facts, {count(len(seeds), 'training set')} each"
         )
-    guided = f" Trials were ranked by the {results.metric}." if results.metric else ""
+    guided = (
+        f" The dev score, which ranks the trials and makes the choices, is the {view.metric.words} on dev."
+    )
     return f"{text}, and {count(sum(models.values()), 'model')} that answered questions.{guided}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from sftlab.analysis.choice import Metric, metric_of
 from sftlab.analysis.results import ChoiceRow
 from sftlab.analysis.sweep import (
     CHOSEN,
@@ -17,11 +18,12 @@ from sftlab.analysis.sweep import (
     SweepResults,
     TimeRow,
     Variant,
+    fullest,
 )
 from sftlab.report.lookup import DOMAINS, Group, View, bucket_order
 from sftlab.report.published import SIZES
 from sftlab.report.sections import flat
-from sftlab.report.wording import LADDERS, bucket_name
+from sftlab.report.wording import LADDERS, bucket_name, count
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,24 @@ class SweepView:
 
     def choices(self, scope: str) -> list[SweepChoiceRow]:
         return [row for row in self.results.choice if row.scope == scope]
+
+    @property
+    def metric(self) -> Metric:
+        """What makes a dev score in this sweep."""
+        return metric_of(self.results.metric)
+
+    @property
+    def competing_rule(self) -> str:
+        """Which groups of training sets compete for the best; '' where all do."""
+        groups = self.choices("group")
+        competing = fullest(groups)
+        if len(competing) == len(groups):
+            return ""
+        left_out = count(len(groups) - len(competing), "group has", "groups have")
+        return (
+            "Only groups with as many training sets as the fullest compete for the best of the sweep, of a strategy "
+            f"and of a variant, as few make a lucky mean; {left_out} fewer than {competing[0].seeds}."
+        )
 
     @property
     def recommended(self) -> SweepChoiceRow | None:

@@ -242,18 +242,23 @@ class Plan:
             yield step, Cost()
         for runs in (self.probes, self.cells):  # a mask is found from the change of a finished probe
             for cell in runs:
-                trained = cell.size * cell.sft.epochs * TOKENS_PER_EXAMPLE
-                yield cell.tuned, Cost(trained_tokens=trained, bytes_written=size)
+                yield cell.tuned, self.tuning(cell)
             for cell in runs:
                 yield cell.change, Cost()
-        asked = sum(counts[split] for split in EVALUATION_SPLITS)
-        yield self.base_evaluation, self._answers(asked)
+        yield self.base_evaluation, self.answering(0)
         for cell in self.cells:
             for step in cell.evaluations.values():
-                yield step, self._answers(asked + cell.size)
+                yield step, self.answering(cell.size)
         yield self.results, Cost()
         yield self.best, Cost(bytes_written=size)
         yield self.report, Cost()
 
-    def _answers(self, questions: int) -> Cost:
+    def tuning(self, cell: Cell) -> Cost:
+        """What the fine-tuning of a cell takes."""
+        trained = cell.size * cell.sft.epochs * TOKENS_PER_EXAMPLE
+        return Cost(trained_tokens=trained, bytes_written=self.sources.model_bytes)
+
+    def answering(self, trained_on: int) -> Cost:
+        """What the answers of one model take, those about the facts that it was trained on included."""
+        questions = trained_on + sum(self.sources.fact_counts[split] for split in EVALUATION_SPLITS)
         return Cost(completions=questions, generated_tokens=questions * self.spec.answers.max_tokens)

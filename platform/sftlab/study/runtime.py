@@ -17,7 +17,7 @@ class SweepRuntime(Frozen):
     engines: int | None = Field(
         None,
         ge=1,
-        description="engines kept warm; all GPUs beside training, or engine.engines on CPUs, if unset",
+        description="engines kept warm; if unset all GPUs beside training, on CPUs one a node or engine.engines",
     )
     training_groups: int = Field(1, ge=1, description="worker groups that train at once")
     trials: int | None = Field(

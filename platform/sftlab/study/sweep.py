@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -15,7 +14,7 @@ from sftlab.store.fingerprint import fingerprint
 from sftlab.store.mirror import pull
 from sftlab.study.build import Build
 from sftlab.study.cluster import ray_cluster
-from sftlab.study.plan import Cell, Cost, Plan
+from sftlab.study.plan import Cell, Plan
 from sftlab.study.progress import Progress
 from sftlab.study.run import run_study
 from sftlab.study.runtime import Runtime
@@ -23,10 +22,11 @@ from sftlab.study.sources import Sources
 from sftlab.study.spec import StudySpec
 from sftlab.study.stages.evaluation import evaluation_request
 from sftlab.study.stages.training_sets import build_training_sets, read_candidates
-from sftlab.study.stages.tuned import sft_run
-from sftlab.study.sweep_pools import StartPools, pool_sizes, start_pools
+from sftlab.study.sweep_cost import check_limits
+from sftlab.study.sweep_pools import StartPools, cluster_sizes, start_pools
 from sftlab.study.sweep_spec import SweepSpec
-from sftlab.study.sweep_trial import Bench
+from sftlab.study.sweep_times import keeping_starts
+from sftlab.study.sweep_trial import Bench, first_run
 from sftlab.study.sweep_tune import (
     over_file,
     read_records,
@@ -89,12 +89,16 @@ class Sweep:
         """The build of a trial's one cell."""
         return Build(trial.plan(self.sources), self.store, self.runtime, self.progress)
 
-    def cell(self, trial: Trial) -> Cell:
-        """The cell of a trial; what the trials of a variant share is worked out once."""
+    def plan_of(self, trial: Trial) -> Plan:
+        """A plan without cells, of what the trials of a variant share; worked out once."""
         key = (trial.variant, trial.spec.restore.percents)
         if key not in self._plans:
             self._plans[key] = Plan(trial.spec, self.sources, ())
-        return self._plans[key].cell(trial.data, trial.size, trial.seed)
+        return self._plans[key]
+
+    def cell(self, trial: Trial) -> Cell:
+        """The cell of a trial."""
+        return self.plan_of(trial).cell(trial.data, trial.size, trial.seed)
 
     @cached_property
     def _plans(self) -> dict[Any, Plan]:
@@ -111,6 +115,20 @@ class Sweep:
                 seen.add(key)
                 yield trial
 
+    def entries(self) -> Iterator[tuple[Trial, ...]]:
+        """What Ray Tune runs as one: a listed trial, or where the sweep halves, those of all seeds of a point.
+
+        Halving judges a point by the mean of its seeds: no training set goes on alone because it was a lucky one.
+        """
+        if self.spec.halving is None:
+            yield from ((trial,) for trial in self.listed())
+            return
+        points: dict[Any, list[Trial]] = {}
+        for trial in self.listed():
+            key = (trial.variant, trial.data, trial.size, trial.spec.restore.percents)
+            points.setdefault(key, []).append(trial)
+        yield from map(tuple, points.values())
+
 
 def run_sweep(sweep: Sweep, live: LiveTracking | None = None) -> list[Trial]:
     """Build every trial that is missing; returns all finished ones. Kill it and call it again: it goes on.
@@ -121,15 +139,15 @@ def run_sweep(sweep: Sweep, live: LiveTracking | None = None) -> list[Trial]:
     others are finished, where trials failed.
     """
     check_limits(sweep)
-    trials = list(sweep.listed())
+    entries = list(sweep.entries())
     with sweep.store.listed(*LADDER):
-        pending = [trial for trial in trials if not is_finished(sweep, trial)]
+        pending = [entry for entry in entries if not all(is_finished(sweep, trial) for trial in entry)]
     optuna = sweep.spec.search.kind == "optuna"
     left = _trials_left(sweep) if optuna else len(pending)
     if left:
         sweep.sources.require()
         state = SweepState(
-            len(trials) or (sweep.spec.search.trials or 0), 0, sweep.spec.search.metric, live=live
+            len(entries) or (sweep.spec.search.trials or 0), 0, sweep.spec.search.metric, live=live
         )
         state.found = state.total - left
         failed = _run_missing(sweep, pending, state, left)
@@ -139,7 +157,7 @@ def run_sweep(sweep: Sweep, live: LiveTracking | None = None) -> list[Trial]:
                 f"{len(failed)} trials of the sweep {sweep.spec.name} failed, all others are finished; mend what "
                 f"follows and run it again.\n{shown}"
             )
-    return finished_trials(sweep, trials)
+    return finished_trials(sweep, [trial for entry in entries for trial in entry])
 
 
 def finished_sweep(sweep: Sweep) -> list[Trial]:
@@ -161,71 +179,6 @@ def is_finished(sweep: Sweep, trial: Trial) -> bool:
     return not sweep.base.missing(cell.change, *cell.evaluations.values())
 
 
-def check_limits(sweep: Sweep) -> None:
-    """Raises UserError where a limit of the sweep lies below its planned cost, HITs included."""
-    limits = sweep.spec.limits
-    if sweep.spec.search.kind == "optuna":
-        sweep.maker.dearest()  # a strategy that does not fit the data is told before anything runs
-    if all(value is None for value in limits.model_dump().values()):
-        return
-    planned = _planned(sweep)
-    over = [
-        f"limits.{name} is {limit:,}, and the sweep plans {planned[name]:,}"
-        for name, limit in limits.model_dump().items()
-        if limit is not None and planned[name] > limit
-    ]
-    if over:
-        raise UserError(
-            f"The sweep {sweep.spec.name} is larger than its limits; nothing has run. {'; '.join(over)}. "
-            "Shorten an axis, or raise the limit."
-        )
-
-
-def _planned(sweep: Sweep) -> dict[str, int]:
-    """What a sweep takes at most, by the names of its limits."""
-
-    def of(trial: Trial) -> Counter[str]:
-        rungs = sweep.maker.rungs_of(trial)
-        models = sum(len(rung.spec.restore.percents) for rung in rungs)
-        cost = sum((trial_cost(sweep, rung) for rung in rungs), Cost())
-        return Counter(
-            max_cells=len(rungs),
-            max_models=models,
-            max_generated_tokens=cost.generated_tokens,
-            max_trained_tokens=cost.trained_tokens,
-            max_cost=cost.generated_tokens + cost.trained_tokens,
-        )
-
-    if sweep.spec.search.kind == "optuna":
-        # A sampler's trials are not known yet; each takes at most what the dearest point of the space does.
-        each, trials = [of(trial) for trial in sweep.maker.dearest()], sweep.spec.search.trials or 0
-        return {name: trials * max(one[name] for one in each) for name in each[0]}
-    total: Counter[str] = Counter()
-    for trial in sweep.listed():
-        total.update(of(trial))
-    return total
-
-
-def trial_cost(sweep: Sweep, trial: Trial) -> Cost:
-    """What a trial takes when nothing of it is there; generated tokens are an upper bound."""
-    from sftlab.study.plan import EVALUATION_SPLITS
-
-    counts, models = sweep.sources.fact_counts, len(trial.spec.restore.percents)
-    asked = models * (sum(counts[split] for split in EVALUATION_SPLITS) + trial.size)
-    sft = trial.spec.sft
-    cost = tuning_cost(sweep, trial.size, sft.epochs)
-    if sft.mask is not None:  # its probe is a run before this one
-        cost += tuning_cost(sweep, sft.mask.size, sft.epochs)
-    return cost + Cost(completions=asked, generated_tokens=asked * trial.spec.answers.max_tokens)
-
-
-def tuning_cost(sweep: Sweep, facts: int, epochs: int) -> Cost:
-    """What one fine-tuning run on this many facts takes."""
-    from sftlab.study.plan import TOKENS_PER_EXAMPLE
-
-    return Cost(trained_tokens=facts * epochs * TOKENS_PER_EXAMPLE, bytes_written=sweep.sources.model_bytes)
-
-
 def finished_trials(sweep: Sweep, listed: Sequence[Trial]) -> list[Trial]:
     """The trials with their ladders evaluated: of a search those that have records, every rung for itself."""
     searched = sweep.spec.search.kind == "optuna"
@@ -233,7 +186,7 @@ def finished_trials(sweep: Sweep, listed: Sequence[Trial]) -> list[Trial]:
         return list(listed)
     chosen = listed
     if searched:
-        chosen = [sweep.maker.trial(sweep.maker.point(r.config)) for r in read_records(sweep.records)]
+        chosen = [t for r in read_records(sweep.records) for t in sweep.maker.trials_of(r.config)]
     rungs = {
         record_file(sweep.records, rung): rung for trial in chosen for rung in sweep.maker.rungs_of(trial)
     }
@@ -247,10 +200,10 @@ def _trials_left(sweep: Sweep) -> int:
 
 
 def _run_missing(
-    sweep: Sweep, pending: Sequence[Trial], state: SweepState, left: int
+    sweep: Sweep, entries: Sequence[Sequence[Trial]], state: SweepState, left: int
 ) -> list[tuple[str, str]]:
     """Start the pools and run what is missing; returns the trials that failed with their reasons."""
-    base = sweep.base
+    base, pending = sweep.base, [trial for entry in entries for trial in entry]
 
     def wait() -> None:
         sweep.progress.say(f"another run builds in {sweep.store}; waiting for it")
@@ -258,13 +211,13 @@ def _run_missing(
     with ray_cluster(sweep.runtime, sweep.progress.say):
         import ray  # not before its environment is set
 
+        sizes = cluster_sizes(sweep.runtime)  # too few GPUs are told before mastery is scored
         run_study(base, "mastery", wait)
         for step in filter(None, (base.plan.facts, base.plan.model, base.plan.mastery)):
             base.read(
                 step
             )  # damaged ones are found here, where they can be built again, and not in every trial
         with sweep.store.shared(wait):
-            sizes = pool_sizes(sweep.runtime, ray.cluster_resources())
             name = f"sftlab-{sweep.id[:12]}"
             engines, training = sweep.start(sweep.runtime, sizes, name, sweep.store)
             bench = Bench(
@@ -283,10 +236,10 @@ def _run_missing(
                     zip(pools, ray.get([pool.stats.remote() for pool in pools.values()]), strict=True)
                 )
 
-            with watching(state, sweep.progress, usage):
+            with watching(state, sweep.progress, usage), keeping_starts(sweep.folder, usage):
                 if sweep.spec.search.kind == "optuna":
                     return run_search(bench, sweep.maker, left, sweep.records, state)
-                return run_listed(bench, pending, sweep.maker, sweep.records, state)
+                return run_listed(bench, entries, sweep.maker, sweep.records, state)
 
 
 def _draw_training_sets(sweep: Sweep, pending: Sequence[Trial]) -> None:
@@ -301,14 +254,8 @@ def _draw_training_sets(sweep: Sweep, pending: Sequence[Trial]) -> None:
 
 def _first_runs(sweep: Sweep, pending: Sequence[Trial]) -> list[Any]:
     """The fine-tuning that can begin at once, in the order of the trials, so that few worker groups do all."""
-    runs = {}
-    for trial in pending:
-        build = sweep.build(sweep.maker.rungs_of(trial)[0])
-        (cell,) = build.plan.cells
-        first = cell.probe or cell
-        if build.missing(first.tuned):
-            runs[first.run_id] = sft_run(build, first)
-    return list(runs.values())
+    runs = [first_run(sweep.build(sweep.maker.rungs_of(trial)[0])) for trial in pending]
+    return list({run.run_id: run for run in runs if run is not None}.values())
 
 
 def _answer_with_base(base: Build, engines: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -45,36 +45,45 @@ class PoolSizes:
     trials: int
 
 
-def pool_sizes(runtime: Runtime, resources: dict[str, float]) -> PoolSizes:
+def cluster_sizes(runtime: Runtime) -> PoolSizes:
+    """`pool_sizes` of the cluster that this process has joined."""
+    import ray
+
+    with_cpus = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+    return pool_sizes(runtime, ray.cluster_resources(), with_cpus)
+
+
+def pool_sizes(runtime: Runtime, resources: Mapping[str, float], nodes: int = 1) -> PoolSizes:
     """As many engines as the cluster holds beside the worker groups; at least one of each. Trials for all of them.
 
     Where engines take GPUs they get all that training leaves free. On CPUs an engine uses every core of its
-    machine, so there are as many as the runtime file says.
+    machine, so there is one for each of the `nodes` with CPUs, or as many as the runtime file says if that is more.
 
     Raises UserError where the cluster's GPUs do not hold the worker groups and the engines together.
     """
     groups, have = runtime.sweep.training_groups, resources.get("GPU", 0.0)
     trained = groups * runtime.training.workers * runtime.training.gpus_per_worker
-    engines = _engines(runtime, have - trained)
+    engines = _engines(runtime, have - trained, nodes)
     wanted = trained + engines * runtime.engine.gpus_per_engine
     if wanted > have:
         raise UserError(
             f"A sweep trains and answers at the same time: {groups} worker group(s) of {runtime.training.workers} "
             f"x {runtime.training.gpus_per_worker} GPU and {engines} engine(s) of {runtime.engine.gpus_per_engine:g} "
             f"come to {wanted:g} GPUs, and the cluster has {have:g}. Lower "
-            "runtime.training.workers, or ask for more GPUs with runtime.engine.engines."
+            "runtime.training.workers (jobs/configs/runtimes/8x-h100-80gb-sweep.yaml does so for one node), or ask for "
+            "more GPUs with runtime.engine.engines."
         )
     # One for each engine, and more that train or profile in the meantime; a trial is a process of 230 MB.
     trials = max(FEWEST_TRIALS, engines + engines // 4 + 2 * groups)
     return PoolSizes(engines, groups, runtime.sweep.trials or trials)
 
 
-def _engines(runtime: Runtime, free: float) -> int:
+def _engines(runtime: Runtime, free: float, nodes: int) -> int:
     """How many engines there are, where training leaves so many GPUs free."""
     if runtime.sweep.engines is not None:
         return runtime.sweep.engines
     if runtime.engine.gpus_per_engine == 0:
-        return runtime.engine.engines
+        return max(runtime.engine.engines, nodes)
     return max(1, int(free // runtime.engine.gpus_per_engine))
 
 
@@ -85,6 +94,7 @@ class Usage:
     size: int
     elapsed: float = 0.0  # since the pool was made
     starts: int = 0
+    start_seconds: float = 0.0  # from asking for an engine or group until it works
     busy: int = 0
     busy_seconds: float = 0.0
     waiting: int = 0
@@ -98,13 +108,16 @@ class Meter:
         self._usage, self._lock = Usage(size), threading.Lock()
         self._made = self._last = time.monotonic()
 
-    def add(self, *, waiting: int = 0, busy: int = 0, starts: int = 0, done: int = 0) -> None:
+    def add(
+        self, *, waiting: int = 0, busy: int = 0, starts: int = 0, done: int = 0, start_seconds: float = 0.0
+    ) -> None:
         """Add to the counts."""
         with self._lock:
             self._tick()
             usage = self._usage
             usage.waiting, usage.busy = usage.waiting + waiting, usage.busy + busy
             usage.starts, usage.done = usage.starts + starts, usage.done + done
+            usage.start_seconds += start_seconds
 
     def read(self) -> Usage:
         """A copy of the counts at this moment."""
@@ -130,18 +143,20 @@ class EnginePool:
         self.meter = Meter(engines)
 
     def evaluate(self, request: EvaluationRequest) -> float:
-        """Answer with all models of a request on one engine; returns the seconds it took, waiting left out.
+        """Answer with all models of a request on one engine; returns the seconds it took.
 
-        Raises as `inference.evaluator.evaluate` does; the engine is then started anew for the next request.
+        Waiting for an engine, and for its start, is left out. Raises as `inference.evaluator.evaluate` does; the engine
+        is then started anew for the next request.
         """
         from sftlab.inference.evaluator import evaluate
 
         self.meter.add(waiting=1)
         number = self.free.get()
-        started = time.monotonic()
         self.meter.add(waiting=-1, busy=1)
         try:
-            evaluate(request, [self._worker(number, request)])
+            worker = self._worker(number, request)
+            started = time.monotonic()
+            evaluate(request, [worker])
             self.meter.add(done=len(request.items))
         except BaseException:  # raised again: an engine that failed is in an unknown state
             self._drop(number)
@@ -155,12 +170,15 @@ class EnginePool:
         return self.meter.read()
 
     def _worker(self, number: int, request: EvaluationRequest) -> Any:
+        """The engine of this number, started if there is none."""
         from sftlab.inference.evaluator import start_worker
 
         if number not in self.workers:
-            name = f"{self.name}-engine-{number}"
+            name, asked = f"{self.name}-engine-{number}", time.monotonic()
             self.workers[number] = start_worker(request, self.runtime.engine, name, self.engine)
             self.meter.add(starts=1)
+            wait_until_started(self.workers[number])
+            self.meter.add(start_seconds=time.monotonic() - asked)
         return self.workers[number]
 
     def _drop(self, number: int) -> None:
@@ -169,6 +187,13 @@ class EnginePool:
         worker = self.workers.pop(number, None)
         if worker is not None:
             ray.kill(worker)
+
+
+def wait_until_started(worker: Any) -> None:
+    """Return when an actor takes calls, or cannot start at all; the first call to it then raises the reason."""
+    import ray
+
+    ray.wait([worker.__ray_ready__.remote()])
 
 
 class TrainingPool:
@@ -203,9 +228,11 @@ class TrainingPool:
                     self.queue.put(run)
 
     def train(self, run: SFTRun) -> float:
-        """Wait until a run is trained; returns its own seconds, waiting for others left out.
+        """Wait until a run is trained; returns its own seconds.
 
-        Raises UserError or TrainingError as `training.sft.train_runs` does; a failed run can be asked for again.
+        Waiting for other runs is left out, and for the worker group, which the first of its runs waits for up to its
+        own first step. Raises UserError or TrainingError as `training.sft.train_runs` does; a failed run can be asked
+        for again.
         """
         self.submit([run])
         with self.lock:
@@ -253,21 +280,31 @@ class TrainingPool:
 
     def _train(self, batch: list[SFTRun]) -> None:
         """Train a batch. Runs are trained in order, so that the first one unfinished is what a failure is of."""
-        last = time.monotonic()
+        asked = last = time.monotonic()
         left = {run.run_id: run for run in batch}
+        working = False
+
+        def begin() -> None:
+            nonlocal last, working
+            if not working:
+                working, last = True, time.monotonic()
+                self.meter.add(starts=1, start_seconds=last - asked)
 
         def told(event: TrainingEvent) -> None:
             nonlocal last
+            if event.kind != "skipped":  # found finished, for which no group is started
+                begin()
             if event.finished and event.run_id in left:
                 del left[event.run_id]
                 now = time.monotonic()
                 self._settle(event.run_id, now - last)
                 last = now
 
-        self.meter.add(busy=1, starts=1, waiting=-len(batch))
+        self.meter.add(busy=1, waiting=-len(batch))
         try:
             self.train_runs(batch, self.runtime.training, told, str(self.store.root / "ray-train"))
         except Exception as error:  # handed to the trial that waits for it
+            begin()  # a group that did not get so far took its time too
             culprit = next(iter(left), None)
             if culprit is not None:
                 del left[culprit]

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sftlab.analysis.sweep import SweepChoiceRow, SweepResults, TimeRow, Variant
+from sftlab.analysis.sweep import SweepChoiceRow, SweepResults, Variant
 from sftlab.analysis.sweep_tables import summarise_sweep
-from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS
 from sftlab.report.origin import Origin
 from sftlab.report.ties import nothing_gained, sweep_tie
@@ -29,19 +28,14 @@ from sftlab.study.stages.evaluation import TRAIN_SET
 from sftlab.study.stages.mastery import buckets_of
 from sftlab.study.stages.results import gather, model_name, read_answers
 from sftlab.study.sweep import Sweep, finished_trials
+from sftlab.study.sweep_times import BEST, REPORT, TABLES, keeping, time_rows
 from sftlab.study.sweep_trial import steps_of
-from sftlab.study.sweep_tune import read_records
 from sftlab.study.trials import Trial
 from sftlab.weights.cut import percent_label
 from sftlab.weights.restore import write_restored
 
-REVISION = 2
-REPORT = "report.html"
-METRIC_WORDS = {
-    "dev": "mean of the in-domain and out-of-domain accuracy on the dev splits",
-    "dev_in_domain": "in-domain accuracy on the dev split",
-    "dev_out_of_domain": "out-of-domain accuracy on the dev split",
-}
+REVISION = 3
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -108,14 +102,14 @@ def build_sweep_results(steps: SweepSteps) -> SweepResults:
     with steps.alone(steps.results) as missing:
         if not missing:
             return SweepResults.read(steps.read(steps.results))
-        with sweep.progress.bar("statistics") as bar:
+        with sweep.progress.bar("statistics") as bar, keeping(sweep.folder, TABLES):
             variants = variants_of(steps, bar.update)
             study = sweep.study.model_dump(mode="json", exclude={"plugins"})
             results = summarise_sweep(
                 sweep.spec.name,
                 model_name(sweep.base),
                 {"sweep": sweep.spec.model_dump(mode="json"), "study": study},
-                METRIC_WORDS[sweep.spec.search.metric],
+                sweep.spec.search.metric,
                 variants,
                 Answers(steps),
             )
@@ -132,7 +126,7 @@ def variants_of(
     for done, (name, members) in enumerate(grouped.items()):
         if progress is not None:
             progress(done, len(grouped), name)
-        tables = gather([(build, cell) for _, build, cell in members], name)
+        tables = gather([(build, cell) for _, build, cell in members], name, steps.sweep.spec.search.metric)
         first = members[0][0]
         variants.append(Variant(name, first.strategy, _json(first.settings), tables))
     return variants
@@ -142,10 +136,10 @@ def build_sweep_report(steps: SweepSteps, results: SweepResults) -> Path:
     """The report page, made if it is missing; the times in it are those of the trials that were run."""
     from sftlab.report.sweep_page import render_sweep
 
-    file = steps.path(steps.report) / REPORT
+    file = steps.path(steps.report) / PAGE
     with steps.alone(steps.report) as missing:
         if missing:
-            with steps.sweep.progress.bar("report"):
+            with steps.sweep.progress.bar("report"), keeping(steps.sweep.folder, REPORT):
                 timed = replace(results, times=time_rows(steps.sweep))
                 write_text(file, render_sweep(timed, origin_of(steps)))
                 steps.sweep.store.commit(steps.report)
@@ -170,18 +164,19 @@ def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
     step, label = steps.best, percent_label(chosen.percent)
     with steps.alone(step) as missing:
         if missing:
-            edit = edit_for(trial.spec.restore, chosen.percent, read_change(build, cell).cuts)
-            folder = steps.path(step) / f"restored-{label}"
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-            write_restored(
-                build.model_folder, build.read(cell.tuned, "model"), {label: edit}, steps.path(step)
-            )
-            from sftlab.study.sweep_track import sweep_card  # it reads this module's steps
+            with keeping(steps.sweep.folder, BEST):
+                edit = edit_for(trial.spec.restore, chosen.percent, read_change(build, cell).cuts)
+                folder = steps.path(step) / f"restored-{label}"
+                shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+                write_restored(
+                    build.model_folder, build.read(cell.tuned, "model"), {label: edit}, steps.path(step)
+                )
+                from sftlab.study.sweep_track import sweep_card  # it reads this module's steps
 
-            write_text(folder / "README.md", sweep_card(steps, results))
-            told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
-            write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
-            steps.sweep.store.commit(step)
+                write_text(folder / "README.md", sweep_card(steps, results))
+                told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
+                write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
+                steps.sweep.store.commit(step)
     return steps.read(step, f"restored-{label}")
 
 
@@ -226,40 +221,6 @@ class Answers:
         raise KeyError((variant, cell, percent))
 
 
-def time_rows(sweep: Sweep) -> list[TimeRow]:
-    """Where the time of the trials went that have been run (found ones took none), by stage."""
-    return [
-        TimeRow(record.trial, stage, spent.seconds - spent.queued, spent.queued, spent.hits)
-        for record in read_records(sweep.records)
-        for stage, spent in record.times.items()
-    ]
-
-
-def time_table(sweep: Sweep) -> str:
-    """Where the time of a cell went: a line a stage. Raises UserError where no trial has run."""
-    rows = time_rows(sweep)
-    if not rows:
-        raise UserError(
-            f"No trial of the sweep {sweep.spec.name} has run in {sweep.store}; `sftlab sweep` runs it."
-        )
-    trials = len({row.trial for row in rows})
-    lines = [
-        f"{'stage':<13} {'s/trial':>8} {'work':>8} {'waiting':>8} {'share':>6} {'found':>6}   ({trials} trials)"
-    ]
-    total = sum(row.seconds + row.queued_seconds for row in rows)
-    for stage in dict.fromkeys(row.stage for row in rows):
-        mine = [row for row in rows if row.stage == stage]
-        work, queued = sum(row.seconds for row in mine), sum(row.queued_seconds for row in mine)
-        lines.append(
-            f"{stage:<13} {(work + queued) / trials:>8.2f} {work / trials:>8.2f} {queued / trials:>8.2f} "
-            f"{(work + queued) / total:>6.0%} {sum(row.hits for row in mine):>6}"
-        )
-    lines.append(
-        "waiting: for an engine, a worker group, or a trial that builds the same; found: results that were there"
-    )
-    return "\n".join(lines)
-
-
 def summary(steps: SweepSteps, results: SweepResults) -> str:
     """What a person wants to know first, for the terminal."""
     row = recommended(results)
@@ -271,7 +232,7 @@ def summary(steps: SweepSteps, results: SweepResults) -> str:
     }
     lines = [
         f"recommended: {row.variant}, bucket {row.train_bucket}, {row.size:,} facts, {row.percent:g} % "
-        f"(chosen on dev: {row.dev:.1%}, tuned {row.dev_tuned:.1%}; {row.seeds} training sets)",
+        f"(chosen on {results.metric}: {row.dev:.1%}, tuned {row.dev_tuned:.1%}; {row.seeds} training sets)",
         *(f"  {told}" for told in (nothing_gained(row, ladder), sweep_tie(results, row)) if told),
         f"  id: {cell.evaluations[row.percent].id[:12]} ({cell.name})",
     ]

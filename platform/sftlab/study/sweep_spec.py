@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from sftlab.analysis.choice import METRICS
 from sftlab.frozen import Frozen
 from sftlab.study.spec import Bucket, Percent
-
-# What a trial can be judged by: shares of the dev questions, the more the better.
-METRICS = ("dev", "dev_in_domain", "dev_out_of_domain")
+from sftlab.weights.cut import Order, Region
 
 
 class StrategyChoice(Frozen):
@@ -56,7 +55,13 @@ class Axes(Frozen):
         None,
         description="a list such as [1.0e-3, 3.0e-4], or in a search a range such as {low: 1.0e-4, high: 1.0e-2}",
     )
-    epochs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    epochs: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
+    region: tuple[Region, ...] | None = Field(
+        None, min_length=1, description="regions for every strategy that has one and does not set it itself"
+    )
+    order: tuple[Order, ...] | None = Field(
+        None, min_length=1, description="orders of restoration, for every strategy that has one, likewise"
+    )
     percent: tuple[Percent, ...] | Range | None = Field(
         None, description="a ladder such as [0, 10, 40], or in a search a range such as {low: 0, high: 40}"
     )
@@ -86,6 +91,16 @@ class Axes(Frozen):
             raise ValueError(f"the range begins at {given.low:g}, and a rate must be above 0")
         return given
 
+    @field_validator("region", "order", "epochs", "size", "seed", "data", "strategy", "learning_rate")
+    @classmethod
+    def _once(cls, given: Any) -> Any:
+        twice = None
+        if isinstance(given, tuple):
+            twice = next((value for at, value in enumerate(given) if value in given[:at]), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is listed twice; list each value once")
+        return given
+
     @property
     def continuous(self) -> list[str]:
         """Names of the axes that only a search can walk."""
@@ -97,7 +112,9 @@ class SearchSpec(Frozen):
     """How trials are chosen: all points of the grid, a random draw, or Optuna's sampler on the dev split."""
 
     kind: Literal["grid", "random", "optuna"] = "grid"
-    trials: int | None = Field(None, ge=1, description="trials of a random or optuna search")
+    trials: int | None = Field(
+        None, ge=1, description="points of a random or optuna search, each tried with all of axes.seed"
+    )
     metric: str = Field("dev", description=f"one of {', '.join(METRICS)}")
     seed: int = Field(0, ge=0, description="seed of the draws")
 
@@ -105,9 +122,7 @@ class SearchSpec(Frozen):
     @classmethod
     def _named(cls, metric: Any) -> Any:
         if not metric:
-            raise ValueError(
-                f"a search needs a metric, one of {', '.join(METRICS)}; dev if the key is left out"
-            )
+            raise ValueError(f"a search needs a metric, one of {', '.join(METRICS)}")
         return metric
 
     @field_validator("metric")
@@ -128,6 +143,8 @@ class SearchSpec(Frozen):
             raise ValueError(f"a {self.kind} search needs `trials`, the number of trials to run")
         if self.kind == "grid" and self.trials is not None:
             raise ValueError("a grid runs all its points; leave `trials` out, or choose random or optuna")
+        if self.kind == "optuna" and "metric" not in self.model_fields_set:
+            raise ValueError(f"an optuna search needs a `metric` to look for, one of {', '.join(METRICS)}")
         return self
 
 
@@ -181,4 +198,7 @@ class SweepSpec(Frozen):
             raise ValueError(f"a grid cannot walk the continuous axes {names}; list values, or search")
         if self.halving is not None and self.axes.epochs is not None:
             raise ValueError("`halving` walks the epochs itself; leave `axes.epochs` out")
+        if self.halving is not None and "metric" not in self.search.model_fields_set:
+            known = ", ".join(METRICS)
+            raise ValueError(f"`halving` needs a `search.metric` by which trials fall behind, one of {known}")
         return self

@@ -13,6 +13,7 @@ from sftlab.study.stages.results import model_name
 from sftlab.study.stages.training_sets import training_file
 from sftlab.study.sweep import Sweep
 from sftlab.study.sweep_results import SweepSteps
+from sftlab.study.sweep_times import LOGGING, keeping
 from sftlab.tracking import (
     BaseModel,
     TrackedModel,
@@ -35,7 +36,7 @@ def track_sweep(steps: SweepSteps, results: SweepResults, report: Path, best: Pa
     """
     sweep = steps.sweep
     models = tracked_models(steps, results, best)
-    with sweep.progress.bar("logging to MLflow") as bar:
+    with sweep.progress.bar("logging to MLflow") as bar, keeping(sweep.folder, LOGGING):
         return log_sweep(
             results,
             TrackedModel(id=sweep.base.plan.model_id, path=sweep.base.model_folder),

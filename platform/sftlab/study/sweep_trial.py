@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from sftlab.analysis.choice import DEV_SPLITS, dev_scores
+from sftlab.inference.actors import result
 from sftlab.store.artifact import Step, Store
 from sftlab.study.build import Build
 from sftlab.study.mend import mending
@@ -24,6 +25,7 @@ from sftlab.study.stages.results import accuracy_of
 from sftlab.study.stages.training_sets import build_training_sets
 from sftlab.study.stages.tuned import commit_tuned, sft_run
 from sftlab.study.trials import Trial
+from sftlab.training.records import SFTRun
 
 
 @dataclass
@@ -82,6 +84,31 @@ def build_trial(bench: Bench, trial: Trial) -> Outcome:
     )
 
 
+def build_point(bench: Bench, trials: Sequence[Trial]) -> list[Outcome]:
+    """`build_trial` for trials that differ in their seed alone; one worker group trains all of them."""
+    if len(trials) > 1:
+        builds = [bench.build(trial) for trial in trials]
+        for build in builds:
+            _draw(build, build.plan.cells[0], StageTime())
+        runs = [run for run in map(first_run, builds) if run is not None]
+        result(bench.pool("training").submit.remote(runs))
+    return [build_trial(bench, trial) for trial in trials]
+
+
+def first_run(build: Build) -> SFTRun | None:
+    """The fine-tuning that a trial begins with, that of its probe if it has one; None where it stands."""
+    (cell,) = build.plan.cells
+    first = cell.probe or cell
+    return sft_run(build, first) if build.missing(first.tuned) else None
+
+
+def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+    """The mean scores of a point's seeds, and the percentage with the best of them; times are left out."""
+    scores = {p: math.fsum(o.scores[p] for o in outcomes) / len(outcomes) for p in outcomes[0].scores}
+    percent = best_percent(scores)
+    return Outcome(scores, percent, scores[percent])
+
+
 def steps_of(cell: Cell) -> list[Step]:
     """All steps that a trial of this cell builds, those of its probe included."""
     before = [] if cell.probe is None else steps_of(cell.probe)
@@ -102,16 +129,14 @@ def _build_cell(bench: Bench, build: Build, cell: Cell) -> Outcome:
 
 
 def trial_scores(build: Build, cell: Cell, metric: str) -> dict[float, float]:
-    """The metric of every model of a ladder: shares in [0, 1]; not a number where nothing was asked."""
+    """The metric of every model of a ladder: shares in [0, 1]. Raises UserError where its splits were not asked."""
     buckets = {split: buckets_of(build, split) for split in DEV_SPLITS}
     by_split: dict[str, dict[float, float]] = {split: {} for split in DEV_SPLITS}
     for percent, step in cell.evaluations.items():
         for row in accuracy_of(build, None, None, step, buckets, DEV_SPLITS):
             if row.bucket is None:
                 by_split[row.split][percent] = row.accuracy
-    if metric == "dev":
-        return dev_scores(cell.name, {split: scores for split, scores in by_split.items() if scores})
-    return by_split["dev" if metric == "dev_in_domain" else "dev_ood"]
+    return dev_scores(cell.name, {split: scores for split, scores in by_split.items() if scores}, metric)
 
 
 def best_percent(scores: Mapping[float, float]) -> float:
@@ -127,8 +152,6 @@ def _draw(build: Build, cell: Cell, spent: StageTime) -> None:
 
 
 def _train(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
-    from sftlab.inference.actors import result
-
     if not build.missing(cell.tuned):
         spent.hits += 1
         return
@@ -150,7 +173,6 @@ def _profile(build: Build, cell: Cell, spent: StageTime) -> None:
 
 
 def _evaluate(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
-    from sftlab.inference.actors import result
     from sftlab.inference.evaluator import drop_pieces
 
     wanted = list(cell.evaluations.values())

@@ -7,7 +7,7 @@ import math
 import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from sftlab.inference.actors import EngineLostError
 from sftlab.store.artifact import write_text
 from sftlab.store.mirror import pull, push
 from sftlab.strategies import load_plugins
-from sftlab.study.sweep_pools import pool_sizes
+from sftlab.study.sweep_pools import cluster_sizes
 from sftlab.study.sweep_spec import Range
-from sftlab.study.sweep_trial import Bench, Outcome, StageTime, build_trial
+from sftlab.study.sweep_trial import Bench, Outcome, StageTime, build_point, mean_outcome
 from sftlab.study.sweep_watch import SweepState
 from sftlab.study.trials import Trial, TrialMaker, space
 
@@ -35,7 +35,10 @@ Points = Callable[[Sequence[Config] | None], tuple[dict[str, Any], Any, int]]
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A finished rung of a trial, as it stands in the sweep's folder."""
+    """A finished rung of a trial, as it stands in the sweep's folder.
+
+    percent and score: the best mean of its point's seeds; times: its own.
+    """
 
     trial: str
     variant: str
@@ -62,17 +65,19 @@ def read_records(folder: Path) -> list[TrialRecord]:
 
 
 def run_listed(
-    bench: Bench, trials: Sequence[Trial], maker: TrialMaker, folder: Path, state: SweepState
+    bench: Bench, entries: Sequence[Sequence[Trial]], maker: TrialMaker, folder: Path, state: SweepState
 ) -> list[tuple[str, str]]:
-    """Run trials that are known beforehand; returns (trial, reason) of those that failed."""
+    """Run trials that are known beforehand, those of an entry as one; returns (trial, reason) of the failed ones."""
     from ray import tune
 
-    def one(config: dict[str, Any], bench: Bench, trials: Sequence[Trial], maker: TrialMaker) -> None:
-        _run(bench, maker.rungs_of(trials[config["trial"]]), config, folder)
+    def one(
+        config: dict[str, Any], bench: Bench, entries: Sequence[Sequence[Trial]], maker: TrialMaker
+    ) -> None:
+        _run(bench, maker, entries[config["trial"]], config, folder)
 
-    bound = tune.with_parameters(one, bench=bench, trials=list(trials), maker=maker)
-    fit = Fit(maker, bench, state, folder, lambda config: trials[config["trial"]])
-    return fit(bound, listed([{"trial": number} for number in range(len(trials))]))
+    bound = tune.with_parameters(one, bench=bench, entries=list(entries), maker=maker)
+    fit = Fit(maker, bench, state, folder, lambda config: entries[config["trial"]])
+    return fit(bound, listed([{"trial": number} for number in range(len(entries))]))
 
 
 def listed(configs: Sequence[Config]) -> Points:
@@ -89,14 +94,14 @@ def listed(configs: Sequence[Config]) -> Points:
 def run_search(
     bench: Bench, maker: TrialMaker, count: int, folder: Path, state: SweepState
 ) -> list[tuple[str, str]]:
-    """Let Optuna choose `count` further trials; what it has learnt so far stands in its journal file."""
+    """Let Optuna choose `count` further points; what it has learnt so far stands in its journal file."""
     from ray import tune
 
     def one(config: dict[str, Any], bench: Bench, maker: TrialMaker) -> None:
-        _run(bench, maker.rungs_of(maker.trial(maker.point(config))), config, folder)
+        _run(bench, maker, maker.trials_of(config), config, folder)
 
     bound = tune.with_parameters(one, bench=bench, maker=maker)
-    fit = Fit(maker, bench, state, folder, lambda config: maker.trial(maker.point(config)))
+    fit = Fit(maker, bench, state, folder, maker.trials_of)
     return fit(bound, searched(maker, folder, count))
 
 
@@ -126,23 +131,27 @@ def searched(maker: TrialMaker, folder: Path, count: int) -> Points:
     return draw
 
 
-def _run(bench: Bench, rungs: Sequence[Trial], config: Mapping[str, Any], folder: Path) -> None:
-    """One trial in its own process: a rung after the other, each recorded and reported."""
+def _run(
+    bench: Bench, maker: TrialMaker, trials: Sequence[Trial], config: Mapping[str, Any], folder: Path
+) -> None:
+    """The trials of one point in one process: a rung after the other, each recorded, their mean reported."""
     from ray import tune
 
     load_plugins(bench.plugins)
-    for rung in rungs:
-        outcome = build_trial(bench, rung)
-        write_record(folder, rung, config, outcome)
-        score = outcome.score
-        if math.isnan(score):
-            raise UserError(f"{rung.name}: {bench.metric} is not a number, as no question was asked for it.")
-        found = {SCORE: score, "percent": outcome.percent, "epochs": rung.spec.sft.epochs}
-        tune.report(found)
+    for rung in zip(*map(maker.rungs_of, trials), strict=True):
+        outcomes = build_point(bench, rung)
+        mean = mean_outcome(outcomes)
+        for trial, own in zip(rung, outcomes, strict=True):
+            write_record(folder, trial, config, replace(mean, times=own.times))
+        if math.isnan(mean.score):
+            raise UserError(
+                f"{rung[0].name}: {bench.metric} is not a number, as no question was asked for it."
+            )
+        tune.report({SCORE: mean.score, "percent": mean.percent, "epochs": rung[0].spec.sft.epochs})
 
 
 def write_record(folder: Path, trial: Trial, config: Mapping[str, Any], outcome: Outcome) -> None:
-    """Keep what a trial found out beside the artifacts that it built: the score, and where its time went.
+    """Keep what a trial found out beside the artifacts that it built: its point's score, and where its time went.
 
     The first record stands: a search that was killed may draw a point again, and then only looks it up.
     """
@@ -173,7 +182,7 @@ class Fit:
     bench: Bench
     state: SweepState
     folder: Path
-    trial_of: Callable[[dict[str, Any]], Trial]
+    trials_of: Callable[[Config], Sequence[Trial]]
 
     def __call__(self, trainable: Any, points: Points) -> list[tuple[str, str]]:
         """Run all points; returns (trial, reason) of those that failed.
@@ -190,7 +199,7 @@ class Fit:
                 if one.error and left and is_lost(one.error):
                     lost.append(one.config)
                 elif one.error:
-                    failed.append((self.trial_of(one.config).name, _reason(one.error)))
+                    failed.append((entry_name(self.trials_of(one.config)), _reason(one.error)))
             self.state.failed -= len(lost)
             self.state.lost += len(lost)
             if not lost:
@@ -202,7 +211,6 @@ class Fit:
         self, trainable: Any, scheduler: Any, param_space: dict[str, Any], search: Any, count: int
     ) -> list[Any]:
         """One call of Ray Tune, with `count` samples of the space; returns its results."""
-        import ray
         from ray import tune
 
         name = f"tune-{uuid4().hex[:12]}"  # never read again: what stands is in the store
@@ -213,7 +221,7 @@ class Fit:
                 search_alg=search,
                 scheduler=scheduler,
                 num_samples=count,
-                max_concurrent_trials=pool_sizes(self.bench.runtime, ray.cluster_resources()).trials,
+                max_concurrent_trials=cluster_sizes(self.bench.runtime).trials,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -248,7 +256,7 @@ class Fit:
         """Keeps the state that is shown, and marks which trials are over."""
         from ray import tune
 
-        state, folder, trial_of, maker = self.state, self.folder, self.trial_of, self.maker
+        state, folder, trials_of, maker = self.state, self.folder, self.trials_of, self.maker
 
         class Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
             def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -261,18 +269,21 @@ class Fit:
                 del iteration, trials, info
                 if SCORE not in result:
                     return
-                own = trial_of(trial.config)
-                state.tell(own.name, result["percent"], result[SCORE])
-                if state.live is not None:
-                    rungs = (r for r in maker.rungs_of(own) if r.spec.sft.epochs == result["epochs"])
-                    state.live.tell(next(rungs))
+                entry = trials_of(trial.config)
+                state.tell(entry_name(entry), result["percent"], result[SCORE])
+                for rung in (rung for own in entry for rung in maker.rungs_of(own)):
+                    if state.live is not None and rung.spec.sft.epochs == result["epochs"]:
+                        state.live.tell(rung)
 
             def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
                 del iteration, info
-                draw = str(trial.trial_id) if maker.sweep.search.kind == "optuna" else ""
-                over = over_file(folder, trial_of(trial.config), draw)
-                write_text(over, "")
-                push(over)
+                entry, draw = trials_of(trial.config), ""
+                if maker.sweep.search.kind == "optuna":
+                    entry, draw = entry[:1], str(trial.trial_id)  # points are counted by their marks
+                for own in entry:
+                    over = over_file(folder, own, draw)
+                    write_text(over, "")
+                    push(over)
                 state.done += 1
                 state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
 
@@ -293,8 +304,14 @@ def over_file(folder: Path, trial: Trial, draw: str = "") -> Path:
     return folder.parent / "over" / (f"{stem}-{draw}" if draw else stem)
 
 
+def entry_name(trials: Sequence[Trial]) -> str:
+    """What the trials of an entry are called where they are told of as one."""
+    seeds = f" ({len(trials)} seeds)" if len(trials) > 1 else ""
+    return f"{trials[0].name}{seeds}"
+
+
 def trials_over(folder: Path) -> int:
-    """How many trials of a search are over; one that has halving leaves several records."""
+    """How many points of an Optuna search are over; a point leaves a record for each of its seeds and rungs."""
     over = folder.parent / "over"
     pull(over)
     return sum(not mark.name.startswith(".") for mark in over.glob("*"))

@@ -61,6 +61,8 @@ class Point:
     learning_rate: float | None = None
     epochs: int | None = None
     percents: tuple[float, ...] | None = None
+    region: str | None = None
+    order: str | None = None
 
 
 class TrialMaker:
@@ -78,7 +80,12 @@ class TrialMaker:
         strategy = point.strategy
         parameters = tuple(sorted((key, _hashable(value)) for key, value in strategy.parameters.items()))
         name, spec, settings, chosen = self._variant(
-            strategy.name, parameters, point.learning_rate, point.epochs, point.percents
+            strategy.name,
+            parameters,
+            point.learning_rate,
+            point.epochs,
+            point.percents,
+            (("region", point.region), ("order", point.order)),
         )
         own = spec.training_sets.buckets
         data = chosen.training_set(point.data, None if own == self.study.training_sets.buckets else own)
@@ -91,8 +98,12 @@ class TrialMaker:
         learning_rate: float | None,
         epochs: int | None,
         percents: tuple[float, ...] | None,
+        choice: tuple[tuple[str, str | None], ...],
     ) -> tuple[str, StudySpec, dict[str, Any], Strategy]:
         axes, given = self.sweep.axes, dict(parameters)
+        known = type(get_strategy(strategy, given)).model_fields
+        # What an entry says of itself stands, and a strategy without a region or an order has none to vary.
+        given |= {key: value for key, value in choice if value and key in known and key not in given}
         sft: dict[str, Any] = {}
         if learning_rate is not None:
             sft["learning_rate"] = learning_rate
@@ -114,13 +125,14 @@ class TrialMaker:
         rates = axes.learning_rate or (None,)
         epochs = axes.epochs or (None,)
         assert not isinstance(rates, Range) and not isinstance(axes.percent, Range)
-        for strategy, rate, passes, seed, size, data in product(
-            axes.strategy, rates, epochs, axes.seed, axes.size, axes.data
+        variants = product(axes.strategy, axes.region or (None,), axes.order or (None,), rates, epochs)
+        for (strategy, region, order, rate, passes), seed, size, data in product(
+            variants, axes.seed, axes.size, axes.data
         ):
-            yield self.trial(Point(strategy, data, size, seed, rate, passes, axes.percent))
+            yield self.trial(Point(strategy, data, size, seed, rate, passes, axes.percent, region, order))
 
     def random(self) -> Iterator[Trial]:
-        """The trials of a random search: the n-th is the same whatever their number."""
+        """The trials of a random search, all seeds of a point: the n-th point is the same whatever their number."""
         assert self.sweep.search.trials is not None
         for number in range(self.sweep.search.trials):
             draw = random.Random(f"{self.sweep.search.seed}/{number}")
@@ -130,10 +142,13 @@ class TrialMaker:
                 else _between(domain, draw.random())
                 for name, domain in space(self.sweep).items()
             }
-            yield self.trial(self.point(config))
+            yield from self.trials_of(config)
 
-    def point(self, config: Mapping[str, Any]) -> Point:
-        """The point that a sampler's values stand for; names as in `space`."""
+    def trials_of(self, config: Mapping[str, Any]) -> tuple[Trial, ...]:
+        """The trials of the point that a sampler's values stand for, one for each seed; names as in `space`."""
+        return tuple(self.trial(self._point(config, seed)) for seed in self.sweep.axes.seed)
+
+    def _point(self, config: Mapping[str, Any], seed: int) -> Point:
         axes = self.sweep.axes
         data = config.get("data")
         if data is None:
@@ -146,10 +161,12 @@ class TrialMaker:
             strategy=axes.strategy[int(config["strategy"])],
             data=data,
             size=int(config["size"]),
-            seed=int(config["seed"]),
+            seed=seed,
             learning_rate=None if rate is None else float(f"{rate:.3g}"),
             epochs=config.get("epochs"),
             percents=percents,
+            region=config.get("region"),
+            order=config.get("order"),
         )
 
     def rungs_of(self, trial: Trial) -> list[Trial]:
@@ -184,18 +201,22 @@ class TrialMaker:
 
 
 def space(sweep: SweepSpec) -> dict[str, tuple[Any, ...] | Range]:
-    """What a search draws from, by name: a tuple of choices or a range. The strategy is told by its number."""
+    """What a search draws from, by name: a tuple of choices or a range. The strategy is told by its number.
+
+    Seeds are not drawn: every point is tried with all of them, as points of different seeds could not be told
+    from lucky ones.
+    """
     axes = sweep.axes
     found: dict[str, tuple[Any, ...] | Range] = {"strategy": tuple(range(len(axes.strategy)))}
     if axes.data == "mixture":
         found |= {f"share_{b}": Range(low=0.0, high=1.0) for b in BUCKETS}
     else:
         found["data"] = axes.data
-    found |= {"size": axes.size, "seed": axes.seed}
-    if axes.learning_rate is not None:
-        found["learning_rate"] = axes.learning_rate
-    if axes.epochs is not None:
-        found["epochs"] = axes.epochs
+    found["size"] = axes.size
+    for name in ("learning_rate", "epochs", "region", "order"):
+        values = getattr(axes, name)
+        if values is not None:
+            found[name] = values
     if isinstance(axes.percent, Range):
         found["percent"] = axes.percent
     return found

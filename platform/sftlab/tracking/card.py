@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from sftlab.analysis.choice import metric_of
 from sftlab.analysis.results import AccuracyRow
 from sftlab.analysis.sweep import SweepResults, Variant
 from sftlab.analysis.ties import sweep_ties
@@ -80,7 +81,7 @@ def model_card(results: SweepResults, best: Recommended, model: TrackedModel, ba
         f"# {results.name}: recommended model",
         f"{base.name}, fine-tuned on {cell.size:,} facts and edited by the strategy `{variant.strategy}` at "
         f"{percent_text(best.percent)} %. Of all models of the sweep `{results.name}` the group that it belongs to "
-        f"({choice_text(best.choice)}) had the best dev score (mean of in-domain and out-of-domain accuracy); "
+        f"({choice_text(best.choice)}) had the best dev score ({metric_of(results.metric).words}); "
         f"of the group's {best.choice.seeds} training sets this model has the one of seed {cell.set_seed}. The test "
         f"questions took no part in the choice.{tie_text(len(sweep_ties(results, best.choice)))}",
         "## Numbers",
@@ -101,7 +102,8 @@ def model_card(results: SweepResults, best: Recommended, model: TrackedModel, ba
 def headline(results: SweepResults, best: Recommended) -> str:
     """Description of the registered version, Markdown."""
     tie = tie_text(len(sweep_ties(results, best.choice)))
-    lines = [f"Recommended by the sweep {results.name}, chosen on dev: {choice_text(best.choice)}.{tie}"]
+    how = f"chosen on dev ({metric_of(results.metric).words})"
+    lines = [f"Recommended by the sweep {results.name}, {how}: {choice_text(best.choice)}.{tie}"]
     return "\n\n".join([*lines, score_table(results, best.choice)]).strip()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sftlab.analysis.choice import metric_of
 from sftlab.analysis.results import SPLITS, CellRow, ChoiceRow, StudyResults
 from sftlab.analysis.sweep import BEST, CHOSEN, ComparisonRow, GroupRow, SweepChoiceRow, SweepResults, Variant
 from sftlab.analysis.ties import sweep_ties
@@ -232,7 +233,7 @@ def _shared_params(results: SweepResults, variant: Variant, cell: CellRow) -> di
 
 
 def _chosen_metrics(row: ChoiceRow | None) -> list[MetricRow]:
-    """The trial's own choice on dev and what it does on test: the columns to compare trials by."""
+    """The trial's own choice by the sweep's metric and what it does on test: the columns to compare trials by."""
     if row is None:
         return []
     chosen = {"dev": row.dev, "test": row.test, "test_ood": row.test_ood, "percent": row.percent}
@@ -358,27 +359,27 @@ def note(results: SweepResults, trials: int, models: int) -> str:
     """Description of the parent run, Markdown."""
     strategies = ", ".join(dict.fromkeys(variant.strategy for variant in results.variants))
     text = f"**{results.name}**: {results.model}, {trials:,} trials with {models:,} models; strategies: {strategies}."
-    best = recommended_model(results)
+    best, words = recommended_model(results), metric_of(results.metric).words
     if best is not None:
         tie = tie_text(len(sweep_ties(results, best.choice)))
-        text += f"\n\n**Recommended**, chosen on dev: {choice_text(best.choice)}.{tie}\n"
+        text += f"\n\n**Recommended**, chosen on dev ({words}): {choice_text(best.choice)}.{tie}\n"
         text += f"\n{score_table(results, best.choice)}\n\n" + "\n".join(verdict_lines(results, best.choice))
         if best.choice.seeds:
             text += (
                 f"\n\nThe model of the lowest seed is registered as [{results.name}](#/models/{results.name}), alias "
                 "`champion`; its run below begins with a star."
             )
-    return f"{text}\n\n{HOW_TO_READ}"
+    return f"{text}\n\n{HOW_TO_READ.format(metric=words)}"
 
 
 HOW_TO_READ = (
     "A run below is a trial: one fine-tuned model with its ladder, whose models are logged under it. Its name says "
     "the training set (`b2-n100-s0`: 100 facts of bucket 2, seed 0) and the strategy. `chosen/...` is the percentage "
-    "that the trial's own dev split chooses and what it does on test, `chosen/gain_...` its difference to 0 %, "
-    "`tuned/...` the values at 0 %: compare trials by these. All other accuracies are curves over the ladder with the "
-    "percentage as step; tables show their last point. Accuracies are shares in [0, 1], means over the buckets of the "
-    "base model's mastery, and by bucket. KL in nats. `weights/change_in_top_percent`: share of all relative change "
-    "in the top step % of the weights."
+    "that the trial's own dev score ({metric}) chooses and what it does on test, `chosen/gain_...` its difference "
+    "to 0 %, `tuned/...` the values at 0 %: compare trials by these. All other accuracies are curves over the ladder "
+    "with the percentage as step; tables show their last point. Accuracies are shares in [0, 1], means over the "
+    "buckets of the base model's mastery, and by bucket. KL in nats. `weights/change_in_top_percent`: share of all "
+    "relative change in the top step % of the weights."
 )
 
 

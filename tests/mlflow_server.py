@@ -1,8 +1,9 @@
-"""A real MLflow server on loopback."""
+"""A real MLflow server on loopback, and its pages as a real browser shows them."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 
 def free_port() -> int:
@@ -39,3 +42,21 @@ def serve(database: Path, artifacts: Path, port: int) -> Iterator[tuple[str, sub
             if process.poll() is None:
                 os.killpg(process.pid, 9)
                 process.wait()
+
+
+def browser() -> str:
+    """Chromium's path. Where it is not installed the test is skipped, but not in CI, which installs it."""
+    found = shutil.which("chromium")
+    if found is None and os.environ.get("CI"):
+        pytest.fail("chromium is not installed; .ci/run should have done so")
+    return found or pytest.skip("chromium is not installed")
+
+
+def dom(url: str, folder: Path) -> str:
+    """What a page has become after its scripts have run."""
+    command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    command += ["--disable-background-networking", f"--user-data-dir={folder / 'browser'}"]
+    command += ["--window-size=2400,4000", "--virtual-time-budget=60000", "--dump-dom", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
