@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only files whose hashes are in the locks; DeepSpeed alone comes as source, and is built with the locked setuptools.
 PIP := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
+HINT_cpu := echo "Where torch's CPU build is not found: put PyTorch's CPU index into PIP_EXTRA_INDEX_URL, try again.";
 READY := $(VENV)/.ready-$(PROFILE)
 DATA_URL ?= https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip
 
@@ -21,7 +22,8 @@ help:
 	@echo "make test-fast  lint and the unit tests alone"
 	@echo "make lint       ruff and mypy"
 	@echo "make long       tests that take minutes: a training run that moves to another machine through an object store"
-	@echo "make chaos      a small study on three nodes, killed at random moments (SEED=0, KILLS=60; as root: all faults)"
+	@echo "make chaos      a small study on three nodes, killed at random moments (SEED=0, KILLS=60; as root: all faults;"
+	@echo "                PLAIN=1: the few blows of tests/e2e/test_nodes.py)"
 	@echo "make fuzz       damaged inputs for every reader of what comes from outside (SEED=0, INPUTS=100000)"
 	@echo "make scale      a million facts and a thousand trials through the pipelines, with engines that answer at once"
 	@echo "make data       fetch EntityQuestions to data/entity_questions.zip"
@@ -34,7 +36,7 @@ $(READY): requirements/$(PROFILE).lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --only-binary :all: -r requirements/build.lock
 	$(PIP) --only-binary :all: --no-binary deepspeed --no-build-isolation -r requirements/$(PROFILE).lock || \
-	  { echo "Where torch's CPU build is not found: put PyTorch's CPU index into PIP_EXTRA_INDEX_URL, try again."; exit 2; }
+	  { $(HINT_$(PROFILE)) exit 2; }
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
@@ -72,7 +74,7 @@ SEED ?= 0
 KILLS ?= 60
 
 chaos: setup
-	$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS)
+	$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(if $(PLAIN),--plain)
 
 INPUTS ?= 100000
 

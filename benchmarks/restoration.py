@@ -76,6 +76,7 @@ def make_pair(
         (folder / name).mkdir(parents=True)
         save_file(tensors, folder / name / "model.safetensors", metadata={"format": "pt"})
         (folder / name / "config.json").write_text(json.dumps(config))
+        (folder / name / "tokenizer.json").write_text("{}")  # is copied, and read by nobody
     return sum(tensor.numel() for tensor in base.values())
 
 

@@ -30,24 +30,27 @@ def _progress() -> Progress:
 
 
 @contextmanager
-def _bar_once_begun(title: str) -> Iterator[Callable[[int, int], None]]:
+def _bar_once_begun(title: str) -> Iterator[Callable[..., None]]:
     """A bar that is shown from its first update on: what is wrong in the arguments is told before anything begins."""
     with ExitStack() as shown:
         bars: list[Bar] = []
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int, note: str = "") -> None:
             if not bars:
                 bars.append(shown.enter_context(_progress().bar(title)))
-            bars[0].update(done, total)
+            bars[0].update(done, total, note)
 
         yield update
 
 
 def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: bool) -> str:
     """Read and write facts; returns the counts by split and topic as text or JSON."""
-    from sftlab.facts.prepare import read_source, write_facts
+    from sftlab.facts.prepare import left_out, read_source, write_facts
 
-    counts = write_facts(*read_source(source, templates), output)
+    tables, topics = read_source(source, templates)
+    counts = write_facts(tables, topics, output)
+    if told := left_out(source, topics):
+        print(told, file=sys.stderr)  # not into the JSON
     totals = {split: sum(topics.values()) for split, topics in counts.items()}
     if as_json:
         return json.dumps({"facts": totals, "topics": counts}, indent=1)
@@ -56,23 +59,22 @@ def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: b
 
 
 def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> str:
-    """Make the pocket world and model below `output`."""
+    """Make the pocket world and model below `output`; what is finished there already is left as it is."""
     from sftlab.facts.prepare import read_source
-    from sftlab.pocket.pretrain import build_facts, pretrain
+    from sftlab.pocket.commands import make_world
     from sftlab.pocket.spec import PocketRuntime, PocketSpec
 
     spec = PocketSpec(seed=seed, source=str(source) if source else None)
     tables = read_source(source, None)[0] if source else None
-    build_facts(spec, output / "facts", tables)
-    with _progress().bar("pre-training") as bar:
-        pretrain(
+    with _bar_once_begun("pre-training") as update:
+        made = make_world(
             spec,
-            output / "facts",
-            output / "model",
+            output,
+            tables,
             PocketRuntime(threads=threads),
-            progress=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
+            progress=lambda done, total, loss: update(done, total, f"loss {loss:.3f}"),
         )
-    return f"facts in {output / 'facts'}, model in {output / 'model'}"
+    return f"{'' if made else 'found: '}facts in {output / 'facts'}, model in {output / 'model'}"
 
 
 def change_weights(
@@ -277,7 +279,7 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: S
 
 def print_sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
     """Print how many trials are there and what the others will cost; nothing is computed."""
-    from sftlab.study.sweep import check_limits
+    from sftlab.study.sweep_cost import check_limits
     from sftlab.study.sweep_plan import plan_sweep
 
     sweep = open_sweep(path, runtime_file, store, overrides)
@@ -340,7 +342,7 @@ def sweep_report(
 ) -> None:
     """Say where a finished sweep's report lies, made again if it is missing, or where its time went."""
     from sftlab.study.sweep import finished_sweep
-    from sftlab.study.sweep_results import time_table
+    from sftlab.study.sweep_times import time_table
 
     sweep = open_sweep(path, runtime_file, store, overrides)
     if time:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sftlab import commands
 from sftlab.cli import app
 from sftlab.errors import UserError
-from sftlab.facts.templates import published_topics
+from sftlab.facts.templates import dump_topics, published_topics
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = tuple(
@@ -120,7 +120,13 @@ def test_prepare_prints_counts_by_split_and_topic_as_json(tmp_path: Path) -> Non
     shown = json.loads(done.stdout)
     assert shown["facts"] == {"train": 1, "test": 1, "test_ood": 0, "dev": 1, "dev_ood": 0}
     assert shown["topics"]["train"] == {"P36": 1}
-    assert (tmp_path / "facts" / "train.parquet").is_file()
+    assert (tmp_path / "facts" / "train.parquet").is_file() and not done.stderr
+    one = published_topics()["P36"]
+    (tmp_path / "one.yaml").write_text(dump_topics([one]))
+    arguments = ("--source", str(tmp_path / "eq.zip"), "--templates", str(tmp_path / "one.yaml"), "--json")
+    done = sftlab("prepare", *arguments, "--output", str(tmp_path / "one"))
+    assert json.loads(done.stdout)["topics"]["train"] == {"P36": 1}
+    assert "eq.zip: left out, as there are no templates for them: the topics 'P106', " in done.stderr
 
 
 @pytest.mark.skipif(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sftlab.errors import UserError
 from sftlab.facts.entity_questions import SOURCES, read_tables
 from sftlab.facts.mastery import bucket_of, contains_answer, row_seed
-from sftlab.facts.prepare import read_source, write_facts
+from sftlab.facts.prepare import left_out, read_source, write_facts
 from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.table import COLUMNS, fact_id, read_facts, synonyms
 from sftlab.facts.templates import Topic, load_topics, parse_topics, published_topics, read_topics
@@ -82,6 +82,17 @@ def test_an_unpacked_folder_reads_like_its_zip(tmp_path: Path) -> None:
     from_zip = read_tables(path, published_topics(), {})
     assert read_tables(tmp_path / "unpacked", published_topics(), {}) == from_zip
     assert from_zip["test"].num_rows == 1
+
+
+def test_topics_of_an_archive_without_templates_are_told(tmp_path: Path) -> None:
+    path, topics = archive(tmp_path, {}), published_topics()
+    zipfile.ZipFile(path).extractall(tmp_path / "unpacked")
+    few = {name: topic for name, topic in topics.items() if name not in ("P36", "P131")}
+    for source in (path, tmp_path / "unpacked"):
+        assert left_out(source, topics) == ""
+        told = f"{source}: left out, as there are no templates for them: the topics 'P131', 'P36'."
+        assert left_out(source, few) == told
+    assert left_out(tmp_path / "own.jsonl", few) == ""
 
 
 def test_prepared_tables_are_read_back(tmp_path: Path) -> None:
@@ -271,6 +282,7 @@ def test_a_file_in_the_way_of_the_output_is_named(tmp_path: Path) -> None:
             "template 3: '{subject} a' is listed twice",
         ),
         ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "domain": "x"}, "domain"),
+        ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "table": 3}, "field 'table'"),
     ],
 )
 def test_wrong_topics_are_refused(row: dict[str, object], message: str) -> None:

@@ -60,6 +60,22 @@ def test_a_plan_counts_own_facts_and_their_templates(
         assert limited(tables[split], most, 0).num_rows == sources.fact_counts[split]
 
 
+def test_a_plan_counts_an_archive_whose_topics_are_chosen_by_templates(tmp_path: Path) -> None:
+    for split, count in {"train": 5, "test": 3, "dev": 2}.items():
+        rows = [{"question": f"Who is {i}?", "answers": ["o"]} for i in range(count)]
+        (tmp_path / "eq" / split).mkdir(parents=True)
+        for topic in ("A", "Z"):
+            (tmp_path / "eq" / split / f"{topic}.{split}.json").write_text(json.dumps(rows))
+    (tmp_path / "topics.yaml").write_text("\n".join(TOPICS.splitlines()[:2]))
+    source, templates = str(tmp_path / "eq"), str(tmp_path / "topics.yaml")
+    facts = {"source": source, "templates": templates, "limit": {"train": 4}}
+    model = {"path": str(tmp_path / "model"), "parameters": 10}
+    spec = StudySpec.model_validate({"name": "t", "facts": facts, "model": model})
+    sources = resolve(spec, tmp_path / "store")
+    counts = {"train": 4, "test": 3, "test_ood": 0, "dev": 2, "dev_ood": 0}
+    assert (sources.fact_counts, sources.templates) == (counts, 2)
+
+
 def test_wrong_own_facts_are_told_by_the_plan(tmp_path: Path) -> None:
     spec = own_facts(tmp_path, {})
     (tmp_path / "facts.jsonl").write_text('{"subject": "a"}')

@@ -15,6 +15,7 @@ from weights_models import (
     write_checkpoint,
 )
 
+from sftlab.errors import UserError
 from sftlab.weights.bits import code_of, raw_view
 from sftlab.weights.commands import change, restore
 from sftlab.weights.edits import Restoration
@@ -184,6 +185,7 @@ def test_a_model_source_is_small_picklable_and_gives_base_and_tuned_as_they_are(
 def test_companion_files_come_from_the_tuned_model_without_pickles_and_code(tmp_path: Path) -> None:
     one = write_checkpoint(tmp_path / "base", {UP: torch.ones(4)})
     two = write_checkpoint(tmp_path / "tuned", {UP: torch.zeros(4)}, shards=1)
+    (two / "tokenizer.json").unlink()
     (one / "tokenizer.json").write_text("base")
     (one / "generation_config.json").write_text("base")
     for name in ("generation_config.json", "training_args.bin", "modeling_x.py", "optimizer.pt"):
@@ -196,6 +198,21 @@ def test_companion_files_come_from_the_tuned_model_without_pickles_and_code(tmp_
     (two / "vocab.txt").write_text("tuned")
     folder = write_restored(one, two, edits, tmp_path / "other")["10"]
     assert {file.name for file in folder.iterdir()} == names - {"tokenizer.json"} | {"vocab.txt"}
+
+
+def test_a_pair_without_a_tokenizer_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    one = write_checkpoint(tmp_path / "base", {UP: torch.ones(4)})
+    two = write_checkpoint(tmp_path / "tuned", {UP: torch.zeros(4)})
+    edits = {"10": Restoration(change(one, two, tmp_path / "change", ["10"]).cuts["10"])}
+    for folder in (one, two):
+        (folder / "tokenizer.json").unlink()
+    for write in (
+        lambda: restore(one, two, "10", tmp_path / "out"),
+        lambda: write_restored(one, two, edits, tmp_path / "out"),
+    ):
+        with pytest.raises(UserError, match=r"tuned: has no tokenizer .* neither has .*base; "):
+            write()
+    assert not (tmp_path / "out").exists()
 
 
 def test_progress_rises_to_its_total(tmp_path: Path) -> None:

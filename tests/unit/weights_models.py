@@ -112,8 +112,12 @@ def write_checkpoint(
     config: Mapping[str, Any] | None = None,
     shards: int = 1,
 ) -> Path:
-    """A raw checkpoint, written by the safetensors library; with several shards, names are dealt out in turn."""
+    """A raw checkpoint, written by the safetensors library; with several shards, names are dealt out in turn.
+
+    Its tokenizer is a file without content, as nobody loads it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text("{}")
     (folder / "config.json").write_text(json.dumps(config or {"model_type": "llama"}))
     if shards == 1:
         save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})

@@ -26,6 +26,7 @@ MAX_ARCHIVE_BYTES = 64 * 2**20
 MAX_MEMBERS = 10_000
 MAX_MEMBER_BYTES = 16 * 2**20
 PIECE = 2**16
+TRAIN = ".train.json"  # ends the name of a file with a topic's facts to train on
 SOURCES = {
     "train": ("train", "in-domain"),
     "test": ("test", "in-domain"),
@@ -39,6 +40,9 @@ class Archive(Protocol):
     """Where the JSON files come from; `read` takes (split, topic) and raises UserError."""
 
     def read(self, split: str, topic: str) -> tuple[str, bytes]: ...
+
+    def topics(self) -> set[str]:
+        """The topics of which there are facts to train on."""
 
 
 class FolderArchive:
@@ -68,6 +72,9 @@ class FolderArchive:
             raise UserError(
                 f"{path}: cannot be read ({error.strerror}); unpack the archive again."
             ) from error
+
+    def topics(self) -> set[str]:
+        return {path.name.removesuffix(TRAIN) for path in (self.root / "train").glob(f"*{TRAIN}")}
 
 
 class ZipArchive:
@@ -119,6 +126,10 @@ class ZipArchive:
             raise UserError(
                 f"{where}: cannot be unpacked ({error}); fetch the archive again, or give its unpacked folder."
             ) from error
+
+    def topics(self) -> set[str]:
+        names = (name.removeprefix("train/") for name in self.members if name.startswith("train/"))
+        return {name.removesuffix(TRAIN) for name in names if name.endswith(TRAIN)}
 
     def _unpacked(self, info: zipfile.ZipInfo) -> bytes:
         """A member, unpacked piece by piece: read at once, a few kB may unpack to GB whatever the header says."""

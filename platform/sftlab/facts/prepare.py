@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
-from sftlab.facts.entity_questions import read_tables
+from sftlab.facts.entity_questions import open_archive, read_tables
 from sftlab.facts.table import TOPICS_FILE, synonyms
 from sftlab.facts.templates import Topic, dump_topics, load_topics, published_topics
 from sftlab.facts.user_facts import read_user_tables
@@ -33,6 +33,18 @@ def read_source(source: Path, templates: Path | None) -> tuple[dict[str, pa.Tabl
     if source.suffix in OWN_FACTS:
         return read_user_tables(source, topics, synonyms()), topics
     return read_tables(source, topics, synonyms()), topics
+
+
+def left_out(source: Path, topics: Mapping[str, Topic]) -> str:
+    """What to tell of an archive's topics that are not among `topics`, so that none of their facts is read; "" if none.
+
+    In own facts a topic without templates is an error (`read_user_tables`).
+    """
+    if source.suffix in OWN_FACTS:
+        return ""
+    dropped = sorted(open_archive(source).topics() - topics.keys())
+    names = ", ".join(map(repr, dropped))
+    return f"{source}: left out, as there are no templates for them: the topics {names}." if dropped else ""
 
 
 def write_facts(tables: Mapping[str, pa.Table], topics: Mapping[str, Topic], output: Path) -> Counts:

@@ -16,7 +16,7 @@ from sftlab.facts.table import TOPICS_FILE
 SUBJECT = "{subject}"
 Domain = Literal["in-domain", "out-of-domain"]
 DOMAINS: tuple[Domain, Domain] = ("in-domain", "out-of-domain")
-FIELDS = ("topic", "domain", "question", "templates", "table")
+FIELDS = ("topic", "domain", "question", "templates")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Topic:
 def published_topics() -> dict[str, Topic]:
     """The 24 topics of the study (10 in-domain, 14 out-of-domain), 21 mapping templates each."""
     text = files("sftlab.facts").joinpath("data/mapping_templates.json").read_text(encoding="utf-8")
-    return parse_topics(json.loads(text), "package data mapping_templates.json")
+    # `table`, the paper's number of a topic's table, stands in this file alone.
+    rows = [{key: value for key, value in row.items() if key != "table"} for row in json.loads(text)]
+    return parse_topics(rows, "package data mapping_templates.json")
 
 
 def load_topics(path: Path) -> dict[str, Topic]:

@@ -20,15 +20,9 @@ from sftlab.files import make_folder, readable_write_errors
 from sftlab.pocket.corpus import corpus
 from sftlab.pocket.schedule import rate_at
 from sftlab.pocket.spec import PocketRuntime, PocketSpec
-from sftlab.pocket.world import (
-    exposure_table,
-    facts_of,
-    invent_facts,
-    sample_facts,
-    split_tables,
-    world_topics,
-)
+from sftlab.pocket.world import exposure_table, facts_of, split_tables, world_facts, world_topics
 from sftlab.store.mirror import drop, pull, push
+from sftlab.store.tables import filled, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,9 +46,7 @@ def build_facts(spec: PocketSpec, out_dir: Path, tables: Mapping[str, pa.Table] 
     Raises UserError where topics are unknown or have too few facts, and where the disk refuses a file; none
     is left then.
     """
-    if (spec.source is None) != (tables is None):
-        raise UserError("pocket facts: tables of facts are needed where `source` is given, and only there.")
-    facts = invent_facts(spec) if tables is None else sample_facts(spec, tables)
+    facts = world_facts(spec, tables)
     written = split_tables(facts) | {EXPOSURE: exposure_table(facts)}
     write_folder(written, world_topics(spec), out_dir, "snappy")
 
@@ -171,13 +163,11 @@ def pack(documents: Sequence[Sequence[int]], length: int, per_step: int) -> torc
 
 
 def _documents(spec: PocketSpec, facts_dir: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
     path = facts_dir / EXPOSURE_FILE
     if not path.is_file():
         raise UserError(f"{path}: not found; `sftlab pocket` writes it with the facts of the pocket world.")
     topics = load_topics(facts_dir / TOPICS_FILE)
-    return corpus(spec, facts_of(pq.read_table(path)), list(topics.values()))
+    return corpus(spec, facts_of(read_table(path, filled(exposure_table([]).schema))), list(topics.values()))
 
 
 def _token_ids(tokenizer: Any, documents: Sequence[str]) -> list[list[int]]:

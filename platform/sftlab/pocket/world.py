@@ -186,6 +186,13 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
     return facts
 
 
+def world_facts(spec: PocketSpec, tables: Mapping[str, pa.Table] | None) -> list[Fact]:
+    """All facts of a world: invented, or sampled from the `tables` that were read from `spec.source`."""
+    if (spec.source is None) != (tables is None):
+        raise UserError("pocket facts: tables of facts are needed where `source` is given, and only there.")
+    return invent_facts(spec) if tables is None else sample_facts(spec, tables)
+
+
 def split_tables(facts: Iterable[Fact]) -> dict[str, pa.Table]:
     """The facts tables of the five splits."""
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}

@@ -109,10 +109,14 @@ def _is_folder(path: Path) -> bool:
 
 
 def _extent(facts: FactsSpec) -> tuple[dict[str, int], float]:
-    """Facts by split, and the mean number of templates of a fact; counted where the source is own facts."""
+    """Facts by split, and the mean number of templates of a fact.
+
+    Counted in own facts, and where topics are given, which choose among an archive's; else those published.
+    """
     source, limit = Path(facts.source), {str(split): count for split, count in facts.limit.items()}
     given = Path(facts.templates) if facts.templates else None
-    if source.suffix not in OWN_FACTS or not source.exists() or (given and not given.exists()):
+    missing = not source.exists() or (given is not None and not given.exists())
+    if missing or (given is None and source.suffix not in OWN_FACTS):
         known = load_topics(given) if given and given.exists() else published_topics()
         counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}
         return counts, sum(len(topic.templates) for topic in known.values()) / len(known)

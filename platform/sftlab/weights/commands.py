@@ -15,7 +15,7 @@ from sftlab.files import readable_write_errors
 from sftlab.weights.cut import CONCENTRATION_PERCENTS, Measure, Order, Region, percent_labels
 from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import ChangeProfile, profile
-from sftlab.weights.restore import restored_bytes, write_restored
+from sftlab.weights.restore import require_tokenizer, restored_bytes, write_restored
 from sftlab.weights.stream import Report
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, PARTIAL, check_space
 
@@ -70,6 +70,7 @@ def restore(
     labels = percent_labels(percents)
     _refuse_overwriting(base, tuned, output, labels)
     to_write = restored_bytes(base, tuned, len(labels))
+    require_tokenizer(base, tuned)
     folder = _output_folder(output, labels)
     check_space(folder, to_write.written)
 

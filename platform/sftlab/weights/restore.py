@@ -132,11 +132,12 @@ def write_restored(
     Restorations are written in one pass over the two models, other edits in a pass each. Each folder is a
     plain Hugging Face folder: safetensors, and the configuration, generation configuration and tokenizer of
     the tuned model. Returns percent -> folder. Folders appear when all are complete; on any error nothing
-    is left behind. Raises UserError for models that do not fit each other, for a full disk, and as the edits
-    do.
+    is left behind. Raises UserError for models that do not fit each other or have no tokenizer, for a full disk,
+    and as the edits do.
     """
     with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned, ExitStack() as open_writers:
         check_pair(base, tuned)
+        require_tokenizer(base_dir, tuned_dir)
         specs = {name: TensorSpec(tuned.code(name), tuned.shape(name)) for name in tuned.names}
         folders = {label: Path(output_dir) / f"restored-{label}" for label in edits}
         writers = {
@@ -186,6 +187,17 @@ def _write_tensors(
         missing.discard(name)
     if missing:
         raise UserError(f"{edit}: gave no {min(missing)}; an edit gives every tensor of the tuned model.")
+
+
+def require_tokenizer(base_dir: Folder, tuned_dir: Folder) -> None:
+    """Raises UserError where neither model has a tokenizer that `copy_companions` could copy."""
+    for folder in (Path(tuned_dir), Path(base_dir)):
+        if any(_is_tokenizer(file) for file in _companions(folder)):
+            return
+    raise UserError(
+        f"{tuned_dir}: has no tokenizer (tokenizer.json, tokenizer.model, vocab.txt or the like), and neither has "
+        f"{base_dir}; a restored model would not load. Copy the model's tokenizer files into one of the two."
+    )
 
 
 def copy_companions(base_dir: Path, tuned_dir: Path, target: Path) -> None:

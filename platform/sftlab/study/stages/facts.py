@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
-from sftlab.facts.prepare import read_source, write_facts
+from sftlab.facts.prepare import left_out, read_source, write_facts
 from sftlab.facts.table import read_facts
 from sftlab.facts.training_sets import even_shares
 from sftlab.study.build import Build
@@ -29,6 +29,8 @@ def build_facts(build: Build) -> None:
         assert spec.facts is not None
         templates = Path(spec.facts.templates) if spec.facts.templates else None
         tables, topics = read_source(Path(spec.facts.source), templates)
+        if told := left_out(Path(spec.facts.source), topics):
+            build.progress.say(told)
         limit = spec.facts.limit
         kept = {
             name: limited(table, limit[name], spec.facts.seed) if name in limit else table
