@@ -15,7 +15,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sftlab.errors import UserError
 from tests.fuzz import seeds
 from tests.fuzz.mutate import altered, mutated
 
@@ -47,14 +46,14 @@ class Reader:
 class Later(Sequence[bytes]):
     """Inputs that are made when they are first asked for, as torch takes seconds to import."""
 
-    def __init__(self, make: Callable[[], bytes]) -> None:
-        self.make = make
+    def __init__(self, make: Callable[[], Sequence[bytes]], count: int = 1) -> None:
+        self.make, self.count = make, count
 
     def __len__(self) -> int:
-        return 1
+        return self.count
 
     def __getitem__(self, at: Any) -> Any:
-        return [self.make()][at]
+        return self.make()[at]
 
 
 def _documents(values: Sequence[Any], text: Callable[[Any], bytes]) -> Make:
@@ -239,6 +238,14 @@ def _trial(data: bytes, folder: Path) -> object:
     return [record.times for record in read_records(folder)]
 
 
+def _spent(data: bytes, folder: Path) -> object:
+    from sftlab.study.sweep_times import read_spent
+
+    (folder / "spent").mkdir(exist_ok=True)
+    (folder / "spent" / "a.json").write_bytes(data)
+    return [spent.seconds for spent in read_spent(folder)]
+
+
 def _hashes(data: bytes, folder: Path) -> object:
     from sftlab.study.sources import folder_of
 
@@ -284,49 +291,6 @@ def _note_of(draw: Random) -> bytes:
     if draw.random() < 0.2:
         name = altered(name.decode(), draw).encode()
     return name + b"\n" + seeds.json_text(altered(json.loads(note), draw))
-
-
-def _mastery_block(data: bytes, folder: Path) -> object:
-    import pyarrow as pa
-
-    from sftlab.inference.scorer import CHECKED, _prompts, sound_block
-    from sftlab.study.stages.mastery import write_mastery
-
-    facts = pa.table({"fact_id": [row["fact_id"] for row in seeds.MASTERY]})
-    path = folder / "00000.parquet"
-    path.write_bytes(data)
-    if (few := sound_block(path, facts, CHECKED)) is not None and path.exists():
-        sum(few["tokens"].to_pylist())
-    path.write_bytes(data)
-    table = sound_block(path, facts)
-    if table is None:
-        raise UserError("is deleted and scored again")
-    write_mastery(iter([table]), 2, iter(["train"] * table.num_rows), folder / "mastery.parquet")
-    return _prompts(table), sum(table["tokens"].to_pylist())
-
-
-def _mastery_of(draw: Random) -> bytes:
-    """Blocks with checksums that hold, whatever else does not."""
-    return seeds.mastery_block(altered(seeds.MASTERY, draw), draw.random() < 0.7)
-
-
-def _pretraining(data: bytes, folder: Path) -> object:
-    """A damaged checkpoint must leave the model as it is."""
-    from sftlab.pocket.pretrain import _load_checkpoint
-
-    path, (model, optimizer) = folder / "pretraining.safetensors", seeds.pocket_model()
-    before = [float(p.detach().sum()) for p in model.parameters()]
-    path.write_bytes(data)
-    steps = _load_checkpoint(path, model, optimizer, seeds.IDENTITY)
-    if steps:
-        return steps
-    assert before == [float(p.detach().sum()) for p in model.parameters()] and not optimizer.state
-    raise UserError("pre-training starts anew")
-
-
-def _pretraining_of(draw: Random) -> bytes:
-    header, payload = seeds.parts(seeds.pretraining())
-    return seeds.safetensors(altered(header, draw), payload)
 
 
 def _archive_of(draw: Random) -> bytes:
@@ -380,6 +344,7 @@ def _json_reader(name: str, read: Callable[[bytes, Path], object], *values: Any)
 def all_readers() -> list[Reader]:
     """The readers, cheap ones first."""
     from tests.fuzz.server import server_reader
+    from tests.fuzz.stages import table_readers
 
     lines = [seeds.json_lines(seeds.FACTS)]
     zips = [seeds.archive(seeds.entity_questions(), method) for method in (0, 8)]
@@ -392,6 +357,7 @@ def all_readers() -> list[Reader]:
         Reader("sent file's note", _note, seeds.NOTES, _note_of),
         _json_reader("change.json", _change, seeds.change()),
         _json_reader("trial record", _trial, seeds.TRIAL),
+        _json_reader("sweep's spent time", _spent, seeds.SPENT),
         _json_reader("hashes.json", _hashes, _HASHES),
         _json_reader("result summary", _summary, seeds.SUMMARY),
         _json_reader("shard index", _shard_index, seeds.SHARDS),
@@ -402,8 +368,7 @@ def all_readers() -> list[Reader]:
         Reader("facts parquet", _facts_parquet, tables, _parquet_of(seeds.FACTS)),
         Reader("facts table", _facts_table, [seeds.parquet(facts)], _parquet_of(facts)),
         Reader("result table", _results_table, [seeds.cells()], _parquet_of(seeds.CELLS)),
-        Reader("mastery block", _mastery_block, [seeds.mastery_block(seeds.MASTERY, True)], _mastery_of),
-        Reader("pre-training", _pretraining, Later(seeds.pretraining), _pretraining_of),
+        *table_readers(),
         Reader("EntityQuestions zip", _archive, zips, _archive_of),
         Reader("set options", _overrides, _OPTIONS, lambda draw: mutated(draw.choice(_OPTIONS), _OPTIONS, draw)),
         _yaml_reader("templates", _templates, seeds.TOPICS),

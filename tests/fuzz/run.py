@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,7 @@ def fuzz(reader: Reader, numbers: Sequence[int], seed: int) -> int:
     first: dict[str, tuple[int, str]] = {}
     refused = 0
     logging.getLogger("sftlab").setLevel(logging.ERROR)  # warnings of a damaged input, for each input
+    warnings.simplefilter("ignore")
     try:
         for data in reader.seeds:
             if outcome(reader, data, folder / "in", 60 * SECONDS) is not None:  # imports too

@@ -67,7 +67,7 @@ SEARCH: dict[str, Any] = {
     "name": "w",
     "study": "study.yaml",
     "axes": {"data": "mixture", "size": [2], "learning_rate": {"low": 1.0e-4, "high": 1.0e-2, "log": True}},
-    "search": {"kind": "random", "trials": 5, "seed": 0},
+    "search": {"kind": "random", "trials": 5, "seed": 0, "metric": "dev"},
     "halving": {"max_epochs": 8, "factor": 2},
 }
 
@@ -206,6 +206,8 @@ TRIAL: dict[str, Any] = {
     "times": {"tuned": {"seconds": 1.0, "queued": 0.5, "hits": 1}},
 }
 
+SPENT: dict[str, Any] = {"what": "engine starts", "times": 2, "seconds": 20.5}
+
 CARD_HEAD: dict[str, Any] = {
     "license": "apache-2.0",
     "tags": ["x", {"y": 1}],
@@ -250,6 +252,83 @@ def mastery_block(rows: list[dict[str, Any]], typed: bool) -> bytes:
     out, schema = io.BytesIO(), mastery_schema() if typed else None
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), out, write_page_checksum=True)
     return out.getvalue()
+
+
+ANSWERS: list[dict[str, Any]] = [
+    {"fact_id": "0", "split": "test", "answer": "Latvia", "correct": True, "tokens": 2, "error": None},
+    {"fact_id": "1", "split": "dev", "answer": None, "correct": None, "tokens": 0, "error": "too long"},
+]
+LOGITS: list[dict[str, Any]] = [
+    {"fact_id": str(row), "token_ids": [3, 1], "tuned_logits": [1.5, 0.5], "base_logits": [0.25, -1.0]}
+    for row in range(2)
+]
+
+
+def answers_table(rows: list[dict[str, Any]], typed: bool) -> bytes:
+    """Answers of a model, with their own types, or with whichever the values have."""
+    from sftlab.inference.answers import answer_schema
+
+    return _table(rows, answer_schema() if typed else None)
+
+
+def logits_table(rows: list[dict[str, Any]], typed: bool) -> bytes:
+    """Logits of a divergence, with their own types, or with whichever the values have."""
+    import pyarrow as pa
+
+    floats = pa.list_(pa.float32())
+    kinds = {
+        "fact_id": pa.string(),
+        "token_ids": pa.list_(pa.int32()),
+        "tuned_logits": floats,
+        "base_logits": floats,
+    }
+    return _table(rows, pa.schema(kinds) if typed else None)
+
+
+def mastery_table(rows: list[dict[str, Any]], typed: bool) -> bytes:
+    """A table of mastery, with its own types, or with whichever the values have."""
+    import pyarrow as pa
+
+    from sftlab.inference.mastery_block import mastery_schema
+
+    return _table(rows, pa.schema([("split", pa.string()), *mastery_schema()]) if typed else None)
+
+
+def _table(rows: list[dict[str, Any]], schema: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), out)
+    return out.getvalue()
+
+
+@cache
+def checkpoints() -> tuple[bytes, ...]:
+    """What DeepSpeed keeps of one rank, in torch's two formats."""
+    import torch
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    optimizer = {
+        "loss_scaler": LossScaler(1.0),
+        "zero_stage": ZeroStageEnum(2),
+        "param_groups": [{"lr": 0.1}],
+    }
+    module = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3, dtype=torch.bfloat16)}
+    state = {"module": module, "optimizer_state_dict": optimizer, "global_steps": 3, "ds_version": "0.19"}
+    found = []
+    for zipped in (True, False):
+        out = io.BytesIO()
+        torch.save(state, out, _use_new_zipfile_serialization=zipped)
+        found.append(out.getvalue())
+    return tuple(found)
+
+
+def zip_members(data: bytes) -> dict[str, bytes]:
+    """Names and contents of an archive's members."""
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        return {name: file.read(name) for name in file.namelist()}
 
 
 IDENTITY = "i" * 64  # of a pre-training

@@ -60,14 +60,22 @@ def start_ray(*folders: Path) -> None:
 
 
 def write_model(
-    folder: Path, family: str = "llama", tied: bool = False, dtype: str = "float32", seed: int = 0
+    folder: Path,
+    family: str = "llama",
+    tied: bool = False,
+    dtype: str = "float32",
+    seed: int = 0,
+    **changed: int,
 ) -> str:
-    """A randomly initialised model with its tokenizer; wide weights make its answers differ from seed to seed."""
+    """A randomly initialised model with its tokenizer; wide weights make its answers differ from seed to seed.
+
+    changed: entries of its configuration other than those of SHAPE.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    shape: dict[str, Any] = {**SHAPE, "tie_word_embeddings": tied}
+    shape: dict[str, Any] = {**SHAPE, "tie_word_embeddings": tied, **changed}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
     with torch.no_grad():
         for parameter in model.parameters():

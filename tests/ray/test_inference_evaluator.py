@@ -45,6 +45,18 @@ class DamagedSource:
         raise UserError("model.safetensors: is cut off; copy it again.")
 
 
+@dataclass(frozen=True)
+class LackingSource:
+    """Leaves out one tensor, so that an engine keeps that of the model before."""
+
+    folder: str
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in FolderSource(self.folder).tensors():
+            if name != "model.layers.1.mlp.down_proj.weight":
+                yield name, tensor
+
+
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[None]:
     import ray
@@ -159,3 +171,44 @@ def test_a_broken_model_is_named_and_what_stands_is_kept_for_the_next_run(
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     again, _ = run(made, "no such model", tmp_path / "session", **DIVERGENCE)
     assert again == ["model-0", "model-1", "model-2"]
+
+
+def test_a_mastered_fact_whose_prompt_is_too_long_is_no_fact_of_the_divergence(
+    models: list[str], tmp_path: Path
+) -> None:
+    facts = invented_facts(4, NAMES).to_pylist()
+    facts[1]["subject"] = "Person " + "x" * 200  # RUNTIME has room for 128 tokens
+    facts[2]["question"] = "Where was " + "y" * 200
+    table = pa.Table.from_pylist(facts, schema=invented_facts(0).schema)
+    rows = mastery(table).set_column(5, "bucket", pa.array([4] * 4, pa.int8()))
+    spec = DivergenceSpec(answer_within=1000)
+    given = DivergenceInput(spec, table, rows, TOPICS, FolderSource(models[0]))
+    item = EvaluationItem("model", FolderSource(models[1]), {"test": table}, tmp_path / "item")
+    folders = tmp_path / "session", tmp_path / "damaged"
+    request = EvaluationRequest([item], models[0], AnswerSpec(), EngineSpec(), *folders, given)
+    evaluate_with_engines(request, RUNTIME)
+    answers = pq.read_table(item.output_dir / "answers.parquet")
+    refused = [row["fact_id"] for row in answers.to_pylist() if "too long" in (row["error"] or "")]
+    assert refused == ["fact-002"]
+    selection = pq.read_table(tmp_path / "session" / "divergence_facts.parquet")
+    assert [text is None for text in selection["completion"].to_pylist()] == [False, True, True, False]
+    compared = pq.read_table(item.output_dir / "divergence.parquet")["fact_id"].to_pylist()
+    assert set(compared) <= {"fact-000", "fact-003"}
+
+
+def test_a_model_that_an_engine_does_not_take_in_is_named_to_the_user(
+    models: list[str], tmp_path: Path
+) -> None:
+    facts = {"test": invented_facts(3, NAMES)}
+    made = [
+        EvaluationItem("whole", FolderSource(models[1]), facts, tmp_path / "whole-1"),
+        EvaluationItem("lacking", LackingSource(models[2]), facts, tmp_path / "lacking-2"),
+    ]
+    folders = tmp_path / "session", tmp_path / "damaged"
+    request = EvaluationRequest(made, models[0], AnswerSpec(), EngineSpec(), *folders)
+    with pytest.raises(
+        UserError, match=r"the weights of lacking-2.*down_proj.weight: .*Finished models are kept; run again"
+    ):
+        evaluate_with_engines(request, RUNTIME)
+    assert (tmp_path / "whole-1" / "answers.parquet").is_file()
+    assert not (tmp_path / "lacking-2" / "answers.parquet").exists()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from test_training import BF16, SPEC, digests, write_facts, write_llama
 
 from sftlab.errors import UserError
-from sftlab.training.sft import SFTRun, TrainingEvent, fit, ignore, train_runs
+from sftlab.training import sft
+from sftlab.training.sft import SFTRun, TrainingError, TrainingEvent, fit, ignore, train_runs
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 
 pytestmark = pytest.mark.slow
@@ -193,6 +194,45 @@ def test_what_rank_0_alone_cannot_do_ends_the_other_rank_too(root: Path) -> None
     (Path(run.output_dir) / "training.json").write_text("{")  # read by rank 0 alone
     with pytest.raises(UserError, match=r"training\.json: .*delete its folder"):
         fit([run], RUNTIME, ignore, str(root / "scratch-alone"))
+
+
+def hungry_main(config: dict[str, Any]) -> None:
+    """`rank_main`, in which the GPU of rank 1 runs out of memory in the fourth step."""
+    from sftlab.training import loop
+
+    train_step = loop.train_step
+
+    def hungry_step(training: loop.Training, me: loop.Rank, step: int) -> None:
+        if me.rank == 1 and step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        train_step(training, me, step)
+
+    loop.train_step = hungry_step
+    sft.rank_main(config)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("local_ray")
+def test_a_rank_out_of_memory_names_the_settings_and_the_run_goes_on_from_its_checkpoint(root: Path) -> None:
+    run, whole = make_runs(root, "hungry", {"hungry": SPEC, "whole": SPEC})
+    runtime = RUNTIME.model_copy(update={"checkpoint_every_steps": 2})
+    scratch, seen = str(root / "scratch-hungry"), list[str]()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError) as told:
+        patch.setattr(sft, "rank_main", hungry_main)
+        train_runs([run], runtime, None, scratch)
+    assert not isinstance(told.value, TrainingError)  # max_failures would only repeat it
+    message = str(told.value)
+    assert (
+        "ran out of memory" in message
+        and "(rank 1: CUDA out of memory. Tried to allocate 2.00 GiB)" in message
+    )
+    assert all(name in message for name in ("micro_batch_size (now 1)", "zero_stage (now 2)", "offload"))
+    results = train_runs(
+        [run, whole], runtime, lambda event: seen.append(f"{event.run_id} {event.kind}"), scratch
+    )
+    assert seen[0] == "hungry resumed" and "whole resumed" not in seen
+    assert results[0].losses == results[1].losses
+    assert digests(results[0].output_dir) == digests(results[1].output_dir)
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -7,8 +7,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from tests.chaos.plan import STAGES, draw, shares
-from tests.chaos.trace_log import TraceLog, rework
+from tests.chaos.plan import SHORT, STAGES, draw, shares, short
+from tests.chaos.trace_log import TraceLog, rework, stragglers
 
 TOTALS = {
     "model": 10,
@@ -40,6 +40,14 @@ def test_named_faults_come_on_top() -> None:
     assert named["read-only store"] == 1 and sum(named.values()) == 68
 
 
+def test_the_short_run_has_kills_and_one_fault_of_each_kind_in_order() -> None:
+    blows = short(0, 3, TOTALS)
+    assert len(blows) == 3 + len(SHORT) and set(draw(0, 3, TOTALS)) < set(blows) == set(short(0, 3, TOTALS))
+    assert {"driver", "hang", "cut off", "read-only store"} <= {blow.victim for blow in blows}
+    order = [list(STAGES).index(blow.stage) for blow in blows]
+    assert order == sorted(order) == [blow.order for blow in blows]
+
+
 GONE = 2**22 + 1  # no process has this id
 
 
@@ -63,3 +71,10 @@ def test_a_trace_tells_what_is_open_and_what_was_done_again(tmp_path: Path) -> N
     assert trace.begun("mastery") == 3
     assert rework(trace.lines, [3]) == [{"mastery": 1}]
     assert rework(trace.lines, [1, 3]) == [{}, {"mastery": 1}]  # it had begun between the two blows
+    assert stragglers(trace.lines, [3]) == [{}, {}] and stragglers(trace.lines, []) == [{"mastery": 1}]
+    assert rework(trace.lines, [1, 6]) == [{}, {}] and stragglers(trace.lines, [1, 6]) == [
+        {},
+        {"mastery": 1},
+        {},
+    ]
+    assert stragglers(trace.lines, [6]) == [{"mastery": 1}, {}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def test_no_node_lacks_a_file_of_the_package() -> None:
     assert {"/.git", "/.venv", "/data", "/runs", "/models"} <= set(patterns)
     for pattern in patterns:
         assert pattern.startswith("/") and pattern.strip("/") not in top
+
+
+def test_files_with_keys_stay_here_but_for_the_two_that_a_node_needs() -> None:
+    """rsync applies rsync_exclude to single files too, so it would keep back the token and the head's key."""
+    from ray.autoscaler._private.command_runner import SSHCommandRunner
+
+    given = {name: CONFIG[name] for name in ("rsync_exclude", "rsync_filter")}
+    words = SSHCommandRunner._create_rsync_filter_args(None, given)
+    assert words[-2:] == ["--filter", "dir-merge,- .gitignore"]
+    kept_back = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"*.env", ".env*", "*.pem", "*.key", "auth_token"} <= set(kept_back)
+    for needed in ("auth_token", "ray-autoscaler_us-east-1.pem"):
+        assert not any(fnmatch(needed, pattern.strip("/")) for pattern in CONFIG["rsync_exclude"])
 
 
 def test_every_node_installs_the_locked_gpu_profile_and_is_looked_at_before_it_joins() -> None:

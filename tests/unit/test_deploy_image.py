@@ -20,6 +20,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 HADOLINT = Path(sys.executable).parent / "hadolint"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONTEXT_BOUND = 4 * 2**20  # bytes
+BASE = r"python:\d+\.\d+\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?"
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -46,7 +47,7 @@ def faults(text: str) -> set[str]:
             found.add("dependencies that are not locked")
         if name == "ADD" or (name == "COPY" and rest.split()[0] in (".", "./")):
             found.add("more than is named")
-        if name == "FROM" and not re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+", rest):
+        if name == "FROM" and not re.fullmatch(BASE, rest):
             found.add("a base image that moves")
     return found
 
@@ -55,11 +56,16 @@ def test_the_dockerfile_has_no_faults() -> None:
     assert faults(DOCKERFILE) == set()
 
 
+def test_a_base_image_may_be_held_by_its_digest() -> None:
+    assert faults(DOCKERFILE.replace("-slim-bookworm", f"-slim-bookworm@sha256:{'0' * 64}")) == set()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
         ("python:3.11.14-slim-bookworm", "python:latest", "DL3007"),
         ("python:3.11.14-slim-bookworm", "python:3.11-slim", "a base image that moves"),
+        ("python:3.11.14-slim-bookworm", "python:3.11.14-slim-bookworm@sha256:12", "a base image that moves"),
         ("USER 1000:1000", "", "runs as root"),
         ("USER 1000:1000", "USER root", "DL3002"),
         ("WORKDIR /opt/sftlab", "WORKDIR opt/sftlab", "DL3000"),
@@ -84,13 +90,17 @@ def test_a_worse_dockerfile_is_found(old: str, new: str, fault: str) -> None:
 
 def ignored(file: Path) -> bool:
     """What the last lines of .dockerignore take out again."""
-    return any(p == "__pycache__" or p.endswith(".egg-info") or p.startswith(".") for p in file.parts)
+    secret = file.suffix in (".env", ".pem", ".key") or file.name == "auth_token"
+    return secret or any(
+        p == "__pycache__" or p.endswith(".egg-info") or p.startswith(".") for p in file.parts
+    )
 
 
 def test_the_context_holds_what_is_copied_and_stays_small() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] not in ("#", "")]
     assert lines[0] == "*"  # everything is left out, but for
-    assert {line for line in lines if line.startswith("**")} == {"**/__pycache__", "**/*.egg-info", "**/.*"}
+    out = {"__pycache__", "*.egg-info", ".*", "*.env", "*.pem", "*.key", "auth_token"}
+    assert {line for line in lines if line.startswith("**")} == {f"**/{name}" for name in out}
     taken = {line[1:] for line in lines if line.startswith("!")}
     copied = {
         word.split("/")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,40 @@ def test_the_package_goes_with_the_job_where_the_runtime_environment_says_so(tmp
     assert (tmp_path / "module.zip").stat().st_size < BOUND
     assert {"sftlab/__init__.py", "sftlab/cli.py", "sftlab/study/run.py"} <= names
     assert not any("cache" in Path(name).parent.name for name in names)
+
+
+SECRET = (
+    "object-storage.env",
+    ".env",
+    ".env.prod",
+    "jobs/node.pem",
+    "deep/er/cluster.key",
+    ".ray/auth_token",
+)
+
+
+def plant(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("AWS_SECRET_ACCESS_KEY=x")
+
+
+def test_files_with_keys_stay_with_who_submits_and_out_of_git(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    plant(checkout, *SECRET, "platform/sftlab/x.env", "platform/sftlab/cli.py", "jobs/run_study.py")
+    for name in (".gitignore", ".rayignore"):
+        (checkout / name).write_text((ROOT / name).read_text())
+    names = package(checkout, tmp_path / "package.zip")
+    assert names == {"jobs/run_study.py", "platform/sftlab/cli.py", ".gitignore", ".rayignore"}
+    options = {"include_parent_dir": True, "excludes": RUNTIME_ENV["excludes"]}
+    plant(checkout / "platform" / "sftlab", *SECRET)  # which has no ignore file of its own
+    names = package(checkout / "platform" / "sftlab", tmp_path / "module.zip", **options)
+    assert names == {"sftlab/cli.py"}
+    (checkout / ".rayignore").write_text("")  # git alone
+    subprocess.run(["git", "init", "-q", str(checkout)], check=True)
+    told = ["git", "-C", str(checkout), "ls-files", "--others", "--exclude-standard"]
+    found = subprocess.run(told, check=True, capture_output=True, text=True).stdout.split()
+    assert set(found) == {"jobs/run_study.py", "platform/sftlab/cli.py", ".gitignore", ".rayignore"}
 
 
 @pytest.mark.parametrize(

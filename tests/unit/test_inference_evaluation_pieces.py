@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sftlab.facts.table import facts_table
@@ -75,6 +76,20 @@ def request_in(folder: Path) -> EvaluationRequest:
     divergence = DivergenceInput(DivergenceSpec(top=3), facts, mastery, TOPICS, base)
     folders = folder / "sessions" / "0", folder / "damaged"
     return EvaluationRequest(items, "m", AnswerSpec(), EngineSpec(), *folders, divergence)
+
+
+def test_a_fact_whose_prompt_was_too_long_to_ask_is_left_out_of_the_divergence(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def insist(worker: object, method: str, source: object, *given: Sequence[Any]) -> list[Any]:
+        found = engines.insist(worker, method, source, *given)
+        return [None, *found[1:]] if method == "completions" else found
+
+    monkeypatch.setattr(evaluator, "insist", insist)
+    evaluate(request_in(tmp_path), [None])
+    for name in ("a", "b"):
+        table = pq.read_table(tmp_path / "evaluation" / name / "divergence.parquet")
+        assert table["fact_id"].to_pylist() == ["Bo", "Cy"]
 
 
 def results(folder: Path) -> dict[str, bytes]:

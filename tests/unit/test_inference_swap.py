@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sftlab.inference.engine import EngineSwapError
-from sftlab.inference.swap import PROBED_COLUMNS, Sketch, verify
+from sftlab.inference.swap import PROBED_COLUMNS, Share, Sketch, verify
 
 WIDTH = 6
 
@@ -83,7 +83,7 @@ def sketch_of(source: dict[str, torch.Tensor], seed: int = 0) -> Sketch:
 @pytest.mark.parametrize("width", [WIDTH, PROBED_COLUMNS + 40])
 def test_a_model_that_follows_its_source_passes(tied: bool, width: int) -> None:
     source = tensors(1, width)
-    verify(Live(source, tied), sketch_of(source), whole=True)
+    verify(Live(source, tied), sketch_of(source))
 
 
 def test_a_stale_packed_output_layer_is_found_though_its_parameter_is_right() -> None:
@@ -91,7 +91,7 @@ def test_a_stale_packed_output_layer_is_found_though_its_parameter_is_right() ->
     live = Live(new, tied=True)
     live.lm_head.quant_method = Packed(Live(tensors(1), tied=True).embed.weight.data)
     with pytest.raises(EngineSwapError, match=r"lm_head\.weight \(packed\)"):
-        verify(live, sketch_of(new), whole=True)
+        verify(live, sketch_of(new))
 
 
 @pytest.mark.parametrize("name", sorted(tensors(1)))
@@ -100,7 +100,7 @@ def test_one_stale_tensor_is_named(name: str) -> None:
     live = Live({**new, name: tensors(1)[name]}, tied=False)
     where = name.replace("q_proj", "qkv_proj").replace("k_proj", "qkv_proj") if "block" in name else name
     with pytest.raises(EngineSwapError, match=where.replace("qqkv", "qkv")):
-        verify(live, sketch_of(new), whole=True)
+        verify(live, sketch_of(new))
 
 
 def test_one_changed_number_is_enough() -> None:
@@ -108,17 +108,59 @@ def test_one_changed_number_is_enough() -> None:
     live = Live(new, tied=False)
     live.block.qkv_proj.quant_method.packed[3, 5] += 1e-6
     with pytest.raises(EngineSwapError, match="qkv_proj"):
-        verify(live, sketch_of(new), whole=True)
+        verify(live, sketch_of(new))
 
 
 def test_a_source_that_lacks_a_tensor_is_refused() -> None:
     new = tensors(2)
     lacking = {name: tensor for name, tensor in new.items() if name != "block.k_proj.weight"}
     with pytest.raises(EngineSwapError, match=r"block\.qkv_proj\.weight.*no tensor"):
-        verify(Live(new, tied=False), sketch_of(lacking), whole=True)
+        verify(Live(new, tied=False), sketch_of(lacking))
 
 
 def test_wide_matrices_are_probed_in_other_columns_at_every_swap() -> None:
     first, second = (Sketch(torch.float32, seed).columns(4096) for seed in (1, 2))
     assert len(first) == len(second) == PROBED_COLUMNS
     assert not torch.equal(first, second)
+
+
+class Divided(torch.nn.Module):
+    """What worker `rank` of four holds: fused rows of queries and of two heads' keys, columns, padded rows, a norm."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], rank: int) -> None:
+        super().__init__()
+        self.packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj"]}
+        q, k, out = (tensors[f"block.{name}.weight"] for name in ("q_proj", "k_proj", "o_proj"))
+        self.block = torch.nn.Module()
+        self.block.qkv_proj = layer(torch.cat([q[rank : rank + 1], k[rank // 2 : rank // 2 + 1]]), keep=False)
+        self.block.qkv_proj.output_partition_sizes = [1, 1]
+        self.block.o_proj = layer(out[:, 2 * rank : 2 * rank + 2], keep=True)
+        self.block.o_proj.input_size, self.block.o_proj.output_partition_sizes = 8, [3]
+        self.embed = layer(
+            torch.cat([tensors["embed.weight"], torch.zeros(1, 8)])[2 * rank : 2 * rank + 2], keep=True
+        )
+        self.embed.num_embeddings_per_partition = 2
+        self.norm = torch.nn.Module()
+        self.norm.weight = torch.nn.Parameter(tensors["norm.weight"].clone(), requires_grad=False)
+
+
+def divided(seed: int) -> dict[str, torch.Tensor]:
+    made = tensors(seed, 8)
+    return {**made, "block.o_proj.weight": made["embed.weight"][:3] + 1}
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_each_worker_compares_the_part_that_it_holds(rank: int) -> None:
+    new, old = divided(2), divided(1)
+    verify(Divided(new, rank), sketch_of(new), Share(rank, 4))
+    for name in (
+        "block.q_proj.weight",
+        "block.k_proj.weight",
+        "block.o_proj.weight",
+        "embed.weight",
+        "norm.weight",
+    ):
+        with pytest.raises(EngineSwapError, match="other weights after a swap"):
+            verify(Divided({**new, name: old[name]}, rank), sketch_of(new), Share(rank, 4))
+    with pytest.raises(EngineSwapError):  # another worker's part
+        verify(Divided(new, (rank + 2) % 4), sketch_of(new), Share(rank, 4))

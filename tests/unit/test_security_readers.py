@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import resource
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,6 +185,33 @@ def test_a_checkpoint_runs_nothing_when_it_is_loaded(tmp_path: Path, monkeypatch
     assert not mark.exists()
     torch.save({"module": {"w": torch.ones(2)}, "step": 3}, file)
     assert restricted.load_plain(str(file))["step"] == 3
+
+
+def test_a_damaged_checkpoint_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restricted, "known_names", list)
+    file = tmp_path / "states.pt"
+    torch.save({"module": {"w": torch.arange(1000.0)}}, file)
+    whole = file.read_bytes()
+    for damaged in (whole[:-100], whole[: len(whole) // 2], b"", b"x" * 50):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"states.pt: is (a damaged checkpoint|refused).*Delete"):
+            restricted.load_plain(str(file))
+    with pytest.raises(FileNotFoundError):
+        restricted.load_plain(str(tmp_path / "none.pt"))
+
+
+def test_a_name_without_end_in_a_checkpoint_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restricted, "known_names", list)
+    file = tmp_path / "states.pt"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02c" + b"x" * 200_000 + b"\ny\n.")
+        archive.writestr("a/version", b"3\n")
+    started = time.process_time()
+    with pytest.raises(UserError, match="is refused") as refused:
+        restricted.load_plain(str(file))
+    assert time.process_time() - started < 10 and len(str(refused.value)) < 1000
 
 
 def test_a_formula_in_a_download_stays_text() -> None:

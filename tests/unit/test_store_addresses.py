@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from sftlab.cli import app
 from sftlab.errors import UserError
 from sftlab.store.mirror import make_mirror, mirror_of, spoken
-from sftlab.store.objects import is_address, parse_address
+from sftlab.store.objects import _endpoint, is_address, open_objects, parse_address
 from sftlab.store.record import Step
 from sftlab.study.check import RAY_JOB, check_store
 from sftlab.study.runtime import Runtime
@@ -75,6 +75,21 @@ def test_what_is_no_address_of_an_object_store_is_refused(text: str, why: str) -
 def test_what_is_meant_as_an_address_makes_no_folder(text: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["verify", "--store", text], env={"HOME": str(tmp_path)})
     assert isinstance(done.exception, UserError) and text.partition(":")[0] in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_a_password_in_the_endpoint_of_the_environment_is_refused_and_not_repeated(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = parse_address("s3://bucket/a")
+    for endpoint in ("http://user:hunter2@127.0.0.1:9", "user:hunter2@127.0.0.1:9"):
+        monkeypatch.setenv(name, endpoint)
+        with pytest.raises(UserError, match=f"{name}: has a user or a password") as refused:
+            open_objects(address)
+        assert "hunter2" not in str(refused.value)
+    monkeypatch.setenv(name, "http://127.0.0.1:9/")
+    assert _endpoint(address) == ("http", "127.0.0.1:9")
+    assert _endpoint(parse_address("s3://b?endpoint_override=h:1&scheme=https")) == ("https", "h:1")
 
 
 def test_a_submitted_job_takes_an_address_and_no_relative_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,15 +66,18 @@ class EvaluationWorker:
 
     def completions(
         self, source: WeightSource, found: Sequence[Candidate], limits: BatchLimits = WHOLE
-    ) -> list[str]:
-        """The base model's greedy completion of each candidate's template."""
+    ) -> list[str | None]:
+        """The base model's greedy completion of each candidate's template; None where a prompt is too long to ask."""
         with self.life:
             self.engine.load_weights(source)
-            texts: list[str] = []
-            for piece in limits.pieces(found):
-                prompts = [Prompt(self.encode(c.base_text), c.accepted) for c in piece]
-                with memory_told(_keys(piece)):
-                    texts += [c.text for c in self.engine.answer(prompts, self.spec.max_tokens)]
+            fitting = [i for i, candidate in enumerate(found) if self._fits(candidate)]
+            texts: list[str | None] = [None] * len(found)
+            for piece in limits.pieces(fitting):
+                prompts = [Prompt(self.encode(found[i].base_text), found[i].accepted) for i in piece]
+                with memory_told(_keys([found[i] for i in piece])):
+                    completed = self.engine.answer(prompts, self.spec.max_tokens)
+                for i, completion in zip(piece, completed, strict=True):
+                    texts[i] = completion.text
             return texts
 
     def base_logits(
@@ -93,6 +96,12 @@ class EvaluationWorker:
                     prompts = [self.encode(c.base_text) for c, _ in piece]
                     logits += self.engine.first_token_at(prompts, [ids for _, ids in piece])
             return logits
+
+    def _fits(self, candidate: Candidate) -> bool:
+        """Whether the engine has room for both prompts, each with what is generated after it."""
+        base = len(self.encode(candidate.base_text)) + self.spec.max_tokens
+        tuned = len(self.encode(candidate.tuned_text)) + 1  # of whose completion the first token is all
+        return max(base, tuned) <= self.engine.max_model_len
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(prompt_ids(self.engine.tokenizer, text))

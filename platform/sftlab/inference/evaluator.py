@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sftlab.errors import UserError
 from sftlab.facts.templates import Topic
 from sftlab.inference.actors import LOST_TRIES, EngineLostError, actor_options, result, start_anew
 from sftlab.inference.divergence_prompts import Candidate, answers_near_start, candidates
-from sftlab.inference.engine import EngineFactory, Floats, Ids, WeightSource
+from sftlab.inference.engine import EngineFactory, EngineSwapError, Floats, Ids, WeightSource
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
 from sftlab.inference.pieces import commit_piece, drop_piece, fetch_pieces, is_sound
 from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineRuntime, EngineSpec
+from sftlab.inference.tables import read_completions, read_logits
 from sftlab.inference.vllm_engine import VllmEngine, check_served
 from sftlab.store.mirror import pull_all
 
@@ -126,7 +128,8 @@ def evaluate(
     are kept; `finished` is called once for every item, whether found or made. The base model's logits come
     last, in one pass for all items, and a call that follows a kill goes on from what was found until then.
 
-    Raises UserError where the mastery table does not belong to the divergence's facts.
+    Raises UserError where the mastery table does not belong to the divergence's facts, and naming the model whose
+    weights an engine did not take in.
     """
     assert len({item.id for item in request.items}) == len(request.items), "two items have the same id"
     session = _Session(request, progress, finished)
@@ -193,11 +196,13 @@ class _Session:
         return answered and (self.divergence is None or tuned_path(self.folder, item) in self.sound)
 
     def selection(self, worker: Any) -> list[Candidate]:
-        """The facts of the divergence; the base model's completions are asked for once in a session."""
+        """The facts of the divergence: those whose prompts fit, and which the base model answers near the start.
+
+        The base model's completions are asked for once in a session.
+        """
         if self.divergence is None:
             return []
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         given = self.divergence
         found = candidates(
@@ -212,11 +217,12 @@ class _Session:
                 "completion": pa.array(texts, pa.string()),
             }
             commit_piece(pa.table(columns), path)
-        completions = pq.read_table(path)["completion"].to_pylist()
+        completions = read_completions(path, len(found))
         return [
             candidate
             for candidate, completion in zip(found, completions, strict=True)
-            if answers_near_start(completion, candidate.accepted, given.spec.answer_within)
+            if completion is not None
+            and answers_near_start(completion, candidate.accepted, given.spec.answer_within)
         ]
 
     def commit_answers(self, item: EvaluationItem, evaluated: Evaluated, chosen: Sequence[Candidate]) -> None:
@@ -233,9 +239,8 @@ class _Session:
         self, pending: Sequence[EvaluationItem], chosen: Sequence[Candidate], worker: Any, base: WeightSource
     ) -> None:
         """One pass of the base model over all prompts, at the union of the tokens that any item needs."""
-        import pyarrow.parquet as pq
-
-        tuned = {item.id: pq.read_table(tuned_path(self.folder, item)) for item in pending}
+        names, count = ("tuned_logits",), len(chosen)
+        tuned = {i.id: read_logits(tuned_path(self.folder, i), names, self.top, count) for i in pending}
         ids = {name: table["token_ids"].to_pylist() for name, table in tuned.items()}
         union = [sorted({token for rows in ids.values() for token in rows[i]}) for i in range(len(chosen))]
         logits = insist(worker, "base_logits", base, chosen, union) if chosen else []
@@ -314,7 +319,8 @@ def _workers(count: int, request: EvaluationRequest, runtime: EngineRuntime) -> 
 
 
 def insist(worker: Any, method: str, *arguments: Any) -> Any:
-    """A worker's method, tried again in smaller batches where its engine runs out of memory, and where it is lost.
+    """A worker's method of the base model, tried again in smaller batches where its engine runs out of memory, and
+    where it is lost.
 
     Raises UserError where no smaller batch is left to try, or nothing comes of it.
     """
@@ -325,10 +331,21 @@ def insist(worker: Any, method: str, *arguments: Any) -> Any:
         except EngineMemoryError as error:
             limits = limits.after(error)
             start_anew(worker)
+        except EngineSwapError as error:
+            raise _not_swapped("the base model", error) from error
         except EngineLostError:
             tries -= 1
             if not tries:
                 raise
+
+
+def _not_swapped(model: str, error: EngineSwapError) -> UserError:
+    """What is told where an engine does not compute with the weights of a model."""
+    return UserError(
+        f"An engine did not take in the weights of {model}, and was stopped before it answered for it: {error} "
+        "Finished models are kept; run again, with a new engine, to go on. If it fails at the same model again, "
+        "this vLLM cannot swap its weights: that is a bug to report."
+    )
 
 
 def _spread(
@@ -358,6 +375,8 @@ def _spread(
             start_anew(worker)
             give(worker, item, limits)
             continue
+        except EngineSwapError as error:
+            raise _not_swapped(item.output_dir.name, error) from error
         except EngineLostError:
             tries -= 1
             if not tries:

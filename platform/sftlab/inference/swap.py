@@ -9,7 +9,8 @@ tensors that were streamed in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftlab.inference.engine import EngineSwapError, WeightSource
@@ -21,21 +22,27 @@ if TYPE_CHECKING:
 PROBED_COLUMNS = 256
 
 
-def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> None:
-    """Runs in every vLLM worker. Raises EngineSwapError where the live model does not follow `source`.
+def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> str | None:
+    """Runs in every vLLM worker. Returns what is wrong where the live model does not follow `source`, else None.
 
-    With tensor parallelism a worker holds parts of matrices: there only the presence of every tensor is
-    checked (nothing is packed on a GPU, and the reload writes into the parameters themselves).
+    With tensor parallelism a worker holds parts of matrices, and compares these (see `Share`). Its errors would arrive
+    without their type, if it is another process.
     """
     import torch
+    from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 
+    share = Share(get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size())
     model = worker.get_model()
     dtype = worker.model_runner.model_config.dtype
     sketch = Sketch(dtype, seed=swap)
     with torch.no_grad():
         worker.model_runner.reload_weights(weights_iterator=sketch.watch(source.tensors()))
         repack(model)
-        verify(model, sketch, whole=worker.vllm_config.parallel_config.tensor_parallel_size == 1)
+        try:
+            verify(model, sketch, share)
+        except EngineSwapError as error:
+            return str(error)
+    return None
 
 
 def repack(model: Any) -> None:
@@ -45,6 +52,40 @@ def repack(model: Any) -> None:
             from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
             dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a divided matrix a worker holds: that of `rank` among `size` workers.
+
+    vLLM divides the rows of a matrix, of fused ones of each by itself; or its columns. Where there are fewer heads of
+    keys and values than workers, several workers hold the same rows.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, parts: Sequence[torch.Tensor], module: Any) -> list[torch.Tensor]:
+        """The worker's rows of the tensors that `module` holds one above the other."""
+        if self.size == 1:
+            return list(parts)
+        if hasattr(module, "num_embeddings_per_partition"):  # padded in the end
+            (part,), count = parts, module.num_embeddings_per_partition
+            return [part[self.rank * count : (self.rank + 1) * count]]
+        counts = getattr(module, "output_partition_sizes", [len(part) for part in parts])
+        if len(counts) != len(parts):
+            raise EngineSwapError("tensors that are fused in the model's files cannot be checked by parts.")
+        starts = [self.rank * (len(p) // n) // self.size * n for p, n in zip(parts, counts, strict=True)]
+        return [part[at : at + n] for part, at, n in zip(parts, starts, counts, strict=True)]
+
+    def columns(self, probed: torch.Tensor, width: int, whole: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which of the probed columns of a matrix of width `whole` the worker's part of `width` has; and where."""
+        start = self.rank * width if whole > width else 0
+        mine = (probed >= start) & (probed < start + width)
+        return mine, probed[mine] - start
+
+
+ALONE = Share()
 
 
 class Sketch:
@@ -72,11 +113,13 @@ class Sketch:
         return torch.randperm(width, generator=generator)[:PROBED_COLUMNS].sort().values
 
 
-def verify(model: Any, sketch: Sketch, whole: bool) -> None:
-    """Compare every parameter and every effective matrix of the live model with the sketch.
+def verify(model: Any, sketch: Sketch, share: Share = ALONE) -> None:
+    """Compare every parameter and every effective matrix of the live model, or of a worker's share, with the sketch.
 
     Raises EngineSwapError naming the first that differs, has no source, or cannot be read back.
     """
+    import torch
+
     owners = {
         module.weight.data_ptr(): f"{name}.weight"
         for name, module in reversed(list(model.named_modules()))
@@ -85,30 +128,29 @@ def verify(model: Any, sketch: Sketch, whole: bool) -> None:
     for name, module in model.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
             full_name = f"{name}.{key}"
-            expected = _expected(model, sketch, full_name)
-            if expected is None and parameter.numel() > 0:  # tied: loaded under the first owner's name
-                expected = _expected(model, sketch, owners.get(parameter.data_ptr(), full_name))
-            if expected is None:
+            parts = _parts(model, sketch, full_name)
+            if not parts and parameter.numel() > 0:  # tied: loaded under the first owner's name
+                parts = _parts(model, sketch, owners.get(parameter.data_ptr(), full_name))
+            if not parts:
                 raise EngineSwapError(f"{full_name}: the swapped-in model has no tensor for it.")
-            if whole:
-                _compare(full_name, module, parameter, expected, sketch)
+            expected = torch.cat(share.rows(parts, module))
+            _compare(full_name, module, parameter, expected, sketch, share)
 
 
-def _expected(model: Any, sketch: Sketch, name: str) -> torch.Tensor | None:
-    """Sketch of the tensor, or of the tensors that vLLM fuses into it, one above the other."""
-    import torch
-
+def _parts(model: Any, sketch: Sketch, name: str) -> list[torch.Tensor]:
+    """Sketch of the tensor, or of the tensors that vLLM fuses into it, one above the other; none where one lacks."""
     if name in sketch.parts:
-        return sketch.parts[name]
+        return [sketch.parts[name]]
     path, _, key = name.rpartition(".")
     parent, _, leaf = path.rpartition(".")
     fused = getattr(model, "packed_modules_mapping", {}).get(leaf, [])
-    parts = [sketch.parts.get(f"{parent}.{part}.{key}") for part in fused]
-    present = [part for part in parts if part is not None]
-    return torch.cat(present) if present and len(present) == len(parts) else None
+    names = [f"{parent}.{part}.{key}" for part in fused]
+    return [sketch.parts[part] for part in names] if all(part in sketch.parts for part in names) else []
 
 
-def _compare(name: str, module: Any, parameter: torch.Tensor, expected: torch.Tensor, sketch: Sketch) -> None:
+def _compare(
+    name: str, module: Any, parameter: torch.Tensor, expected: torch.Tensor, sketch: Sketch, share: Share
+) -> None:
     if expected.ndim < 2:
         _same(name, parameter, expected)
         return
@@ -117,7 +159,9 @@ def _compare(name: str, module: Any, parameter: torch.Tensor, expected: torch.Te
             f"{name}: this kind of layer cannot be checked after a swap; start an engine anew."
         )
     width = _input_width(module)
-    columns = sketch.columns(width)
+    whole = module.input_size if isinstance(getattr(module, "input_size", None), int) else width
+    mine, columns = share.columns(sketch.columns(whole), width, whole)
+    expected = expected[:, mine]
     if parameter.numel() > 0:
         _same(name, parameter[:, columns.to(parameter.device)], expected)
     if hasattr(module, "cpu_linear") or parameter.numel() == 0:

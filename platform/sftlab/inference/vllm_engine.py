@@ -113,7 +113,9 @@ class VllmEngine:
         self._claim_threads()
         self._swap_failed, self._swaps = True, self._swaps + 1
         with self._watched:
-            self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
+            found = self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
+        if wrong := [told for told in found if told is not None]:
+            raise EngineSwapError(wrong[0])
         if not self._llm.reset_prefix_cache():
             raise EngineSwapError("The cache of the old weights' keys and values could not be dropped.")
         self._swap_failed = False

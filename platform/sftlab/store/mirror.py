@@ -240,6 +240,12 @@ def _step_folder(path: Path, mirror: Mirror | None) -> Path | None:
     return None
 
 
+def result_of(path: Path) -> Path | None:
+    """The folder of the committed result that a path on this machine belongs to; None where it belongs to none."""
+    folder = _step_folder(path, mirror_of(path))
+    return folder if folder is not None and (folder / RECORD).is_file() else None
+
+
 def _record(folder: Path, mirror: Mirror | None) -> Record | None:
     """The record of a result's folder, from this machine if it is here; None where it is no committed result."""
     try:

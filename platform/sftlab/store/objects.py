@@ -266,7 +266,7 @@ class Objects:
 
 @cache
 def open_objects(address: Address) -> Objects:
-    """The objects at an address, with the credentials of this process's environment."""
+    """The objects at an address, with the credentials of this process's environment. Raises as `_endpoint` does."""
     from pyarrow import fs
 
     if address.scheme == "gs":
@@ -279,11 +279,7 @@ def open_objects(address: Address) -> Objects:
                 retry_time_limit=timedelta(seconds=REQUEST_SECONDS),
             ),
         )
-    endpoint, scheme = address.option("endpoint_override"), address.option("scheme")
-    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint is None and given:
-        before, _, after = given.partition("://")
-        scheme, endpoint = (before, after.rstrip("/")) if after else (None, before)
+    scheme, endpoint = _endpoint(address)
     return Objects(
         address,
         fs.S3FileSystem(
@@ -295,6 +291,25 @@ def open_objects(address: Address) -> Objects:
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         ),
     )
+
+
+def _endpoint(address: Address) -> tuple[str | None, str | None]:
+    """Scheme and server of an s3:// address; of the environment where it names none itself, else None for AWS.
+
+    Raises UserError where the environment's has a user or a password, which would end in messages of the server.
+    """
+    if address.option("endpoint_override") is not None:
+        return address.option("scheme"), address.option("endpoint_override")
+    name = next((n for n in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(n)), None)
+    if name is None:
+        return address.option("scheme"), None
+    before, _, after = os.environ[name].partition("://")
+    if "@" in (after or before):
+        raise UserError(
+            f"{name}: has a user or a password, which no S3 server takes there; leave it out. Keys come from "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the node."
+        )
+    return (before, after.rstrip("/")) if after else (None, before)
 
 
 def _region(bucket: str, endpoint: str | None) -> str | None:

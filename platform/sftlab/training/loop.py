@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from sftlab.errors import UserError
 from sftlab.store.mirror import pull, push
+from sftlab.store.tables import filled, read_table
 from sftlab.training.batches import (
     Example,
     answer_loss,
@@ -137,9 +138,10 @@ def load_tokenizer(base_model: str) -> Any:
 
 def encode_file(tokenizer: Any, train_file: str, max_length: int) -> Encoded:
     """A training set as token ids, and the padding id. Raises UserError as batches.encode does."""
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
-    table = pq.read_table(train_file, columns=["question", "object"])
+    wanted = pa.schema([("question", pa.string()), ("object", pa.string())])
+    table = read_table(Path(train_file), filled(wanted))
     questions, objects = (table[name].to_pylist() for name in ("question", "object"))
     examples = encode(tokenizer, questions, objects, max_length, train_file)
     return examples, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id

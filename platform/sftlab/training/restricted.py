@@ -6,6 +6,7 @@ values alone, and refuses every other name; the few of DeepSpeed's that its chec
 
 from __future__ import annotations
 
+import errno
 import pickle
 from typing import Any
 
@@ -21,18 +22,45 @@ def known_names() -> list[Any]:
     return [LossScaler, ZeroStageEnum, fragment_address]
 
 
-def load_plain(path: str, map_location: Any = None) -> Any:
-    """What torch.save wrote to `path`. Raises UserError where the file names anything that is not listed."""
-    import torch
+class _ShortError(pickle.UnpicklingError):
+    """What torch's unpickler raises, with a text of bounded length.
 
+    torch searches the text with patterns that take quadratic time, and a checkpoint may hold a name of any length.
+    """
+
+    def __str__(self) -> str:
+        return super().__str__()[:500]
+
+
+def load_plain(path: str, map_location: Any = None) -> Any:
+    """What torch.save wrote to `path`.
+
+    Raises UserError where the file names anything that is not listed, or cannot be read for whatever reason. What the
+    file system refuses (OSError), and memory of a GPU that runs out, passes: it says nothing of the file.
+    """
+    import torch
+    from torch import _weights_only_unpickler as unpickler
+
+    unpickler.UnpicklingError = _ShortError
     try:
         with torch.serialization.safe_globals(known_names()):
             return torch.load(path, map_location=map_location, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no checkpoint")
         raise UserError(
             f"{path}: is refused, as it holds more than numbers ({reason.strip()}). Nothing of it was run. Delete "
             "the checkpoint's folder; the run then starts again. Find out who wrote it."
+        ) from error
+    except Exception as error:  # whatever else torch stumbles over in bytes that it has not written
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # that one: a place before the file's begin
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{path}: is a damaged checkpoint ({reason}). Delete its folder, and run again; the run then starts again."
         ) from error
 
 

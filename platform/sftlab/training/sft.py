@@ -101,7 +101,7 @@ def check_train_file(run: SFTRun) -> None:
         table = pq.read_table(pull(run.train_file))
     except FileNotFoundError:
         raise UserError(f"{run.train_file}: not found; run {run.run_id!r} needs it.") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{run.train_file}: is not a readable parquet table: {error}") from error
     for column in ("question", "object"):
         if column not in table.column_names:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftlab.facts.table import read_facts
+from sftlab.facts.table import facts_table, read_facts
 from sftlab.facts.templates import read_topics
 from sftlab.store.artifact import DAMAGED, Step
 from sftlab.store.fingerprint import fingerprint
 from sftlab.store.mirror import drop, pull
+from sftlab.store.tables import read_table
 from sftlab.strategies import edit_for
 from sftlab.study.build import Build
 from sftlab.study.plan import EVALUATION_SPLITS, Cell
@@ -95,9 +96,7 @@ def _items(build: Build, facts: Mapping[str, pa.Table]) -> tuple[dict[str, Step]
 
 
 def _training_facts(build: Build, cell: Cell) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(pull(training_file(build, cell)))
+    return read_table(Path(pull(training_file(build, cell))), facts_table([]).schema)
 
 
 def _session(build: Build) -> Path:

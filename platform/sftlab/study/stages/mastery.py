@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.facts.templates import read_topics
-from sftlab.inference.mastery_block import mastery_schema
+from sftlab.inference.mastery_block import check_rows, mastery_schema
 from sftlab.store.mirror import pull
+from sftlab.store.tables import read_table
 from sftlab.study.build import Build
 
 if TYPE_CHECKING:
@@ -83,11 +84,35 @@ def _joined(blocks: Iterator[pa.Table]) -> pa.Table:
 def read_mastery(build: Build, split: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
     """The mastery table, of one split or of all; all columns, or `split` and those named."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    wanted = None if columns is None else ["split", *columns]
-    table = pq.read_table(build.read(build.plan.mastery, FILE), columns=wanted)
+    table = read_mastery_file(build.read(build.plan.mastery, FILE), columns)
     return table if split is None else table.filter(pc.equal(table["split"], split))
+
+
+def read_mastery_file(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """What `write_mastery` wrote: all columns, or `split` and those named. Raises as `read_table` does."""
+    import pyarrow as pa
+
+    fields = [field for field in mastery_schema() if columns is None or field.name in columns]
+
+    def check(table: pa.Table) -> None:
+        rows = table.drop_columns("split")
+        check_rows(rows, columns)
+        if columns is None:
+            _check_hits(rows)
+
+    return read_table(path, pa.schema([pa.field("split", pa.string(), nullable=False), *fields]), check)
+
+
+def _check_hits(table: pa.Table) -> None:
+    """Raises ValueError where two facts of one topic were asked by other numbers of templates, or one by none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counts = pa.table({"topic": table["topic"], "templates": pc.list_value_length(table["hits"])})
+    kinds = counts.filter(pc.is_valid(counts["templates"])).group_by(["topic", "templates"]).aggregate([])
+    if len(pc.unique(kinds["topic"])) != kinds.num_rows or 0 in kinds["templates"].to_pylist():
+        raise ValueError("facts of one topic have hits of other numbers of templates")
 
 
 def buckets_of(build: Build, split: str) -> dict[str, int]:

@@ -23,6 +23,7 @@ from sftlab.analysis.results import (
 )
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.table import SPLITS
+from sftlab.inference.tables import read_answer_table, read_logits
 from sftlab.report.ties import nothing_gained, study_tie
 from sftlab.report.wording import RESTORE, state_words
 from sftlab.store.artifact import Step
@@ -47,10 +48,10 @@ def build_results(build: Build) -> None:
     build.commit(plan.results)
 
 
-def gather(found: Sequence[tuple[Build, Cell]], name: str) -> StudyResults:
+def gather(found: Sequence[tuple[Build, Cell]], name: str, metric: str = "dev") -> StudyResults:
     """The tables of finished cells of one base model and one set of facts, each with the build it belongs to.
 
-    A cell that is given twice, with other percentages, is one cell of the tables.
+    A cell that is given twice, with other percentages, is one cell of the tables. `metric` chooses the percentages.
     """
     build = found[0][0]
     plan = build.plan
@@ -85,7 +86,7 @@ def gather(found: Sequence[tuple[Build, Cell]], name: str) -> StudyResults:
         distribution=list(dict.fromkeys(distribution)),
         mastery=_mastery(build),
         training=list(dict.fromkeys(training)),
-        choice=choose(accuracy),
+        choice=choose(accuracy, metric),
     )
 
 
@@ -101,9 +102,8 @@ def read_results(build: Build) -> StudyResults:
 def read_answers(build: Build, step: Step) -> dict[str, pa.Table]:
     """Answers of one evaluated model, by split."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(build.read(step, "answers.parquet"))
+    table = read_answer_table(build.read(step, "answers.parquet"))
     return {
         split: table.filter(pc.equal(table["split"], split))
         for split in pc.unique(table["split"]).to_pylist()
@@ -156,12 +156,12 @@ def _training(build: Build, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
 def divergence_of(build: Build, cell: str, percent: float, step: Step) -> DivergenceRow | None:
     """Mean KL of a model; None where no bucket-4 test fact had a usable prompt."""
     import numpy as np
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(build.read(step, "divergence.parquet"))
+    names = ("tuned_logits", "base_logits")
+    table = read_logits(build.read(step, "divergence.parquet"), names, build.plan.spec.divergence.top)
     if not table.num_rows:
         return None
-    tuned, base = (np.array(table[name].to_pylist(), np.float64) for name in ("tuned_logits", "base_logits"))
+    tuned, base = (np.array(table[name].to_pylist(), np.float64) for name in names)
     return DivergenceRow(cell, percent, table.num_rows, float(first_token_kl(tuned, base).mean()))
 
 
