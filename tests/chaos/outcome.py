@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -14,9 +15,10 @@ from sftlab.store.fingerprint import file_hash
 
 CHECKPOINT_EVERY = 40  # steps of pre-training
 # What a run measures of itself, and thus differs from run to run: whole files, and columns of a table.
-MEASURED = {"training.json", "report.html"}
+MEASURED = {"report.html"}
+TRAINING = "training.json"
+MEASURED_FIGURES = ("tokens_per_second", "seconds")
 CELLS = "cells.parquet"
-MEASURED_COLUMNS = ["tokens_per_second", "seconds"]
 
 
 class ChaosError(AssertionError):
@@ -34,13 +36,25 @@ def payloads(store: Path) -> dict[str, str]:
 
 
 def content_hash(file: Path) -> str:
-    """SHA-256 of a file's bytes; of the table of cells, that of its rows without the measured columns."""
+    """SHA-256 of a file's bytes; of the table of cells and of a training.json, of what in them is not measured."""
     if not file.is_file():
         return "missing"
-    if file.name != CELLS:
+    if file.name == CELLS:
+        content = pq.read_table(file).drop_columns(list(MEASURED_FIGURES)).to_pylist()
+    elif file.name == TRAINING:
+        content = unmeasured(json.loads(file.read_text()))
+    else:
         return file_hash(file)
-    rows = pq.read_table(file).drop_columns(MEASURED_COLUMNS).to_pylist()
-    return sha256(json.dumps(rows).encode()).hexdigest()
+    return sha256(json.dumps(content).encode()).hexdigest()
+
+
+def unmeasured(training: dict[str, Any]) -> dict[str, Any]:
+    """A training.json without its times, its runtime, and the places in the store that it names."""
+    result = {name: value for name, value in training["result"].items() if name not in MEASURED_FIGURES}
+    identity = {
+        name: value for name, value in training["identity"].items() if name not in ("base_model", "mask")
+    }
+    return {"identity": identity, "result": result}
 
 
 def compare(store: Path, reference: Path) -> int:

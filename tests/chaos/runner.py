@@ -1,35 +1,31 @@
-"""Runs a small study on three nodes, disturbs it as planned, runs the same command again, and compares the bits."""
+"""One small study on three nodes: disturbs it as planned, and runs the same command again until it is finished."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from tests.chaos.outcome import CHECKPOINT_EVERY, ChaosError, compare, totals
-from tests.chaos.plan import Blow, draw
-from tests.chaos.trace_log import TraceLog, rework
-from tests.nodes import ROOT, Nodes, cluster
+from tests.chaos.outcome import CHECKPOINT_EVERY, ChaosError
+from tests.chaos.plan import Blow
+from tests.chaos.trace_log import TraceLog, rework, stragglers
+from tests.nodes import Nodes
 
 SFTLAB = str(Path(sys.executable).parent / "sftlab")
-TRACE_FOLDER = Path(__file__).parent / "trace"
 TRACE = "trace.jsonl"
-TINY = ROOT / "jobs" / "configs" / "tiny.yaml"
 WORKERS = (1, 2)  # the nodes that hold engines and training workers
 ENGINES = 2
 CHECKPOINT_STEPS = 2
 HANG_SECONDS = 60.0
 PATIENCE = 600.0  # longest time without any progress
 MOST_IN_VAIN = 5
-MOUNTED = ("full disk", "read-only store")
 NAMES = {"scorer": "MapWorker", "engine": "EvaluationWorker", "trainer": "RayTrainWorker"}
 WORKER_BLOWS = {*NAMES, "hang"}
 # The same bits as `laptop-2cpu.yaml`: as many threads and workers, spread over two nodes.
@@ -45,13 +41,6 @@ RUNTIME = {
     "pocket.threads": 2,
     "pocket.checkpoint_every": CHECKPOINT_EVERY,
     "track": "false",
-}
-# Many small pieces, so that there is much to hit.
-PIECES = {
-    "mastery.block_facts": 2,
-    "sft.batch_size": 2,
-    "sft.epochs": 20,
-    "restore.percents": "[0,1,3,5,10,20,40,60,80]",
 }
 
 
@@ -85,8 +74,8 @@ class Chaos:
         self.say(f"{time.monotonic() - self.began:7.1f} s  {text}")
 
     def command(self) -> list[str]:
-        settings = [f"--set={key}={value}" for key, value in self.settings.items()]
-        settings += [f"--set=runtime.{key}={value}" for key, value in RUNTIME.items()]
+        settings = [f"--set=runtime.{key}={value}" for key, value in RUNTIME.items()]
+        settings += [f"--set={key}={value}" for key, value in self.settings.items()]
         return [SFTLAB, "run", str(self.study), f"--store={self.store}", *settings]
 
     def start(self) -> None:
@@ -282,124 +271,19 @@ class Chaos:
         subprocess.run(["umount", "--lazy", str(self.store)], check=True)
 
     def told_rework(self) -> list[dict[str, int]]:
-        """Pieces computed twice after each blow. Raises ChaosError where they are more than were open."""
-        found = rework(self.trace.lines, self.marks)
+        """Pieces computed twice after each blow. Raises ChaosError where they are more than were open.
+
+        What the victims of a blow begin before they die, or are given up, may be as much again. Before the first blow,
+        and where there is none, nothing is computed twice.
+        """
+        self.trace.refresh()
+        found, late = rework(self.trace.lines, self.marks), stragglers(self.trace.lines, self.marks)
+        if late[0]:
+            raise ChaosError(f"computed twice, though nothing was disturbed: {late[0]}")
         most = dict.fromkeys(("tuned", "other ranks"), CHECKPOINT_STEPS + 1)
         most["evaluation"] = ENGINES + 1  # the last result is put away while its engine goes on
-        for number, counts in enumerate(found, start=1):
+        for number, counts in [*enumerate(found, start=1), *enumerate(late)]:
             for stage, count in counts.items():
                 if count > most.get(stage, ENGINES):
                     raise ChaosError(f"after blow {number} {count} pieces of {stage} were computed again")
         return found
-
-
-def chaos(
-    seed: int,
-    kills: int,
-    folder: Path,
-    study: Path = TINY,
-    faults: bool = False,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Three nodes, an undisturbed run of the study on them, and disturbed ones until every blow is struck.
-
-    Raises ChaosError where results differ, work is lost, or more than the open pieces is done twice; also where a
-    blow hits nobody, or the driver ends by itself.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with three_nodes(folder) as nodes:
-        say(f"seed {seed}: three nodes, {type(nodes.network).__name__.lower()}, head at {nodes.address}")
-        reference = calm(nodes, folder, study, PIECES, say).store
-        planned = draw(seed, kills, totals(reference), faults)
-        blows = [blow for blow in planned if possible(blow, nodes)]
-        if len(blows) < len(planned):
-            needy = ", ".join(sorted({blow.victim for blow in planned if blow not in blows}))
-            say(f"left out, as they need root: {needy}")
-        left, runs = blows, 0
-        while left:
-            runs += 1
-            run = storm(nodes, left, folder, f"storm-{runs}", reference, study, PIECES, say)
-            if not run.marks:
-                raise ChaosError(f"the study ends before {left[0]}")
-            left = run.left
-        say(f"seed {seed}: {len(blows)} blows in {runs} disturbed runs, every file as in the undisturbed one")
-
-
-def three_nodes(folder: Path) -> AbstractContextManager[Nodes]:
-    """A head without CPUs and two workers, whose processes write their trace to `folder`."""
-    return cluster((0, 2, 2), {"CHAOS_TRACE": str(folder / TRACE), "PYTHONPATH": str(TRACE_FOLDER)})
-
-
-def calm(
-    nodes: Nodes,
-    folder: Path,
-    study: Path,
-    settings: Mapping[str, object],
-    say: Callable[[str], None] = print,
-) -> Chaos:
-    """An undisturbed run. Raises ChaosError where it needs more than one start."""
-    run = fresh(nodes, folder, "calm", study, settings, say)
-    run.run([])
-    if run.starts > 1:
-        raise ChaosError(f"the undisturbed run failed: {run.tail(30)}")
-    run.tell("the undisturbed run has finished")
-    return run
-
-
-def storm(
-    nodes: Nodes,
-    blows: Sequence[Blow],
-    folder: Path,
-    name: str,
-    reference: Path,
-    study: Path,
-    settings: Mapping[str, object],
-    say: Callable[[str], None] = print,
-) -> Chaos:
-    """A disturbed run; `reference` is the store of an undisturbed one. Raises ChaosError as `chaos` does.
-
-    The blows for which there was no work left are in the result's `left`.
-    """
-    run = fresh(nodes, folder, name, study, settings, say)
-    mounted = any(blow.victim in MOUNTED for blow in blows)
-    if mounted:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(run.folder)], check=True)
-    try:
-        run.run(blows)
-        equal = compare(run.store, reference)
-        again = run.told_rework()
-    finally:
-        run.end_driver()
-        if mounted:
-            subprocess.run(["umount", "--lazy", str(run.folder)], check=True)
-    say(f"{len(run.marks)} blows, {run.starts} starts of the driver, {run.refusals} ended with a message")
-    say(f"computed again after each blow: {'; '.join(map(shown, again))}")
-    say(f"{equal} files with the bits of the undisturbed run; {time.monotonic() - run.began:.0f} s")
-    if run.odd:
-        raise ChaosError("; ".join(run.odd))
-    return run
-
-
-def fresh(
-    nodes: Nodes,
-    folder: Path,
-    name: str,
-    study: Path,
-    settings: Mapping[str, object],
-    say: Callable[[str], None],
-) -> Chaos:
-    """A run in a folder of its own, with a trace that begins anew."""
-    (folder / name).mkdir(parents=True)
-    (folder / TRACE).unlink(missing_ok=True)
-    return Chaos(nodes, folder / name, study, settings, say)
-
-
-def possible(blow: Blow, nodes: Nodes) -> bool:
-    """Whether this machine lets a blow be struck."""
-    if blow.victim == "cut off":
-        return nodes.network.can_cut
-    return os.geteuid() == 0 or blow.victim not in MOUNTED
-
-
-def shown(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{stage} {count}" for stage, count in counts.items()) or "-"

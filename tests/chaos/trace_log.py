@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,14 +52,29 @@ class TraceLog:
 def rework(lines: Sequence[dict[str, str]], marks: Sequence[int]) -> list[dict[str, int]]:
     """For every mark the pieces, by stage, begun anew because of it: it is the first after their last begin."""
     found: list[dict[str, int]] = [{} for _ in marks]
+    for stage, before, place in begun_again(lines):
+        blow = bisect_right(marks, before)
+        if blow < len(marks) and marks[blow] <= place:
+            found[blow][stage] = found[blow].get(stage, 0) + 1
+    return found
+
+
+def stragglers(lines: Sequence[dict[str, str]], marks: Sequence[int]) -> list[dict[str, int]]:
+    """The pieces, by stage, begun twice with no mark between: before the first mark, and after each one."""
+    found: list[dict[str, int]] = [{} for _ in (0, *marks)]
+    for stage, before, place in begun_again(lines):
+        blow = bisect_right(marks, before)
+        if blow == len(marks) or marks[blow] > place:
+            found[blow][stage] = found[blow].get(stage, 0) + 1
+    return found
+
+
+def begun_again(lines: Sequence[dict[str, str]]) -> Iterator[tuple[str, int, int]]:
+    """For every begin of a piece that had begun before: its stage, the line of the last begin, and its own."""
     last: dict[tuple[str, str], int] = {}
     for place, line in enumerate(lines):
-        if line["event"] != "begin":
-            continue
-        stage, before = line["stage"], last.get((line["stage"], line["piece"]))
-        last[stage, line["piece"]] = place
-        if before is not None:
-            blow = bisect_right(marks, before)
-            if blow < len(marks):
-                found[blow][stage] = found[blow].get(stage, 0) + 1
-    return found
+        if line["event"] == "begin":
+            piece = line["stage"], line["piece"]
+            if piece in last:
+                yield line["stage"], last[piece], place
+            last[piece] = place
