@@ -249,14 +249,14 @@ def test_a_search_that_is_killed_goes_on_with_its_finished_points_and_to_a_longe
     def records() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in swept.glob("sweeps/search-*/trials/*.json")}
 
-    ask(3)
+    ask(2)
     kill_when(command, lambda: bool(records()), "searching", 9)
     killed = records()
-    ask(4)
+    ask(3)
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
     assert done.returncode == 0 and "recommended: " in done.stdout, tail(done)
     assert killed.items() <= records().items()
-    assert len(list(swept.glob("sweeps/search-*/over/*"))) == 4
+    assert len(list(swept.glob("sweeps/search-*/over/*"))) == 3
     rungs: dict[
         tuple[str, float], set[str]
     ] = {}  # cells of a variant at one score, which their mean gave them

@@ -19,7 +19,7 @@ from sftlab.facts.entity_questions import SOURCES, read_tables
 from sftlab.facts.mastery import bucket_of, contains_answer, row_seed
 from sftlab.facts.prepare import left_out, read_source, write_facts
 from sftlab.facts.prompts import answer_target, question_prompt
-from sftlab.facts.table import COLUMNS, fact_id, read_facts, synonyms
+from sftlab.facts.table import COLUMNS, fact_id, facts_table, read_facts, synonyms
 from sftlab.facts.templates import Topic, load_topics, parse_topics, published_topics, read_topics
 from sftlab.facts.training_sets import draw_training_set, even_shares
 from sftlab.facts.user_facts import read_user_tables
@@ -383,3 +383,14 @@ def test_too_few_facts_name_bucket_topic_and_both_numbers() -> None:
 def test_shares_add_up_and_differ_by_one_at_most(total: int, parts: int) -> None:
     shares = even_shares(total, parts)
     assert sum(shares) == total and max(shares) - min(shares) <= 1
+
+
+def test_a_table_with_a_column_of_another_type_is_refused_by_name(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS, "x") | {"accepted": ["x"]}
+    table = facts_table([row])
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert read_facts(tmp_path, "train") == table
+    at = table.schema.get_field_index("subject")
+    pq.write_table(table.set_column(at, "subject", pa.array([7])), tmp_path / "train.parquet")
+    with pytest.raises(UserError, match=r"train\.parquet: column subject holds int64; expected string"):
+        read_facts(tmp_path, "train")

@@ -23,7 +23,7 @@ from sftlab.study.sweep_cost import check_limits
 from sftlab.study.sweep_plan import plan_sweep
 from sftlab.study.sweep_pools import Meter, pool_sizes
 from sftlab.study.sweep_trial import Outcome, best_percent, mean_outcome
-from sftlab.study.sweep_tune import over_file, write_record
+from sftlab.study.sweep_tune import over_file, searched, write_record
 from sftlab.study.sweep_watch import SweepState
 from sftlab.study.trials import TrialMaker, mixture
 from tests.unit.small_sweeps import AXES, CONFIGS, sweep_of
@@ -385,6 +385,15 @@ def test_a_search_with_halving_counts_trials_and_not_their_rungs(tmp_path: Path)
     write_text(over_file(sweep.records, trial, "one"), "")
     with pytest.raises(UserError, match="lacks 1 trials"):  # three records, one trial
         finished_sweep(sweep)
+
+
+@pytest.mark.parametrize("text", ["no json\n{}\n", "{}\n", "[1]\n"])
+def test_a_journal_of_a_search_that_cannot_be_read_is_told_by_its_path(tmp_path: Path, text: str) -> None:
+    sweep = sweep_of(tmp_path, axes=AXES, search={"kind": "optuna", "trials": 1, "metric": "dev"})
+    journal = sweep.folder / "optuna.journal"
+    write_text(journal, text)
+    with pytest.raises(UserError, match=r"optuna\.journal: is no readable journal.*delete it"):
+        searched(sweep.maker, sweep.records, 1)(None)
 
 
 def test_a_lock_that_another_holds_is_told_at_once(tmp_path: Path) -> None:

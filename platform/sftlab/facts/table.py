@@ -76,6 +76,10 @@ def open_facts(directory: Path, split: str) -> pq.ParquetFile:
     missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise UserError(f"{path}: lacks the column {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
+    for field in facts_table([]).schema:
+        found = file.schema_arrow.field(field.name).type
+        if found != field.type:
+            raise UserError(f"{path}: column {field.name} holds {found}; expected {field.type}.")
     return file
 
 

@@ -108,8 +108,6 @@ def run_search(
 def searched(maker: TrialMaker, folder: Path, count: int) -> Points:
     """`count` points that Optuna chooses."""
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -123,12 +121,26 @@ def searched(maker: TrialMaker, folder: Path, count: int) -> Points:
             # A search that goes on must not begin with its first draws again.
             sampler=optuna.samplers.TPESampler(seed=maker.sweep.search.seed + trials_over(folder)),
             study_name=maker.sweep.name,
-            storage=JournalStorage(JournalFileBackend(str(folder.parent / "optuna.journal"))),
+            storage=_journal(folder.parent / "optuna.journal"),
         )
         param_space = {name: _domain(domain) for name, domain in space(maker.sweep).items()}
         return param_space, search, count if again is None else len(again)
 
     return draw
+
+
+def _journal(path: Path) -> Any:
+    """What a search has learnt, a JSON line an event. Raises UserError where it cannot be read."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: is no readable journal of a search ({type(error).__name__}: {error}); delete it, and run again: "
+            "trials that are finished stand."
+        ) from error
 
 
 def _run(
