@@ -220,6 +220,7 @@ def test_the_documented_strategy_of_one_s_own_runs_with_engines_without_a_python
 ) -> None:
     write_documented_files(tmp_path)
     command = [str(SFTLAB), "sweep", "jobs/configs/own/clip_sweep.yaml", "--runtime", str(RUNTIME)]
+    command += ["--set", "runtime.sweep.engines=1"]
     plain = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [*command, "--store", str(swept)], capture_output=True, text=True, cwd=tmp_path, env=plain
@@ -238,7 +239,8 @@ def test_a_search_that_is_killed_goes_on_with_its_finished_points_and_to_a_longe
     axes |= {"strategy": ["restore", {"name": "masked-update", "percent": 20, "size": 2}]}
     file = tmp_path / "search.yaml"
     command = [str(SFTLAB), "sweep", str(file), "--runtime", str(RUNTIME), "--store", str(swept)]
-    command += ["--set", "runtime.sweep.trials=2"]  # each is a process that has to start
+    # Each is a process that has to start.
+    command += ["--set", "runtime.sweep.trials=2", "--set", "runtime.sweep.engines=1"]
 
     def ask(points: int) -> None:
         search = {"kind": "optuna", "trials": points, "metric": "dev"}

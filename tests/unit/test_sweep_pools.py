@@ -260,3 +260,9 @@ def test_there_are_trials_for_all_engines_and_for_those_that_train(
     sizes = pool_sizes(runtime, {"GPU": float(gpus)})
     assert sizes.trials == expected
     assert given is not None or sizes.trials > sizes.engines
+
+
+def test_engines_of_a_sweep_may_have_threads_of_their_own() -> None:
+    given = {"engine": {"threads": 2}, "sweep": {"engines": 2, "threads": 1}}
+    assert EnginePool(2, Runtime.model_validate(given), "pool").runtime.threads == 1
+    assert EnginePool(2, Runtime.model_validate({"engine": {"threads": 2}}), "pool").runtime.threads == 2

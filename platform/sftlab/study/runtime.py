@@ -19,6 +19,9 @@ class SweepRuntime(Frozen):
         ge=1,
         description="engines kept warm; if unset all GPUs beside training, on CPUs one a node or engine.engines",
     )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of each of these engines; those of engine.threads if unset"
+    )
     training_groups: int = Field(1, ge=1, description="worker groups that train at once")
     trials: int | None = Field(
         None,

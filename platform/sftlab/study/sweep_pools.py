@@ -135,7 +135,10 @@ class EnginePool:
     """Engines that take the models of one trial after another. A threaded actor; see `evaluate`."""
 
     def __init__(self, engines: int, runtime: Runtime, name: str, engine: EngineFactory = VllmEngine) -> None:
-        self.runtime, self.name, self.engine = runtime, name, engine
+        self.name, self.engine = name, engine
+        self.runtime = runtime.engine
+        if runtime.sweep.threads is not None:
+            self.runtime = runtime.engine.model_copy(update={"threads": runtime.sweep.threads})
         self.free: queue.Queue[int] = queue.Queue()
         for number in range(engines):
             self.free.put(number)
@@ -175,7 +178,7 @@ class EnginePool:
 
         if number not in self.workers:
             name, asked = f"{self.name}-engine-{number}", time.monotonic()
-            self.workers[number] = start_worker(request, self.runtime.engine, name, self.engine)
+            self.workers[number] = start_worker(request, self.runtime, name, self.engine)
             self.meter.add(starts=1)
             wait_until_started(self.workers[number])
             self.meter.add(start_seconds=time.monotonic() - asked)
