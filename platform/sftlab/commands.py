@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -180,7 +181,12 @@ def _runtime(file: Path | None, store: Place, overrides: Sequence[str]) -> Runti
 def _open(runtime: Runtime) -> Store:
     """The store of a runtime. Raises UserError where it cannot be one, or does not answer."""
     from sftlab.store.artifact import Store
+    from sftlab.store.mirror import HASH_LIMIT
 
+    limit = runtime.hash_up_to_gib
+    os.environ[HASH_LIMIT] = (
+        "inf" if limit is None else f"{limit:g}"
+    )  # for the processes that this one starts, too
     return Store(runtime.store, None if runtime.mirror is None else Path(runtime.mirror))
 
 

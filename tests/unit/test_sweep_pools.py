@@ -236,7 +236,7 @@ def test_the_start_of_an_engine_is_no_part_of_its_first_evaluation(
 
     monkeypatch.setattr(evaluator, "start_worker", start_worker)
     monkeypatch.setattr(evaluator, "evaluate", passes(3.0))
-    monkeypatch.setattr(sweep_pools, "wait_until_started", passes(10.0))
+    monkeypatch.setattr(sweep_pools, "await_start", passes(10.0))
     pool, request = EnginePool(1, Runtime(), "pool"), SimpleNamespace(items=[1, 2])
     answers: Any = request
     assert [pool.evaluate(answers), pool.evaluate(answers)] == [3.0, 3.0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from sftlab.errors import UserError
 from sftlab.inference.engine import EngineSwapError
 from sftlab.inference.limits import EngineMemoryError
 from sftlab.inference.spec import EngineRuntime
+from sftlab.inference.watchdog import START_FACTOR
 
 LOST_TRIES = 5  # how often a call is repeated that was lost with a node, a connection or an object
 LOST = "An engine's work was lost {tries} times in a row ({detail}). What is finished is kept; run again to go on."
@@ -23,6 +24,7 @@ DIED = (
 )
 # Where its memory monitor ended an actor, Ray fails to read the reason, with this in the trace.
 KILLED_FOR_MEMORY = 'HasField("actor_died_error")'
+BOOT_SECONDS = 30  # of a process, before an engine's start is timed
 PASSED = (UserError, EngineSwapError, EngineMemoryError, OSError)  # what a driver makes something of
 
 
@@ -135,6 +137,26 @@ def start_anew(worker: Any) -> None:
     import ray
 
     ray.kill(worker, no_restart=False)
+
+
+def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
+    """Return when actors take calls, or cannot start at all; the first call to one then raises the reason.
+
+    One that takes longer than its engine's start may is started anew, `max_restarts` times at most: what stops a
+    process before its own watcher runs (`watchdog`) is seen from outside alone.
+    """
+    import ray
+
+    seconds = (
+        None if runtime.timeout_seconds is None else runtime.timeout_seconds * START_FACTOR + BOOT_SECONDS
+    )
+    late = list(workers)
+    for tries_left in reversed(range(runtime.max_restarts + 1)):
+        started = {worker.__ray_ready__.remote(): worker for worker in late}
+        waiting = ray.wait(list(started), num_returns=len(started), timeout=seconds)[1] if started else []
+        late = [started[task] for task in waiting]
+        for worker in late if tries_left else ():
+            start_anew(worker)
 
 
 def first_line(error: BaseException) -> str:

@@ -17,7 +17,14 @@ import numpy as np
 
 from sftlab.errors import UserError
 from sftlab.facts.templates import Topic
-from sftlab.inference.actors import LOST_TRIES, EngineLostError, actor_options, result, start_anew
+from sftlab.inference.actors import (
+    LOST_TRIES,
+    EngineLostError,
+    actor_options,
+    await_start,
+    result,
+    start_anew,
+)
 from sftlab.inference.divergence_prompts import Candidate, answers_near_start, candidates
 from sftlab.inference.engine import EngineFactory, EngineSwapError, Floats, Ids, WeightSource
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
@@ -312,6 +319,7 @@ def _workers(count: int, request: EvaluationRequest, runtime: EngineRuntime) -> 
 
     workers = [start_worker(request, runtime) for _ in range(count)]
     try:
+        await_start(workers, runtime)
         yield workers
     finally:
         for worker in workers:

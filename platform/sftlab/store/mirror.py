@@ -41,11 +41,10 @@ from sftlab.store.record import (
 )
 
 PUSHED = f"{WORK}/pushed"  # sizes and hashes of the files that workers on other machines have sent
-HASHED_WHEN_READ = 2**30
-"""Bytes up to which a file that is on disk already is hashed when a process first reads it.
-
-The weights of large models lie in files above this; reading them twice would double the load on a shared mount. They
-are hashed while they are downloaded, and by `sftlab verify`."""
+HASH_LIMIT = "SFTLAB_HASH_UP_TO_GIB"
+"""Environment variable: files above so many GiB that are on disk already are not hashed when a process first reads
+them; unset: 1. The weights of large models lie in such files, and reading them twice doubles the load on a shared
+mount. They are hashed while they are downloaded, and by `sftlab verify`."""
 STREAMS = 8  # files transferred at once
 READERS = 32  # small objects read at once
 _LONGEST_NAME = 255
@@ -114,7 +113,7 @@ def pull(path: Where, again: bool = False) -> Where:
     """Have a file, or a folder with all below it, on this machine; returns the path.
 
     Files of a committed result are checked against its record: while they are downloaded, and when this process
-    first reads them (see `HASHED_WHEN_READ`). Parts of unfinished results that are here already are downloaded
+    first reads them (see `HASH_LIMIT`). Parts of unfinished results that are here already are downloaded
     `again` if asked for. What is nowhere is no error here.
 
     Raises Damaged where a committed file has other bytes than recorded, and UserError where the object store does
@@ -322,12 +321,17 @@ def _is_whole(file: Path, entry: dict[str, int | str]) -> bool:
     """Whether a file has its recorded size and, unless it is large, its recorded hash."""
     try:
         size = file.stat().st_size
-        whole = size == entry["bytes"] and (size > HASHED_WHEN_READ or file_hash(file) == entry["sha256"])
+        whole = size == entry["bytes"] and (not is_hashed(size) or file_hash(file) == entry["sha256"])
     except FileNotFoundError:
         return False
     if whole:
         _checked.add(str(file))
     return whole
+
+
+def is_hashed(size: int) -> bool:
+    """Whether a file of so many bytes is hashed when it is first read (see `HASH_LIMIT`)."""
+    return size <= float(os.environ.get(HASH_LIMIT, "1")) * 2**30
 
 
 def forget(folder: Path) -> None:

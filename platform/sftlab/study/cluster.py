@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sftlab import PLUGIN_PATH
 from sftlab.errors import UserError
+from sftlab.store.mirror import HASH_LIMIT
 from sftlab.study.runtime import Runtime
 from sftlab.study.token import own_token, require_token
 
@@ -91,9 +92,9 @@ def own_sigterm() -> Iterator[None]:
 
 
 def _worker_environment() -> dict[str, str]:
-    """WORKER_ENVIRONMENT, and where the modules of own strategies lie."""
-    folders = os.environ.get(PLUGIN_PATH)
-    return WORKER_ENVIRONMENT | ({PLUGIN_PATH: folders} if folders else {})
+    """WORKER_ENVIRONMENT, where the modules of own strategies lie, and up to what size files are hashed."""
+    own = {name: os.environ[name] for name in (PLUGIN_PATH, HASH_LIMIT) if os.environ.get(name)}
+    return WORKER_ENVIRONMENT | own
 
 
 def _join(address: str) -> None:

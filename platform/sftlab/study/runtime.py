@@ -45,6 +45,12 @@ class Runtime(Frozen):
         None,
         description="folder on each node for the files of a store that is an address; ~/.cache/sftlab/mirror if unset",
     )
+    hash_up_to_gib: float | None = Field(
+        1,
+        ge=0,
+        description="files above this are compared by size alone when they are read, and their shards of checkpoints "
+        "have no hash; null hashes all, which reads the weights of large models twice",
+    )
     logical_cpus: int | None = Field(
         None, ge=1, description="CPUs that a local Ray is told of; twice the real ones, at least 4, if unset"
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sftlab.errors import UserError
+from sftlab.inference.actors import await_start
 from sftlab.inference.engine import EngineFactory
 from sftlab.inference.evaluator import EvaluationRequest
 from sftlab.inference.vllm_engine import VllmEngine
@@ -180,7 +181,7 @@ class EnginePool:
             name, asked = f"{self.name}-engine-{number}", time.monotonic()
             self.workers[number] = start_worker(request, self.runtime, name, self.engine)
             self.meter.add(starts=1)
-            wait_until_started(self.workers[number])
+            await_start([self.workers[number]], self.runtime)
             self.meter.add(start_seconds=time.monotonic() - asked)
         return self.workers[number]
 
@@ -190,13 +191,6 @@ class EnginePool:
         worker = self.workers.pop(number, None)
         if worker is not None:
             ray.kill(worker)
-
-
-def wait_until_started(worker: Any) -> None:
-    """Return when an actor takes calls, or cannot start at all; the first call to it then raises the reason."""
-    import ray
-
-    ray.wait([worker.__ray_ready__.remote()])
 
 
 class TrainingPool:

@@ -27,7 +27,7 @@ from sftlab.documents import parse_record
 from sftlab.errors import UserError
 from sftlab.store.artifact import write_text
 from sftlab.store.fingerprint import file_hash
-from sftlab.store.mirror import HASHED_WHEN_READ, drop, mirror_of, pull, push
+from sftlab.store.mirror import drop, is_hashed, mirror_of, pull, push
 from sftlab.training.records import History
 from sftlab.training.restricted import load_restricted
 
@@ -39,7 +39,7 @@ _asked: dict[Path, float] = {}
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of a checkpoint; no hash above `HASHED_WHEN_READ`, as all ranks wait while rank 0 hashes."""
+    """A file of a checkpoint; no hash above `store.mirror.HASH_LIMIT`, as all ranks wait while rank 0 hashes."""
 
     bytes: int
     sha256: str | None
@@ -117,7 +117,7 @@ def shards(folder: Path) -> dict[str, Shard]:
 def read_shard(file: Path) -> Shard:
     """Size and hash of a file."""
     size = file.stat().st_size
-    return Shard(size, file_hash(file) if size <= HASHED_WHEN_READ else None)
+    return Shard(size, file_hash(file) if is_hashed(size) else None)
 
 
 def latest_checkpoint(root: Path, identity: dict[str, Any]) -> tuple[str, int, History] | None:
