@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from faulty_engines import Dying, Factory, Hanging, Small, Steady
 from inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray
 
 from sftlab.errors import UserError
-from sftlab.inference.actors import DyingAfterMemory
+from sftlab.inference import actors
+from sftlab.inference.actors import DyingAfterMemory, await_start
 from sftlab.inference.answers import answer_schema
 from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate
 from sftlab.inference.fact_blocks import FactBlocks
@@ -128,6 +130,36 @@ def test_an_evaluation_goes_on_with_a_fresh_engine_and_smaller_batches(tmp_path:
     for item in items:
         assert pq.read_table(item.output_dir / "answers.parquet").num_rows == 40
     ray.kill(worker)
+
+
+class Stopped:
+    """Stands where `EvaluationWorker` does; its first process is stopped while it is made, before any watcher runs."""
+
+    def __init__(self, notes: Path) -> None:
+        with (notes / "start").open("a") as file:
+            file.write("x")
+        if (notes / "start").stat().st_size == 1:
+            (notes / "pid").write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def process(self) -> int:
+        return os.getpid()
+
+
+def test_an_engine_that_is_stopped_before_its_watcher_runs_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(actors, "BOOT_SECONDS", 5)
+    worker = ray.remote(Stopped).options(max_restarts=2, max_task_retries=2, num_cpus=0).remote(tmp_path)
+    asked = worker.process.remote()
+    await_start([worker], CALM.model_copy(update={"timeout_seconds": 1.0}))
+    assert ray.get(asked, timeout=30) != int((tmp_path / "pid").read_text())
+    assert (tmp_path / "start").stat().st_size == 2
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    ray.kill(worker)
+    await_start([], CALM)  # nothing to wait for
 
 
 @contextmanager

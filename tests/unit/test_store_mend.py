@@ -10,7 +10,7 @@ import pytest
 from sftlab.errors import UserError
 from sftlab.store.artifact import Damaged, Step, Store, write_text
 from sftlab.store.commands import verify
-from sftlab.store.mirror import forget, pull
+from sftlab.store.mirror import HASH_LIMIT, forget, pull
 from sftlab.study.mend import TIMES, mending
 from sftlab.study.progress import SilentProgress
 
@@ -81,6 +81,17 @@ def test_whatever_is_damaged_is_built_again_and_told_with_one_line(study: Study)
         assert study.built == [step.stage]
     assert len(list((study.store.root / "damaged").glob("*/*/*/out.txt"))) == 2
     assert study.run() == "made of facts" and study.built == []
+
+
+def test_files_above_the_limit_are_compared_by_size_alone(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HASH_LIMIT, "0")
+    study.flip(FIRST)
+    assert study.run() == "made of facts" and study.built == []
+    monkeypatch.setenv(HASH_LIMIT, "inf")
+    forget(study.store.path(FIRST))
+    assert study.run() == "made of facts" and study.built == ["facts"]
 
 
 def test_damage_of_another_s_result_or_without_end_is_raised(study: Study) -> None:
