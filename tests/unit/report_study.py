@@ -148,6 +148,8 @@ def _distribution(cell: CellRow) -> list[DistributionRow]:
             rows.append(DistributionRow(cell.cell, percent, "layer", str(layer), share))
         for name, share in published.module_shares().items():
             rows.append(DistributionRow(cell.cell, percent, "module", name, share))
+    for name, share in published.weight_shares().items():
+        rows.append(DistributionRow(cell.cell, 100.0, "module", name, share))
     return rows
 
 

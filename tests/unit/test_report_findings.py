@@ -152,6 +152,21 @@ def test_weights_outside_of_the_layers_do_not_count_as_a_layer(study: StudyResul
     assert sum(share for _, share in layers) == pytest.approx(1)
 
 
+def test_feed_forward_blocks_are_compared_with_their_share_of_all_weights(study: StudyResults) -> None:
+    question = "Do the feed-forward blocks hold as large a share of the restored weights as of all weights?"
+    assert sum(published.weight_shares().values()) == pytest.approx(1)
+    found = by_question(study)[question]
+    assert found.agrees and found.paper == "Yes: 80.5\xa0% of the restored, 80.8\xa0% of all."
+    # Most restored weights lie there, but far fewer than the blocks' share of all.
+    rows = [
+        replace(r, share={"mlp.up": 0.6, "attn.q": 0.4}.get(r.name, 0.0)) if r.percent < 100 else r
+        for r in study.distribution
+    ]
+    assert by_question(replace(study, distribution=rows))[question].agrees is False
+    rows = [r for r in study.distribution if r.percent < 100]
+    assert question not in by_question(replace(study, distribution=rows))
+
+
 def test_rank_correlation_by_hand() -> None:
     assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 25]) == pytest.approx(0.8)
     assert rank_correlation([1, 1, 2], [3, 3, 1]) == pytest.approx(-1)

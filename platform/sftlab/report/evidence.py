@@ -11,18 +11,18 @@ from sftlab.report import published
 from sftlab.report.lookup import TEST, Group, View
 
 
+def weight_shares(view: View) -> dict[str, float]:
+    """Share in [0, 1] of all the region's weights by kind of module, means over the cells; empty where unknown."""
+    return dict(_shares(view, "module", 100.0))
+
+
 def distribution(view: View, kind: str) -> list[tuple[str, float]]:
     """Shares in [0, 1] of one kind, means over the cells at `distribution_percent`.
 
     Layers in their order; weights outside of the layers are left out and the others add up to 1. Modules
     from the largest on.
     """
-    at = distribution_percent(view)
-    shares: dict[str, list[float]] = {}
-    for row in view.results.distribution:
-        if row.percent == at and row.kind == kind:
-            shares.setdefault(row.name, []).append(row.share)
-    means = {name: mean(values) for name, values in shares.items()}
+    means = _shares(view, kind, distribution_percent(view))
     if kind == "module":
         return sorted(means.items(), key=lambda pair: -pair[1])
     layers = sorted((int(name), share) for name, share in means.items() if name.isdecimal())
@@ -32,11 +32,19 @@ def distribution(view: View, kind: str) -> list[tuple[str, float]]:
 
 def distribution_percent(view: View) -> float | None:
     """The common choice if it restores anything, else the percentage nearest to 20 %."""
-    known = sorted({row.percent for row in view.results.distribution if row.percent > 0})
+    known = sorted({row.percent for row in view.results.distribution if 0 < row.percent < 100})
     common = view.choice("common")
     if common and common.percent in known:
         return common.percent
     return min(known, key=lambda p: abs(p - 20), default=None)
+
+
+def _shares(view: View, kind: str, at: float | None) -> dict[str, float]:
+    shares: dict[str, list[float]] = {}
+    for row in view.results.distribution:
+        if row.percent == at and row.kind == kind:
+            shares.setdefault(row.name, []).append(row.share)
+    return {name: mean(values) for name, values in shares.items()}
 
 
 def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float:

@@ -19,12 +19,16 @@ from sftlab.report.evidence import (
     rank_correlation,
     unknown_and_others,
     verdict,
+    weight_shares,
 )
 from sftlab.report.figures import kl_points
 from sftlab.report.lookup import TEST, Group, View
 from sftlab.report.wording import between, count, number, percent, points, restored
 
 KL_NOISE, RHO_NOISE = 0.05, 0.3  # smaller changes of KL (relative) and smaller correlations decide nothing
+SHARE_NOISE = (
+    0.1  # shares of restored weights, as multiples of those of all weights, that differ by less are alike
+)
 MORE_DATA = "Does more training data lower accuracy?"
 UNKNOWN = "Do facts that the model does not know make the worst training data?"
 HELPS = "Does restoring weights improve the tuned models?"
@@ -291,18 +295,22 @@ def layers_first(view: View) -> Finding | None:
 
 
 def feed_forward(view: View) -> Finding | None:
-    """Appendix E.1, Table 10: most restored weights lie in the feed-forward blocks."""
-    shares = dict(distribution(view, "module"))
-    if not shares:
-        return None
-    ours, paper = (
-        sum(share for name, share in table.items() if "mlp" in name)
-        for table in (shares, published.module_shares())
+    """Appendix E.1, Table 10: most restored weights lie in the feed-forward blocks, as most of all weights do."""
+    tables = (
+        dict(distribution(view, "module")),
+        weight_shares(view),
+        published.module_shares(),
+        published.weight_shares(),
     )
+    ours, ours_all, paper, paper_all = (
+        sum(share for name, share in table.items() if "mlp" in name) for table in tables
+    )
+    if not ours_all:
+        return None
     return Finding(
         "distribution",
-        "Do most of the restored weights lie in the feed-forward blocks?",
-        f"Yes: {percent(paper)}.",
-        f"{percent(ours)} of them do.",
-        ours > 0.5,
+        "Do the feed-forward blocks hold as large a share of the restored weights as of all weights?",
+        f"Yes: {percent(paper)} of the restored, {percent(paper_all)} of all.",
+        f"{percent(ours)} of the restored, {percent(ours_all)} of all.",
+        abs(ours / ours_all - paper / paper_all) <= SHARE_NOISE,
     )

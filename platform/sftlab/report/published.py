@@ -53,6 +53,19 @@ def layer_shares() -> list[float]:
     return [value / 100 for value in published()["redundant_by_layer"]["percent"]]
 
 
+def weight_shares() -> dict[str, float]:
+    """Share in [0, 1] of LLaMA-3-8B's layer weights by kind of module, from the shapes of its matrices."""
+    hidden, keys, inner = 4096, 1024, 14336
+    sizes = {
+        "attn.q": hidden * hidden,
+        "attn.k": hidden * keys,
+        "attn.v": hidden * keys,
+        "attn.o": hidden * hidden,
+    }
+    sizes |= dict.fromkeys(("mlp.gate", "mlp.up", "mlp.down"), hidden * inner)
+    return {name: size / sum(sizes.values()) for name, size in sizes.items()}
+
+
 def module_shares() -> dict[str, float]:
     """Share in [0, 1] of the restored weights by kind of module, largest first (Table 10)."""
     return {name: value / 100 for name, value in published()["redundant_by_module"]["percent"].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sftlab.analysis.accuracy import Interval, difference_interval, paired_interval
@@ -71,7 +72,7 @@ def summarise(view: View, origin: Origin | None = None) -> Summary:
     )
     return Summary(
         studied=studied(view),
-        recommendation=recommendation(view, choice),
+        recommendation=recommendation(view, choice, gains),
         sentences=tuple(sentence for sentence in sentences if sentence),
         figures=tuple(key_figures(view, choice, gains)),
         table=comparison(view, choice, gains),
@@ -103,7 +104,8 @@ def studied(view: View) -> str:
     return f"{text}: {listed(asked)} test questions each." if asked else f"{text}."
 
 
-def recommendation(view: View, choice: ChoiceRow) -> str:
+def recommendation(view: View, choice: ChoiceRow, gains: Mapping[str, Interval | None]) -> str:
+    """What to do, and at once whether the test questions bear it out."""
     cell = view.cell(str(choice.cell))
     assert cell is not None, f"the choice names a cell without a row: {choice.cell}"
     origin = (
@@ -113,6 +115,9 @@ def recommendation(view: View, choice: ChoiceRow) -> str:
     )
     step = step_words(view.method, choice.percent)
     text = f"Fine-tune on {cell.size:,} {origin}{f', then {step}' if step else ' and restore nothing'}."
+    known = [interval for interval in gains.values() if interval]
+    if step and known and all(interval.low <= 0 <= interval.high for interval in known):
+        text += " On test there is no clear gain over the tuned model as it is."
     return with_tie(study_tie(view.results, choice), text, nothing_gained(choice, view.percents))
 
 
@@ -214,4 +219,5 @@ def comparison(view: View, choice: ChoiceRow, gains: dict[str, Interval | None])
         rows.append(Row("gain, points", entries))
     rows.append(Row("questions", [Entry(f"{view.questions(split):,}") for split in splits], quiet=True))
     caption = "Test accuracy: mean of the five buckets of the base model's mastery"
-    return Table(caption, "", [DOMAINS[split] for split in splits], rows) if splits else None
+    note = "The base model has not been tuned to this form of question; what it knows is its mastery, below."
+    return Table(caption, "", [DOMAINS[split] for split in splits], rows, note=note) if splits else None

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sftlab.analysis.choice import collapse_percent
 from sftlab.analysis.sweep import GroupRow
 from sftlab.report import published
-from sftlab.report.evidence import distribution
+from sftlab.report.evidence import distribution, weight_shares
 from sftlab.report.lookup import DOMAINS, TEST, Group
 from sftlab.report.sweep_view import SweepView, paper_size
 from sftlab.report.tables import FULL_TONE, NOTHING, Entry, Row, Table
@@ -290,7 +290,8 @@ def modules(view: SweepView) -> Table | None:
     ours = dict(distribution(view.main, "module")) if view.main else {}
     if not ours:
         return None
-    paper = published.module_shares()
+    paper, paper_all = published.module_shares(), published.weight_shares()
+    ours_all = weight_shares(view.main) if view.main else {}
     rows = []
     for name in [*ours, *(name for name in paper if name not in ours)]:
         share, theirs = ours.get(name), paper.get(name)
@@ -298,17 +299,18 @@ def modules(view: SweepView) -> Table | None:
         if share is None:
             rows.append(Row(name, [Entry("–", below=below)]))
             continue
-        away = share * len(ours) - 1
-        known = theirs * len(paper) - 1 if theirs is not None else None
-        rows.append(
-            Row(name, [Entry(percent(share), below=below, mark=direction(away - EVEN, away + EVEN, known))])
-        )
+        mark = ""
+        if name in ours_all:
+            away = share / ours_all[name] - 1
+            known = theirs / paper_all[name] - 1 if theirs is not None else None
+            mark = direction(away - EVEN, away + EVEN, known)
+        rows.append(Row(name, [Entry(percent(share), below=below, mark=mark)]))
     return Table(
         "Restored weights by kind of module (the paper's Table 10)",
         "module",
         ["share"],
         rows,
-        note=f"{SMALL}. Mark: more or less than an even share of the {len(ours)} kinds.",
+        note=f"{SMALL}. Mark: more or less than the kind's share of all weights.",
     )
 
 

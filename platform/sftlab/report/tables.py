@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sftlab.report import published
-from sftlab.report.evidence import distribution
+from sftlab.report.evidence import distribution, weight_shares
 from sftlab.report.figures import SPLIT_NAMES, mastery_facts
 from sftlab.report.lookup import DOMAINS, Group, Spread, View
 from sftlab.report.wording import bucket_name, column_name, number, percent, plus_minus, points, restored
@@ -194,12 +194,16 @@ def modules(view: View) -> Table | None:
     ours, paper = dict(distribution(view, "module")), published.module_shares()
     if not ours:
         return None
+    tables = (ours, weight_shares(view), paper, published.weight_shares())
     rows = []
     for name in [*ours, *(name for name in paper if name not in ours)]:
-        pair = (ours.get(name), paper.get(name))
-        rows.append(Row(name, [Entry(percent(share)) if share is not None else NOTHING for share in pair]))
+        shares = [table.get(name) for table in tables]
+        rows.append(Row(name, [Entry(percent(share)) if share is not None else NOTHING for share in shares]))
     return Table(
-        "Restored weights by kind of module (the paper's Table 10)", "module", ["here", "paper"], rows
+        "Restored weights by kind of module (the paper's Table 10), and the kind's share of all weights",
+        "module",
+        ["here", "of all", "paper", "of all"],
+        rows,
     )
 
 

@@ -25,7 +25,7 @@ REVISIONS = {
     "tuned": 1,
     "change": 1,
     "evaluation": 1,
-    "results": 1,
+    "results": 2,
     "best": 1,
     "report": 1,
 }

@@ -171,8 +171,15 @@ def _concentration(build: Build, cell: Cell) -> list[ConcentrationRow]:
 
 
 def _distribution(build: Build, cell: Cell) -> list[DistributionRow]:
+    """Where each percentage's restored weights lie; at 100 % all of them, beside which the others are read."""
     found = read_change(build, cell)
-    return [
+    whole = [
+        DistributionRow(cell.name, 100.0, kind, name, weights / found.weights)
+        for kind, counts in (("layer", found.weights_by_layer), ("module", found.weights_by_module))
+        for name, weights in counts.items()
+        if "100" not in found.cuts
+    ]
+    return whole + [
         DistributionRow(cell.name, float(percent), kind, name, share / 100)
         for percent in found.cuts
         for kind, percents in (
