@@ -33,11 +33,12 @@ setup: $(READY)
 $(READY): requirements/$(PROFILE).lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "sftlab needs Python 3.11 to 3.13; choose one with make PYTHON=python3.12"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --only-binary :all: -r requirements/build.lock
-	$(PIP) --only-binary :all: --no-binary deepspeed --no-build-isolation -r requirements/$(PROFILE).lock || \
+	@echo "installing locked packages into $(VENV), takes minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --only-binary :all: -r requirements/build.lock
+	@$(PIP) --only-binary :all: --no-binary deepspeed --no-build-isolation -r requirements/$(PROFILE).lock || \
 	  { $(HINT_$(PROFILE)) exit 2; }
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 study: setup

@@ -34,6 +34,8 @@ RuntimeFile = Annotated[
 StoreFolder = Annotated[
     str | None, typer.Option("--store", help="Folder or address of the results (runtime.store).")
 ]
+# The stages of study/plan.py, which is heavy to import; a test compares them.
+UNTIL = "Last stage to build: facts, model, mastery, training-set, tuned, change, evaluation, results, best or report."
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field; runtime fields as runtime.KEY=VALUE."),
@@ -187,7 +189,7 @@ def run(
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
-    until: Annotated[str, typer.Option(help="Last stage to build, e.g. mastery.")] = "report",
+    until: Annotated[str, typer.Option(help=UNTIL)] = "report",
 ) -> None:
     """Build what a study lacks, to its report.
 

@@ -234,7 +234,7 @@ def run_to_report(
     from sftlab.study.build import Build
     from sftlab.study.mend import mending
     from sftlab.study.plan import STAGES
-    from sftlab.study.run import run_study
+    from sftlab.study.run import found_text, run_study
 
     if until not in STAGES:
         raise UserError(f"--until {until}: is no stage; stages are {', '.join(STAGES)}.")
@@ -246,6 +246,7 @@ def run_to_report(
         if runtime.tracking.is_server and runtime.tracking.address:
             probe(runtime.tracking.address)
     build = Build(plan, opened, runtime, progress)
+    progress.say(found_text(build, until))
     if until != STAGES[-1]:
         run_study(build, until)
         progress.say(f"built up to {until} in {opened}")

@@ -45,6 +45,13 @@ def test_every_command_s_line_fits_80_columns_whole() -> None:
     assert all(line.endswith(".") and len(line) <= 80 for line in listed.splitlines()[1:] if line)
 
 
+def test_the_help_of_run_lists_the_stages_in_their_order() -> None:
+    from sftlab.study.plan import STAGES
+
+    told = " ".join(CliRunner().invoke(app, ["run", "--help"]).stdout.split())
+    assert f"Last stage to build: {', '.join(STAGES[:-1])} or {STAGES[-1]}." in told
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -109,6 +109,46 @@ def test_overrides_are_checked_like_the_file_and_split_by_their_prefix(tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainig_sets.sizes=[25]"], "--set trainig_sets.sizes: unknown key 'trainig_sets'; did you mean"),
+        (["sft.rte=1", "sft.epochs=2"], "--set sft.rte: unknown key 'sft.rte'"),
+        (["sft.epochs=0", "sft.epochs=-1"], "--set sft.epochs: sft.epochs: "),
+        (
+            ["training_sets.sizes=[]"],
+            "--set training_sets.sizes: training_sets.sizes: expected at least 1 item (f",
+        ),
+        (["training_sets={sizes: [5, 0]}"], "--set training_sets: training_sets.sizes.1: "),
+        (["sft={epochs: 0}", "sft.batch_size=2"], "--set sft: sft.epochs: "),
+        (["facts.split=x"], "--set facts.split: facts.source: is required."),
+    ],
+)
+def test_what_an_option_brought_is_blamed_on_it_and_not_on_the_file(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    path = study(tmp_path)
+    with pytest.raises(UserError) as error:
+        load_study(path, overrides)
+    assert any(line.startswith(message) for line in str(error.value).splitlines()), error.value
+
+
+def test_what_the_file_has_wrong_is_blamed_on_it_whatever_options_set_beside_it(tmp_path: Path) -> None:
+    path = study(tmp_path, "name: t\npocket: {}\nmastry: {samples: 3}\nsft: {rte: 1}\n")
+    with pytest.raises(UserError) as error:
+        load_study(path, ["mastry.max_tokens=3", "sft.epochs=2"])
+    told = str(error.value).splitlines()
+    assert [line.partition(";")[0] for line in told if "unknown" in line] == [
+        f"{path}: unknown key 'sft.rte'",
+        f"{path}: unknown key 'mastry'",
+    ]
+
+
+def test_an_option_of_the_runtime_is_named_as_it_was_given() -> None:
+    with pytest.raises(UserError, match=r"^--set runtime\.stoer: unknown key 'stoer'; did you mean 'store'"):
+        load_runtime(None, ["runtime.stoer=x", "name=t"])
+
+
+@pytest.mark.parametrize(
     ("given", "written"),
     [
         ("4:0.50+1:0.5", "1:0.5+4:0.5"),

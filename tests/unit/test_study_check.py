@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from weights_models import write_checkpoint
 
-from sftlab.commands import open_study, open_sweep, print_plan
+from sftlab.commands import open_study, open_sweep, print_plan, run_to_report
 from sftlab.errors import UserError
 from sftlab.study.build import Build
 from sftlab.study.check import RAY_JOB
 from sftlab.study.cluster import gpu_bundles, joins_first, require_gpus
 from sftlab.study.config import load_runtime
 from sftlab.study.progress import SilentProgress
-from sftlab.study.run import run_study
+from sftlab.study.run import found_text, run_study
 from sftlab.study.runtime import Runtime
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -170,6 +171,21 @@ def test_missing_gpus_are_told_before_the_first_stage(
     assert not list(store.root.glob("*/*/"))
     run_study(build, "facts")  # needs no engine
     assert not build.missing(plan.facts)
+
+
+def test_a_run_says_at_its_start_how_many_steps_it_finds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = partial(run_to_report, TINY, None, tmp_path / "store", [])
+    run("facts")
+    assert capsys.readouterr().out.startswith("0 of 1 steps are HITs, 1 to build\n")
+    run("facts")
+    assert capsys.readouterr().out == f"1 of 1 steps are HITs\nbuilt up to facts in {tmp_path / 'store'}\n"
+    plan, runtime, store = open_study(TINY, None, tmp_path / "store", [])
+    steps = len(list(plan.steps()))
+    build = Build(plan, store, runtime, SilentProgress())
+    assert found_text(build, "mastery") == "1 of 3 steps are HITs, 2 to build"  # facts, model, mastery
+    assert found_text(build) == f"1 of {steps} steps are HITs, {steps - 1} to build"
 
 
 def test_gpus_are_those_of_the_engines_or_of_training_whichever_are_more() -> None:

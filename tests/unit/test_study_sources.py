@@ -102,10 +102,12 @@ def test_a_file_of_another_kind_is_called_by_its_name() -> None:
     study, runtime, sweep = (
         CONFIGS / name for name in ("tiny.yaml", "runtimes/laptop-2cpu.yaml", "sweeps/tiny.yaml")
     )
+    study_taken = "is a study file; `sftlab run`, `sftlab plan` and `sftlab track` take it"
     for load, path, kind in (
         (load_study, runtime, "is a runtime file; give it by --runtime"),
-        (load_runtime, study, "is a study file"),
-        (load_study, sweep, "is a sweep file; `sftlab sweep` and `sftlab track` take it"),
+        (load_runtime, study, study_taken),
+        (load_sweep, study, study_taken),
+        (load_study, sweep, "is a sweep file; `sftlab sweep`, `sftlab report` and `sftlab track` take it"),
         (load_sweep, runtime, "is a runtime file"),
     ):
         with pytest.raises(UserError, match=rf"{path.name}: {kind}"):

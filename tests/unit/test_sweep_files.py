@@ -40,7 +40,7 @@ def told(tmp_path: Path, fields: dict[str, Any]) -> str:
             {"data": ["0:0.5+4:0.4"]},
             r"FILE: axes\.data\.0: .*the shares add up to 0\.9; they must add up to 1",
         ),
-        ({"data": []}, r"FILE: axes\.data: .*at least 1 item"),
+        ({"data": []}, r"FILE: axes\.data: expected at least 1 item \(found \[\]\)$"),
         ({"percent": [0, 120]}, r"FILE: axes\.percent\.1: .*100; expected a ladder such as \[0, 10, 40\]"),
         ({"percent": [-1]}, r"FILE: axes\.percent\.0: .*equal to 0; expected a ladder"),
         ({"percent": [0, 5, 5]}, r"FILE: axes\.percent: 5 is listed twice; list each percentage once"),
@@ -110,7 +110,22 @@ def test_two_errors_of_two_axes_are_two_lines() -> None:
     with pytest.raises(ValidationError) as error:
         SweepSpec.model_validate(document)
     lines = explained(SweepSpec, document, error.value)
-    assert [line.split(":")[0] for line in lines] == ["axes.data", "axes.percent.0"]
+    assert [line.split(":")[0] for _, line in lines] == ["axes.data", "axes.percent.0"]
+    assert [place for place, _ in lines] == [("axes", "data"), ("axes", "percent", 0)]
+
+
+def test_an_option_of_a_sweep_is_named_for_what_it_brought_into_the_sweep_or_its_study(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"name": "s", "study": str(TINY), "set": {"sft": {"seed": 1}}}))
+    for option, message in [
+        ("axis.size=[5]", "--set axis.size: unknown key 'axis'"),
+        ("set.sft.epoch=3", "--set set.sft.epoch: unknown key 'sft.epoch'"),
+    ]:
+        with pytest.raises(UserError) as error:
+            load_sweep(path, [option])
+        assert str(error.value).startswith(message), error.value
 
 
 def test_an_unknown_strategy_is_told_with_the_nearest_and_all_known_ones(tmp_path: Path) -> None:

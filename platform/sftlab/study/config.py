@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,19 +13,77 @@ from pydantic import BaseModel, ValidationError
 from sftlab.documents import load_yaml, parse_yaml
 from sftlab.errors import UserError
 from sftlab.strategies import load_plugins
-from sftlab.study.explain import explained
+from sftlab.study.explain import Place, explained
 from sftlab.study.runtime import Runtime
 from sftlab.study.spec import StudySpec
 from sftlab.study.sweep_spec import SweepSpec
 
 Model = TypeVar("Model", bound=BaseModel)
 RUNTIME_PREFIX = "runtime."
+SWEEP_PREFIX = "set."  # what a sweep sets in its study
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key that an option set over a file.
+
+    option: what is told of it, such as "--set sft.epochs". known: how many of its parts the file itself has.
+    """
+
+    option: str
+    parts: tuple[str, ...]
+    known: int
+
+    def brought(self, place: Place) -> tuple[bool, int] | None:
+        """Whether a place lies in what was set, and how many parts they share; None where it came otherwise.
+
+        Also what came into the document with the key was brought by it, such as the record that holds it.
+        """
+        shared = 0
+        for mine, other in zip(self.parts, place, strict=False):
+            if mine != str(other):
+                break
+            shared += 1
+        inside = shared == len(self.parts)
+        return (inside, shared) if inside or shared > self.known else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a document comes from: a source, such as a file, and what options set over it."""
+
+    source: str
+    settings: tuple[Setting, ...] = ()
+
+    def of(self, place: Place) -> str:
+        """Who is to be named for an error at a place: the option that is nearest to it, or the source."""
+        found = [(s.brought(place) or (False, 0), number, s) for number, s in enumerate(self.settings)]
+        (_, shared), _, nearest = max(found, default=((False, 0), 0, None))
+        return nearest.option if nearest is not None and shared else self.source
+
+
+def _origin(source: str, document: Mapping[str, Any], overrides: Sequence[str], prefix: str = "") -> Origin:
+    """The origin of a document that is not yet overridden; `prefix` was cut from the overrides."""
+    keys = [text.partition("=")[0] for text in overrides]
+    found = [(key, tuple(key.split("."))) for key in keys]
+    return Origin(
+        source, tuple(Setting(f"--set {prefix}{key}", parts, _known(document, parts)) for key, parts in found)
+    )
+
+
+def _known(document: Any, parts: Sequence[str]) -> int:
+    """How many parts of a key a document has, from its top."""
+    for number, part in enumerate(parts):
+        if not isinstance(document, dict) or part not in document:
+            return number
+        document = document[part]
+    return len(parts)
 
 
 # The three kinds of files, and how a file of another kind is to be given.
 KINDS: dict[type[BaseModel], str] = {
-    StudySpec: "a study file; `sftlab run` and `sftlab plan` take it",
-    SweepSpec: "a sweep file; `sftlab sweep` and `sftlab track` take it",
+    StudySpec: "a study file; `sftlab run`, `sftlab plan` and `sftlab track` take it",
+    SweepSpec: "a sweep file; `sftlab sweep`, `sftlab report` and `sftlab track` take it",
     Runtime: "a runtime file; give it by --runtime",
 }
 
@@ -32,10 +91,12 @@ KINDS: dict[type[BaseModel], str] = {
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    return _study(path, override(read_yaml(path, StudySpec), mine), str(path))
+    document = read_yaml(path, StudySpec)
+    origin = _origin(str(path), document, mine)
+    return _study(path, override(document, mine), origin)
 
 
-def _study(path: Path, document: dict[str, Any], source: str) -> StudySpec:
+def _study(path: Path, document: dict[str, Any], source: Origin) -> StudySpec:
     """A study's document as a record; the strategies that it may name are those of its plugins too."""
     plugins = document.get("plugins")
     if isinstance(plugins, list) and all(isinstance(module, str) for module in plugins):
@@ -51,13 +112,16 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
         top = text.partition("=")[0].partition(".")[0]
         if top in StudySpec.model_fields and top not in SweepSpec.model_fields:
             raise UserError(f"--set {text}: {top!r} is a key of the sweep's study; use --set set.{text}")
-    sweep = validated(SweepSpec, override(document, mine), str(path))
+    origin = _origin(str(path), document, mine)
+    sweep = validated(SweepSpec, override(document, mine), origin)
     load_plugins(sweep.plugins, path.parent)  # the study may name their strategies too
     study = path.parent / sweep.study
-    document = override(
-        read_yaml(study, StudySpec), [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)]
-    )
-    return sweep, _study(study, document, f"{study} with `set` of {path}" if sweep.set else str(study))
+    document = read_yaml(study, StudySpec)
+    source = f"{study} with `set` of {path}" if sweep.set else str(study)
+    inner = [text.removeprefix(SWEEP_PREFIX) for text in mine if text.startswith(SWEEP_PREFIX)]
+    origin = _origin(source, document, inner, SWEEP_PREFIX)
+    settings = [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)]
+    return sweep, _study(study, override(document, settings), origin)
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -72,7 +136,8 @@ def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
     """Read and check a runtime file (all defaults without one); `overrides` as `runtime.a.b=c` texts."""
     mine = [t.removeprefix(RUNTIME_PREFIX) for t in overrides if t.startswith(RUNTIME_PREFIX)]
     document = read_yaml(path, Runtime) if path else {}
-    return validated(Runtime, override(document, mine), str(path or "runtime"))
+    origin = _origin(str(path or "runtime"), document, mine, RUNTIME_PREFIX)
+    return validated(Runtime, override(document, mine), origin)
 
 
 def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:
@@ -113,10 +178,11 @@ def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
     return document
 
 
-def validated(model: type[Model], document: Mapping[str, Any], source: str) -> Model:
-    """A document as a record. Raises UserError naming file and field, with the nearest known key."""
+def validated(model: type[Model], document: Mapping[str, Any], source: str | Origin) -> Model:
+    """A document as a record. Raises UserError naming file (or option) and field, with the nearest known key."""
+    origin = source if isinstance(source, Origin) else Origin(source)
     try:
         return model.model_validate(document)
     except ValidationError as error:
         lines = explained(model, document, error)
-        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error
+        raise UserError("\n".join(f"{origin.of(place)}: {line}" for place, line in lines)) from error

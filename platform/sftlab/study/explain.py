@@ -35,8 +35,10 @@ class Finding:
     nested: bool = False
 
 
-def explained(model: type[BaseModel], document: Mapping[str, Any], error: ValidationError) -> list[str]:
-    """A line for everything that is wrong, each naming the field, what was expected and what was found."""
+def explained(
+    model: type[BaseModel], document: Mapping[str, Any], error: ValidationError
+) -> list[tuple[Place, str]]:
+    """A place and a line for everything that is wrong; the line names the field, what was expected and found."""
     found = [_finding(document, entry) for entry in error.errors()]
     inner = [finding.place for finding in found if finding.entry["type"] != "too_short"]
     # A list whose only entry is wrong is also reported as empty.
@@ -45,7 +47,7 @@ def explained(model: type[BaseModel], document: Mapping[str, Any], error: Valida
         for f in found
         if f.entry["type"] != "too_short" or not any(place[: len(f.place)] == f.place for place in inner)
     ]
-    return list(dict.fromkeys(line for f in _of_one_form(told) for line in [_line(model, f)]))
+    return list(dict.fromkeys((f.place, _line(model, f)) for f in _of_one_form(told)))
 
 
 def _finding(document: Mapping[str, Any], entry: Any) -> Finding:
@@ -91,7 +93,7 @@ def _line(model: type[BaseModel], finding: Finding) -> str:
         return f"unknown key {where!r}; {unknown_hint(place[-1], sorted(_fields_at(model, place[:-1])))}"
     if entry["type"] == "missing":
         return f"{where}: is required."
-    message = KINDS.get(entry["type"], entry["msg"].removeprefix("Value error, "))
+    message = _expected(entry)
     field = _field_at(model, finding.forms[0]) if finding.forms is not None else None
     if field is not None and field.description and entry["type"] != "value_error":  # that says it itself
         own = finding.forms is not None and place == finding.forms[0]
@@ -99,6 +101,13 @@ def _line(model: type[BaseModel], finding: Finding) -> str:
     shown = repr(entry["input"])
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
     return f"{where}: {message} (found {shown})" if where else message
+
+
+def _expected(entry: Mapping[str, Any]) -> str:
+    if entry["type"] == "too_short":  # of a list
+        least = entry["ctx"]["min_length"]
+        return f"expected at least {least:,} item{'' if least == 1 else 's'}"
+    return KINDS.get(entry["type"], str(entry["msg"]).removeprefix("Value error, "))
 
 
 def _field_at(model: type[BaseModel], place: Place) -> FieldInfo | None:

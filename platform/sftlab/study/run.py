@@ -38,6 +38,16 @@ NEEDS_RAY = frozenset({"mastery", "tuned", "evaluation"})
 READS_MODEL = NEEDS_RAY | {"change", "best"}
 
 
+def found_text(build: Build, until: str = STAGES[-1]) -> str:
+    """What a run up to a stage finds: '36 of 117 steps are HITs, 81 to build'."""
+    stages = STAGES[: STAGES.index(until) + 1]
+    steps = [step for step, _ in build.plan.steps() if step.stage in stages]
+    with build.store.listed(*stages):
+        lacking = len(build.missing(*steps))
+    left = f", {lacking:,} to build" if lacking else ""
+    return f"{len(steps) - lacking:,} of {len(steps):,} steps are HITs{left}"
+
+
 def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None] | None = None) -> None:
     """Build every missing step up to and including the stage `until`.
 
