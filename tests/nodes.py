@@ -24,6 +24,7 @@ from typing import Protocol
 
 import psutil
 
+GIVEN_PORTS: set[int] = set()  # by this process
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
 MARK = "SFTLAB_TEST_NODE"
@@ -289,9 +290,10 @@ def cluster(cpus: Sequence[int] = (0, 2, 2), environment: Mapping[str, str] | No
 
 
 def free_port() -> int:
-    """A port that is free now, below those that the system hands out by itself."""
+    """A port that is free now, below those that the system hands out by itself, and another one each time."""
     while True:
         port = random.SystemRandom().randrange(20000, 32000)
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
+            if port not in GIVEN_PORTS and probe.connect_ex(("127.0.0.1", port)):
+                GIVEN_PORTS.add(port)  # its user may not listen yet
                 return port
