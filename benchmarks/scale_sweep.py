@@ -39,6 +39,7 @@ from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.store.artifact import Store
 from sftlab.study.config import load_runtime, load_sweep
 from sftlab.study.progress import SilentProgress
+from sftlab.study.runtime import SweepRuntime
 from sftlab.study.sources import resolve
 from sftlab.study.sweep import Sweep, run_sweep
 from sftlab.study.sweep_pools import start_pools
@@ -180,6 +181,7 @@ def sweep_of(options: argparse.Namespace, folder: Path) -> Sweep:
         update={
             "engine": EngineRuntime(gpus_per_engine=1, cpus_per_engine=0),
             "training": runtime.training.model_copy(update={"workers": 1, "gpus_per_worker": 1}),
+            "sweep": SweepRuntime(),  # as many engines as there are GPUs
         }
     )
     store = Store(folder / "store")
