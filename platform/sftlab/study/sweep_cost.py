@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
@@ -39,7 +39,7 @@ def short_id(step: Step) -> bytes:
     return bytes.fromhex(step.id[:24])
 
 
-def trials_cost(sweep: Sweep, trials: Sequence[Trial] | Iterator[Trial]) -> Cost:
+def trials_cost(sweep: Sweep, trials: Iterable[Trial]) -> Cost:
     """What the steps of these trials take, each counted once."""
     total, seen = Cost(), set[bytes]()
     for trial in trials:
