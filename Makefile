@@ -21,7 +21,7 @@ help:
 	@echo "make test-cluster  the tests on three nodes and on an object store"
 	@echo "make test-fast  lint and the unit tests alone"
 	@echo "make lint       ruff and mypy"
-	@echo "make long       tests that take minutes: a training run that moves to another machine through an object store"
+	@echo "make long       tests that take minutes: training that moves to another machine, or whose rank is stopped"
 	@echo "make chaos      a small study on three nodes, killed at random moments (SEED=0, KILLS=60; as root: all faults;"
 	@echo "                PLAIN=1: the few blows of tests/e2e/test_nodes.py)"
 	@echo "make fuzz       damaged inputs for every reader of what comes from outside (SEED=0, INPUTS=100000)"

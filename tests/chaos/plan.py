@@ -31,6 +31,7 @@ FAULTS = (
     ("mastery", "cut off"),
     ("tuned", "full disk"),
     ("tuned", "cut off"),
+    ("tuned", "hang"),
     ("evaluation", "hang"),
     ("evaluation", "read-only store"),
     ("evaluation", "full disk"),

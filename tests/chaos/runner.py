@@ -38,6 +38,7 @@ RUNTIME = {
     "training.placement": "strict_spread",
     "training.checkpoint_every_steps": CHECKPOINT_STEPS,
     "training.max_failures": 5,
+    "training.timeout_seconds": HANG_SECONDS,
     "pocket.threads": 2,
     "pocket.checkpoint_every": CHECKPOINT_EVERY,
     "track": "false",
@@ -231,8 +232,8 @@ class Chaos:
     def victims(self, blow: Blow) -> list[psutil.Process]:
         """Engines, or training workers, that a blow may hit; where its stage is past those of the present one."""
         engines, trainers = (NAMES["scorer"], NAMES["engine"]), (NAMES["trainer"],)
-        # Only an engine has a watcher that ends it where it hangs.
-        kinds = engines if blow.victim == "hang" else (NAMES[blow.victim], *engines, *trainers)
+        named = () if blow.victim == "hang" else (NAMES[blow.victim],)
+        kinds = (*named, *engines, *trainers)
         for name in kinds:
             if found := [process for node in WORKERS for process in self.nodes.processes(node, name)]:
                 return found

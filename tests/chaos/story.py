@@ -24,8 +24,8 @@ PIECES = {
     "sft.epochs": 20,
     "restore.percents": "[0,1,3,5,10,20,40,60,80]",
 }
-# The study as it is; an engine that hangs is ended sooner, as a test has no minute to wait.
-PLAIN = {"runtime.engine.timeout_seconds": 25}
+# The study as it is; what hangs is ended sooner, as a test has no minute to wait.
+PLAIN = {"runtime.engine.timeout_seconds": 25, "runtime.training.timeout_seconds": 25}
 
 
 def chaos(

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faulty_engines import Dying, Factory, Hanging, Small, Steady
+from faulty_engines import Dying, Factory, Hanging, Small, Steady, StoppedFactory
 from inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray
 
 from sftlab.errors import UserError
@@ -160,6 +160,18 @@ def test_an_engine_that_is_stopped_before_its_watcher_runs_is_started_anew(
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     ray.kill(worker)
     await_start([], CALM)  # nothing to wait for
+
+
+def test_a_scorer_that_is_stopped_before_its_watcher_runs_is_started_anew(
+    request_: ScoringRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors, "BOOT_SECONDS", 5)
+    notes = request_.output_dir.parent / "notes"
+    factory = StoppedFactory(Steady, notes, os.getpid())
+    score(request_, CALM.model_copy(update={"timeout_seconds": 2.0}), engine=factory)
+    assert sum(table.num_rows for table in scored(request_)) == FACTS
+    assert (notes / "given").stat().st_size == 2
+    os.kill(int((notes / "pid").read_text()), signal.SIGKILL)  # Ray leaves it to the end of its node
 
 
 @contextmanager

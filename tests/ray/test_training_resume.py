@@ -196,6 +196,40 @@ def test_what_rank_0_alone_cannot_do_ends_the_other_rank_too(root: Path) -> None
         fit([run], RUNTIME, ignore, str(root / "scratch-alone"))
 
 
+def stopped_main(config: dict[str, Any]) -> None:
+    """`rank_main`, in which the process of rank 1 is stopped once, in the fourth step."""
+    from sftlab.training import loop
+
+    train_step, told = loop.train_step, Path(config["storage_dir"]) / "stopped"
+
+    def stopped_step(training: loop.Training, me: loop.Rank, step: int) -> None:
+        if me.rank == 1 and step == 3 and not told.exists():
+            told.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        train_step(training, me, step)
+
+    loop.train_step = stopped_step
+    sft.rank_main(config)
+
+
+@pytest.mark.long  # Ray Train asks the stopped process for half a minute to leave its group
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("local_ray")
+def test_a_rank_that_is_stopped_is_taken_for_dead_and_the_run_goes_on_from_its_checkpoint(root: Path) -> None:
+    run, whole = make_runs(root, "stopped", {"stopped": SPEC, "undisturbed": SPEC})
+    runtime = RUNTIME.model_copy(update={"checkpoint_every_steps": 2, "timeout_seconds": 15.0})
+    scratch, seen = root / "scratch-stopped", list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sft, "rank_main", stopped_main)
+        results = train_runs(
+            [run, whole], runtime, lambda event: seen.append(f"{event.run_id} {event.kind}"), str(scratch)
+        )
+    assert "stopped resumed" in seen and "undisturbed resumed" not in seen
+    assert results[0].losses == results[1].losses
+    assert digests(results[0].output_dir) == digests(results[1].output_dir)
+    assert not psutil.pid_exists(int((scratch / "stopped").read_text()))
+
+
 def hungry_main(config: dict[str, Any]) -> None:
     """`rank_main`, in which the GPU of rank 1 runs out of memory in the fourth step."""
     from sftlab.training import loop

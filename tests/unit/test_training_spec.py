@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from sftlab.errors import UserError
 from sftlab.memory import is_out_of_memory
 from sftlab.training.deepspeed import deepspeed_config
 from sftlab.training.failures import Superseded, disk_errors, out_of_memory, verdict
-from sftlab.training.group import interface_of
+from sftlab.training.group import SILENCE_ENV, interface_of, make_trainer
 from sftlab.training.records import (
     DivergedError,
     History,
@@ -190,6 +191,18 @@ def test_a_full_disk_is_told_where_torch_says_nothing_of_it(tmp_path: Path) -> N
 def test_the_interface_of_an_address_is_found() -> None:
     assert interface_of("127.0.0.1") == interface_of("127.0.0.3") == "lo"
     assert interface_of("192.0.2.254") is None
+
+
+def test_ranks_wait_for_a_silent_one_as_long_as_the_runtime_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SILENCE_ENV, "600")  # put back afterwards
+    trainer = make_trainer(lambda _: None, {}, TrainingRuntime(timeout_seconds=12.5), str(tmp_path))
+    assert trainer.backend_config.timeout_s == 13
+    assert os.environ[SILENCE_ENV] == "12.5"
+    from ray.train.v2._internal.constants import WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
+
+    assert SILENCE_ENV == WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 
 
 def test_the_base_folder_is_never_written_to(run: SFTRun) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 from sftlab.errors import UserError
 from sftlab.inference.engine import EngineSwapError
@@ -157,6 +160,28 @@ def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
         late = [started[task] for task in waiting]
         for worker in late if tries_left else ():
             start_anew(worker)
+
+
+def watched_start(runtime: EngineRuntime) -> dict[str, Any]:
+    """Ray options of one more actor in a pool of Ray Data, which keeps its actors to itself: a name to find it by.
+
+    A thread of this process then sees to its start, see `await_start`.
+    """
+    name = f"sftlab-pool-{uuid4().hex}"
+    threading.Thread(target=_await_named, args=(name, runtime), name=name, daemon=True).start()
+    return {"name": name}
+
+
+def _await_named(name: str, runtime: EngineRuntime) -> None:
+    import ray
+
+    given_up = time.monotonic() + BOOT_SECONDS  # no actor came of the options
+    workers: list[Any] = []
+    while not workers and time.monotonic() < given_up and ray.is_initialized():
+        time.sleep(1.0)
+        with suppress(ValueError):  # does not stand yet
+            workers = [ray.get_actor(name)]
+    await_start(workers, runtime)
 
 
 def first_line(error: BaseException) -> str:

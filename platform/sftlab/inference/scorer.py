@@ -25,6 +25,7 @@ from sftlab.inference.actors import (
     actor_options,
     as_raised,
     carried,
+    watched_start,
 )
 from sftlab.inference.blocks import commit_table
 from sftlab.inference.engine import Engine, EngineFactory
@@ -307,7 +308,8 @@ def _stream(
     # Not `ray.data.range`: its reading tasks would wait for a CPU where engines take all of them.
     numbers = [pa.table({TASK: [number]}) for number in range(len(tasks))]
     with warnings.catch_warnings():
-        # Ray 2.60 has no other way yet to bound restarts; its default is to restart a dying engine without end.
+        # Ray 2.60 has no other way yet to bound restarts (its default is to restart a dying engine without end), and
+        # none to get at an actor of the pool but by a name.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
         done = ray.data.from_arrow(numbers).map_batches(
             BlockScorer,
@@ -318,6 +320,7 @@ def _stream(
                 size=min(runtime.engines, len(tasks)), max_tasks_in_flight_per_actor=2
             ),
             fn_constructor_args=(request, tasks, runtime, engine, limits),
+            ray_remote_args_fn=partial(watched_start, runtime),
             **actor_options(runtime),
         )
     yield from done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

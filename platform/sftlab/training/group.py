@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,8 @@ from uuid import uuid4
 from sftlab.training.spec import TrainingRuntime
 
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
+# After it Ray Train takes a rank whose process says nothing for dead: one that is stopped, say. 600 s where not set.
+SILENCE_ENV = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 
 
 def make_trainer(
@@ -22,6 +25,7 @@ def make_trainer(
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    os.environ[SILENCE_ENV] = str(runtime.timeout_seconds)  # its one setting; sent on to its own actors
     resources = {"CPU": runtime.cpus_per_worker}
     if runtime.gpus_per_worker:
         resources["GPU"] = runtime.gpus_per_worker
@@ -34,7 +38,7 @@ def make_trainer(
             resources_per_worker=resources,
             placement_strategy=runtime.placement.upper(),
         ),
-        torch_config=torch_config("nccl" if runtime.gpus_per_worker else "gloo"),
+        torch_config=torch_config("nccl" if runtime.gpus_per_worker else "gloo", runtime.timeout_seconds),
         run_config=RunConfig(
             name=f"ray-train-{uuid4().hex[:12]}",
             storage_path=storage_dir,
@@ -44,8 +48,10 @@ def make_trainer(
     )
 
 
-def torch_config(backend: str) -> Any:
+def torch_config(backend: str, timeout_seconds: float) -> Any:
     """Ray Train's TorchConfig; with gloo, workers on several nodes talk over the interface that Ray uses.
+
+    A rank waits for another at most `timeout_seconds`, a whole number of them.
 
     Left alone, gloo takes the address of the machine's host name, which is often that of the machine itself.
     """
@@ -64,7 +70,8 @@ def torch_config(backend: str) -> Any:
         def backend_cls(self) -> type[Backend]:
             return Backend
 
-    return TorchConfig(backend=backend) if backend != "gloo" else Config(backend=backend)
+    kind = Config if backend == "gloo" else TorchConfig
+    return kind(backend=backend, timeout_s=math.ceil(timeout_seconds))
 
 
 def node_address() -> str:

@@ -125,6 +125,12 @@ class TrainingRuntime(Frozen):
         default=600.0, gt=0, description="Seconds between two checkpoints of a run; null for none by time."
     )
     max_failures: int = Field(default=2, ge=0, description="Restarts of the worker group before giving up.")
+    timeout_seconds: float = Field(
+        default=1800.0,
+        ge=1,
+        description="Longest silence of a rank's process, and longest wait of one rank for another; after it the group "
+        "is started again.",
+    )
 
 
 def accumulation_steps(spec: SFTSpec, runtime: TrainingRuntime) -> tuple[int, int]:
