@@ -1,12 +1,14 @@
 """What Ray Tune and the pools of a sweep cost: 1,000 trials on 64 logical GPUs, with engines and training at once.
 
-    python benchmarks/scale_sweep.py [--trials 1000] [--engines 64] [--seconds 20] [--folder SCRATCH]
+    python benchmarks/scale_sweep.py [--trials 1000] [--engines 64] [--nodes 8] [--seconds 20] [--folder SCRATCH]
 
-One Ray node says that it has a GPU for each engine and one for training. It is not 64 nodes: what Ray's messages
-between nodes and its placement over many of them cost is not in these figures. Engines are real actors, one process
+A head without engines, and Ray nodes that say they have a GPU for each of their engines, all on this machine: nodes of
+eight GPUs by default, as each of Ray's nodes takes 170 MB. What a network between them costs is not in these
+figures. Engines are real actors, one process
 each, that answer at once but for `--seconds` a trial, which they sleep. Fine-tuning copies the base model with a
 little noise. All else is real: drawing, profiling, mixing, commits, records, Ray Tune. Printed are the seconds of each
-trial beside its engine's, and the share of the time that engines idled while trials had still to begin. With
+trial beside its engine's, the share of the time that engines idled while trials had still to begin, and how often a
+trial was seen to wait for an engine while one was idle. With
 `--seconds 0` the first is the overhead of a trial alone; on a machine with fewer cores than a cluster has, trials
 come no faster than it can compute them, so that the second needs engines that take their time. Exit code 1 where a
 trial is not finished; no rate is wanted.
@@ -23,7 +25,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,6 +129,7 @@ class Look:
     busy: int
     busy_seconds: float
     size: int
+    waiting: int  # trials that wait for an engine
     asked: int  # trials that have come to the pool so far
 
 
@@ -151,7 +155,7 @@ class Watch:
                 continue
             now = time.monotonic() - began
             asked = usage.done // len(PERCENTS) + usage.busy + usage.waiting
-            self.looks.append(Look(now, usage.busy, usage.busy_seconds, usage.size, asked))
+            self.looks.append(Look(now, usage.busy, usage.busy_seconds, usage.size, usage.waiting, asked))
             if len(self.looks) % 20 == 1:
                 self._look_at_memory()
             if len(self.looks) % 60 == 0:
@@ -202,28 +206,39 @@ def idle_share(looks: Sequence[Look], trials: int) -> tuple[float, float]:
     return max(0.0, 1 - (last.busy_seconds - first.busy_seconds) / max(1e-9, seconds * first.size)), seconds
 
 
+@contextmanager
+def nodes(engines: int, count: int) -> Iterator[None]:
+    """Ray's head with a GPU for training, joined by this process, and `count` nodes that hold the engines' GPUs."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    held = [engines // count + (number < engines % count) for number in range(count)]
+    store = {"object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 1, **store})
+    try:
+        for gpus in held:
+            cluster.add_node(num_cpus=0, num_gpus=gpus, **store)
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     import ray
 
     ray.cloudpickle.register_pickle_by_value(instant)
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's spelling)
-    ray.init(
-        address="local",
-        num_cpus=8,
-        num_gpus=options.engines + 1,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=400 * 2**20,
-    )
-    sweep, watch = sweep_of(options, options.folder), Watch()
-    watch.name = f"sftlab-{sweep.id[:12]}"
-    watch.thread.start()
-    started = time.perf_counter()
-    finished = run_sweep(sweep)
-    seconds = time.perf_counter() - started
-    watch.over.set()
-    watch.thread.join()
-    ray.shutdown()
+    with nodes(options.engines, options.nodes):
+        sweep, watch = sweep_of(options, options.folder), Watch()
+        watch.name = f"sftlab-{sweep.id[:12]}"
+        watch.thread.start()
+        started = time.perf_counter()
+        finished = run_sweep(sweep)
+        seconds = time.perf_counter() - started
+        watch.over.set()
+        watch.thread.join()
     assert len(finished) == options.trials
     idle, window = idle_share(watch.looks, options.trials)
     busy = [look for look in watch.looks if look.busy_seconds > 0]
@@ -234,6 +249,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "engine_seconds": busy[-1].busy_seconds,
         "idle": idle,
         "window": window,
+        "looks": len(busy),
+        "unserved": sum(look.waiting > 0 and look.busy < look.size for look in busy),
         "ready": next(look.at for look in busy if look.busy == max(one.busy for one in busy)) - busy[0].at,
         "driver_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "driver_cpu": time.process_time(),
@@ -248,6 +265,7 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--engines", type=int, default=64)
+    parser.add_argument("--nodes", type=int, default=8, help="Ray nodes that hold the engines")
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="what an engine takes for the models of a trial"
     )
@@ -270,7 +288,8 @@ def main() -> None:
             for stage in ("facts", "model", "mastery"):
                 shutil.copytree(options.store / stage, store / stage)
         command = [sys.executable, __file__, "--folder", scratch, "--trials", str(options.trials)]
-        command += ["--engines", str(options.engines), "--seconds", str(options.seconds)]
+        command += ["--engines", str(options.engines), "--nodes", str(options.nodes)]
+        command += ["--seconds", str(options.seconds)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     tell(options, json.loads(output.splitlines()[-1]))
 
@@ -279,7 +298,7 @@ def tell(options: argparse.Namespace, found: dict[str, Any]) -> None:
     trials = options.trials
     each = found["trials_seconds"] / trials
     print(
-        f"{trials:,} trials of {len(PERCENTS)} models on {found['size']} engines of one node, "
+        f"{trials:,} trials of {len(PERCENTS)} models on {found['size']} engines of {options.nodes} nodes, "
         f"{options.seconds:g} s a trial: {found['seconds']:.0f} s in all, "
         f"{found['before']:.0f} s of them before the first engine"
     )
@@ -290,6 +309,9 @@ def tell(options: argparse.Namespace, found: dict[str, Any]) -> None:
     print(
         f"  engines idle while trials had still to come: {found['idle']:.1%} of {found['window']:.0f} s, once all had "
         f"started ({found['ready']:.0f} s after the first)"
+    )
+    print(
+        f"  looks at which a trial waited while an engine was idle: {found['unserved']} of {found['looks']}"
     )
     memory = {name: round(value) for name, value in sorted(found["memory"].items())}
     print(f"  peak memory: driver {found['driver_mib']:.0f} MiB; MiB by kind of process {memory}")
