@@ -97,7 +97,10 @@ def test_a_sweep_is_a_parent_run_with_a_child_a_trial(store: Path, results: Swee
     assert f"(#/experiments/{sweep.experiment_id}/runs?" in note and f"(#/models/{NAME})" in note
     assert [file.path for file in client.list_artifacts(sweep.run_id)] == ["report.html"]
     command, page = sweep.how_to_look.splitlines()
-    assert command == f"mlflow ui --backend-store-uri {sweep.address}" and len(page) < 110
+    assert (
+        command == f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri {sweep.address}"
+        and len(page) < 110
+    )
     assert page.endswith(f"/#/experiments/{sweep.experiment_id}/runs/{sweep.run_id}")
     assert "compareRunsMode=CHART" in note and "compareRunsMode=CHART" in sweep.page
 

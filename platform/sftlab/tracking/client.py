@@ -53,7 +53,8 @@ class TrackedRuns:
     def how_to_look(self) -> str:
         """Address of the page to begin with; for a file the command that serves it, then the address."""
         if self.address.startswith("sqlite:"):
-            return f"mlflow ui --backend-store-uri {self.address}\n  then open {LOCAL}{self.front_page}"
+            command = f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri {self.address}"
+            return f"{command}\n  then open {LOCAL}{self.front_page}"
         return self.address + self.front_page
 
 
