@@ -23,6 +23,9 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "RAY_DATA_LOG_LEVEL": "WARNING",
     "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune's own table; sweeps draw theirs
+    # Tune's own files of every trial, and of its state, are never read: what stands is in the store.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     # Many actors that only wait are how a sweep works, and not an accident.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
     "RAY_USAGE_STATS_ENABLED": "0",

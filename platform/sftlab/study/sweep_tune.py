@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import traceback
@@ -226,6 +227,8 @@ class Fit:
         from ray import tune
 
         name = f"tune-{uuid4().hex[:12]}"  # never read again: what stands is in the store
+        # It misses the files that are not written (TUNE_DISABLE_AUTO_CALLBACK_LOGGERS).
+        logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
         tuner = tune.Tuner(
             tune.with_resources(trainable, RESOURCES),
             param_space=param_space,
