@@ -4,6 +4,8 @@ import re
 
 # user:password@ of an address, and a query's secret_key=...
 _PASSWORD = re.compile(r"(\w://)[^\s/@]+@")
+# What stands where a port should, and is no number: a password that holds strokes, or lacks its @.
+_NO_PORT = re.compile(r"(\w://[^\s/:@\[]+:)(?!\d+\b)[^\s'\"]+")
 _QUERY = re.compile(r"([?&][\w.-]*(?:key|secret|token|password|signature)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE)
 
 
@@ -16,4 +18,5 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        return _QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", super().__str__()))
+        masked = _NO_PORT.sub(r"\1***", _PASSWORD.sub(r"\1***@", super().__str__()))
+        return _QUERY.sub(r"\1***", masked)

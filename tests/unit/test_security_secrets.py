@@ -21,6 +21,10 @@ STUDY = Path(__file__).parents[2] / "jobs" / "configs" / "tiny.yaml"
         "runtime.tracking.address=ftp://user:hunter2@127.0.0.1",
         "runtime.store=s3://key:hunter2@bucket/prefix",
         "runtime.store=s3://bucket/prefix?secret_key=hunter2",
+        "runtime.store=s3://bucket/prefix?endpoint_override=http://user:hunter2@minio:9000",
+        "runtime.tracking.address=http://user:hunter2/x@127.0.0.1",
+        "runtime.tracking.address=http://user:hunter2/x%40127.0.0.1",
+        "runtime.tracking.address=http://user:hunter2",
         "runtime.track=http://user:hunter2@127.0.0.1",
         "sft.epochs=http://user:hunter2@127.0.0.1",
         "http://user:hunter2@127.0.0.1",
@@ -42,6 +46,7 @@ def test_only_passwords_are_masked() -> None:
         "a@b.c",
         "s3://bucket/prefix?region=x",
         "models:/name@champion",
+        "http://[::1]:5000/a, http://host:80, 'sqlite:////a/b.db'",
     ):
         assert str(UserError(text)) == text
     assert str(UserError("x http://u:p@h/a, s3://b?secret_key=q&region=r")) == (

@@ -42,6 +42,8 @@ def test_an_address_is_taken_apart_and_shown_again(text: str, shown: str) -> Non
         "s3://bucket/a?access_key=hush-hush&secret_key=x",
         "s3://bucket/a?session_token=hush-hush",
         "gs://user@bucket/hush-hush",
+        "s3://bucket/a?endpoint_override=http://user:hush-hush@minio:9000",
+        "s3://bucket/a?endpoint_override=user:hush-hush%2540minio:9000&scheme=http",
     ],
 )
 def test_an_address_with_a_secret_is_refused_and_the_secret_not_told(text: str) -> None:

@@ -16,7 +16,7 @@ from sftlab.commands import open_study, open_sweep, print_plan, run_to_report
 from sftlab.errors import UserError
 from sftlab.study.build import Build
 from sftlab.study.check import RAY_JOB
-from sftlab.study.cluster import gpu_bundles, joins_first, require_gpus
+from sftlab.study.cluster import await_gpus, gpu_bundles, joins_first, require_gpus
 from sftlab.study.config import load_runtime
 from sftlab.study.progress import SilentProgress
 from sftlab.study.run import found_text, run_study
@@ -216,6 +216,23 @@ def test_gpus_that_do_not_come_are_refused(minutes: float, said: bool, waits: in
     with pytest.raises(UserError, match=r"asks for 8 GPUs, but the cluster has 4\."):
         require_gpus(runtime, lambda: 4.0, print if said else None, paused.append)
     assert len(paused) == waits
+
+
+def test_what_is_asked_of_an_autoscaler_is_taken_back_when_the_gpus_are_there_and_when_they_do_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[dict[str, float]]] = []
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr("sftlab.study.cluster._live_gpus", lambda: 8.0)
+    await_gpus(GPUS, print)
+    assert asked == [[{"GPU": 4.0}] * 2, []]
+    monkeypatch.setattr("sftlab.study.cluster._live_gpus", lambda: 7.0)
+    with pytest.raises(UserError, match="asks for 8 GPUs"):
+        await_gpus(GPUS, print)
+    assert asked[2:] == [[{"GPU": 4.0}] * 2, []]
+    with pytest.raises(UserError, match="asks for 8 GPUs"):
+        await_gpus(GPUS, None)  # a Ray of this machine, which has no autoscaler
+    assert len(asked) == 4
 
 
 def test_the_shipped_gpu_runtimes_wait_for_an_autoscaler() -> None:

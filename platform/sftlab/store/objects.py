@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote, urlencode
 from uuid import uuid4
 
 from sftlab.errors import UserError
@@ -74,7 +75,10 @@ def parse_address(text: str) -> Address:
         )
     bucket, _, prefix = found[2].strip("/").partition("/")
     options = dict(parse_qsl(found[3] or "", keep_blank_values=True))
-    if "@" in found[2] or any(re.search("key|secret|token|password", name, re.I) for name in options):
+    given = [found[2], *map(unquote, options.values())]
+    if any("@" in part for part in given) or any(
+        re.search("key|secret|token|password", name, re.I) for name in options
+    ):
         raise UserError(
             f"The {scheme}:// address of the store holds a key or a password, which would end in records and logs. "
             "Leave it out; credentials come from the environment (AWS_ACCESS_KEY_ID and so on) or from the node."
@@ -122,16 +126,14 @@ class Objects:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        with self._spoken("written", name), self.filesystem.open_output_stream(self._at(name)) as stream:
-            stream.write(content)
+        """Write an object, wholly or not at all, whatever interrupts this process."""
+        self._send(name, [content])
 
     def upload(self, source: Path, name: str) -> None:
         """Write a file's bytes. Raises UserError, too, where fewer arrive than the file has."""
         size = source.stat().st_size
-        with self._spoken("written", name), self.filesystem.open_output_stream(self._at(name)) as stream:
-            with source.open("rb") as local:
-                while chunk := local.read(CHUNK):
-                    stream.write(chunk)
+        with source.open("rb") as local:
+            self._send(name, iter(partial(local.read, CHUNK), b""))
         there = self.info(name)
         if there is None or there.bytes != size:
             raise self._error("written", name, "it does not have the bytes that were sent")
@@ -216,9 +218,7 @@ class Objects:
             if there.bytes < COPY_LIMIT:
                 self.filesystem.copy_file(self._at(name), self._at(to))
             else:
-                with self.filesystem.open_output_stream(self._at(to)) as stream:
-                    for chunk in self.chunks(name):
-                        stream.write(chunk)
+                self._send(to, self.chunks(name))
         self.delete(name)
 
     def require(self) -> None:
@@ -231,6 +231,28 @@ class Objects:
                     f"{self.address}: the bucket {self.address.bucket} is not there; make it, or mend its name in "
                     "runtime.store, AWS_REGION or the endpoint."
                 )
+
+    def _send(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Write an object, in a thread that this one waits for: a signal interrupts the main thread alone.
+
+        A stream that an exception closes leaves what it has got so far as the object, so that this is deleted then.
+        """
+
+        def send() -> None:
+            with self._spoken("written", name):
+                stream = self.filesystem.open_output_stream(self._at(name))
+                try:
+                    for chunk in chunks:
+                        stream.write(chunk)
+                except BaseException:
+                    with suppress(OSError):
+                        stream.close()
+                        self.filesystem.delete_file(self._at(name))
+                    raise
+                stream.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(send).result()
 
     def _at(self, name: str) -> str:
         return f"{self.address.base}/{name}" if name else self.address.base

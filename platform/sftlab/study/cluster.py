@@ -75,9 +75,8 @@ def ray_cluster(runtime: Runtime, say: Callable[[str], None] | None = None) -> I
                 runtime_env={"env_vars": _worker_environment()},
             )
     try:
-        with _requested(gpu_bundles(runtime) if address else []):
-            require_gpus(runtime, _live_gpus, say if address else None)
-            yield
+        await_gpus(runtime, say if address else None)
+        yield
     finally:
         ray.shutdown()
 
@@ -171,6 +170,16 @@ def require_gpus(
         )
 
 
+def await_gpus(runtime: Runtime, say: Callable[[str], None] | None) -> None:
+    """Ask an autoscaler for the GPUs that the runtime wants and the cluster lacks now, and wait, see `require_gpus`.
+
+    Before every stage that needs them: nodes may be lost at any time, and an autoscaler ends those that idle. What was
+    asked for is taken back in the end, as it would outlive a driver that is killed, and keep nodes running.
+    """
+    with _requested(gpu_bundles(runtime) if say is not None else []):
+        require_gpus(runtime, _live_gpus, say)
+
+
 def _live_gpus() -> float:
     import ray
 
@@ -179,7 +188,7 @@ def _live_gpus() -> float:
 
 @contextmanager
 def _requested(bundles: list[dict[str, float]]) -> Iterator[None]:
-    """Ask an autoscaler for nodes, and to keep them while a run does something else; a hint to fixed clusters."""
+    """Ask an autoscaler for nodes; a hint to fixed clusters."""
     if not bundles:
         yield
         return

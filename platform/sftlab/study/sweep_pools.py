@@ -6,6 +6,8 @@ many as the cluster holds, so that trials cannot wait for each other in a circle
 
 from __future__ import annotations
 
+import logging
+import os
 import queue
 import threading
 import time
@@ -22,6 +24,7 @@ from sftlab.inference.evaluator import EvaluationRequest
 from sftlab.inference.vllm_engine import VllmEngine
 from sftlab.placement import same_node
 from sftlab.store.artifact import Store
+from sftlab.study.cluster import await_gpus
 from sftlab.study.runtime import Runtime
 from sftlab.training.records import SFTResult, SFTRun, TrainingEvent
 from sftlab.training.sft import train_runs
@@ -31,6 +34,8 @@ GATHER_SECONDS = 1.0  # a worker group costs seconds to start, so that it waits 
 MOST_RUNS = 256  # of one worker group: each is locked until all are done, by a claim in an object store
 SPARE_CALLS = 8  # beside the trials, whose calls block inside the actors
 FEWEST_TRIALS = 8
+
+log = logging.getLogger(__name__)
 
 Train = Callable[
     [Sequence[SFTRun], TrainingRuntime, Callable[[TrainingEvent], None] | None, str], list[SFTResult]
@@ -194,10 +199,16 @@ class EnginePool:
 
 
 class TrainingPool:
-    """Worker groups that train what trials ask for, many runs in one group. A threaded actor; see `train`."""
+    """Worker groups that train what trials ask for, many runs in one group. A threaded actor; see `train`.
 
-    def __init__(self, groups: int, runtime: Runtime, store: Store, train_runs: Train = train_runs) -> None:
+    waits: whether GPUs that are lost may come back, and are waited for.
+    """
+
+    def __init__(
+        self, groups: int, runtime: Runtime, store: Store, train_runs: Train = train_runs, waits: bool = False
+    ) -> None:
         self.runtime, self.store, self.train_runs = runtime, store, train_runs
+        self.waits = waits
         self.queue: queue.Queue[SFTRun] = queue.Queue()
         self.futures: dict[str, Future[float]] = {}
         self.meter = Meter(groups)
@@ -299,6 +310,8 @@ class TrainingPool:
 
         self.meter.add(busy=1, waiting=-len(batch))
         try:
+            if self.waits:
+                await_gpus(self.runtime, log.warning)
             self.train_runs(batch, self.runtime.training, told, str(self.store.root / "ray-train"))
         except Exception as error:  # handed to the trial that waits for it
             begin()  # a group that did not get so far took its time too
@@ -338,7 +351,8 @@ def start_pools(
         return ray.remote(pool).options(**options).remote(*arguments)
 
     engines = actor(EnginePool, "engines", sizes.engines, runtime, name, engine)
-    training = actor(TrainingPool, "training", sizes.groups, runtime, store, train_runs)
+    waits = bool(os.environ.get("RAY_ADDRESS"))
+    training = actor(TrainingPool, "training", sizes.groups, runtime, store, train_runs, waits)
     return engines, training
 
 

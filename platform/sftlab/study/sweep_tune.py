@@ -203,12 +203,14 @@ class Fit:
         Those that were lost (`is_lost`) run again once the others are over, `sweep.max_failures` times at most, and
         find what they had finished. Ray Tune's own retries would repeat trials that failed by an error of theirs too.
         """
+        # Asked once: a node that is lost meanwhile comes back, or its trials wait.
+        at_once = cluster_sizes(self.bench.runtime).trials
         scheduler = self._scheduler()  # one, so that what runs again is halved against all that ran before
         failed: list[tuple[str, str]] = []
         again: list[Config] | None = None
         for left in reversed(range(self.bench.runtime.sweep.max_failures + 1)):
             lost: list[Config] = []
-            for one in self._fit(trainable, scheduler, *points(again)):
+            for one in self._fit(trainable, at_once, scheduler, *points(again)):
                 if one.error and left and is_lost(one.error):
                     lost.append(one.config)
                 elif one.error:
@@ -221,9 +223,15 @@ class Fit:
         return failed
 
     def _fit(
-        self, trainable: Any, scheduler: Any, param_space: dict[str, Any], search: Any, count: int
+        self,
+        trainable: Any,
+        at_once: int,
+        scheduler: Any,
+        param_space: dict[str, Any],
+        search: Any,
+        count: int,
     ) -> list[Any]:
-        """One call of Ray Tune, with `count` samples of the space; returns its results."""
+        """One call of Ray Tune, with `count` samples of the space, so many at once; returns its results."""
         from ray import tune
 
         name = f"tune-{uuid4().hex[:12]}"  # never read again: what stands is in the store
@@ -236,7 +244,7 @@ class Fit:
                 search_alg=search,
                 scheduler=scheduler,
                 num_samples=count,
-                max_concurrent_trials=cluster_sizes(self.bench.runtime).trials,
+                max_concurrent_trials=at_once,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
 from pydantic import Field, field_validator
@@ -35,11 +36,13 @@ class TrackingSettings(Frozen):
             return None
         parts = urlsplit(address)
         if parts.scheme in ("http", "https") and parts.hostname:
-            if parts.username or parts.password:
+            if "@" in unquote(address):  # anywhere: a password may hold the strokes that end a server's name
                 raise ValueError(
                     "the address must not hold a user or a password; "
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
                 )
+            if not re.fullmatch(r"[^:]+(:\d+)?|\[[^\]]+\](:\d+)?", parts.netloc):
+                raise ValueError("the port of the address is no number")
             return address.rstrip("/")
         if parts.scheme == "sqlite" and address.startswith("sqlite:////"):
             return address
