@@ -19,7 +19,7 @@ from inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_
 
 from sftlab.errors import UserError
 from sftlab.inference import actors
-from sftlab.inference.actors import DyingAfterMemory, await_start
+from sftlab.inference.actors import DyingAfterMemory, EngineActor, await_start
 from sftlab.inference.answers import answer_schema
 from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate
 from sftlab.inference.fact_blocks import FactBlocks
@@ -91,7 +91,7 @@ def test_out_of_memory_cuts_the_batches_and_ends_in_a_row_that_says_why(request_
 
 
 class SmallWorker:
-    """Stands where `EvaluationWorker` does; holds two answers at a time."""
+    """Stands where `EvaluationWorker` does; holds two answers at a time, and none to the fifth question."""
 
     def __init__(self) -> None:
         self.broken, self.life = False, DyingAfterMemory()
@@ -109,7 +109,7 @@ class SmallWorker:
         with self.life:
             assert not self.broken, "an engine that ran out of memory was used again"
             for piece in limits.pieces([key for key in keys if key not in limits.refused]):
-                if len(piece) > 2:
+                if len(piece) > 2 or "test/fact-004" in piece:
                     self.broken = True
                     raise EngineMemoryError(piece, "CUDA out of memory")
         rows = [
@@ -122,14 +122,21 @@ class SmallWorker:
 def test_an_evaluation_goes_on_with_a_fresh_engine_and_smaller_batches(tmp_path: Path) -> None:
     import ray
 
-    worker = ray.remote(SmallWorker).options(max_restarts=2, max_task_retries=2, num_cpus=0).remote()
+    starts: list[int] = []
+
+    def start(before: int) -> Any:
+        starts.append(before)
+        return ray.remote(SmallWorker).options(num_cpus=0).remote()  # no restarts: memory is no death
+
+    worker = EngineActor(start)
     splits = {"test": invented_facts(40)}
     items = [EvaluationItem(f"m{i}", FolderSource("none"), splits, tmp_path / str(i)) for i in range(2)]
     folders = tmp_path / "session", tmp_path / "damaged"
     evaluate(EvaluationRequest(items, "none", AnswerSpec(), EngineSpec(), *folders), [worker])
     for item in items:
         assert pq.read_table(item.output_dir / "answers.parquet").num_rows == 40
-    ray.kill(worker)
+    assert starts == [0, 1, 2, 3]  # 40 questions, 2, 1, and without the one; the second model finds that
+    worker.end()
 
 
 class Stopped:

@@ -11,6 +11,7 @@ import pytest
 
 from sftlab.errors import UserError
 from sftlab.inference import evaluator
+from sftlab.inference.actors import EngineActor
 from sftlab.inference.divergence_prompts import Candidate
 from sftlab.inference.engine import Completion, EngineSwapError, Prompt
 from sftlab.inference.evaluation_worker import EvaluationWorker
@@ -58,6 +59,9 @@ def test_candidates_without_room_for_either_prompt_are_not_asked(worker: Evaluat
 class Swapped:
     """An actor whose engine takes in no weights."""
 
+    def __init__(self, before: int) -> None:
+        assert before == 0
+
     def __getattr__(self, _method: str) -> Any:
         return SimpleNamespace(remote=lambda *_: "task")
 
@@ -80,6 +84,6 @@ def test_a_model_that_an_engine_did_not_take_in_is_named_with_the_way_on() -> No
     item = EvaluationItem("0123", source, {}, Path("store/evaluation/b0-n25-s0-r10-0123456789ab"))
     why = r"lm_head.weight: the live model .* Finished models are kept; run again"
     with pytest.raises(UserError, match=rf"the weights of b0-n25-s0-r10-0123456789ab.* {why}"):
-        list(evaluator._spread([Swapped()], [item], [], 0))
+        list(evaluator._spread([EngineActor(Swapped)], [item], [], 0))
     with pytest.raises(UserError, match=rf"the weights of the base model.* {why}"):
-        evaluator.insist(Swapped(), "completions", source, [])
+        evaluator.insist(EngineActor(Swapped), "completions", source, [])

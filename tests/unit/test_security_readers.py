@@ -157,6 +157,22 @@ def test_a_small_table_of_many_rows_is_read_a_few_rows_at_a_time(tmp_path: Path)
         read_user_tables(tmp_path / "f.parquet", published_topics(), {})
 
 
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_a_small_table_of_long_texts_is_refused_without_being_unpacked(
+    tmp_path: Path, dictionary: bool
+) -> None:
+    """17 kB of file, 400 MB of texts; with a dictionary one text, as long as may be, in every row."""
+    names = pa.array(["a"] * 80)
+    texts = pa.array(["x" * (16_000_000 if dictionary else 5_000_000)] * 80)
+    table = pa.table({"subject": names, "object": texts, "topic": names})
+    pq.write_table(table, tmp_path / "f.parquet", compression="zstd", use_dictionary=dictionary)
+    assert (tmp_path / "f.parquet").stat().st_size < 2**18
+    why = "no templates" if dictionary else r"field 'object': unpacks to 400,\d+,\d+ bytes"
+    del texts, table
+    with memory(700), pytest.raises(UserError, match=why):
+        read_user_tables(tmp_path / "f.parquet", published_topics(), {})
+
+
 def test_columns_of_other_types_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"subject": pa.array([1], pa.timestamp("ns", "x/y"))}), tmp_path / "f.parquet")
     with pytest.raises(UserError, match=r"field 'subject': is a column of type timestamp"):

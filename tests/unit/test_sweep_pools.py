@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from sftlab.errors import UserError
 from sftlab.inference import evaluator
+from sftlab.inference.actors import EngineActor
 from sftlab.store.artifact import Store
 from sftlab.study import sweep_pools
 from sftlab.study.runtime import Runtime
@@ -227,9 +228,8 @@ def test_the_start_of_an_engine_is_no_part_of_its_first_evaluation(
 ) -> None:
     workers: list[object] = []
 
-    def start_worker(*_: object) -> object:
-        workers.append(object())
-        return workers[-1]
+    def start_worker(*_: object) -> EngineActor:
+        return EngineActor(workers.append)
 
     def passes(seconds: float) -> Callable[..., None]:
         return lambda *_: setattr(clock, "now", clock.now + seconds)

@@ -272,3 +272,12 @@ def test_a_disk_that_refuses_to_take_more_is_a_user_error_and_leaves_nothing(tmp
     )
     assert "restored-1: cannot be written: File too large; free some space" in done.stdout, done.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_configuration_that_never_ends_is_refused(tmp_path: Path) -> None:
+    for target, why in (("/dev/zero", "is no regular file"), ("long", "has over 67,108,864 characters")):
+        (tmp_path / "long").write_text(" " * (2**26 + 1))
+        (tmp_path / "config.json").unlink(missing_ok=True)
+        (tmp_path / "config.json").symlink_to(target)
+        with pytest.raises(UserError, match=rf"config\.json: {why}"):
+            Checkpoint.open(tmp_path)

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
@@ -133,6 +133,26 @@ def result(reference: Any) -> Any:
 
     with as_raised():
         return ray.get(reference)
+
+
+class EngineActor:
+    """An engine in an actor, and how to put a fresh one in its place."""
+
+    def __init__(self, start: Callable[[int], Any]) -> None:
+        """start: makes the actor; it is given how many were before it."""
+        self._start, self._before = start, 0
+        self.actor = start(0)
+
+    def renew(self) -> None:
+        """After an engine ran out of memory, which is no death that `engine.max_restarts` counts."""
+        self.end()
+        self._before += 1
+        self.actor = self._start(self._before)
+
+    def end(self) -> None:
+        import ray
+
+        ray.kill(self.actor)
 
 
 def start_anew(worker: Any) -> None:

@@ -19,11 +19,11 @@ from sftlab.errors import UserError
 from sftlab.facts.templates import Topic
 from sftlab.inference.actors import (
     LOST_TRIES,
+    EngineActor,
     EngineLostError,
     actor_options,
     await_start,
     result,
-    start_anew,
 )
 from sftlab.inference.divergence_prompts import Candidate, answers_near_start, candidates
 from sftlab.inference.engine import EngineFactory, EngineSwapError, Floats, Ids, WeightSource
@@ -127,11 +127,14 @@ def evaluate_with_engines(
 
 
 def evaluate(
-    request: EvaluationRequest, workers: Sequence[Any], progress: Told = None, finished: Finished = None
+    request: EvaluationRequest,
+    workers: Sequence[EngineActor],
+    progress: Told = None,
+    finished: Finished = None,
 ) -> None:
     """Write answers.parquet and, with a divergence, divergence.parquet for every item.
 
-    workers: actors as `start_worker` gives them; none are needed where nothing is left to do. Finished files
+    workers: engines as `start_worker` gives them; none are needed where nothing is left to do. Finished files
     are kept; `finished` is called once for every item, whether found or made. The base model's logits come
     last, in one pass for all items, and a call that follows a kill goes on from what was found until then.
 
@@ -202,7 +205,7 @@ class _Session:
         answered = item.output_dir / ANSWERS in self.sound
         return answered and (self.divergence is None or tuned_path(self.folder, item) in self.sound)
 
-    def selection(self, worker: Any) -> list[Candidate]:
+    def selection(self, worker: EngineActor) -> list[Candidate]:
         """The facts of the divergence: those whose prompts fit, and which the base model answers near the start.
 
         The base model's completions are asked for once in a session.
@@ -243,7 +246,11 @@ class _Session:
             self._tell_finished(item)
 
     def commit_divergence(
-        self, pending: Sequence[EvaluationItem], chosen: Sequence[Candidate], worker: Any, base: WeightSource
+        self,
+        pending: Sequence[EvaluationItem],
+        chosen: Sequence[Candidate],
+        worker: EngineActor,
+        base: WeightSource,
     ) -> None:
         """One pass of the base model over all prompts, at the union of the tokens that any item needs."""
         names, count = ("tuned_logits",), len(chosen)
@@ -298,8 +305,8 @@ def start_worker(
     runtime: EngineRuntime,
     name: str | None = None,
     engine: EngineFactory = VllmEngine,
-) -> Any:
-    """An engine in an actor, for any request of the same base model and specs. `name` is its name in Ray.
+) -> EngineActor:
+    """An engine in an actor, for any request of the same base model and specs. `name` begins its name in Ray.
 
     Raises UserError where the folder or the runtime cannot be served.
     """
@@ -308,25 +315,28 @@ def start_worker(
     from sftlab.inference.evaluation_worker import EvaluationWorker
 
     check_served(request.model_dir, runtime)
-    remote = ray.remote(EvaluationWorker).options(**actor_options(runtime), name=name)
-    return remote.remote(request.model_dir, request.spec, request.engine_spec, runtime, engine)
+    remote = ray.remote(EvaluationWorker).options(**actor_options(runtime))
+
+    def start(before: int) -> Any:
+        named = remote.options(name=name and f"{name}-{before}")
+        return named.remote(request.model_dir, request.spec, request.engine_spec, runtime, engine)
+
+    return EngineActor(start)
 
 
 @contextmanager
-def _workers(count: int, request: EvaluationRequest, runtime: EngineRuntime) -> Iterator[list[Any]]:
+def _workers(count: int, request: EvaluationRequest, runtime: EngineRuntime) -> Iterator[list[EngineActor]]:
     """Engines in actors, ended with the context."""
-    import ray
-
     workers = [start_worker(request, runtime) for _ in range(count)]
     try:
-        await_start(workers, runtime)
+        await_start([worker.actor for worker in workers], runtime)
         yield workers
     finally:
         for worker in workers:
-            ray.kill(worker)
+            worker.end()
 
 
-def insist(worker: Any, method: str, *arguments: Any) -> Any:
+def insist(worker: EngineActor, method: str, *arguments: Any) -> Any:
     """A worker's method of the base model, tried again in smaller batches where its engine runs out of memory, and
     where it is lost.
 
@@ -335,10 +345,10 @@ def insist(worker: Any, method: str, *arguments: Any) -> Any:
     limits, tries = WHOLE, LOST_TRIES
     while True:
         try:
-            return result(getattr(worker, method).remote(*arguments, limits))
+            return result(getattr(worker.actor, method).remote(*arguments, limits))
         except EngineMemoryError as error:
             limits = limits.after(error)
-            start_anew(worker)
+            worker.renew()
         except EngineSwapError as error:
             raise _not_swapped("the base model", error) from error
         except EngineLostError:
@@ -357,18 +367,21 @@ def _not_swapped(model: str, error: EngineSwapError) -> UserError:
 
 
 def _spread(
-    workers: Sequence[Any], items: Sequence[EvaluationItem], chosen: Sequence[Candidate], top: int
+    workers: Sequence[EngineActor], items: Sequence[EvaluationItem], chosen: Sequence[Candidate], top: int
 ) -> Iterator[tuple[EvaluationItem, Evaluated]]:
-    """Each engine takes the next item when it is free; results come as they are finished."""
+    """Each engine takes the next item when it is free; results come as they are finished.
+
+    What an engine could not hold for one model it is not asked for the next: the questions are the same.
+    """
     import ray
 
     chosen_ref = ray.put(list(chosen))
     queue = iter(items)
-    running: dict[Any, tuple[Any, EvaluationItem, BatchLimits]] = {}
+    running: dict[Any, tuple[EngineActor, EvaluationItem, BatchLimits]] = {}
     tries = LOST_TRIES
 
-    def give(worker: Any, item: EvaluationItem, limits: BatchLimits) -> None:
-        task = worker.evaluate.remote(item.source, dict(item.facts), chosen_ref, top, limits)
+    def give(worker: EngineActor, item: EvaluationItem, limits: BatchLimits) -> None:
+        task = worker.actor.evaluate.remote(item.source, dict(item.facts), chosen_ref, top, limits)
         running[task] = (worker, item, limits)
 
     for worker, item in zip(workers, queue, strict=False):
@@ -380,7 +393,7 @@ def _spread(
             evaluated = result(ready)
         except EngineMemoryError as error:
             limits = limits.after(error)
-            start_anew(worker)
+            worker.renew()
             give(worker, item, limits)
             continue
         except EngineSwapError as error:
@@ -394,5 +407,5 @@ def _spread(
         tries = LOST_TRIES
         following = next(queue, None)
         if following is not None:
-            give(worker, following, BatchLimits(limits.rows))
+            give(worker, following, limits)
         yield item, evaluated

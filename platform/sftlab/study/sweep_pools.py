@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sftlab.errors import UserError
-from sftlab.inference.actors import await_start
+from sftlab.inference.actors import EngineActor, await_start
 from sftlab.inference.engine import EngineFactory
 from sftlab.inference.evaluator import EvaluationRequest
 from sftlab.inference.vllm_engine import VllmEngine
@@ -148,7 +148,7 @@ class EnginePool:
         self.free: queue.Queue[int] = queue.Queue()
         for number in range(engines):
             self.free.put(number)
-        self.workers: dict[int, Any] = {}
+        self.workers: dict[int, EngineActor] = {}
         self.meter = Meter(engines)
 
     def evaluate(self, request: EvaluationRequest) -> float:
@@ -178,7 +178,7 @@ class EnginePool:
     def stats(self) -> Usage:
         return self.meter.read()
 
-    def _worker(self, number: int, request: EvaluationRequest) -> Any:
+    def _worker(self, number: int, request: EvaluationRequest) -> EngineActor:
         """The engine of this number, started if there is none."""
         from sftlab.inference.evaluator import start_worker
 
@@ -186,16 +186,14 @@ class EnginePool:
             name, asked = f"{self.name}-engine-{number}", time.monotonic()
             self.workers[number] = start_worker(request, self.runtime, name, self.engine)
             self.meter.add(starts=1)
-            await_start([self.workers[number]], self.runtime)
+            await_start([self.workers[number].actor], self.runtime)
             self.meter.add(start_seconds=time.monotonic() - asked)
         return self.workers[number]
 
     def _drop(self, number: int) -> None:
-        import ray
-
         worker = self.workers.pop(number, None)
         if worker is not None:
-            ray.kill(worker)
+            worker.end()
 
 
 class TrainingPool:

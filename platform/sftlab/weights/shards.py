@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -27,6 +28,7 @@ INDEX_FILE = "model.safetensors.index.json"
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _LARGEST_HEADER = 100_000_000
+MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
 _LARGEST_NUMBER = 2**48  # of a dimension or an offset; more would be a petabyte
 
 
@@ -228,7 +230,13 @@ def _is_file(path: Path) -> bool:
 def read_json_object(path: Path, expected: str) -> dict[str, Any]:
     """The object in a JSON file. Raises UserError where there is none; `expected` says what to give."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if not stat.S_ISREG(path.stat().st_mode):  # a device or a pipe may never end
+            raise UserError(f"{path}: is no regular file; {expected}.")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_JSON + 1)
+        if len(text) > MAX_JSON:
+            raise UserError(f"{path}: has over {MAX_JSON:,} characters; {expected}.")
+        data = json.loads(text)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {expected}.") from None
     except (OSError, ValueError, RecursionError) as error:
