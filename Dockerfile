@@ -1,6 +1,7 @@
 # One image for every node: docker build --build-arg PROFILE=gpu --tag sftlab:0.1.0-gpu .
 # The CPU profile takes torch's CPU build; where the default index lacks it, give PyTorch's CPU index too:
 #   docker build --build-arg PROFILE=cpu --build-arg PIP_EXTRA_INDEX_URL=INDEX --tag sftlab:0.1.0-cpu .
+# Its address stays in the image's history, so that no user, password or token may stand in it.
 # CUDA comes with the packages; the node needs NVIDIA's driver and container toolkit alone.
 FROM python:3.11.14-slim-bookworm
 

@@ -11,7 +11,7 @@ trial beside its engine's, the share of the time that engines idled while trials
 trial was seen to wait for an engine while one was idle. With
 `--seconds 0` the first is the overhead of a trial alone; on a machine with fewer cores than a cluster has, trials
 come no faster than it can compute them, so that the second needs engines that take their time. Exit code 1 where a
-trial is not finished; no rate is wanted.
+trial is not finished, or waits beside an idle engine; no rate is wanted.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 RUNTIME = CONFIGS / "runtimes" / "laptop-2cpu.yaml"
 SFTLAB = Path(sys.executable).parent / "sftlab"
 PERCENTS = [0, 10]
+MOST_UNSERVED = 0.01  # of the looks: one may fall between an engine's two counts
 
 
 class LightTokenizer:
@@ -315,6 +316,8 @@ def tell(options: argparse.Namespace, found: dict[str, Any]) -> None:
     )
     memory = {name: round(value) for name, value in sorted(found["memory"].items())}
     print(f"  peak memory: driver {found['driver_mib']:.0f} MiB; MiB by kind of process {memory}")
+    if found["unserved"] > MOST_UNSERVED * found["looks"]:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

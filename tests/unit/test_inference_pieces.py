@@ -20,7 +20,9 @@ from sftlab.inference.mastery_block import mastery_schema
 from sftlab.inference.scorer import (
     TASKS,
     BlockScorer,
+    DamagedBlockError,
     ScoringRequest,
+    drop_damaged,
     read_block,
     scored,
     sound_block,
@@ -204,13 +206,16 @@ def scoring(folder: Path) -> ScoringRequest:
     return ScoringRequest(facts, {}, str(folder), MasterySpec(), EngineSpec(), folder / "work")
 
 
-def test_a_block_that_is_damaged_where_no_run_has_looked_is_deleted_when_it_is_read(tmp_path: Path) -> None:
+def test_blocks_that_are_damaged_where_no_run_has_looked_are_told_and_then_all_deleted(
+    tmp_path: Path,
+) -> None:
     request = scoring(tmp_path)
     for index in (0, 1):
         commit_table(block(f"train{index}"), request.path(index), checksums=True)
     request.path(1).write_bytes(b"PAR1 cut off")
-    with pytest.raises(UserError, match=r"00001\.parquet.*run again to score it anew"):
+    with pytest.raises(DamagedBlockError, match=r"00001\.parquet"):
         list(scored(request))
+    drop_damaged(request)
     assert [path.name for path in request.blocks_dir.iterdir()] == ["00000.parquet"]
 
 

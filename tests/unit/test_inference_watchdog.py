@@ -45,6 +45,17 @@ def test_a_call_that_takes_too_long_ends_the_process_and_short_ones_do_not() -> 
     assert hangs.wait(60) == stopped.wait(60) == -signal.SIGKILL
 
 
+def test_what_the_process_started_ends_with_it() -> None:
+    (hangs,) = start('import subprocess\nprint(subprocess.Popen(["sleep", "600"]).pid, flush=True)\n' + CALL)
+    assert hangs.stdout is not None
+    child = int(hangs.stdout.readline())
+    assert hangs.wait(60) == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(child)
+
+
 def test_the_listener_counts_the_call_or_the_silence() -> None:
     listener = Listener(10, now=0)
     listener.hear(BREATH, now=9)

@@ -140,6 +140,33 @@ def test_an_unknown_strategy_is_told_with_the_nearest_and_all_known_ones(tmp_pat
     assert all(name in str(error.value) for name in known_strategies())
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"axes": {"size": list(range(1, 301)), "seed": list(range(1000))}},
+            r"FILE: comes to 4,500,000 models",
+        ),
+        ({"axes": {"seed": list(range(1001))}}, r"axes\.seed: lists 1,001 values; list at most 1,000"),
+        (
+            {"axes": {"learning_rate": [r / 1e4 for r in range(1, 1002)]}},
+            r"axes\.learning_rate: lists 1,001 values",
+        ),
+        ({"search": {"kind": "random", "trials": 10**9}}, r"comes to [\d,]+ models to evaluate"),
+    ],
+)
+def test_a_small_file_of_more_models_than_can_be_planned_is_refused_at_once(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    assert re.search(message, told(tmp_path, fields))
+
+
+def test_a_study_of_more_models_than_can_be_planned_is_refused_at_once() -> None:
+    grid = [f"training_sets.{key}={list(range(1, n + 1))}" for key, n in (("sizes", 40), ("seeds", 500))]
+    with pytest.raises(UserError, match=r"comes to \d,\d+,\d+ models .* at most 200,000 can be planned"):
+        load_study(TINY, [*grid, "training_sets.buckets=[0,1,2,3,4]", f"restore.percents={list(range(30))}"])
+
+
 def test_a_sweep_over_its_limits_touches_nothing(tmp_path: Path) -> None:
     import sys
 

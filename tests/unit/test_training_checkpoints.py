@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sftlab.store.mirror import HASH_LIMIT
 from sftlab.training.checkpoints import (
     State,
     call_token,
@@ -62,6 +63,19 @@ def test_a_checkpoint_with_a_damaged_file_counts_as_never_written(
         file.write_bytes(damage(file.read_bytes()))
         found = latest_checkpoint(tmp_path, {"run": "this"})
         assert (found and found[:2]) == left
+
+
+@pytest.mark.parametrize(("before", "after"), [("0", "1"), ("1", "0")])
+def test_a_checkpoint_is_found_though_the_size_up_to_which_files_are_hashed_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    monkeypatch.setenv(HASH_LIMIT, before)
+    write_checkpoint(tmp_path, 10, {"run": "this"})
+    monkeypatch.setenv(HASH_LIMIT, after)
+    assert latest_checkpoint(tmp_path, {"run": "this"}) is not None
+    file = tmp_path / "step-00000010" / "rank_1.pt"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert latest_checkpoint(tmp_path, {"run": "this"}) is None
 
 
 def test_a_checkpoint_that_lacks_a_file_counts_as_never_written(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from sftlab.errors import UserError
-from sftlab.training.failures import TrainingError, explain
+from sftlab.store.record import Damaged
+from sftlab.training.failures import TrainingError, explain, verdict
 from sftlab.training.records import SFTRun
+from sftlab.training.sft import Mailbox
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 
 RUNTIME = TrainingRuntime(workers=2, micro_batch_size=4, zero_stage=1, max_failures=2)
@@ -70,3 +73,14 @@ def test_a_store_that_refuses_ray_train_s_own_files_is_the_user_s_to_mend(
 ) -> None:
     found = explain(RuntimeError(f"pyarrow: {os.strerror(code)}"), runs, RUNTIME)
     assert isinstance(found, UserError) and message in str(found)
+
+
+def test_damage_that_a_rank_finds_arrives_as_such_so_that_it_is_mended() -> None:
+    mailbox, damage = Mailbox(), Damaged(Path("store/tuned/b0"), "model.safetensors has other bytes")
+    found = verdict(damage, RUNTIME, 1)
+    assert found is not None
+    mailbox.settle(found)
+    mailbox.settle(UserError("a later one"))
+    outcome = pickle.loads(pickle.dumps(mailbox.outcome()))
+    assert isinstance(outcome, Damaged) and outcome.folder == damage.folder and str(outcome) == str(damage)
+    assert verdict(RuntimeError("connection lost"), RUNTIME, 0) is None

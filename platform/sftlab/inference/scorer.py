@@ -154,18 +154,19 @@ def _score(
 def scored(request: ScoringRequest) -> Iterator[pa.Table]:
     """The finished blocks in the order of the facts (columns: `mastery_block.mastery_schema`).
 
-    Raises UserError where one belongs to other facts, or is damaged: it is deleted then, as `score` reads no more of
-    a block than it must.
+    Raises UserError where one belongs to other facts, and DamagedBlockError where one is damaged in what `score` does
+    not read of it.
     """
     reader = FactReader(request.facts, ["fact_id"])
     for index in range(len(request.facts)):
-        path = request.path(index)
-        try:
-            table = read_block(path, reader.block(index))
-        except DamagedBlockError as error:
-            drop(path)
-            raise UserError(f"{path}: was damaged and is deleted; run again to score it anew.") from error
-        yield table
+        yield read_block(request.path(index), reader.block(index))
+
+
+def drop_damaged(request: ScoringRequest) -> None:
+    """Read all finished blocks whole, and delete the damaged ones, so that `score` scores them anew."""
+    reader = FactReader(request.facts, ["fact_id"])
+    for index in range(len(request.facts)):
+        sound_block(request.path(index), reader.block(index))
 
 
 def read_block(path: Path, facts: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftlab.inference.engine import EngineSwapError, WeightSource
+from sftlab.store.record import Damaged
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
 PROBED_COLUMNS = 256
 
 
-def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> str | None:
+def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, ...] | None:
     """Runs in every vLLM worker. Returns what is wrong where the live model does not follow `source`, else None.
 
-    With tensor parallelism a worker holds parts of matrices, and compares these (see `Share`). Its errors would arrive
-    without their type, if it is another process.
+    With tensor parallelism a worker holds parts of matrices, and compares these (see `Share`). If it is another
+    process, errors would arrive without their type; what they hold goes back in place of them, for `raise_told`.
     """
     import torch
     from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
@@ -36,13 +38,25 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> str | None:
     dtype = worker.model_runner.model_config.dtype
     sketch = Sketch(dtype, seed=swap)
     with torch.no_grad():
-        worker.model_runner.reload_weights(weights_iterator=sketch.watch(source.tensors()))
-        repack(model)
         try:
+            worker.model_runner.reload_weights(weights_iterator=sketch.watch(source.tensors()))
+            repack(model)
             verify(model, sketch, share)
         except EngineSwapError as error:
-            return str(error)
+            return (str(error),)
+        except Damaged as error:
+            return str(error.folder), error.what
     return None
+
+
+def raise_told(found: Sequence[Sequence[str] | None]) -> None:
+    """Raises what the first worker of those with something to tell has met: EngineSwapError, or Damaged."""
+    for told in found:
+        if told is not None and len(told) == 2:
+            folder, what = told
+            raise Damaged(Path(folder), what)
+        if told is not None:
+            raise EngineSwapError(told[0])
 
 
 def repack(model: Any) -> None:

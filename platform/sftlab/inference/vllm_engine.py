@@ -15,6 +15,7 @@ import numpy as np
 from sftlab.errors import UserError
 from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
 from sftlab.inference.spec import EngineRuntime, EngineSpec
+from sftlab.inference.swap import raise_told, swap_in_worker
 from sftlab.inference.watchdog import Watchdog
 from sftlab.store.mirror import pull
 from sftlab.weights.shards import read_json_object
@@ -107,15 +108,12 @@ class VllmEngine:
 
         An engine whose swap failed refuses every further call, for its weights are of two models.
         """
-        from sftlab.inference.swap import swap_in_worker
-
         self._refuse_after_failed_swap()
         self._claim_threads()
         self._swap_failed, self._swaps = True, self._swaps + 1
         with self._watched:
             found = self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
-        if wrong := [told for told in found if told is not None]:
-            raise EngineSwapError(wrong[0])
+        raise_told(found)
         if not self._llm.reset_prefix_cache():
             raise EngineSwapError("The cache of the old weights' keys and values could not be dropped.")
         self._swap_failed = False

@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 BREATH, START, BEGIN, END = b".", b"<", b"(", b")"
 BREATH_SECONDS = 1.0
@@ -102,8 +104,26 @@ def watch(process: int, seconds: float, pipe: int, kill: Callable[[int, int], No
             listener.hear(told, time.monotonic())
         if listener.overdue(time.monotonic()):
             print(f"an engine's call took longer than {seconds:g} s; its process is ended", file=sys.stderr)
-            kill(process, signal.SIGKILL)
+            # vLLM's workers of a divided model are processes of their own, and may hang where they miss its end.
+            for each in (*descendants(process), process):
+                with suppress(ProcessLookupError):
+                    kill(each, signal.SIGKILL)
             return
+
+
+def descendants(process: int) -> list[int]:
+    """Children of a process and theirs, the newest generation last, less this one; none where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            number, _, rest = stat.read_text(errors="replace").partition(" (")
+            children.setdefault(int(rest.rpartition(")")[2].split()[1]), []).append(int(number))
+    found: list[int] = []
+    generation = [process]
+    while generation:
+        generation = [child for parent in generation for child in children.get(parent, [])]
+        found += generation
+    return [child for child in found if child != os.getpid()]
 
 
 if __name__ == "__main__":

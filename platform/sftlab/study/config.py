@@ -15,7 +15,7 @@ from sftlab.errors import UserError
 from sftlab.strategies import load_plugins
 from sftlab.study.explain import Place, explained
 from sftlab.study.runtime import Runtime
-from sftlab.study.spec import StudySpec
+from sftlab.study.spec import StudySpec, check_models
 from sftlab.study.sweep_spec import SweepSpec
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -121,7 +121,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
     inner = [text.removeprefix(SWEEP_PREFIX) for text in mine if text.startswith(SWEEP_PREFIX)]
     origin = _origin(source, document, inner, SWEEP_PREFIX)
     settings = [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)]
-    return sweep, _study(study, override(document, settings), origin)
+    varied = _study(study, override(document, settings), origin)
+    try:
+        check_models(sweep.models(len(varied.restore.percents)))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
+    return sweep, varied
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,18 @@ from sftlab.training.spec import SFTSpec
 from sftlab.weights.cut import Measure, Order, Region
 from sftlab.weights.spec import LayerRange
 
+MOST_VALUES = 1000  # of one axis
+MOST_MODELS = 200_000  # of one study or sweep: a plan of that many takes a minute and a gigabyte
+
+
+def check_models(models: int) -> None:
+    """Raises ValueError for more evaluated models than a plan can hold."""
+    if models > MOST_MODELS:
+        raise ValueError(
+            f"comes to {models:,} models to evaluate, and at most {MOST_MODELS:,} can be planned at once; list fewer "
+            "values, or make several files, whose results are found again"
+        )
+
 
 def _bucket(value: int | str) -> int | str:
     """A bucket or mixture in its one writing, so that equal mixtures share ids: 4:0.50+1:0.5 is 1:0.5+4:0.5."""
@@ -62,9 +74,9 @@ class ModelSpec(Frozen):
 class TrainingSetsSpec(Frozen):
     """The grid of training sets: every bucket x size x seed is a cell."""
 
-    buckets: tuple[Bucket, ...] = Field((0, 1, 2, 3, 4), min_length=1)
-    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    buckets: tuple[Bucket, ...] = Field((0, 1, 2, 3, 4), min_length=1, max_length=MOST_VALUES)
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1, max_length=MOST_VALUES)
+    seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=MOST_VALUES)
 
     @field_validator("buckets", "sizes", "seeds")
     @classmethod
@@ -78,7 +90,7 @@ class TrainingSetsSpec(Frozen):
 class RestoreSpec(Frozen):
     """The ladder of every tuned model: the restoration (paper, section 5.1), or another edit by `method`."""
 
-    percents: tuple[Percent, ...] = Field((0, 1, 3, 5, 10, 20, 40, 60), min_length=1)
+    percents: tuple[Percent, ...] = Field((0, 1, 3, 5, 10, 20, 40, 60), min_length=1, max_length=MOST_VALUES)
     region: Region = "layers"
     order: Order = "top"
     seed: int = Field(0, description="seed of the random order")
@@ -152,4 +164,6 @@ class StudySpec(Frozen):
             raise ValueError("give either `pocket`, or both `facts` and `model`")
         if self.pocket is not None and (self.facts is not None or self.model is not None):
             raise ValueError("`pocket` makes its own facts and model; leave `facts` and `model` out")
+        grid = self.training_sets
+        check_models(len(grid.buckets) * len(grid.sizes) * len(grid.seeds) * len(self.restore.percents))
         return self

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from sftlab.analysis.choice import METRICS
 from sftlab.frozen import Frozen
-from sftlab.study.spec import Bucket, Percent
+from sftlab.study.spec import MOST_VALUES, Bucket, Percent
 from sftlab.weights.cut import Order, Region
 
 
@@ -37,6 +38,11 @@ class Range(Frozen):
         if self.log and self.low <= 0:
             raise ValueError("a logarithmic range must begin above 0")
         return self
+
+
+def _check_length(values: tuple[Any, ...]) -> None:
+    if len(values) > MOST_VALUES:
+        raise ValueError(f"lists {len(values):,} values; list at most {MOST_VALUES:,}")
 
 
 class Axes(Frozen):
@@ -79,6 +85,7 @@ class Axes(Frozen):
         if isinstance(given, Range) and not (given.low >= 0 and given.high <= 100):
             raise ValueError(f"the range {given.low:g} to {given.high:g} leaves 0 to 100")
         if isinstance(given, tuple):
+            _check_length(given)
             twice = next((value for value in given if given.count(value) > 1), None)
             if twice is not None:
                 raise ValueError(f"{twice:g} is listed twice; list each percentage once")
@@ -96,10 +103,25 @@ class Axes(Frozen):
     def _once(cls, given: Any) -> Any:
         twice = None
         if isinstance(given, tuple):
+            _check_length(given)
             twice = next((value for at, value in enumerate(given) if value in given[:at]), None)
         if twice is not None:
             raise ValueError(f"{twice} is listed twice; list each value once")
         return given
+
+    @property
+    def points(self) -> int:
+        """Points of the grid of these axes, but for their percentages; a range or mixture counts as one value."""
+        counted = (
+            self.data,
+            self.size,
+            self.strategy,
+            self.learning_rate,
+            self.epochs,
+            self.region,
+            self.order,
+        )
+        return len(self.seed) * prod(len(axis) for axis in counted if isinstance(axis, tuple))
 
     @property
     def continuous(self) -> list[str]:
@@ -190,6 +212,14 @@ class SweepSpec(Frozen):
         (), description="modules, beside this file or on the PYTHONPATH, that register further strategies"
     )
     limits: Limits = Field(Limits(), description="not part of the sweep's identity")
+
+    def models(self, ladder: int) -> int:
+        """Models that are evaluated at most, where the study restores `ladder` percentages."""
+        axes, search = self.axes, self.search
+        points = axes.points if search.trials is None else search.trials * len(axes.seed)
+        if axes.percent is not None:
+            ladder = len(axes.percent) if isinstance(axes.percent, tuple) else 2
+        return points * ladder * (1 if self.halving is None else len(self.halving.rungs))
 
     @model_validator(mode="after")
     def _walkable(self) -> SweepSpec:

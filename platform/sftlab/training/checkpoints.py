@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -114,6 +115,18 @@ def shards(folder: Path) -> dict[str, Shard]:
         }
 
 
+def are_whole(told: Mapping[str, Shard], found: Mapping[str, Shard]) -> bool:
+    """Whether all files that a mark tells of are there, by size, and by hash where `hash_up_to_gib` gave both one."""
+
+    def same(name: str, one: Shard) -> bool:
+        other = found.get(name)
+        if other is None or other.bytes != one.bytes:
+            return False
+        return one.sha256 is None or other.sha256 is None or one.sha256 == other.sha256
+
+    return all(same(name, shard) for name, shard in told.items())
+
+
 def read_shard(file: Path) -> Shard:
     """Size and hash of a file."""
     size = file.stat().st_size
@@ -136,7 +149,7 @@ def latest_checkpoint(root: Path, identity: dict[str, Any]) -> tuple[str, int, H
             UserError
         ):  # damaged, so as good as never written: the steps since the one before are done again
             continue
-        if state.identity == identity and state.files.items() <= shards(mark.parent).items():
+        if state.identity == identity and are_whole(state.files, shards(mark.parent)):
             return mark.parent.name, state.step, state.history
     return None
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from sftlab.errors import UserError
 from sftlab.memory import is_out_of_memory
+from sftlab.store.record import Damaged
 from sftlab.training.records import DivergedError, SFTRun, read_result
 from sftlab.training.spec import TrainingRuntime
 
@@ -31,19 +32,20 @@ class Superseded(Exception):
     """A later call of train_runs has taken this run over."""
 
 
-def verdict(error: Exception, runtime: TrainingRuntime, rank: int) -> tuple[str, str] | None:
-    """Kind ("user" or "training") and message of a failure that a restart would only repeat, else None."""
+def verdict(error: Exception, runtime: TrainingRuntime, rank: int) -> UserError | None:
+    """What the driver is to raise for a failure that a restart would only repeat; None for all others."""
+    if isinstance(error, Damaged):  # as it is: the driver sets the result aside
+        return error
     if isinstance(error, UserError | DivergedError):  # both say what to change
-        return "user", str(error)
+        return UserError(str(error))
     if isinstance(error, Superseded):
-        return (
-            "training",
-            f"run {error}: a later call of train_runs with the same storage_dir has taken it over.",
+        return TrainingError(
+            f"run {error}: a later call of train_runs with the same storage_dir has taken it over."
         )
     if is_out_of_memory(error):
-        return "user", out_of_memory(runtime, f"rank {rank}: {error}")
+        return UserError(out_of_memory(runtime, f"rank {rank}: {error}"))
     if isinstance(error, OSError) and error.errno in (*FULL, *REFUSED):
-        return "user", disk_message(error, full=error.errno in FULL)
+        return UserError(disk_message(error, full=error.errno in FULL))
     return None
 
 

@@ -37,7 +37,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.events: list[TrainingEvent] = []
-        self.verdict: tuple[str, str] | None = None
+        self.verdict: UserError | None = None
         self.stop = False
 
     def put(self, event: TrainingEvent | None) -> bool:
@@ -54,11 +54,11 @@ class Mailbox:
         """From now on every put answers True."""
         self.stop = True
 
-    def settle(self, kind: str, message: str) -> None:
-        """Record an outcome that no restart can change; the first one stands."""
-        self.verdict = self.verdict or (kind, message)
+    def settle(self, verdict: UserError) -> None:
+        """Record an outcome that no restart can change, for the driver to raise; the first one stands."""
+        self.verdict = self.verdict or verdict
 
-    def outcome(self) -> tuple[str, str] | None:
+    def outcome(self) -> UserError | None:
         """The recorded outcome, if there is one."""
         return self.verdict
 
@@ -230,8 +230,7 @@ def fit(
     verdict = ray.get(mailbox.outcome.remote())
     ray.kill(mailbox)
     if verdict is not None:
-        kind, message = verdict
-        raise UserError(message) if kind == "user" else TrainingError(message)
+        raise verdict
     if failures:
         raise explain(failures[0], runs, runtime) from failures[0]
 
@@ -285,7 +284,7 @@ def rank_main(config: dict[str, Any]) -> None:
         found = verdict(error, runtime, rank)
         if found is None:
             raise
-        ray.get(mailbox.settle.remote(*found))
+        ray.get(mailbox.settle.remote(found))
         if not isinstance(error, DivergedError | Superseded):  # these two come on all ranks alike
             raise
 

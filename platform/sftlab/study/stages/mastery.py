@@ -16,6 +16,8 @@ from sftlab.study.build import Build
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from sftlab.inference.scorer import ScoringRequest
+
 FILE = "mastery.parquet"
 GROUP_ROWS = 2**17  # of a row group: what writing the table holds in memory
 BLOCKS_COPIED = 64
@@ -24,7 +26,7 @@ BLOCKS_COPIED = 64
 def build_mastery(build: Build) -> None:
     """Score all splits in one go, so that one start of the engines serves them all."""
     from sftlab.inference.fact_blocks import FactBlocks
-    from sftlab.inference.scorer import ScoringRequest, score, scored
+    from sftlab.inference.scorer import DamagedBlockError, ScoringRequest, drop_damaged
 
     step, spec = build.plan.mastery, build.plan.spec
     folder = build.read(build.plan.facts)
@@ -36,6 +38,18 @@ def build_mastery(build: Build) -> None:
         spec.engine,
         build.store.work(step),
     )
+    try:
+        _score_and_join(build, request)
+    except DamagedBlockError:  # one that a killed run left
+        drop_damaged(request)
+        _score_and_join(build, request)
+    build.commit(step)
+
+
+def _score_and_join(build: Build, request: ScoringRequest) -> None:
+    """Score what is missing, and write the table of all blocks."""
+    from sftlab.inference.scorer import score, scored
+
     with build.progress.bar("scoring mastery") as bar:
         score(
             request,
@@ -45,9 +59,8 @@ def build_mastery(build: Build) -> None:
             ),
         )
     pull(request.output_dir)
-    splits = request.facts.split_names()
-    write_mastery(scored(request), spec.mastery.block_facts, splits, build.path(step) / FILE)
-    build.commit(step)
+    path = build.path(build.plan.mastery) / FILE
+    write_mastery(scored(request), request.spec.block_facts, request.facts.split_names(), path)
 
 
 def write_mastery(blocks: Iterator[pa.Table], block_facts: int, splits: Iterator[str], path: Path) -> None:
