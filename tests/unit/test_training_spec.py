@@ -17,7 +17,7 @@ from weights_models import write_checkpoint
 from sftlab.errors import UserError
 from sftlab.memory import is_out_of_memory
 from sftlab.training.deepspeed import deepspeed_config
-from sftlab.training.failures import Superseded, disk_errors, out_of_memory, verdict
+from sftlab.training.failures import Superseded, TrainingError, disk_errors, out_of_memory, verdict
 from sftlab.training.group import SILENCE_ENV, interface_of, make_trainer
 from sftlab.training.records import (
     DivergedError,
@@ -160,19 +160,19 @@ def test_a_bad_index_is_told(run: SFTRun, text: str) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (DivergedError("the loss is nan. Lower sft.learning_rate"), "user", "Lower sft.learning_rate"),
-        (UserError("wrong"), "user", "wrong"),
-        (Superseded("r"), "training", "taken it over"),
-        (MemoryError(), "user", "ran out of memory"),
-        (OSError(errno.ENOSPC, "No space left on device"), "user", "the disk is full"),
-        (OSError(errno.EROFS, "Read-only file system"), "user", "Make it writable on every node"),
+        (DivergedError("the loss is nan. Lower sft.learning_rate"), UserError, "Lower sft.learning_rate"),
+        (UserError("wrong"), UserError, "wrong"),
+        (Superseded("r"), TrainingError, "taken it over"),
+        (MemoryError(), UserError, "ran out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), UserError, "the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system"), UserError, "Make it writable on every node"),
     ],
 )
 def test_failures_that_a_restart_would_repeat_are_the_user_s_where_they_can_mend_them(
-    error: Exception, kind: str, message: str
+    error: Exception, kind: type[UserError], message: str
 ) -> None:
     found = verdict(error, TrainingRuntime(), 0)
-    assert found is not None and found[0] == kind and message in found[1]
+    assert type(found) is kind and message in str(found)
 
 
 def test_other_failures_are_left_to_a_restart() -> None:
@@ -230,9 +230,10 @@ def test_the_mailbox_hands_out_events_once_and_keeps_the_first_outcome() -> None
     box.ask_to_stop()
     assert box.put(None) is True
     assert box.drain() == []
-    box.settle("user", "first")
-    box.settle("training", "second")
-    assert box.outcome() == ("user", "first")
+    first = UserError("first")
+    box.settle(first)
+    box.settle(TrainingError("second"))
+    assert box.outcome() is first
 
 
 def test_too_little_memory_is_recognised_and_explained() -> None:
