@@ -315,10 +315,10 @@ def start_worker(
     from sftlab.inference.evaluation_worker import EvaluationWorker
 
     check_served(request.model_dir, runtime)
-    remote = ray.remote(EvaluationWorker).options(**actor_options(runtime))
+    remote, options = ray.remote(EvaluationWorker), actor_options(runtime)
 
     def start(before: int) -> Any:
-        named = remote.options(name=name and f"{name}-{before}")
+        named = remote.options(**options, name=name and f"{name}-{before}")
         return named.remote(request.model_dir, request.spec, request.engine_spec, runtime, engine)
 
     return EngineActor(start)
