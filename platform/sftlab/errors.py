@@ -2,8 +2,8 @@
 
 import re
 
-# user:password@ of an address, and a query's secret_key=...
-_PASSWORD = re.compile(r"(\w://)[^\s/@]+@")
+# All up to the last @ of an address, as a password may hold strokes, and a query's secret_key=...
+_PASSWORD = re.compile(r"(\w://)[^\s'\"]*@")
 # What stands where a port should, and is no number: a password that holds strokes, or lacks its @.
 _NO_PORT = re.compile(r"(\w://[^\s/:@\[]+:)(?!\d+\b)[^\s'\"]+")
 _QUERY = re.compile(r"([?&][\w.-]*(?:key|secret|token|password|signature)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE)

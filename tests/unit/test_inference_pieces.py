@@ -200,23 +200,24 @@ def test_a_block_with_a_flipped_bit_is_told_deleted_and_left_to_be_scored_again(
     assert not path.exists() and "is deleted and scored again" in caplog.text
 
 
-def scoring(folder: Path) -> ScoringRequest:
-    """Two blocks of one fact each."""
-    facts = FactBlocks.of(facts_folder(folder / "facts", train=2), 1)
-    return ScoringRequest(facts, {}, str(folder), MasterySpec(), EngineSpec(), folder / "work")
+def scoring(folder: Path, facts: int = 2) -> ScoringRequest:
+    """Blocks of one fact each."""
+    blocks = FactBlocks.of(facts_folder(folder / "facts", train=facts), 1)
+    return ScoringRequest(blocks, {}, str(folder), MasterySpec(), EngineSpec(), folder / "work")
 
 
 def test_blocks_that_are_damaged_where_no_run_has_looked_are_told_and_then_all_deleted(
     tmp_path: Path,
 ) -> None:
-    request = scoring(tmp_path)
-    for index in (0, 1):
+    request = scoring(tmp_path, facts=3)
+    for index in range(3):
         commit_table(block(f"train{index}"), request.path(index), checksums=True)
-    request.path(1).write_bytes(b"PAR1 cut off")
-    with pytest.raises(DamagedBlockError, match=r"00001\.parquet"):
+    for index in (0, 2):
+        request.path(index).write_bytes(b"PAR1 cut off")
+    with pytest.raises(DamagedBlockError, match=r"00000\.parquet"):
         list(scored(request))
     drop_damaged(request)
-    assert [path.name for path in request.blocks_dir.iterdir()] == ["00000.parquet"]
+    assert [path.name for path in request.blocks_dir.iterdir()] == ["00001.parquet"]
 
 
 def test_a_block_of_an_actor_that_died_is_sent_by_its_successor(

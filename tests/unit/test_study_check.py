@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from sftlab.commands import open_study, open_sweep, print_plan, run_to_report
 from sftlab.errors import UserError
 from sftlab.study.build import Build
 from sftlab.study.check import RAY_JOB
-from sftlab.study.cluster import await_gpus, gpu_bundles, joins_first, require_gpus
+from sftlab.study.cluster import await_gpus, gpu_bundles, joins_first, require_gpus, training_bundles
 from sftlab.study.config import load_runtime
 from sftlab.study.progress import SilentProgress
 from sftlab.study.run import found_text, run_study
@@ -159,7 +160,7 @@ def test_missing_gpus_are_told_before_the_first_stage(
 ) -> None:
     @contextmanager
     def without_gpus(runtime: Runtime, _: Callable[[str], None]) -> Iterator[None]:
-        require_gpus(runtime, lambda: 0.0, None)
+        require_gpus(gpu_bundles(runtime), 0, lambda: 0.0, None, lambda _: None)
         yield
 
     monkeypatch.setattr("sftlab.study.run.ray_cluster", without_gpus)
@@ -201,38 +202,38 @@ def counts(*values: float) -> Iterator[float]:
         yield values[-1]
 
 
-def test_gpus_that_an_autoscaler_starts_are_waited_for_and_told() -> None:
-    runtime, told, found = GPUS.model_copy(update={"gpu_wait_minutes": 1}), [], counts(0, 0, 4, 8)
-    waits: list[float] = []
-    require_gpus(runtime, lambda: next(found), told.append, waits.append)
+def test_gpus_that_an_autoscaler_starts_are_asked_for_waited_for_and_told() -> None:
+    told, found, waits = list[str](), counts(0, 0, 4, 8), list[float]()
+    asked: list[Any] = []
+    wanted = gpu_bundles(GPUS)
+    require_gpus(wanted, 1, lambda: next(found), told.append, asked.append, waits.append)
     assert told == ["waiting for GPUs: 0 of 8 are there", "waiting for GPUs: 4 of 8 are there"]
-    assert len(waits) == 3
+    assert len(waits) == 3 and asked == [wanted] * 3 + [[]]  # in the end nothing is asked for any more
 
 
 @pytest.mark.parametrize(("minutes", "said", "waits"), [(0, True, 0), (1, True, 12), (1, False, 0)])
 def test_gpus_that_do_not_come_are_refused(minutes: float, said: bool, waits: int) -> None:
-    paused: list[float] = []
-    runtime = GPUS.model_copy(update={"gpu_wait_minutes": minutes})
+    paused, asked = list[float](), list[Any]()
     with pytest.raises(UserError, match=r"asks for 8 GPUs, but the cluster has 4\."):
-        require_gpus(runtime, lambda: 4.0, print if said else None, paused.append)
-    assert len(paused) == waits
+        require_gpus(
+            gpu_bundles(GPUS), minutes, lambda: 4.0, print if said else None, asked.append, paused.append
+        )
+    assert len(paused) == waits and asked[waits:] == ([[]] if waits else [])
 
 
-def test_what_is_asked_of_an_autoscaler_is_taken_back_when_the_gpus_are_there_and_when_they_do_not_come(
+def test_gpus_that_are_there_are_not_asked_for_and_training_asks_for_its_own_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[list[dict[str, float]]] = []
+    asked: list[Any] = []
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
-    monkeypatch.setattr("sftlab.study.cluster._live_gpus", lambda: 8.0)
-    await_gpus(GPUS, print)
-    assert asked == [[{"GPU": 4.0}] * 2, []]
-    monkeypatch.setattr("sftlab.study.cluster._live_gpus", lambda: 7.0)
+    monkeypatch.setattr("sftlab.study.cluster._live_gpus", lambda: 4.0)
+    await_gpus(training_bundles(GPUS), GPUS, print)
+    assert asked == []
+    waiting = GPUS.model_copy(update={"gpu_wait_minutes": 0.01})
+    monkeypatch.setattr("sftlab.study.cluster.POLL_SECONDS", 0.5)
     with pytest.raises(UserError, match="asks for 8 GPUs"):
-        await_gpus(GPUS, print)
-    assert asked[2:] == [[{"GPU": 4.0}] * 2, []]
-    with pytest.raises(UserError, match="asks for 8 GPUs"):
-        await_gpus(GPUS, None)  # a Ray of this machine, which has no autoscaler
-    assert len(asked) == 4
+        await_gpus(gpu_bundles(GPUS), waiting, print)
+    assert asked == [[{"GPU": 4.0}] * 2] * 2 + [[]]
 
 
 def test_the_shipped_gpu_runtimes_wait_for_an_autoscaler() -> None:

@@ -201,6 +201,24 @@ def settled(pool: TrainingPool, runs: Sequence[SFTRun]) -> list[float | str]:
     return found
 
 
+def test_gpus_that_do_not_come_back_fail_all_that_wait_for_them_at_once(
+    tmp_path: Path, runs: list[SFTRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+
+    def in_vain(*_: object) -> None:
+        waits.append(1)
+        raise UserError("The runtime asks for 8 GPUs, but the cluster has 4.")
+
+    monkeypatch.setattr(sweep_pools, "await_gpus", in_vain)
+    trainer = Trainer()
+    pool = TrainingPool(0, Runtime(), Store(tmp_path / "store"), trainer, waits=True)
+    pool.submit(runs)
+    pool._take([pool.queue.get() for _ in runs])
+    assert all("asks for 8 GPUs" in str(pool.futures[run.run_id].exception(1)) for run in runs)
+    assert waits == [1] and trainer.batches == [] and pool.stats().waiting == 0
+
+
 def test_the_start_of_a_worker_group_is_no_part_of_its_first_run(
     runs: list[SFTRun], tmp_path: Path, clock: Clock
 ) -> None:

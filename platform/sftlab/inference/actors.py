@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -71,7 +72,7 @@ class DyingWithEngine:
 class DyingAfterMemory(DyingWithEngine):
     """As `DyingWithEngine`; after an EngineMemoryError, which passes, the next call ends the process.
 
-    `start_anew` ends it too, but Ray may hand it a call before that.
+    Whoever drives it ends it too, but Ray may hand it a call before that.
     """
 
     def __init__(self) -> None:
@@ -162,6 +163,13 @@ def start_anew(worker: Any) -> None:
     ray.kill(worker, no_restart=False)
 
 
+def start_seconds(runtime: EngineRuntime) -> float | None:
+    """How long an engine may take from its actor's making until it answers; None for ever."""
+    if runtime.timeout_seconds is None:
+        return None
+    return runtime.timeout_seconds * START_FACTOR + BOOT_SECONDS
+
+
 def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
     """Return when actors take calls, or cannot start at all; the first call to one then raises the reason.
 
@@ -170,9 +178,7 @@ def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
     """
     import ray
 
-    seconds = (
-        None if runtime.timeout_seconds is None else runtime.timeout_seconds * START_FACTOR + BOOT_SECONDS
-    )
+    seconds = start_seconds(runtime)
     late = list(workers)
     for tries_left in reversed(range(runtime.max_restarts + 1)):
         started = {worker.__ray_ready__.remote(): worker for worker in late}
@@ -182,26 +188,60 @@ def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
             start_anew(worker)
 
 
-def watched_start(runtime: EngineRuntime) -> dict[str, Any]:
-    """Ray options of one more actor in a pool of Ray Data, which keeps its actors to itself: a name to find it by.
+@contextmanager
+def watched_pool(runtime: EngineRuntime) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Sees to the starts of actors that Ray Data keeps to itself, until the context ends.
 
-    A thread of this process then sees to its start, see `await_start`.
+    Yields what gives the Ray options of one more actor: a name to find it by. See `await_start` for what is seen to.
     """
-    name = f"sftlab-pool-{uuid4().hex}"
-    threading.Thread(target=_await_named, args=(name, runtime), name=name, daemon=True).start()
-    return {"name": name}
+    names: list[str] = []
+    over = threading.Event()
+
+    def name() -> dict[str, Any]:
+        names.append(f"sftlab-pool-{uuid4().hex}")
+        return {"name": names[-1]}
+
+    thread = threading.Thread(target=_watch_pool, args=(names, over, runtime), name="pool-watch", daemon=True)
+    thread.start()
+    try:
+        yield name
+    finally:
+        over.set()
+        thread.join()  # it would start a Ray of its own, were it to ask after this one has ended
 
 
-def _await_named(name: str, runtime: EngineRuntime) -> None:
+@dataclass
+class _Asked:
+    """An actor that has not answered yet."""
+
+    actor: Any
+    answer: Any
+    since: float
+    restarts: int
+
+
+def _watch_pool(names: Sequence[str], over: threading.Event, runtime: EngineRuntime) -> None:
     import ray
 
-    given_up = time.monotonic() + BOOT_SECONDS  # no actor came of the options
-    workers: list[Any] = []
-    while not workers and time.monotonic() < given_up and ray.is_initialized():
-        time.sleep(1.0)
-        with suppress(ValueError):  # does not stand yet
-            workers = [ray.get_actor(name)]
-    await_start(workers, runtime)
+    seconds = start_seconds(runtime)
+    asked: dict[str, _Asked] = {}
+    started: set[str] = set()
+    while seconds is not None and not over.wait(1.0):
+        for name in [name for name in names if name not in started]:
+            if name not in asked:
+                with suppress(ValueError):  # is not there yet, or was never made
+                    actor = ray.get_actor(name)
+                    asked[name] = _Asked(
+                        actor, actor.__ray_ready__.remote(), time.monotonic(), runtime.max_restarts
+                    )
+                continue
+            one = asked[name]
+            if ray.wait([one.answer], timeout=0)[0]:
+                started.add(name)
+            elif time.monotonic() - one.since > seconds and one.restarts:
+                start_anew(one.actor)
+                one.answer, one.since = one.actor.__ray_ready__.remote(), time.monotonic()
+                one.restarts -= 1
 
 
 def first_line(error: BaseException) -> str:

@@ -369,10 +369,7 @@ def _not_swapped(model: str, error: EngineSwapError) -> UserError:
 def _spread(
     workers: Sequence[EngineActor], items: Sequence[EvaluationItem], chosen: Sequence[Candidate], top: int
 ) -> Iterator[tuple[EvaluationItem, Evaluated]]:
-    """Each engine takes the next item when it is free; results come as they are finished.
-
-    What an engine could not hold for one model it is not asked for the next: the questions are the same.
-    """
+    """Each engine takes the next item when it is free; results come as they are finished."""
     import ray
 
     chosen_ref = ray.put(list(chosen))
@@ -407,5 +404,5 @@ def _spread(
         tries = LOST_TRIES
         following = next(queue, None)
         if following is not None:
-            give(worker, following, limits)
+            give(worker, following, BatchLimits(limits.rows))  # the others may fit there
         yield item, evaluated

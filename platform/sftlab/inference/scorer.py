@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from sftlab.inference.actors import (
     actor_options,
     as_raised,
     carried,
-    watched_start,
+    watched_pool,
 )
 from sftlab.inference.blocks import commit_table
 from sftlab.inference.engine import Engine, EngineFactory
@@ -143,8 +144,9 @@ def _score(
             report.found(sum(table["tokens"].to_pylist()))
     if pending:
         check_served(request.model_dir, runtime)
-        with as_raised():
-            for blocks in _stream(request, pending, runtime, engine, limits):
+        told = _stream(request, pending, runtime, engine, limits)
+        with as_raised(), closing(told):
+            for blocks in told:
                 for prompts, tokens in zip(
                     blocks["prompts"].to_pylist(), blocks["tokens"].to_pylist(), strict=True
                 ):
@@ -249,12 +251,12 @@ class BlockScorer:
         self.request, self.tasks, self.limits = request, tasks, limits
         pull(request.facts.folder)
         self.reader = FactReader(request.facts)
-        self.start = partial(engine, pull(request.model_dir), request.engine_spec, runtime)
+        self.factory, self.runtime = engine, runtime
 
     @cached_property
     def engine(self) -> Engine:
         """Started by the first task: Ray keeps the type of a task's error, and not that of an actor's start."""
-        return self.start()
+        return self.factory(pull(self.request.model_dir), self.request.engine_spec, self.runtime)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
         """Commit the blocks of a task; returns `prompts` and `tokens` (both int64) of each."""
@@ -295,7 +297,7 @@ def _stream(
     runtime: EngineRuntime,
     engine: EngineFactory,
     limits: BatchLimits,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table]:
     """What `BlockScorer` says of each task, as they are finished, in any order."""
     import pyarrow as pa
     import ray.data
@@ -304,24 +306,26 @@ def _stream(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
+    context.issue_detectors_config.detectors = []  # they ask for names of actors that they never make
     for name in NOISY:  # they say that bars are off, and print the trace of what is raised here anyway
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Not `ray.data.range`: its reading tasks would wait for a CPU where engines take all of them.
     numbers = [pa.table({TASK: [number]}) for number in range(len(tasks))]
-    with warnings.catch_warnings():
-        # Ray 2.60 has no other way yet to bound restarts (its default is to restart a dying engine without end), and
-        # none to get at an actor of the pool but by a name.
-        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        done = ray.data.from_arrow(numbers).map_batches(
-            BlockScorer,
-            batch_size=None,
-            batch_format="pyarrow",
-            # One task in hand and one to go on with: a longer queue would leave other engines idle at the end.
-            compute=ray.data.ActorPoolStrategy(
-                size=min(runtime.engines, len(tasks)), max_tasks_in_flight_per_actor=2
-            ),
-            fn_constructor_args=(request, tasks, runtime, engine, limits),
-            ray_remote_args_fn=partial(watched_start, runtime),
-            **actor_options(runtime),
-        )
-    yield from done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with watched_pool(runtime) as named:
+        with warnings.catch_warnings():
+            # Ray 2.60 has no other way yet to bound restarts (its default is to restart a dying engine without end),
+            # and none to get at an actor of the pool but by a name.
+            warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+            done = ray.data.from_arrow(numbers).map_batches(
+                BlockScorer,
+                batch_size=None,
+                batch_format="pyarrow",
+                # One task in hand and one to go on with: a longer queue would leave other engines idle at the end.
+                compute=ray.data.ActorPoolStrategy(
+                    size=min(runtime.engines, len(tasks)), max_tasks_in_flight_per_actor=2
+                ),
+                fn_constructor_args=(request, tasks, runtime, engine, limits),
+                ray_remote_args_fn=named,
+                **actor_options(runtime),
+            )
+        yield from done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,9 @@ WORKER_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 POLL_SECONDS = 5.0
+
+Bundle = dict[str, float]
+"""GPUs of one engine or rank, which lie on one node."""
 
 
 @contextmanager
@@ -75,7 +78,7 @@ def ray_cluster(runtime: Runtime, say: Callable[[str], None] | None = None) -> I
                 runtime_env={"env_vars": _worker_environment()},
             )
     try:
-        await_gpus(runtime, say if address else None)
+        await_gpus(gpu_bundles(runtime), runtime, say if address else None)
         yield
     finally:
         ray.shutdown()
@@ -132,36 +135,60 @@ def joins_first(runtime: Runtime) -> bool:
     return bool(os.environ.get("RAY_ADDRESS") or gpu_bundles(runtime))
 
 
-def gpu_bundles(runtime: Runtime) -> list[dict[str, float]]:
+def gpu_bundles(runtime: Runtime) -> list[Bundle]:
     """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
-    engine, training = runtime.engine, runtime.training
-    wanted = [
-        [float(engine.gpus_per_engine)] * engine.engines,
-        [float(training.gpus_per_worker)] * training.workers,
-    ]
-    return [{"GPU": gpus} for gpus in max(wanted, key=sum) if gpus]
+    engine = runtime.engine
+    engines = [{"GPU": float(engine.gpus_per_engine)}] * engine.engines if engine.gpus_per_engine else []
+    return max(engines, training_bundles(runtime), key=gpus_in)
+
+
+def training_bundles(runtime: Runtime) -> list[Bundle]:
+    """What the training workers take together; empty on CPUs."""
+    training = runtime.training
+    return [{"GPU": float(training.gpus_per_worker)}] * training.workers if training.gpus_per_worker else []
+
+
+def gpus_in(bundles: Sequence[Bundle]) -> float:
+    return sum(bundle["GPU"] for bundle in bundles)
+
+
+def await_gpus(bundles: Sequence[Bundle], runtime: Runtime, say: Callable[[str], None] | None) -> None:
+    """Wait for GPUs that the cluster lacks now, see `require_gpus`; before every stage that trains.
+
+    Nodes may be lost at any time, and an autoscaler ends those that idle.
+    """
+    require_gpus(bundles, runtime.gpu_wait_minutes, _live_gpus, say, _ask_autoscaler)
 
 
 def require_gpus(
-    runtime: Runtime,
+    bundles: Sequence[Bundle],
+    minutes: float,
     count: Callable[[], float],
     say: Callable[[str], None] | None,
+    ask: Callable[[Sequence[Bundle]], None],
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until `count()` GPUs are those the runtime asks for; not at all where nobody is told (`say`).
+    """Wait until `count()` GPUs are those of the bundles; not at all where nobody is told (`say`).
 
-    Raises UserError where they are still missing after `gpu_wait_minutes`.
+    An autoscaler is `ask`ed for them meanwhile, again and again, as it keeps one wish for a whole cluster; what was
+    asked for is taken back in the end, as it would outlive a driver that is killed, and keep nodes running.
+
+    Raises UserError where they are still missing after so many minutes.
     """
-    wanted = sum(bundle["GPU"] for bundle in gpu_bundles(runtime))
-    left = 60 * runtime.gpu_wait_minutes if say is not None else 0.0
-    found, told = count(), -1.0
-    while found < wanted and left > 0 and say is not None:
-        if found != told:
-            say(f"waiting for GPUs: {found:g} of {wanted:g} are there")
-            told = found
-        pause(POLL_SECONDS)
-        left -= POLL_SECONDS
-        found = count()
+    wanted, found, told = gpus_in(bundles), count(), -1.0
+    left = 60 * minutes if say is not None else 0.0
+    if found < wanted and left > 0 and say is not None:
+        try:
+            while found < wanted and left > 0:
+                ask(bundles)
+                if found != told:
+                    say(f"waiting for GPUs: {found:g} of {wanted:g} are there")
+                    told = found
+                pause(POLL_SECONDS)
+                left -= POLL_SECONDS
+                found = count()
+        finally:
+            ask([])
     if wanted > found:
         raise UserError(
             f"The runtime asks for {wanted:g} GPUs, but the cluster has {found:g}. Choose another runtime "
@@ -170,32 +197,14 @@ def require_gpus(
         )
 
 
-def await_gpus(runtime: Runtime, say: Callable[[str], None] | None) -> None:
-    """Ask an autoscaler for the GPUs that the runtime wants and the cluster lacks now, and wait, see `require_gpus`.
-
-    Before every stage that needs them: nodes may be lost at any time, and an autoscaler ends those that idle. What was
-    asked for is taken back in the end, as it would outlive a driver that is killed, and keep nodes running.
-    """
-    with _requested(gpu_bundles(runtime) if say is not None else []):
-        require_gpus(runtime, _live_gpus, say)
-
-
 def _live_gpus() -> float:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0))
 
 
-@contextmanager
-def _requested(bundles: list[dict[str, float]]) -> Iterator[None]:
-    """Ask an autoscaler for nodes; a hint to fixed clusters."""
-    if not bundles:
-        yield
-        return
+def _ask_autoscaler(bundles: Sequence[Bundle]) -> None:
+    """A hint, which fixed clusters do not take."""
     from ray.autoscaler.sdk import request_resources
 
-    request_resources(bundles=bundles)
-    try:
-        yield
-    finally:
-        request_resources(bundles=[])
+    request_resources(bundles=list(bundles))

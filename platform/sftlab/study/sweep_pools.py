@@ -24,7 +24,7 @@ from sftlab.inference.evaluator import EvaluationRequest
 from sftlab.inference.vllm_engine import VllmEngine
 from sftlab.placement import same_node
 from sftlab.store.artifact import Store
-from sftlab.study.cluster import await_gpus
+from sftlab.study.cluster import await_gpus, training_bundles
 from sftlab.study.runtime import Runtime
 from sftlab.training.records import SFTResult, SFTRun, TrainingEvent
 from sftlab.training.sft import train_runs
@@ -276,6 +276,8 @@ class TrainingPool:
                     else:  # another sweep trains it at this moment; later it will be found
                         open_runs.remove(run)
                         self.queue.put(run)
+                if self.waits and mine:  # in vain: an error of all of them, and not of the first alone
+                    await_gpus(training_bundles(self.runtime), self.runtime, log.warning)
                 if mine:
                     open_runs.clear()
                     self._train(mine)
@@ -308,8 +310,6 @@ class TrainingPool:
 
         self.meter.add(busy=1, waiting=-len(batch))
         try:
-            if self.waits:
-                await_gpus(self.runtime, log.warning)
             self.train_runs(batch, self.runtime.training, told, str(self.store.root / "ray-train"))
         except Exception as error:  # handed to the trial that waits for it
             begin()  # a group that did not get so far took its time too

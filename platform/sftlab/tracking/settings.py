@@ -38,7 +38,7 @@ class TrackingSettings(Frozen):
         if parts.scheme in ("http", "https") and parts.hostname:
             if "@" in unquote(address):  # anywhere: a password may hold the strokes that end a server's name
                 raise ValueError(
-                    "the address must not hold a user or a password; "
+                    "the address must not hold a user or a password, nor any other @; "
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
                 )
             if not re.fullmatch(r"[^:]+(:\d+)?|\[[^\]]+\](:\d+)?", parts.netloc):

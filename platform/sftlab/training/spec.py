@@ -128,8 +128,8 @@ class TrainingRuntime(Frozen):
     timeout_seconds: float = Field(
         default=1800.0,
         ge=1,
-        description="Longest silence of a rank's process, and longest wait of one rank for another; after it the group "
-        "is started again.",
+        description="Longest wait of one rank for another, and longest silence of a rank's process (600 at most); "
+        "after it the group is started again.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sftlab.store.mirror import drop
 from sftlab.study.build import Build
-from sftlab.study.cluster import await_gpus
+from sftlab.study.cluster import await_gpus, training_bundles
 from sftlab.study.plan import Cell
 from sftlab.study.stages.change import build_change, read_change
 from sftlab.study.stages.training_sets import training_file
@@ -73,7 +73,7 @@ def _train(build: Build, missing: Sequence[Cell], title: str) -> None:
     if not missing:
         return
     if os.environ.get("RAY_ADDRESS"):
-        await_gpus(build.runtime, build.progress.say)
+        await_gpus(training_bundles(build.runtime), build.runtime, build.progress.say)
     cells = {cell.run_id: cell for cell in missing}
     examples = {name: cell.size * cell.sft.epochs for name, cell in cells.items()}
     finished: set[str] = set()
