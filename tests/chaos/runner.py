@@ -224,10 +224,11 @@ class Chaos:
         if not found:
             self.odd.append(f"no {blow.victim} was there")
             return self.odd[-1]
-        process = found[int(blow.chance * len(found))]
+        process, name = found[int(blow.chance * len(found))], "gone before it"
         with suppress(psutil.NoSuchProcess):
+            name = process.name()
             process.send_signal(how)
-        return f"{how.name} to {process.pid}, {process.name()}"
+        return f"{how.name} to {process.pid}, {name}"
 
     def victims(self, blow: Blow) -> list[psutil.Process]:
         """Engines, or training workers, that a blow may hit; where its stage is past those of the present one."""
