@@ -212,7 +212,10 @@ def test_a_server_that_is_gone_at_the_end_costs_the_logging_alone_which_track_ma
     assert f"`sftlab track {SWEEP}` with the same options logs it" in done.stderr
     command = [str(SFTLAB), "track", str(SWEEP), "--store", str(swept)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
-    assert done.returncode == 0 and " mlflow ui --backend-store-uri " in done.stdout, tail(done)
+    assert (
+        done.returncode == 0
+        and "MLflow: MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri " in done.stdout
+    ), tail(done)
 
 
 def test_the_documented_strategy_of_one_s_own_runs_with_engines_without_a_pythonpath(

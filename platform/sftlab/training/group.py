@@ -13,9 +13,8 @@ from sftlab.training.spec import TrainingRuntime
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 # After it Ray Train takes a rank whose process says nothing for dead: one that is stopped, say.
 SILENCE_ENV = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
-LONGEST_SILENCE = (
-    600.0  # Ray Train's own; ranks may wait longer for each other, as for one that writes a large model
-)
+# Ray Train's own; ranks may wait longer for each other, as for one that writes a large model.
+LONGEST_SILENCE = 600.0
 
 
 def make_trainer(
@@ -28,9 +27,8 @@ def make_trainer(
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    os.environ[SILENCE_ENV] = str(
-        min(LONGEST_SILENCE, runtime.timeout_seconds)
-    )  # its one setting; sent on to its own actors
+    # Ray Train has no other setting for it, and sends this one on to its own actors.
+    os.environ[SILENCE_ENV] = str(min(LONGEST_SILENCE, runtime.timeout_seconds))
     resources = {"CPU": runtime.cpus_per_worker}
     if runtime.gpus_per_worker:
         resources["GPU"] = runtime.gpus_per_worker
