@@ -19,7 +19,7 @@ from sftlab.errors import UserError
 from sftlab.files import make_folder, write_text
 from sftlab.store import local, remote
 from sftlab.store.fingerprint import canonical
-from sftlab.store.mirror import Mirror, default_mirrors, make_mirror, spoken
+from sftlab.store.mirror import Mirror, default_mirrors, is_committed, make_mirror, spoken
 from sftlab.store.objects import is_address, parse_address
 from sftlab.store.provenance import provenance
 from sftlab.store.record import (
@@ -31,7 +31,9 @@ from sftlab.store.record import (
     Damaged,
     Record,
     Step,
+    belongs,
     differences,
+    labelled,
     place_aside,
     read_record,
 )
@@ -85,14 +87,36 @@ class Store:
         self._found: dict[str, Record] = {}  # results stay, so that a known one need not be asked for again
         self._names: dict[str, set[str]] = {}
         self._listings: dict[str, remote.Listing] = {}
+        self._labels: dict[str, str] = {}  # by id: folders in an object store of steps with any slug
 
     def __str__(self) -> str:
         """What a person calls the store: its address or its folder."""
         return str(self.root if self.mirror is None else self.mirror.address)
 
     def path(self, step: Step) -> Path:
-        """The step's folder, whether it is committed or not. In a mirror, `pull` it before reading."""
-        return self.root / step.stage / step.folder
+        """The step's folder, whether it is committed or not. In a mirror, `pull` it before reading.
+
+        Of a step with `any_slug` it is the folder that is there for its id (`labelled`). The stage is listed for that
+        only where nothing is committed under the step's slug.
+        """
+        return self.root / step.stage / (self._labelled(step) if step.any_slug else step.folder)
+
+    def _labelled(self, step: Step) -> str:
+        if step.id in self._labels:
+            return self._labels[step.id]
+        place = self.root / step.stage
+        if self._has_record(place / step.folder):
+            return step.folder
+        found = labelled(step, self._folders(step.stage), lambda name: self._has_record(place / name))
+        if self.mirror is not None:
+            self._labels[step.id] = found
+        return found
+
+    def _has_record(self, folder: Path) -> bool:
+        if self.mirror is None:
+            return (folder / RECORD).exists()
+        listing = self._listings.get(folder.parent.name)
+        return is_committed(self.mirror, folder) if listing is None else RECORD in listing.get(folder.name, {})
 
     def work(self, step: Step) -> Path:
         """Folder for the unfinished parts of a step; made if missing, never part of the result."""
@@ -122,7 +146,7 @@ class Store:
         if self.mirror is None:
             record = local.sound_record(folder)
         elif step.stage in self._listings:
-            there = self._listings[step.stage].get(step.folder, {})
+            there = self._listings[step.stage].get(folder.name, {})
             record = remote.sound_record(self.mirror, folder, there)
         else:
             record = remote.sound_record(self.mirror, folder, remote.list_folder(self.mirror, folder))
@@ -160,9 +184,9 @@ class Store:
             if known != files:
                 raise UserError(f"{folder}: was committed with other content; it will not be overwritten.")
             return old
-        spec = canonical(step.spec)
+        spec, slug = canonical(step.spec), folder.name.rpartition("-")[0]
         record = Record(
-            step.id, step.stage, step.slug, spec, dict(step.inputs), step.revision, files, provenance()
+            step.id, step.stage, slug, spec, dict(step.inputs), step.revision, files, provenance()
         )
         if self.mirror is None:
             local.flush(folder, files)
@@ -221,10 +245,11 @@ class Store:
 
     def is_committed(self, step: Step) -> bool:
         """Whether a step has a record, from the listing of its stage (see `listed`); sizes are not looked at."""
+        folder = self.path(step)
         if self.mirror is None:
-            return step.folder in self._folders(step.stage) and (self.path(step) / RECORD).exists()
+            return folder.name in self._folders(step.stage) and (folder / RECORD).exists()
         if step.stage in self._listings:
-            return RECORD in self._listings[step.stage].get(step.folder, {})
+            return RECORD in self._listings[step.stage].get(folder.name, {})
         return self.find(step) is not None
 
     @contextmanager
@@ -266,7 +291,7 @@ class Store:
             found = (
                 remote.list_folder(self.mirror, self.path(step))
                 if listing is None
-                else listing.get(step.folder)
+                else listing.get(self.path(step).name)
             )
             return bool(found)
         return self.path(step).is_dir() and any(self.path(step).iterdir())
@@ -296,7 +321,7 @@ class Store:
             record = remote.sound_record(self.mirror, folder, remote.list_folder(self.mirror, folder))
         if record is None:
             return False
-        if record.step.id != record.id or record.step.folder != folder.name:
+        if record.step.id != record.id or not belongs(folder.name, record.id):
             raise Damaged(folder, f"{RECORD} does not belong to its id")
         if self.mirror is None:
             wrong = local.wrong_file(folder, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -67,8 +67,6 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def folder_hash(folder: Path, patterns: tuple[str, ...] = ("**/*",)) -> str:
-    """SHA-256 over the relative paths and hashes of the files in a folder that match a pattern."""
-    found = {p for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
-    rows = sorted((p.relative_to(folder).as_posix(), file_hash(p)) for p in found)
-    return sha256(canonical_json(rows).encode()).hexdigest()
+def rows_hash(rows: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over relative paths and hashes of files, in whatever order."""
+    return sha256(canonical_json(sorted(rows)).encode()).hexdigest()

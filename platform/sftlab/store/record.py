@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -41,7 +41,11 @@ class Damaged(UserError):
 
 @dataclass(frozen=True)
 class Step:
-    """One result to be had: what it is made of, and thereby its id."""
+    """One result to be had: what it is made of, and thereby its id.
+
+    The slug is a label, for people, and no part of the id. Where one id may have been labelled by different names, the
+    slug is that of its stage, and its result is found under whichever label it has (`Store.path`).
+    """
 
     stage: str
     slug: str
@@ -57,6 +61,11 @@ class Step:
     def folder(self) -> str:
         """Name of its folder, below that of its stage."""
         return f"{self.slug}-{self.id[:FOLDER_DIGITS]}"
+
+    @property
+    def any_slug(self) -> bool:
+        """Whether the result may have another label than this step's."""
+        return self.slug == self.stage
 
     @property
     def lock(self) -> str:
@@ -144,6 +153,22 @@ def check_file(name: str, entry: Mapping[str, Any]) -> None:
 def file_entry(path: Path) -> dict[str, Any]:
     """What a record, or a note, tells of a file: its bytes and SHA-256. Raises OSError where it cannot be read."""
     return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def belongs(folder: str, id: str) -> bool:
+    """Whether the name of a result's folder has the digits of this id, whatever its slug."""
+    return STEP_FOLDER.fullmatch(folder) is not None and folder.endswith(f"-{id[:FOLDER_DIGITS]}")
+
+
+def labelled(step: Step, names: Iterable[str], is_committed: Callable[[str], bool]) -> str:
+    """Which of the folders of a stage is a step's, whatever its slug: a committed one before one that is begun.
+
+    Of several the one with the step's slug, then the first in order; of none the step's.
+    """
+    there = sorted(
+        (name for name in names if belongs(name, step.id)), key=lambda name: (name != step.folder, name)
+    )
+    return next((name for name in there if is_committed(name)), there[0] if there else step.folder)
 
 
 def place_aside(path: Path) -> str:

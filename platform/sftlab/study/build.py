@@ -52,7 +52,12 @@ class Build:
         return found
 
     def commit(self, step: Step, varying: Collection[str] = ()) -> Record:
-        """`Store.commit` a step and drop its unfinished parts. Raises UserError where the file system refuses."""
+        """`Store.commit` a step and drop its unfinished parts.
+
+        Raises UserError where the file system refuses, and where a file outside the store that the step was made of
+        has changed since the study was planned.
+        """
+        self.plan.sources.require_unchanged(step.stage)
         try:
             record = self.store.commit(step, varying)
         except OSError as error:

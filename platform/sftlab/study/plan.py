@@ -99,7 +99,7 @@ class Plan:
         else:
             assert self.spec.facts is not None
             made_from = self.spec.facts.model_dump(exclude={"source", "templates"})
-        return self._step("facts", self.spec.name, made_from, self.sources.facts)
+        return self._step("facts", "facts", made_from, self.sources.facts)
 
     @property
     def pocket_spec(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Plan:
         """Pre-training of the pocket model; None where the study brings a model."""
         if self.spec.pocket is None:
             return None
-        return self._step("model", self.spec.name, {"pocket": self.pocket_spec}, {"facts": self.facts.id})
+        return self._step("model", "model", {"pocket": self.pocket_spec}, {"facts": self.facts.id})
 
     @property
     def model_id(self) -> str:
@@ -124,7 +124,7 @@ class Plan:
     @cached_property
     def mastery(self) -> Step:
         spec = {"mastery": self.spec.mastery.model_dump(), "engine": self.spec.engine.model_dump()}
-        return self._step("mastery", self.spec.name, spec, {"facts": self.facts.id, "model": self.model_id})
+        return self._step("mastery", "mastery", spec, {"facts": self.facts.id, "model": self.model_id})
 
     @cached_property
     def base_evaluation(self) -> Step:

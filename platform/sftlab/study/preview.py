@@ -77,9 +77,12 @@ def why_not(step: Step, records: Sequence[Record]) -> str:
     shares = [_share(wanted, _fields(record.spec, record.inputs)) for record in related]
     if max(shares) < ENOUGH:
         return NOTHING_ALIKE
-    told = differences(step.spec, step.inputs, related[shares.index(max(shares))])
+    nearest = related[shares.index(max(shares))]
+    told = differences(step.spec, step.inputs, nearest)
+    if nearest.revision != step.revision:
+        told = [f"the stage's revision: {nearest.revision} -> {step.revision}", *told]
     if not told:
-        return "the stage's revision is new"
+        return f"its result is {step.stage}/{nearest.step.folder}, expected {step.folder}: rename that folder"
     more = f" and {len(told) - REASONS_SHOWN} more" if len(told) > REASONS_SHOWN else ""
     return "; ".join(told[:REASONS_SHOWN]) + more
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.facts.entity_questions import PUBLISHED_COUNTS
@@ -15,14 +14,47 @@ from sftlab.facts.templates import Topic, load_topics, published_topics
 from sftlab.facts.training_sets import even_shares
 from sftlab.pocket.extent import fact_counts, model_bytes
 from sftlab.pocket.world import world_topics
-from sftlab.store.artifact import write_text
-from sftlab.store.fingerprint import canonical_json, file_hash, folder_hash
+from sftlab.store.fingerprint import rows_hash
+from sftlab.store.hashes import HASHES, FileHashes, Hashed, quick_stamp, steady_hash
 from sftlab.study.spec import FactsSpec, StudySpec
 from sftlab.weights.shards import COMPANIONS
 
 MODEL_FILES = ("*.safetensors", *(f"*{ending}" for ending in COMPANIONS))
-HASHES = "hashes.json"
+ARCHIVE_FILES = ("**/*.json",)
 PUBLISHED_TEMPLATES = 21
+READS_FACTS = frozenset({"facts"})  # stages that read the files of the facts, and those of a brought base model
+READS_MODEL = frozenset({"mastery", "tuned", "change", "evaluation", "best"})
+
+
+@dataclass
+class Outside:
+    """A file, or the files of a folder that match `patterns`, with their content hash when the study was planned."""
+
+    path: Path
+    patterns: tuple[str, ...]
+    sha256: str
+    files: tuple[Hashed, ...]
+
+    def is_unchanged(self) -> bool:
+        """Whether the content is still the planned one; it is read again only where a stamp is another."""
+        try:
+            found = outside_files(self.path, self.patterns)
+            same = found == [file.path for file in self.files]
+            if same and all(quick_stamp(file.path) == file.stamp for file in self.files):
+                return True
+            known = {file.path: file for file in self.files}
+            files = tuple(
+                known[path]
+                if path in known and quick_stamp(path) == known[path].stamp
+                else steady_hash(path)
+                for path in found
+            )
+        except FileNotFoundError:
+            return False
+        if not files or content_hash(self.path, files) != self.sha256:
+            return False
+        self.files = files
+        return True
 
 
 @dataclass(frozen=True)
@@ -30,7 +62,8 @@ class Sources:
     """Content hashes of the outside files (`missing:PATH` where one is not there) and their extent.
 
     fact_counts: facts by split, of an archive that has not been read an estimate; model_bytes: bytes of the
-    base weights; templates: mapping templates of a fact's topic, on average over all facts.
+    base weights; templates: mapping templates of a fact's topic, on average over all facts; facts_files and
+    model_files: what was hashed.
     """
 
     facts: Mapping[str, str]
@@ -38,6 +71,22 @@ class Sources:
     fact_counts: Mapping[str, int]
     model_bytes: int
     templates: float = PUBLISHED_TEMPLATES
+    facts_files: tuple[Outside, ...] = ()
+    model_files: tuple[Outside, ...] = ()
+
+    def require_unchanged(self, stage: str) -> None:
+        """Raises UserError where a file that this stage reads is another than the study was planned with.
+
+        A result made from it would carry the id of the old content.
+        """
+        read = (*(self.facts_files if stage in READS_FACTS else ()),)
+        read += self.model_files if stage in READS_MODEL else ()
+        for outside in read:
+            if not outside.is_unchanged():
+                raise UserError(
+                    f"{outside.path}: has changed since the study was planned, so that what was made of it is not kept "
+                    f"(stage {stage}). Expected the same content until the end; run again to plan with the new one."
+                )
 
     def require(self) -> None:
         """Raises UserError where a file that the study reads is not there."""
@@ -54,13 +103,13 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
     Raises UserError for topics of a pocket world that are unknown or listed twice, and for own facts or
     topics that cannot be read.
     """
-    hashes = _HashCache(root / HASHES)
+    hashes = FileHashes(root / HASHES)
+    model: Outside | str | None = None
     if spec.pocket is not None:
         named = {"source": spec.pocket.source} if spec.pocket.source else {}
         world_topics(spec.pocket)
         counts, templates = fact_counts(spec.pocket), float(PUBLISHED_TEMPLATES)
         size = model_bytes(spec.pocket)
-        model = None
     else:
         assert spec.facts is not None and spec.model is not None
         named = {"source": spec.facts.source}
@@ -68,11 +117,19 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
             named["templates"] = spec.facts.templates
         counts, templates = _extent(spec.facts)
         folder = Path(spec.model.path)
-        model = hashes.folder(folder, MODEL_FILES)
+        model = _model(folder, hashes)
         present = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         size = present or 2 * (spec.model.parameters or 0)
-    found = {key: hashes.of(Path(path)) for key, path in named.items()}
-    return Sources(found, model, counts, size, templates)
+    found = {key: _hashed(Path(path), ARCHIVE_FILES, hashes) for key, path in named.items()}
+    return Sources(
+        {key: _id(outside) or "" for key, outside in found.items()},
+        _id(model),
+        counts,
+        size,
+        templates,
+        tuple(outside for outside in found.values() if isinstance(outside, Outside)),
+        (model,) if isinstance(model, Outside) else (),
+    )
 
 
 def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:
@@ -87,18 +144,67 @@ def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:
 
 
 def model_hash(folder: Path, root: Path) -> str:
-    """Content hash of a base model's folder, remembered below `root`; `missing:PATH` without its files."""
-    return _HashCache(root / HASHES).folder(folder, MODEL_FILES)
+    """Content hash of a base model's folder, of large files remembered below `root`; `missing:PATH` without files."""
+    return _id(_model(folder, FileHashes(root / HASHES))) or ""
 
 
 def folder_of(model_id: str, root: Path) -> Path | None:
     """Where the base model of a content hash was last seen, if it is still there unchanged; else None."""
-    known = _HashCache(root / HASHES).known
-    for key, value in known.items():
-        folder = Path(key.partition(":[")[0])
-        if value == model_id and _is_folder(folder) and model_hash(folder, root) == model_id:
-            return folder
+    place = FileHashes(root / HASHES).folders.get(model_id)
+    folder = None if place is None else Path(place)
+    if folder is not None and _is_folder(folder) and model_hash(folder, root) == model_id:
+        return folder
     return None
+
+
+def outside_files(path: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """A file, or the files of a folder that match a pattern: in order, those in linked folders too."""
+    if path.is_file():
+        return [path]
+    found = {file for pattern in patterns for file in path.glob(pattern)}
+    if any(pattern.startswith("**/") for pattern in patterns):
+        for linked in _linked_folders(path):
+            found |= {file for pattern in patterns for file in linked.glob(pattern)}
+    return sorted(file for file in found if file.is_file())
+
+
+def _linked_folders(root: Path) -> list[Path]:
+    """The folders below `root` that are reached by links alone, which a glob does not enter; each link once."""
+    found: list[Path] = []
+    entered = {root.resolve()}
+    open_folders = [root]
+    while open_folders:
+        for place, names, _ in os.walk(open_folders.pop()):
+            for link in (Path(place, name) for name in names if Path(place, name).is_symlink()):
+                found.append(link)
+                if link.resolve() not in entered:
+                    entered.add(link.resolve())
+                    open_folders.append(link)
+    return found
+
+
+def content_hash(path: Path, files: Sequence[Hashed]) -> str:
+    """The hash that tells a file, or a folder by the relative paths and hashes of its files, from all others."""
+    if [file.path for file in files] == [path]:
+        return files[0].sha256
+    return rows_hash((file.path.relative_to(path).as_posix(), file.sha256) for file in files)
+
+
+def _hashed(path: Path, patterns: tuple[str, ...], hashes: FileHashes) -> Outside | str:
+    """A file or folder with its content hash; `missing:PATH` where there is nothing."""
+    files = tuple(hashes.of(outside_files(path, patterns)))
+    return Outside(path, patterns, content_hash(path, files), files) if files else f"missing:{path}"
+
+
+def _model(folder: Path, hashes: FileHashes) -> Outside | str:
+    found = _hashed(folder, MODEL_FILES, hashes) if folder.is_dir() else f"missing:{folder}"
+    if isinstance(found, Outside):
+        hashes.saw_folder(found.sha256, folder)
+    return found
+
+
+def _id(found: Outside | str | None) -> str | None:
+    return found.sha256 if isinstance(found, Outside) else found
 
 
 def _is_folder(path: Path) -> bool:
@@ -140,45 +246,3 @@ def _mean_templates(kept: Mapping[str, Mapping[str, int]], topics: Mapping[str, 
         count * len(topics[name].templates) for by_topic in kept.values() for name, count in by_topic.items()
     )
     return filled / facts if facts else 0.0
-
-
-def _hashes(path: Path) -> dict[str, str]:
-    """What is remembered; nothing where the file is missing or damaged, as all of it can be computed again."""
-    try:
-        known: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-        return {}
-    if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
-        return {}
-    return known
-
-
-class _HashCache:
-    """Hashes by path, size and time of change, so that a 140 GB model is read once and not at every plan."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known = _hashes(path)
-
-    def of(self, path: Path) -> str:
-        return self.folder(path, ("**/*.json",)) if path.is_dir() else self._file(path)
-
-    def _file(self, path: Path) -> str:
-        if not path.is_file():
-            return f"missing:{path}"
-        stat = path.stat()
-        return self._remember(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}", lambda: file_hash(path))
-
-    def folder(self, path: Path, patterns: tuple[str, ...]) -> str:
-        found = sorted({p for pattern in patterns for p in path.glob(pattern)})
-        if not found:
-            return f"missing:{path}"
-        stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in found]
-        key = f"{path.resolve()}:{canonical_json([list(row) for row in stats])}"
-        return self._remember(key, lambda: folder_hash(path, patterns))
-
-    def _remember(self, key: str, compute: Callable[[], str]) -> str:
-        if key not in self.known:
-            self.known[key] = compute()
-            write_text(self.path, json.dumps(self.known, indent=1))
-        return self.known[key]
