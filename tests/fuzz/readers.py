@@ -326,7 +326,16 @@ _OPTIONS = [
 ]
 _TRAINING = {"identity": _identity(), "runtime": {}, "result": seeds.RESULT}
 _MARK = {"step": 2, "identity": {"run_id": "r"}, "history": seeds.HISTORY, "files": {}}
-_HASHES = {"/x/y:1:2": "0" * 64, '/x:[["a",1,2]]': "0" * 64}
+_HASHED = {
+    "device": 1,
+    "inode": 2,
+    "bytes": 3,
+    "mtime_ns": 4,
+    "ctime_ns": 5,
+    "sha256": "0" * 64,
+    "checksum": "0" * 64,
+}
+_HASHES = {"files": {"/x/y": _HASHED}, "folders": {"0" * 64: "/x"}}
 _CONFIG = {"model_type": "llama", "torch_dtype": "float32", "tie_word_embeddings": True, "license": "mit"}
 
 

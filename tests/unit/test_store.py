@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sftlab.errors import UserError
 from sftlab.store.artifact import RECORD, Damaged, Step, Store, differences, write_text
-from sftlab.store.fingerprint import canonical_json, fingerprint, folder_hash
+from sftlab.store.fingerprint import canonical_json, fingerprint
 from sftlab.store.mirror import drop, pull, push
 
 PLAIN = st.recursive(
@@ -209,15 +209,6 @@ def test_a_store_that_the_system_refuses_to_make_is_a_user_error() -> None:
         pass
     with pytest.raises(UserError, match=r"/proc/sftlab-store/s/slug-.*: cannot be made a folder"):
         store.work(Step("s", "slug", {}))
-
-
-def test_a_folder_s_hash_moves_with_names_and_bytes(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("1")
-    first = folder_hash(tmp_path)
-    (tmp_path / "a").rename(tmp_path / "b")
-    second = folder_hash(tmp_path)
-    (tmp_path / "b").write_text("2")
-    assert len({first, second, folder_hash(tmp_path)}) == 3
 
 
 def test_a_file_system_without_locks_is_told_and_how_to_mend_it(

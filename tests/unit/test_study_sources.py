@@ -12,7 +12,7 @@ from sftlab.errors import UserError
 from sftlab.facts.prepare import read_source
 from sftlab.study.config import load_runtime, load_study, load_sweep
 from sftlab.study.plan import Plan
-from sftlab.study.sources import HASHES, resolve
+from sftlab.study.sources import resolve
 from sftlab.study.spec import StudySpec
 from sftlab.study.stages.facts import limited
 
@@ -86,16 +86,6 @@ def test_wrong_own_facts_are_told_by_the_plan(tmp_path: Path) -> None:
 def test_a_limit_below_zero_is_refused() -> None:
     with pytest.raises(UserError, match=r"facts.limit.train: .*greater than or equal to 0 \(found -1\)"):
         load_study(CONFIGS / "llama3-8b.yaml", ["facts.limit={train: -1}"])
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}', "[" * 100_000, "\xff"])
-def test_damaged_hashes_are_computed_again(tmp_path: Path, text: str) -> None:
-    spec = own_facts(tmp_path, {})
-    right = resolve(spec, tmp_path).facts
-    remembered = json.loads((tmp_path / HASHES).read_text())
-    (tmp_path / HASHES).write_text(text, encoding="latin-1")
-    assert resolve(spec, tmp_path).facts == right
-    assert json.loads((tmp_path / HASHES).read_text()) == remembered
 
 
 def test_a_file_of_another_kind_is_called_by_its_name() -> None:

@@ -19,6 +19,7 @@ from sftlab.errors import UserError
 from sftlab.files import make_folder, write_text
 from sftlab.store import local, remote
 from sftlab.store.fingerprint import canonical
+from sftlab.store.hashes import HASHES, FileHashes
 from sftlab.store.mirror import Mirror, default_mirrors, is_committed, make_mirror, spoken
 from sftlab.store.objects import is_address, parse_address
 from sftlab.store.provenance import provenance
@@ -102,12 +103,9 @@ class Store:
         return self.root / step.stage / (self._labelled(step) if step.any_slug else step.folder)
 
     def _labelled(self, step: Step) -> str:
-        if step.id in self._labels:
-            return self._labels[step.id]
-        place = self.root / step.stage
-        if self._has_record(place / step.folder):
-            return step.folder
-        found = labelled(step, self._folders(step.stage), lambda name: self._has_record(place / name))
+        place, found = self.root / step.stage, self._labels.get(step.id, step.folder)
+        if step.id not in self._labels and not self._has_record(place / found):
+            found = labelled(step, self._folders(step.stage), lambda name: self._has_record(place / name))
         if self.mirror is not None:
             self._labels[step.id] = found
         return found
@@ -116,7 +114,9 @@ class Store:
         if self.mirror is None:
             return (folder / RECORD).exists()
         listing = self._listings.get(folder.parent.name)
-        return is_committed(self.mirror, folder) if listing is None else RECORD in listing.get(folder.name, {})
+        return (
+            is_committed(self.mirror, folder) if listing is None else RECORD in listing.get(folder.name, {})
+        )
 
     def work(self, step: Step) -> Path:
         """Folder for the unfinished parts of a step; made if missing, never part of the result."""
@@ -184,10 +184,8 @@ class Store:
             if known != files:
                 raise UserError(f"{folder}: was committed with other content; it will not be overwritten.")
             return old
-        spec, slug = canonical(step.spec), folder.name.rpartition("-")[0]
-        record = Record(
-            step.id, step.stage, slug, spec, dict(step.inputs), step.revision, files, provenance()
-        )
+        spec, inputs, slug = canonical(step.spec), dict(step.inputs), folder.name.rpartition("-")[0]
+        record = Record(step.id, step.stage, slug, spec, inputs, step.revision, files, provenance())
         if self.mirror is None:
             local.flush(folder, files)
             write_text(folder / RECORD, record.text)
@@ -286,21 +284,19 @@ class Store:
 
     def is_begun(self, step: Step) -> bool:
         """Whether parts of an unfinished step are here."""
-        if self.mirror is not None:
-            listing = self._listings.get(step.stage)
-            found = (
-                remote.list_folder(self.mirror, self.path(step))
-                if listing is None
-                else listing.get(self.path(step).name)
-            )
-            return bool(found)
-        return self.path(step).is_dir() and any(self.path(step).iterdir())
+        folder = self.path(step)
+        if self.mirror is None:
+            return folder.is_dir() and any(folder.iterdir())
+        listing = self._listings.get(step.stage)
+        return bool(remote.list_folder(self.mirror, folder) if listing is None else listing.get(folder.name))
 
     def verify(self, report: Callable[[str], None]) -> int:
         """Read every committed file and compare its hash; damaged results are set aside and reported.
 
-        Returns the number of sound results. Only for one who holds the store (`exclusive`).
+        Forgets the remembered hashes of files outside the store. Returns the number of sound results. Only for one who
+        holds the store (`exclusive`).
         """
+        FileHashes(self.root / HASHES).forget()
         sound = 0
         for stage in self.stages():
             for name in sorted(self._folders(stage)):

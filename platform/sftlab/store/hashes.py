@@ -13,7 +13,8 @@ change of attributes. A remembered hash is used only where all of this holds:
 
 An entry is made only where all of this holds:
 
-5. The file system sets the time of change itself (`KEEPS_CTIME`). FUSE, FAT, tmpfs and unknown ones are read every time.
+5. The file system sets the time of change itself (`KEEPS_CTIME`). On FUSE, FAT, tmpfs and unknown ones every file is
+   read every time.
 6. The time of change is not a whole second, as coarse times are, and not in the future.
 7. The stamp was the same before, while and after the file was read, and was first seen `SETTLE_SECONDS` before the
    reading began, by this process's monotonic clock. A change during or after the reading therefore has a later time
@@ -43,10 +44,9 @@ HASHES = "hashes.json"
 SMALLEST = 64 * 2**20  # bytes; reading less takes a fraction of a second
 SETTLE_SECONDS = 2.0  # more than the granularity of any file system's times of change
 ATTEMPTS = 3  # readings of a file that changes meanwhile
-KEEPS_CTIME = frozenset(
-    ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "overlay")
-    + ("nfs", "nfs4", "lustre", "ceph", "gpfs")
-)
+_LOCAL = "ext2 ext3 ext4 xfs btrfs zfs f2fs bcachefs overlay"
+_SHARED = "nfs nfs4 lustre ceph gpfs"
+KEEPS_CTIME = frozenset(f"{_LOCAL} {_SHARED}".split())
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOUNTS = Path("/proc/self/mountinfo")
 

@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 from sftlab.errors import UserError
 from sftlab.files import make_folder, readable_write_errors, write_text
 from sftlab.store.fingerprint import file_hash
+from sftlab.store.hashes import Stamp, quick_stamp
 from sftlab.store.objects import Address, Found, Objects, open_objects, parse_address
 from sftlab.store.record import (
     RECORD,
@@ -52,7 +53,7 @@ _MARK = "~3A~2F~2F"  # :// as it stands in a mirror's name
 _NAME = re.compile(f"(?:s3|gs){_MARK}")
 
 Where = TypeVar("Where", str, Path)
-_checked: set[str] = set()  # files whose bytes this process has found to be right
+_checked: dict[str, Stamp] = {}  # files whose bytes this process has found to be right, as they were then
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def result_of(path: Path) -> Path | None:
 def _record(folder: Path, mirror: Mirror | None) -> Record | None:
     """The record of a result's folder, from this machine if it is here; None where it is no committed result."""
     try:
-        record = _known_record(folder, (folder / RECORD).stat().st_mtime_ns)
+        record = _known_record(folder, quick_stamp(folder / RECORD))
     except FileNotFoundError:
         return None if mirror is None else fetch_record(mirror, folder)
     except Damaged:
@@ -270,8 +271,8 @@ def fetch_record(mirror: Mirror, folder: Path) -> Record | None:
 
 
 @lru_cache(maxsize=256)
-def _known_record(folder: Path, changed: int) -> Record | None:
-    del changed  # part of the key, so that a record that is written anew is read anew
+def _known_record(folder: Path, state: Stamp) -> Record | None:
+    del state  # part of the key, so that a record that is written anew is read anew
     return read_record(folder / RECORD)
 
 
@@ -310,22 +311,26 @@ def _have_one(folder: Path, name: str, entry: dict[str, int | str], mirror: Mirr
         if got is None or got != (entry.get("bytes"), entry.get("sha256")):
             target.unlink(missing_ok=True)
             raise Damaged(folder, f"{name} has other bytes than recorded")
-    _checked.add(str(target))
+    _checked[str(target)] = quick_stamp(target)
 
 
 def _known(file: Path) -> bool:
-    return str(file) in _checked and file.exists()
+    try:
+        return str(file) in _checked and _checked[str(file)] == quick_stamp(file)
+    except FileNotFoundError:
+        return False
 
 
 def _is_whole(file: Path, entry: dict[str, int | str]) -> bool:
     """Whether a file has its recorded size and, unless it is large, its recorded hash."""
     try:
-        size = file.stat().st_size
+        state = quick_stamp(file)
+        size = state.bytes
         whole = size == entry["bytes"] and (not is_hashed(size) or file_hash(file) == entry["sha256"])
     except FileNotFoundError:
         return False
     if whole:
-        _checked.add(str(file))
+        _checked[str(file)] = state
     return whole
 
 
@@ -336,7 +341,8 @@ def is_hashed(size: int) -> bool:
 
 def forget(folder: Path) -> None:
     """Check the files of a folder again when they are next read."""
-    _checked.difference_update({name for name in _checked if name.startswith(f"{folder}/")})
+    for name in [name for name in _checked if name.startswith(f"{folder}/")]:
+        _checked.pop(name, None)
 
 
 def _pull_unfinished(mirror: Mirror, path: Path, again: bool) -> None:

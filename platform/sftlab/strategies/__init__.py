@@ -50,6 +50,7 @@ from sftlab.strategies.registry import (
     known_strategies,
     load_plugins,
     register,
+    source_of,
 )
 
 __all__ = [
@@ -61,4 +62,5 @@ __all__ = [
     "known_strategies",
     "load_plugins",
     "register",
+    "source_of",
 ]

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sftlab import PLUGIN_PATH
 from sftlab.documents import nearest
 from sftlab.errors import UserError
+from sftlab.store.fingerprint import file_hash, rows_hash
 from sftlab.strategies.base import EditStrategy, Strategy, explain
 from sftlab.weights.cut import percent_label
 from sftlab.weights.edits import Edit, Restoration
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 AnyStrategy = TypeVar("AnyStrategy", bound=Strategy)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _KNOWN: dict[str, type[Strategy]] = {}
+_SOURCES: dict[str, str | None] = {}  # by name, see `source_of`
 
 
 def register(strategy: type[AnyStrategy]) -> type[AnyStrategy]:
@@ -48,8 +50,39 @@ def register(strategy: type[AnyStrategy]) -> type[AnyStrategy]:
             f"{where}: the name {strategy.name!r} is taken by {other.__module__}.{other.__qualname__}; choose "
             "another."
         )
+    _SOURCES[strategy.name] = _source_hash(strategy)
     _KNOWN[strategy.name] = strategy
     return strategy
+
+
+def source_of(name: str) -> str | None:
+    """SHA-256 over the source files of a custom strategy's class and its custom base classes, as it was registered.
+
+    None for a strategy of this package, whose meaning changes with the revision of its stage. What the files import is
+    not part of it. Raises UserError for a class without a file, which nothing tells from another of its name.
+    """
+    found = _SOURCES.get(name)
+    if found == "":
+        raise UserError(
+            f"strategy {name}: its class {_KNOWN[name].__qualname__} is in no file, so that its results could not be "
+            "told from those of other code; expected a class in a module's file."
+        )
+    return found
+
+
+def _source_hash(strategy: type[Strategy]) -> str | None:
+    """As `source_of`; "" for a class without a file."""
+    custom = [
+        kind.__module__
+        for kind in strategy.__mro__
+        if issubclass(kind, Strategy) and kind.__module__.partition(".")[0] != "sftlab"
+    ]
+    files = [getattr(sys.modules.get(module), "__file__", None) for module in dict.fromkeys(custom)]
+    if not files:
+        return None
+    if not all(isinstance(file, str) and Path(file).is_file() for file in files):
+        return ""
+    return rows_hash((str(number), file_hash(Path(str(file)))) for number, file in enumerate(files))
 
 
 def known_strategies() -> dict[str, type[Strategy]]:
@@ -109,8 +142,9 @@ def edit_for(restore: RestoreSpec, percent: float, cuts: Mapping[str, Cut]) -> E
 def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
     """Imports modules (by dotted name) that register strategies, from `folder` or wherever Python finds them.
 
-    Plugins are not part of any id: a strategy's name and parameters are. Every process that loads an edited
-    model unpickles the strategy's edit, so the modules must be importable on all nodes; `folder` is made known
+    The list of plugins is not part of any id. The source file of a custom strategy that edits weights is part of the
+    ids of the models that the strategy makes (`source_of`). Every process that loads an edited model unpickles the
+    strategy's edit, so the modules must be importable on all nodes; `folder` is made known
     to the processes that this one starts. Raises UserError that names the module which cannot be imported.
     """
     if modules and folder is not None:

@@ -13,7 +13,7 @@ from sftlab.errors import UserError
 from sftlab.store.artifact import Damaged, Record, Store
 from sftlab.store.mirror import pull
 from sftlab.store.record import FOLDER_DIGITS
-from sftlab.strategies import edit_for, get_edit_strategy, load_plugins
+from sftlab.strategies import edit_for, get_edit_strategy, load_plugins, source_of
 from sftlab.study.config import validated
 from sftlab.study.sources import folder_of, model_hash
 from sftlab.study.spec import RestoreSpec
@@ -86,6 +86,7 @@ def find_recipe(
     restore: dict[str, Any] = dict(record.spec.get("restore") or {})
     percent = float(restore.pop("percent", 0.0))
     spec = validated(RestoreSpec, restore | {"percents": (percent,)}, f"strategy of {record.slug}")
+    _require_method(record, spec)
     tuned = _tuned_folder(store, record)
     return Recipe(record, _base_folder(store, record.inputs["model"], base), tuned, spec, percent)
 
@@ -146,6 +147,19 @@ def _whole(store: Store, record: Record) -> Record:
     if damage is not None:
         raise Damaged(store.path(record.step), damage)
     return record
+
+
+def _require_method(evaluation: Record, restore: RestoreSpec) -> None:
+    """Raises UserError where a custom strategy's code is another than that which made the evaluated model.
+
+    Evaluations from before code was recorded name none, and are not checked.
+    """
+    made_by = evaluation.inputs.get("method")
+    if made_by is not None and made_by != (actual := source_of(str(restore.method))):
+        raise UserError(
+            f"{evaluation.slug}: the source of strategy {restore.method} has changed since the model was evaluated; it "
+            f"hashes to {str(actual)[:FOLDER_DIGITS]}, expected {made_by[:FOLDER_DIGITS]}. Bring back the old file."
+        )
 
 
 def _tuned_folder(store: Store, evaluation: Record) -> Path:

@@ -12,6 +12,7 @@ from sftlab.errors import UserError
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.artifact import Step
 from sftlab.store.fingerprint import HashedOften
+from sftlab.strategies import source_of
 from sftlab.study.sources import Sources
 from sftlab.study.spec import RestoreSpec, StudySpec
 from sftlab.training.spec import MaskSpec, SFTSpec
@@ -184,6 +185,9 @@ class Plan:
 
     def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
         common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
+        source = source_of(self.spec.restore.method) if percent and self.spec.restore.method else None
+        if source is not None:  # a custom strategy; 0 % is the tuned model whatever its code
+            common["method"] = source
         return self._step("evaluation", slug, self._evaluation_spec(percent), {**common, **inputs})
 
     def _evaluation_spec(self, percent: float) -> Mapping[str, Any]:

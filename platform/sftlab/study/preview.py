@@ -82,7 +82,7 @@ def why_not(step: Step, records: Sequence[Record]) -> str:
     if nearest.revision != step.revision:
         told = [f"the stage's revision: {nearest.revision} -> {step.revision}", *told]
     if not told:
-        return f"its result is {step.stage}/{nearest.step.folder}, expected {step.folder}: rename that folder"
+        return f"its result is in a folder of another name; expected {step.stage}/{step.folder}"
     more = f" and {len(told) - REASONS_SHOWN} more" if len(told) > REASONS_SHOWN else ""
     return "; ".join(told[:REASONS_SHOWN]) + more
 

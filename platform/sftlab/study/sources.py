@@ -22,7 +22,9 @@ from sftlab.weights.shards import COMPANIONS
 MODEL_FILES = ("*.safetensors", *(f"*{ending}" for ending in COMPANIONS))
 ARCHIVE_FILES = ("**/*.json",)
 PUBLISHED_TEMPLATES = 21
-READS_FACTS = frozenset({"facts"})  # stages that read the files of the facts, and those of a brought base model
+READS_FACTS = frozenset(
+    {"facts"}
+)  # stages that read the files of the facts, and those of a brought base model
 READS_MODEL = frozenset({"mastery", "tuned", "change", "evaluation", "best"})
 
 
@@ -44,9 +46,7 @@ class Outside:
                 return True
             known = {file.path: file for file in self.files}
             files = tuple(
-                known[path]
-                if path in known and quick_stamp(path) == known[path].stamp
-                else steady_hash(path)
+                known[path] if path in known and quick_stamp(path) == known[path].stamp else steady_hash(path)
                 for path in found
             )
         except FileNotFoundError:
