@@ -78,6 +78,24 @@ def objects_of(store: Store) -> dict[str, int]:
     return {name: found.bytes for name, found in store.mirror.objects.below().items()}
 
 
+def test_a_result_is_found_under_whichever_label_it_was_committed(machines: Machines) -> None:
+    named, unnamed = Step("facts", "my-study", {"a": 1}), Step("facts", "facts", {"a": 1})
+    one = machines()
+    assert one.path(unnamed).name == f"facts-{unnamed.id[:12]}"
+    (one.work(named) / "part").write_text("unfinished")
+    push(one.work(named) / "part")
+    two = machines()
+    assert two.path(unnamed).name == named.folder and two.is_begun(unnamed) and two.find(unnamed) is None
+    build(one, named)
+    assert two.find(unnamed) == one.find(named)
+    three = machines()
+    with three.listed("facts"):
+        assert three.is_committed(unnamed) and three.find(unnamed) == one.find(named)
+    assert pull(three.path(unnamed) / "out" / "a.txt").read_text() == "payload"
+    build(three, unnamed)  # the same bytes again, and no second folder
+    assert {name.split("/")[1] for name in objects_of(one)} == {named.folder}
+
+
 def test_another_machine_finds_a_result_and_reads_it_file_by_file(machines: Machines) -> None:
     one, two = machines(), machines()
     assert one.find(STEP) is None and not one.is_begun(STEP) and one.records("s") == []

@@ -11,6 +11,7 @@ from sftlab.study.check import check_base_model
 from sftlab.study.cluster import joins_first, ray_cluster
 from sftlab.study.mend import mending
 from sftlab.study.plan import STAGES
+from sftlab.study.sources import READS_MODEL
 from sftlab.study.stages.best import build_best
 from sftlab.study.stages.change import build_changes
 from sftlab.study.stages.evaluation import build_evaluations
@@ -35,7 +36,6 @@ BUILDERS: dict[str, Callable[[Build], None]] = {
     "report": build_report,
 }
 NEEDS_RAY = frozenset({"mastery", "tuned", "evaluation"})
-READS_MODEL = NEEDS_RAY | {"change", "best"}
 
 
 def found_text(build: Build, until: str = STAGES[-1]) -> str:

@@ -25,7 +25,7 @@ PUBLISHED_TEMPLATES = 21
 READS_FACTS = frozenset(
     {"facts"}
 )  # stages that read the files of the facts, and those of a brought base model
-READS_MODEL = frozenset({"mastery", "tuned", "change", "evaluation", "best"})
+READS_MODEL = frozenset({"mastery", "tuned", "change", "evaluation", "best", "sweep-best"})
 
 
 @dataclass
@@ -79,9 +79,8 @@ class Sources:
 
         A result made from it would carry the id of the old content.
         """
-        read = (*(self.facts_files if stage in READS_FACTS else ()),)
-        read += self.model_files if stage in READS_MODEL else ()
-        for outside in read:
+        facts = self.facts_files if stage in READS_FACTS else ()
+        for outside in (*facts, *(self.model_files if stage in READS_MODEL else ())):
             if not outside.is_unchanged():
                 raise UserError(
                     f"{outside.path}: has changed since the study was planned, so that what was made of it is not kept "

@@ -176,6 +176,7 @@ def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
                 write_text(folder / "README.md", sweep_card(steps, results))
                 told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
                 write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
+                steps.sweep.sources.require_unchanged(step.stage)
                 steps.sweep.store.commit(step)
     return steps.read(step, f"restored-{label}")
 
