@@ -11,7 +11,7 @@ from weights_models import save_model, save_tuned, stored
 
 from sftlab.errors import UserError
 from sftlab.store.artifact import Store, write_text
-from sftlab.strategies import edit_for, get_strategy
+from sftlab.strategies import edit_for, get_strategy, registry
 from sftlab.study.build import Build
 from sftlab.study.config import load_study
 from sftlab.study.materialize import find_recipe, materialize, write_model
@@ -207,3 +207,21 @@ def test_a_strategy_of_one_s_own_is_known_by_its_plugin(
     with monkeypatch.context() as patch:
         patch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
         assert stored(materialize(build.store, id, plugins=["mean_of_both"]))
+
+
+def test_a_model_of_other_code_than_was_evaluated_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._SOURCES, "wise-ft", "a" * 64)
+    build = build_of(tmp_path, strategy="wise-ft")
+    cell = finish(build)
+    assert (
+        cell.evaluations[40.0].inputs["method"] == "a" * 64 and "method" not in cell.evaluations[0.0].inputs
+    )
+    find_recipe(build.store, cell.evaluations[40.0].id)
+    monkeypatch.setitem(registry._SOURCES, "wise-ft", "b" * 64)
+    with pytest.raises(
+        UserError, match=r"source of strategy wise-ft has changed .* bbbbbbbbbbbb, expected aaaaaaaaaaaa"
+    ):
+        find_recipe(build.store, cell.evaluations[40.0].id)
+    find_recipe(build.store, cell.evaluations[0.0].id)

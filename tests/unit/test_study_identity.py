@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_sweeps import AXES, sweep_of
 
 from sftlab.errors import UserError
 from sftlab.store.artifact import Store
@@ -266,3 +267,14 @@ def test_a_custom_strategy_without_a_file_is_refused_where_it_would_be_part_of_a
     spec = named("t", restore={"method": "halved-for-a-test", "percents": [0, 10]})
     with pytest.raises(UserError, match=r"halved-for-a-test: its class Halved is in no file"):
         list(plan_of(spec, Store(tmp_path)).steps())
+
+
+def test_a_sweep_with_other_code_of_a_custom_strategy_is_another_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_SOURCES", dict(registry._SOURCES))
+    ids = []
+    for source in (None, "a" * 64, "b" * 64, None):
+        registry._SOURCES["wise-ft"] = source
+        ids.append(sweep_of(tmp_path, axes=AXES).id)
+    assert ids[0] == ids[3] and len(set(ids)) == 3

@@ -12,6 +12,7 @@ from sftlab.errors import UserError
 from sftlab.store.artifact import Store
 from sftlab.store.fingerprint import fingerprint
 from sftlab.store.mirror import pull
+from sftlab.strategies import source_of
 from sftlab.study.build import Build
 from sftlab.study.cluster import ray_cluster
 from sftlab.study.plan import Cell, Plan
@@ -63,11 +64,14 @@ class Sweep:
 
     @cached_property
     def id(self) -> str:
-        """What the sweep is: its axes and search, its study, and the content of the study's files."""
+        """What the sweep is: its axes and search, its study, and the content of its files and custom strategies."""
         # A search with more trials is the same search, which goes on.
         left_out: Any = {"limits": True, "study": True, "set": True, "search": {"trials"}}
         spec = self.spec.model_dump(mode="json", exclude=left_out)
         named = {**self.sources.facts, "model": self.sources.model or ""}
+        methods = {choice.name for choice in self.spec.axes.strategy} | {self.study.restore.method}
+        custom = {name: source_of(name) for name in methods if name is not None}
+        named |= {f"strategy {name}": source for name, source in custom.items() if source is not None}
         made_of = {"sweep": spec, "study": self.study.model_dump(mode="json", exclude={"name", "plugins"})}
         return fingerprint("sweep", 1, made_of, named)
 
