@@ -1,6 +1,6 @@
 """Hashes of files outside the store: computed from one steady state of a file, and remembered as a speed-up.
 
-A file is told apart by its content alone. Reading 140 GB for every plan takes too long, so the SHA-256 of a large file
+A file is identified by its content alone. Reading 140 GB for every plan takes too long, so the SHA-256 of a large file
 is remembered together with its *stamp*: device, inode, size, time of modification and time of change (ctime). A program
 can set the modification time to any value; the kernel alone sets the time of change, on every write, rename, link and
 change of attributes. A remembered hash is used only where all of this holds:
@@ -104,7 +104,7 @@ def steady_hash(path: Path) -> Hashed:
         if before == after == stamp(path):
             return Hashed(path, digest.hexdigest(), before)
     raise UserError(
-        f"{path}: changes while it is read, so that it has no content to be told apart by; expected a finished file. "
+        f"{path}: changes while it is read, so that no hash identifies its content; expected a finished file. "
         "Wait until it is complete, then run again."
     )
 
@@ -213,7 +213,7 @@ def _read(memory: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
 
 @cache
 def boot_id() -> str | None:
-    """What tells this machine, since it was started, from all others; None where the system has no such id."""
+    """What identifies this machine since it was started; None where the system has no such id."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip() or None
     except (OSError, ValueError):

@@ -272,7 +272,7 @@ def fetch_record(mirror: Mirror, folder: Path) -> Record | None:
 
 @lru_cache(maxsize=256)
 def _known_record(folder: Path, state: Stamp) -> Record | None:
-    del state  # part of the key, so that a record that is written anew is read anew
+    del state  # part of the key, so that a record that is replaced is read again
     return read_record(folder / RECORD)
 
 

@@ -59,13 +59,13 @@ def source_of(name: str) -> str | None:
     """SHA-256 over the source files of a custom strategy's class and its custom base classes, as it was registered.
 
     None for a strategy of this package, whose meaning changes with the revision of its stage. What the files import is
-    not part of it. Raises UserError for a class without a file, which nothing tells from another of its name.
+    not part of it. Raises UserError for a class without a file, as nothing identifies its code.
     """
     found = _SOURCES.get(name)
     if found == "":
         raise UserError(
-            f"strategy {name}: its class {_KNOWN[name].__qualname__} is in no file, so that its results could not be "
-            "told from those of other code; expected a class in a module's file."
+            f"strategy {name}: its class {_KNOWN[name].__qualname__} is in no file, so that nothing identifies "
+            "its code; expected a class in a module's file."
         )
     return found
 

@@ -78,13 +78,13 @@ def why_not(step: Step, records: Sequence[Record]) -> str:
     if max(shares) < ENOUGH:
         return NOTHING_ALIKE
     nearest = related[shares.index(max(shares))]
-    told = differences(step.spec, step.inputs, nearest)
+    found = differences(step.spec, step.inputs, nearest)
     if nearest.revision != step.revision:
-        told = [f"the stage's revision: {nearest.revision} -> {step.revision}", *told]
-    if not told:
+        found = [f"the stage's revision: {nearest.revision} -> {step.revision}", *found]
+    if not found:
         return f"its result is in a folder of another name; expected {step.stage}/{step.folder}"
-    more = f" and {len(told) - REASONS_SHOWN} more" if len(told) > REASONS_SHOWN else ""
-    return "; ".join(told[:REASONS_SHOWN]) + more
+    more = f" and {len(found) - REASONS_SHOWN} more" if len(found) > REASONS_SHOWN else ""
+    return "; ".join(found[:REASONS_SHOWN]) + more
 
 
 def _needs(inputs: Sequence[str]) -> str:

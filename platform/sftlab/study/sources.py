@@ -183,7 +183,7 @@ def _linked_folders(root: Path) -> list[Path]:
 
 
 def content_hash(path: Path, files: Sequence[Hashed]) -> str:
-    """The hash that tells a file, or a folder by the relative paths and hashes of its files, from all others."""
+    """The hash that identifies a file, or a folder by the relative paths and hashes of its files."""
     if [file.path for file in files] == [path]:
         return files[0].sha256
     return rows_hash((file.path.relative_to(path).as_posix(), file.sha256) for file in files)
