@@ -97,8 +97,7 @@ class Store:
     def path(self, step: Step) -> Path:
         """The step's folder, whether it is committed or not. In a mirror, `pull` it before reading.
 
-        Of a step with `any_slug` it is the folder that is there for its id (`labelled`). The stage is listed for that
-        only where nothing is committed under the step's slug.
+        Of a step with `any_slug` it is the one that is there for its id, looked for under the step's slug first.
         """
         return self.root / step.stage / (self._labelled(step) if step.any_slug else step.folder)
 

@@ -1,4 +1,4 @@
-"""What a study reads from outside the store: its files, told apart by their content."""
+"""What a study reads from outside the store: its files, identified by their content."""
 
 from __future__ import annotations
 
