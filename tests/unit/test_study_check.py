@@ -132,10 +132,10 @@ def test_a_bad_base_model_is_told_before_the_first_stage(kind: str, tmp_path: Pa
         f"name: s\nfacts: {{source: {tmp_path / 'facts.jsonl'}}}\nmodel: {{path: {tmp_path / 'base'}}}\n"
         "training_sets: {sizes: [1]}\n"
     )
-    plan, runtime, store = open_study(tmp_path / "study.yaml", None, tmp_path / "store", [])
     with pytest.raises(UserError, match=message.replace("00002: ", r"00002\.safetensors: ")):
+        plan, runtime, store = open_study(tmp_path / "study.yaml", None, tmp_path / "store", [])
         run_study(Build(plan, store, runtime, SilentProgress()))
-    assert not list(store.root.glob("*/*/"))
+    assert not list((tmp_path / "store").glob("*/*/"))
 
 
 GPUS = Runtime.model_validate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,8 @@ from sftlab.pocket.world import world_topics
 from sftlab.store.fingerprint import rows_hash
 from sftlab.store.hashes import HASHES, FileHashes, Hashed, quick_stamp, steady_hash
 from sftlab.study.spec import FactsSpec, StudySpec
-from sftlab.weights.shards import COMPANIONS
+from sftlab.weights.shards import model_files
 
-MODEL_FILES = ("*.safetensors", *(f"*{ending}" for ending in COMPANIONS))
-ARCHIVE_FILES = ("**/*.json",)
 PUBLISHED_TEMPLATES = 21
 READS_FACTS = frozenset(
     {"facts"}
@@ -30,17 +28,17 @@ READS_MODEL = frozenset({"mastery", "tuned", "change", "evaluation", "best", "sw
 
 @dataclass
 class Outside:
-    """A file, or the files of a folder that match `patterns`, with their content hash when the study was planned."""
+    """A file, or the files of a folder as `listing` finds them, with their content hash when the study was planned."""
 
     path: Path
-    patterns: tuple[str, ...]
+    listing: Callable[[Path], list[Path]]
     sha256: str
     files: tuple[Hashed, ...]
 
     def is_unchanged(self) -> bool:
         """Whether the content is still the planned one; it is read again only where a stamp is another."""
         try:
-            found = outside_files(self.path, self.patterns)
+            found = self.listing(self.path)
             same = found == [file.path for file in self.files]
             if same and all(quick_stamp(file.path) == file.stamp for file in self.files):
                 return True
@@ -49,7 +47,7 @@ class Outside:
                 known[path] if path in known and quick_stamp(path) == known[path].stamp else steady_hash(path)
                 for path in found
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, UserError):  # gone, or a model no more: its files contradict each other
             return False
         if not files or content_hash(self.path, files) != self.sha256:
             return False
@@ -117,9 +115,9 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
         counts, templates = _extent(spec.facts)
         folder = Path(spec.model.path)
         model = _model(folder, hashes)
-        present = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        size = present or 2 * (spec.model.parameters or 0)
-    found = {key: _hashed(Path(path), ARCHIVE_FILES, hashes) for key, path in named.items()}
+        weights = [path for path in model_files(folder) if path.suffix == ".safetensors"]
+        size = sum(path.stat().st_size for path in weights) or 2 * (spec.model.parameters or 0)
+    found = {key: _hashed(Path(path), archive_files, hashes) for key, path in named.items()}
     return Sources(
         {key: _id(outside) or "" for key, outside in found.items()},
         _id(model),
@@ -143,7 +141,10 @@ def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:
 
 
 def model_hash(folder: Path, root: Path) -> str:
-    """Content hash of a base model's folder, of large files remembered below `root`; `missing:PATH` without files."""
+    """Content hash of a base model's folder, of large files remembered below `root`; `missing:PATH` without files.
+
+    Raises UserError where its files contradict each other (`weights.shards.layout`).
+    """
     return _id(_model(folder, FileHashes(root / HASHES))) or ""
 
 
@@ -151,19 +152,24 @@ def folder_of(model_id: str, root: Path) -> Path | None:
     """Where the base model of a content hash was last seen, if it is still there unchanged; else None."""
     place = FileHashes(root / HASHES).folders.get(model_id)
     folder = None if place is None else Path(place)
-    if folder is not None and _is_folder(folder) and model_hash(folder, root) == model_id:
+    if folder is not None and _is_folder(folder) and _hash_if_sound(folder, root) == model_id:
         return folder
     return None
 
 
-def outside_files(path: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """A file, or the files of a folder that match a pattern: in order, those in linked folders too."""
+def _hash_if_sound(folder: Path, root: Path) -> str | None:
+    """None for a folder that has changed so that it is no model any more."""
+    try:
+        return model_hash(folder, root)
+    except UserError:
+        return None
+
+
+def archive_files(path: Path) -> list[Path]:
+    """A file, or the JSON files below a folder: in order, those in linked folders too."""
     if path.is_file():
         return [path]
-    found = {file for pattern in patterns for file in path.glob(pattern)}
-    if any(pattern.startswith("**/") for pattern in patterns):
-        for linked in _linked_folders(path):
-            found |= {file for pattern in patterns for file in linked.glob(pattern)}
+    found = {file for folder in (path, *_linked_folders(path)) for file in folder.glob("**/*.json")}
     return sorted(file for file in found if file.is_file())
 
 
@@ -189,14 +195,14 @@ def content_hash(path: Path, files: Sequence[Hashed]) -> str:
     return rows_hash((file.path.relative_to(path).as_posix(), file.sha256) for file in files)
 
 
-def _hashed(path: Path, patterns: tuple[str, ...], hashes: FileHashes) -> Outside | str:
+def _hashed(path: Path, listing: Callable[[Path], list[Path]], hashes: FileHashes) -> Outside | str:
     """A file or folder with its content hash; `missing:PATH` where there is nothing."""
-    files = tuple(hashes.of(outside_files(path, patterns)))
-    return Outside(path, patterns, content_hash(path, files), files) if files else f"missing:{path}"
+    files = tuple(hashes.of(listing(path)))
+    return Outside(path, listing, content_hash(path, files), files) if files else f"missing:{path}"
 
 
 def _model(folder: Path, hashes: FileHashes) -> Outside | str:
-    found = _hashed(folder, MODEL_FILES, hashes) if folder.is_dir() else f"missing:{folder}"
+    found = _hashed(folder, model_files, hashes) if folder.is_dir() else f"missing:{folder}"
     if isinstance(found, Outside):
         hashes.saw_folder(found.sha256, folder)
     return found

@@ -12,7 +12,8 @@ from sftlab.weights.shards import Checkpoint
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder, in order of their names. Raises UserError as Checkpoint.open."""
-    return list(dict.fromkeys(tensor_files(folder).values()))
+    with Checkpoint.open(folder) as checkpoint:
+        return list(checkpoint.shards)
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,7 @@ COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _LARGEST_HEADER = 100_000_000
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
+_COMPARED = 2**22  # bytes of two copies of a tensor that are compared at once
 _LARGEST_NUMBER = 2**48  # of a dimension or an offset; more would be a petabyte
 
 
@@ -53,12 +56,14 @@ class Checkpoint:
     `close()`.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], places: dict[str, _Place]) -> None:
+    def __init__(self, path: Path, config: dict[str, Any], found: Layout) -> None:
+        self._files: dict[Path, int] = {}
+        places = _places(found)
         self.path = path
         self.config = config
+        self.shards = found.shards
         self.names: tuple[str, ...] = tuple(sorted(places))
         self._places = places
-        self._files: dict[Path, int] = {}
         try:
             for shard in sorted({place.shard for place in places.values()}):
                 self._files[shard] = os.open(shard, os.O_RDONLY)
@@ -68,8 +73,8 @@ class Checkpoint:
 
     @staticmethod
     def open(folder: str | os.PathLike[str]) -> Checkpoint:
-        """Reads the headers of all shards. Raises UserError for anything but a sound safetensors
-        checkpoint.
+        """Reads the headers of all shards. Raises UserError for anything but a sound safetensors checkpoint, and as
+        `layout` does. Logs a warning for a tensor that a shard holds and the index omits; it is read.
         """
         path = pull(Path(folder))
         if not path.is_dir():
@@ -77,7 +82,9 @@ class Checkpoint:
         config = read_json_object(
             path / "config.json", "expected a Hugging Face model folder with its config.json"
         )
-        return Checkpoint(path, config, _places(path))
+        found = layout(path)
+        _check_named_weights(path, config, found)
+        return Checkpoint(path, config, found)
 
     @property
     def nbytes(self) -> int:
@@ -168,56 +175,149 @@ def companions(folder: Path) -> list[Path]:
     return found
 
 
-def _places(folder: Path) -> dict[str, _Place]:
-    single, index = folder / SINGLE_FILE, folder / INDEX_FILE
-    if single.is_file() and index.is_file():
+def _check_named_weights(folder: Path, config: Mapping[str, Any], found: Layout) -> None:
+    """Raises UserError where config.json names other weights (`transformers_weights`) than vLLM reads."""
+    named = config.get("transformers_weights")
+    read = found.index or found.shards[0]
+    if named is not None and named != read.name:
         raise UserError(
-            f"{folder}: holds both {SINGLE_FILE} and {INDEX_FILE}, of which transformers would load the one and vLLM "
-            "the other; delete what is not the model's."
+            f"{folder / 'config.json'}: transformers_weights = {named!r} makes transformers read other weights than "
+            f"{read.name}, which vLLM reads; remove the entry, or the file that is not the model's."
         )
-    if single.is_file():
-        return _read_header(single)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files that hold a model's weights: shards by name, and the index with its map, where there is one."""
+
+    shards: tuple[Path, ...]
+    index: Path | None
+    weight_map: Mapping[str, str]
+
+
+def layout(folder: Path) -> Layout:
+    """Decides which files hold the weights of a model folder, as transformers' `from_pretrained` does.
+
+    A single file is read whole. Of a sharded checkpoint every shard that the index names is read whole. Raises
+    UserError that names the files where transformers and vLLM would read different ones, where a shard is missing, and
+    where a file is named like a shard and nothing reads it.
+    """
+    single, index = folder / SINGLE_FILE, folder / INDEX_FILE
     if index.is_file():
-        return _sharded(folder, index)
+        found = _indexed(folder, index)
+        if single.is_file() and found.shards != (single,):
+            other = next(shard.name for shard in found.shards if shard != single)
+            raise UserError(
+                f"{folder}: holds both {SINGLE_FILE} and {INDEX_FILE}, which names {other}; transformers would load "
+                "the one and vLLM the other; delete what is not the model's."
+            )
+    elif single.is_file():
+        found = Layout((single,), None, {})
+    else:
+        raise UserError(_without_weights(folder))
+    for file in sorted(set(folder.glob("model*.safetensors")) - set(found.shards)):
+        reader = f"{index} does not name it" if found.index else f"transformers reads {SINGLE_FILE} alone"
+        raise UserError(
+            f"{file}: is named like a shard, but {reader}, so its tensors would be lost; fetch the model again, or "
+            "move the file out of the folder where it is not the model's."
+        )
+    return found
+
+
+def model_files(folder: Path) -> list[Path]:
+    """All files that make up a model: weights, their index, configuration and tokenizer; none where no weights are.
+
+    Other weights in the folder, such as those of an optimizer, are not the model's. Raises UserError as `layout`.
+    """
+    if not folder.is_dir():
+        return []
+    beside = [file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file()]
+    weights = layout(folder).shards if any(folder.glob("model*.safetensors*")) else ()
+    return sorted({*beside, *weights})
+
+
+def _without_weights(folder: Path) -> str:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
     if pickles:
-        raise UserError(
+        return (
             f"{folder}: holds only pickle weights ({pickles[0]}), which can run code when they are loaded "
             "and are refused. Where you trust the file, convert it once: load it with transformers and call "
             "model.save_pretrained(folder), which writes safetensors."
         )
     if (folder / "adapter_model.safetensors").is_file():
-        raise UserError(f"{folder}: is an adapter without its model; merge it into the base model first.")
-    raise UserError(
-        f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}; expected a safetensors checkpoint."
-    )
+        return f"{folder}: is an adapter without its model; merge it into the base model first."
+    return f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}; expected a safetensors checkpoint."
 
 
-def _sharded(folder: Path, index: Path) -> dict[str, _Place]:
-    weight_map = read_json_object(index, "expected the index of a sharded checkpoint").get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+def _indexed(folder: Path, index: Path) -> Layout:
+    content = read_json_object(index, "expected the index of a sharded checkpoint")
+    weight_map = content.get("weight_map")
+    named = isinstance(weight_map, dict) and all(isinstance(file, str) for file in weight_map.values())
+    if not named or not weight_map:
         raise UserError(f"{index}: has no weight_map of tensor names to shard files; fetch the index again.")
-    held: dict[str, list[str]] = {}
-    for name, file in weight_map.items():
-        held.setdefault(file, []).append(name)
-    places = {}
-    for file, names in sorted(held.items()):
+    holds = {file: name for name, file in reversed(weight_map.items())}
+    for file, name in sorted(holds.items()):
         if Path(file).name != file:
-            raise UserError(
-                f"{index}: shard {file} of {names[0]} lies outside the folder; expected a file name."
-            )
+            raise UserError(f"{index}: shard {file} of {name} lies outside the folder; expected a file name.")
         if not _is_file(folder / file):
             raise UserError(
-                f"{folder / file}: missing, but {INDEX_FILE} says it holds {names[0]}; fetch it again."
+                f"{folder / file}: missing, but {INDEX_FILE} says it holds {name}; fetch it again."
             )
-        shard = _read_header(folder / file)
-        for name in names:
-            if name not in shard:
+    if "metadata" not in content:
+        raise UserError(f'{index}: has no metadata, which transformers requires; add "metadata": {{}} to it.')
+    return Layout(tuple(folder / file for file in sorted(holds)), index, weight_map)
+
+
+def _places(found: Layout) -> dict[str, _Place]:
+    """The tensors of all shards. Raises UserError where one is nowhere, or in two shards with different contents."""
+    places: dict[str, _Place] = {}
+    for shard in found.shards:
+        for name, place in _read_header(shard).items():
+            if name in places and not _same_bytes(places[name], place):
                 raise UserError(
-                    f"{folder / file}: lacks {name}, which {INDEX_FILE} says it holds; fetch both again."
+                    f"{shard}: holds {name} with other values than {places[name].shard}, and "
+                    f"{found.index} cannot decide for all readers; delete the shard that is not the model's, or fetch "
+                    "the model again."
                 )
-            places[name] = shard[name]
+            places[name] = place
+    for name, file in found.weight_map.items():
+        if name not in places:
+            raise UserError(
+                f"{found.shards[0].with_name(file)}: lacks {name}, which {INDEX_FILE} says it holds, and no other "
+                "shard has it; fetch both again."
+            )
+    _report_omissions(found, places)
     return places
+
+
+def _report_omissions(found: Layout, places: Mapping[str, _Place]) -> None:
+    """Logs where the index and its shards disagree on a tensor that is read all the same."""
+    if found.index is None:
+        return
+    for name, place in sorted(places.items()):
+        if name not in found.weight_map:
+            _report(
+                f"{found.index}: omits {name}, which {place.shard} holds; it is read, as transformers does."
+            )
+
+
+@cache
+def _report(text: str) -> None:
+    """Logs a warning once in a process, however often a folder is opened."""
+    logging.getLogger(__name__).warning(text)
+
+
+def _same_bytes(one: _Place, other: _Place) -> bool:
+    if (one.code, one.shape) != (other.code, other.shape):
+        return False
+    with one.shard.open("rb") as left, other.shard.open("rb") as right:
+        left.seek(one.start)
+        right.seek(other.start)
+        for start in range(0, one.nbytes, _COMPARED):
+            length = min(_COMPARED, one.nbytes - start)
+            if left.read(length) != right.read(length):
+                return False
+    return True
 
 
 def _is_file(path: Path) -> bool:
