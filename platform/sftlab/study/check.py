@@ -13,7 +13,8 @@ from sftlab.study.runtime import Runtime
 from sftlab.study.spec import ModelSpec, StudySpec
 from sftlab.study.sweep_spec import Range, SweepSpec
 from sftlab.study.trials import Point, TrialMaker
-from sftlab.training.spec import accumulation_steps, check_runtime, check_spec
+from sftlab.training.spec import SFTSpec, accumulation_steps, check_runtime, check_spec
+from sftlab.weights.pairs import require_embeddings, tied_aliases
 from sftlab.weights.shards import Checkpoint
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the process that `ray job submit` starts
@@ -73,11 +74,30 @@ def check_sources(spec: StudySpec) -> None:
             )
 
 
-def check_base_model(model: ModelSpec, engine: EngineSpec) -> None:
+def check_base_model(model: ModelSpec, engine: EngineSpec, sft: SFTSpec) -> None:
     """Raises UserError where the base model cannot be served or trained: no sound safetensors checkpoint
-    (headers alone are read), or no number type where the engine takes the checkpoint's own.
+    (headers are read, and embeddings that are stored twice), no number type where the engine takes the checkpoint's
+    own, or layers that cannot be adapted or frozen as `sft` says.
     """
-    with Checkpoint.open(model.path):
-        pass
+    with Checkpoint.open(model.path) as checkpoint:
+        require_embeddings(checkpoint)
+        tied_aliases(checkpoint)
     if engine.dtype == "auto":
         checkpoint_dtype(model.path)
+    if sft.lora is not None or sft.freeze_layers is not None:
+        from sftlab.training.hf_model import check_trainable
+
+        check_trainable(Path(model.path), sft)
+
+
+def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:
+    """`check_base_model` for the study as each strategy of a sweep sets it; raises UserError naming the strategy."""
+    if study.model is None:
+        return
+    maker = TrialMaker(spec, study)
+    for strategy in spec.axes.strategy:
+        trial = maker.trial(Point(strategy, 0, 1, 0))
+        try:
+            check_base_model(study.model, study.engine, trial.spec.sft)
+        except UserError as error:
+            raise UserError(f"strategy {strategy.name}: {error}") from error

@@ -67,7 +67,7 @@ def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None]
         return
     plan.sources.require()
     if plan.spec.model is not None and lacking & READS_MODEL:
-        check_base_model(plan.spec.model, plan.spec.engine)
+        check_base_model(plan.spec.model, plan.spec.engine, plan.spec.sft)
     with build.store.exclusive(waiting), ExitStack() as session:
         ray_runs = False
         early = bool(lacking & NEEDS_RAY) and joins_first(build.runtime)

@@ -14,6 +14,7 @@ from sftlab.store.fingerprint import fingerprint
 from sftlab.store.mirror import pull
 from sftlab.strategies import source_of
 from sftlab.study.build import Build
+from sftlab.study.check import check_sweep_model
 from sftlab.study.cluster import ray_cluster
 from sftlab.study.plan import Cell, Plan
 from sftlab.study.progress import Progress
@@ -150,6 +151,7 @@ def run_sweep(sweep: Sweep, live: LiveTracking | None = None) -> list[Trial]:
     left = _trials_left(sweep) if optuna else len(pending)
     if left:
         sweep.sources.require()
+        check_sweep_model(sweep.spec, sweep.study)
         state = SweepState(
             len(entries) or (sweep.spec.search.trials or 0), 0, sweep.spec.search.metric, live=live
         )

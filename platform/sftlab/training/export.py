@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftlab.store.artifact import PART
-from sftlab.training.hf_model import tensor_files, weight_files
+from sftlab.training.hf_model import adapted_layers, tensor_files, weight_files
 from sftlab.training.records import DivergedError
 from sftlab.weights.shards import companions
 
@@ -162,8 +162,7 @@ def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: 
     stored weight plus the update, computed in float32. Every other tensor is the base's, bit for bit.
     Raises DivergedError where a trained weight is not finite.
     """
-    layers = [m for m in engine.module.modules() if getattr(m, "lora_A", None)]
-    adapted = {id(layer.base_layer.weight): layer for layer in layers}
+    adapted = {id(layer.base_layer.weight): layer for layer in adapted_layers(engine.module)}
 
     def value_of(name: str, read: Reader) -> torch.Tensor | None:
         parameter = places.get(name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.training.spec import LoRASpec, SFTSpec
+from sftlab.weights.pairs import OUTPUT_EMBEDDINGS, same_contents
 from sftlab.weights.shards import Checkpoint
 
 
@@ -44,6 +46,49 @@ def homes(folder: Path, model: Any) -> dict[str, Any]:
             "cannot be fine-tuned here."
         )
     return found
+
+
+def names_of(model: Any) -> dict[int, list[str]]:
+    """id of a parameter -> all its names in `model`; a parameter that modules share has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return names
+
+
+def check_trainable(folder: Path, spec: SFTSpec) -> None:
+    """Raises UserError where the model of `folder` cannot be trained as `spec` says, from its shape alone.
+
+    The model is built without weights, and its layers are frozen and adapted as for training. Files are compared only
+    where they store a shared parameter twice.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from sftlab.training.prevention import freeze_layers
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model.tie_weights()
+    check_copies(folder, homes(folder, model))
+    if spec.freeze_layers is not None:
+        freeze_layers(model, spec.freeze_layers)
+    if spec.lora is not None:
+        add_lora(model, spec.lora)
+
+
+def check_copies(folder: Path, places: Mapping[str, Any]) -> None:
+    """Raises UserError where a parameter is stored under two names with different values; `places` is homes(...)."""
+    first: dict[int, str] = {}
+    with Checkpoint.open(folder) as checkpoint:
+        for name, parameter in places.items():
+            source = first.setdefault(id(parameter), name)
+            if source != name and not same_contents(checkpoint, source, name):
+                raise UserError(
+                    f"{folder}: {source} and {name} differ, but are one parameter of this model; set "
+                    "tie_word_embeddings to false in config.json, or save the model again with transformers."
+                )
 
 
 def torch_dtype(spec: SFTSpec) -> Any:
@@ -105,9 +150,12 @@ def fill_partitions(folder: Path, model: Any) -> None:
 def add_lora(model: Any, lora: LoRASpec) -> Any:
     """`model` wrapped by peft: its own weights frozen, adapters on the target modules.
 
-    Raises UserError where no module bears one of the names, or one of them is not a linear layer.
+    Raises UserError where no module bears one of the names, where one of them is not a linear layer, and where its
+    weight is shared with another module: merged into the shared weight, the update would change both.
     """
     from peft import LoraConfig, get_peft_model
+
+    names = names_of(model)
 
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     config = LoraConfig(
@@ -124,4 +172,24 @@ def add_lora(model: Any, lora: LoRASpec) -> Any:
     odd = [name for name, _ in wrapped.named_parameters() if "lora_embedding" in name]
     if odd:
         raise UserError(f"sft.lora.target_modules names an embedding ({odd[0]}); name linear layers.")
+    for layer in adapted_layers(wrapped):
+        refuse_shared(names[id(layer.base_layer.weight)], f"sft.lora.target_modules = {targets}")
     return wrapped
+
+
+def adapted_layers(model: Any) -> list[Any]:
+    """The layers of `model` that hold a LoRA adapter."""
+    return [module for module in model.modules() if getattr(module, "lora_A", None)]
+
+
+def refuse_shared(names: Sequence[str], setting: str) -> None:
+    """Raises UserError where the weight of an adapted layer has more than one name."""
+    if len(names) == 1:
+        return
+    *others, adapted = sorted(names, key=lambda name: name.endswith(OUTPUT_EMBEDDINGS))
+    layer = adapted.removesuffix(".weight")
+    raise UserError(
+        f"{setting} adapts {layer}, but {adapted} and {others[0]} are one shared tensor: the exported model would have "
+        f"the update in both, and the trained one in {layer} alone. Leave {layer} out of target_modules, or give a "
+        "base model that stores both tensors and has tie_word_embeddings false in its config.json."
+    )

@@ -24,14 +24,24 @@ if TYPE_CHECKING:
 def freeze_layers(model: torch.nn.Module, text: str) -> None:
     """Take the parameters of these transformer layers, adapters included, out of training.
 
-    Raises UserError where the model lacks one of the layers, or where nothing is left to train.
+    Raises UserError where the model lacks one of the layers, where one of them shares a parameter with a layer that is
+    trained, or where nothing is left to train.
     """
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     check_layers(text, parameters, "sft.freeze_layers")
     chosen = layer_numbers(text)
+    trained = {
+        id(parameter): name for name, parameter in parameters.items() if place(name).layer not in chosen
+    }
     for name, parameter in parameters.items():
-        if place(name).layer in chosen:
-            parameter.requires_grad_(False)
+        if place(name).layer not in chosen:
+            continue
+        if other := trained.get(id(parameter)):
+            raise UserError(
+                f"sft.freeze_layers = {text} freezes {name}, but {other}, outside of these layers, is the same tensor; "
+                "freeze all layers that share it, or none of them."
+            )
+        parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise UserError(f"sft.freeze_layers = {text} leaves nothing to train; freeze fewer layers.")
 

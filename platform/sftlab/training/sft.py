@@ -20,9 +20,10 @@ from sftlab.store.mirror import mirror_of, pull
 from sftlab.training.checkpoints import call_token, checkpoint_root, take_over
 from sftlab.training.failures import Superseded, TrainingError, explain, verdict
 from sftlab.training.group import make_trainer
-from sftlab.training.hf_model import weight_files
+from sftlab.training.hf_model import check_trainable, weight_files
 from sftlab.training.records import DivergedError, SFTResult, SFTRun, TrainingEvent, read_result
-from sftlab.training.spec import TrainingRuntime, accumulation_steps, check_runtime, check_spec
+from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps, check_runtime, check_spec
+from sftlab.weights.pairs import require_embeddings, tied_aliases
 from sftlab.weights.regions import check_layers
 from sftlab.weights.shards import Checkpoint
 
@@ -72,7 +73,11 @@ def check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
         if doubles:
             raise UserError(f"two training runs have the {what} {doubles[0]!r}; each needs its own.")
     for base in sorted({run.base_model for run in runs}):
-        weight_files(pull(Path(base)))
+        with Checkpoint.open(base) as checkpoint:
+            require_embeddings(checkpoint)
+            tied_aliases(checkpoint)
+    for base, lora in sorted({(run.base_model, run.spec.lora) for run in runs if run.spec.lora}, key=repr):
+        check_trainable(pull(Path(base)), SFTSpec(lora=lora))
     for run in runs:
         accumulation_steps(run.spec, runtime)
         check_spec(run.spec, runtime)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from sftlab.errors import UserError
@@ -10,7 +13,7 @@ from sftlab.weights.regions import is_buffer
 from sftlab.weights.shards import Checkpoint
 
 _INPUT_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
-_OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
+OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
 _STRETCH = 1 << 20
 
 
@@ -19,15 +22,19 @@ def tied_aliases(checkpoint: Checkpoint) -> dict[str, str]:
 
     Some writers store a tied output embedding beside the input embedding. It is one parameter: it is
     counted once, and the alias is written with the contents of its source. Raises UserError where
-    config.json says that the two are tied and the stored ones differ.
+    config.json says that the two are tied and the stored ones differ, and where it says that they are not and no
+    output embedding is stored.
     """
-    tied = checkpoint.config.get("tie_word_embeddings")
-    heads = [name for name in checkpoint.names if name.endswith(_OUTPUT_EMBEDDINGS)]
-    sources = [name for name in checkpoint.names if name.endswith(_INPUT_EMBEDDINGS)]
-    if tied is False or len(heads) != 1 or len(sources) != 1:
+    heads, sources = _embeddings(checkpoint)
+    if checkpoint.config.get("tie_word_embeddings") is False:
+        require_embeddings(checkpoint)
+    if len(heads) != 1 or len(sources) != 1:
         return {}
     head, source = heads[0], sources[0]
-    if _same(checkpoint, head, source):
+    tied = _says_tied(checkpoint.config)
+    if tied is False:
+        return {}
+    if same_contents(checkpoint, head, source):
         return {head: source}
     if tied is True:
         raise UserError(
@@ -35,6 +42,54 @@ def tied_aliases(checkpoint: Checkpoint) -> dict[str, str]:
             "the model again with transformers, or set tie_word_embeddings to false."
         )
     return {}
+
+
+def _says_tied(config: Mapping[str, Any]) -> bool | None:
+    """What config.json says of the embeddings, by the default of the architecture where it says nothing.
+
+    None for an architecture that transformers does not know: then the stored tensors decide.
+    """
+    from transformers import CONFIG_MAPPING
+
+    said, kind = config.get("tie_word_embeddings"), config.get("model_type")
+    if isinstance(said, bool):
+        return said
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        return None
+    default = getattr(CONFIG_MAPPING[kind](), "tie_word_embeddings", None)
+    return default if isinstance(default, bool) else None
+
+
+def require_embeddings(checkpoint: Checkpoint) -> None:
+    """Raises UserError where a model lacks an embedding that transformers or vLLM would then leave at random.
+
+    Both are needed where they are not tied. Where they are, vLLM reads the input embedding alone.
+    """
+    heads, sources = _embeddings(checkpoint)
+    tied = _says_tied(checkpoint.config) if heads or sources else None
+    if tied is False and sources and not heads and not _has_rows_of(checkpoint, sources[0]):
+        raise UserError(
+            f"{checkpoint.path}: its embeddings are not tied, yet {sources[0]} is stored without an output embedding, "
+            "such as lm_head.weight, which would be random after every load; set tie_word_embeddings to true in "
+            "config.json if the two are one tensor, or fetch the model again."
+        )
+    if tied is True and heads and not sources and not _has_rows_of(checkpoint, heads[0]):
+        raise UserError(
+            f"{checkpoint.path}: its embeddings are tied, yet {heads[0]} is stored without the input embedding, which "
+            "vLLM reads; load the model with transformers and save it again."
+        )
+
+
+def _embeddings(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """The stored output and input embeddings."""
+    heads = [name for name in checkpoint.names if name.endswith(OUTPUT_EMBEDDINGS)]
+    return heads, [name for name in checkpoint.names if name.endswith(_INPUT_EMBEDDINGS)]
+
+
+def _has_rows_of(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether another matrix, whatever its name, has a row for each word as the embedding `name` has."""
+    shapes = [checkpoint.shape(other) for other in checkpoint.names if other != name]
+    return any(len(shape) == 2 and shape[0] == checkpoint.shape(name)[0] for shape in shapes)
 
 
 def parameters(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -84,7 +139,8 @@ def check_finite(checkpoint: Checkpoint, name: str, weights: Raw) -> None:
         )
 
 
-def _same(checkpoint: Checkpoint, one: str, other: str) -> bool:
+def same_contents(checkpoint: Checkpoint, one: str, other: str) -> bool:
+    """Whether two stored tensors have one type, one shape and the same bits."""
     if checkpoint.shape(one) != checkpoint.shape(other) or checkpoint.code(one) != checkpoint.code(other):
         return False
     size = checkpoint.numel(one)
