@@ -245,7 +245,7 @@ def test_a_decoder_that_leaves_marks_in_the_text_is_refused(tmp_path: Path) -> N
         tokenizer.decoder = decoders.Fuse()
         return tokenizer, special
 
-    with pytest.raises(UserError, match="does not give back what it reads: .*TheĠ"):
+    with pytest.raises(UserError, match=r"does not give back what it reads: .*TheĠ"):
         check(write(tmp_path, undecoded))
 
 
