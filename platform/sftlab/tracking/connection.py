@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from sftlab.errors import UserError
+from sftlab.shell import command
 from sftlab.store.mirror import spoken
 from sftlab.tracking import names
 from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable
@@ -77,7 +78,7 @@ class Connection:
         if found.lifecycle_stage != "active":
             raise UserError(
                 f"MLflow at {uri}: the experiment {settings.experiment!r} is deleted; restore it with "
-                f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another "
+                f"`{command('mlflow', 'experiments', 'restore', '--experiment-id', found.experiment_id)}` or choose another "
                 "tracking.experiment."
             )
         return cls(client, str(found.experiment_id))
