@@ -76,9 +76,10 @@ class Connection:
             )
             return cls(client, str(made))
         if found.lifecycle_stage != "active":
+            words = ("mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id))
             raise UserError(
                 f"MLflow at {uri}: the experiment {settings.experiment!r} is deleted; restore it with "
-                f"`{command('mlflow', 'experiments', 'restore', '--experiment-id', found.experiment_id)}` or choose another "
+                f"`{command(*words)}` or choose another "
                 "tracking.experiment."
             )
         return cls(client, str(found.experiment_id))
