@@ -15,6 +15,7 @@ import typer
 
 from sftlab import __version__
 from sftlab.errors import UserError
+from sftlab.shell import command
 
 app = typer.Typer(
     name="sftlab",
@@ -325,5 +326,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def job(*words: str) -> NoReturn:
     """Entry point of the scripts in `jobs/`: these words, then the script's own; `--config FILE` is FILE."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        typer.echo(f"As a job: python {sys.argv[0]} --config FILE.yaml [OPTIONS], with the options of:\n")
+        script = command("python", Path(sys.argv[0]))
+        typer.echo(f"As a job: {script} --config FILE.yaml [OPTIONS], with the options of:\n")
     main([*words, *(word.removeprefix("--config=") for word in sys.argv[1:] if word != "--config")])

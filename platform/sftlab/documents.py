@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Iterable
 from difflib import get_close_matches
 from functools import cache
@@ -20,6 +21,8 @@ Kind = TypeVar("Kind")
 MAX_YAML = 2**20  # characters, which bounds the time too
 MAX_VALUES = 1_000_000
 MAX_DIGITS = 300
+MERGE = "tag:yaml.org,2002:merge"
+_TWO_READINGS = re.compile(r"[-+]?0[0-7_]*[0-7]|.*:.*")
 
 
 class _Bounded(yaml.SafeLoader):
@@ -28,6 +31,8 @@ class _Bounded(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Hashable] = set()
         for part, _ in node.value:
+            if part.tag == MERGE:
+                continue  # `<<: *shared` fills in what is not given here
             key = self.construct_object(part, deep=True)
             if not isinstance(key, Hashable):
                 continue  # refused by PyYAML, with its line
@@ -39,10 +44,19 @@ class _Bounded(yaml.SafeLoader):
     def number(self, node: yaml.ScalarNode) -> Any:
         if len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value):,} digits")
+        if _TWO_READINGS.fullmatch(node.value):
+            raise yaml.YAMLError(
+                f"line {node.start_mark.line + 1}: {node.value} is another number for other readers of YAML (base 8 "
+                "or 60); write it without leading zeros and colons, or quote it if it is a text"
+            )
         is_int = node.tag.endswith("int")
         return self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
 
 
+# YAML 1.2 and people write 1e-4, which PyYAML takes for a text: it wants a point and a sign.
+_Bounded.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
+)
 for _kind in ("int", "float"):
     _Bounded.add_constructor(f"tag:yaml.org,2002:{_kind}", _Bounded.number)
 

@@ -119,6 +119,7 @@ BROKEN = {
         lambda folder: (folder / "config.json").write_text("{}"),
         "names no usable number type",
     ),
+    "empty tokenizer.json": (lambda _: None, "the tokenizer cannot be loaded"),
 }
 
 

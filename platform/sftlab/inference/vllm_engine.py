@@ -16,6 +16,7 @@ from sftlab.errors import UserError
 from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.swap import raise_told, swap_in_worker
+from sftlab.inference.tokenizer_check import check_tokenizer
 from sftlab.inference.watchdog import Watchdog
 from sftlab.store.mirror import pull
 from sftlab.weights.shards import read_json_object
@@ -53,7 +54,10 @@ class VllmEngine:
             from vllm import LLM
 
             self._llm = LLM(**engine_arguments(model_dir, spec, runtime))
-        self._tokenizer = self._llm.get_tokenizer()
+        self._tokenizer = (
+            self._llm.get_tokenizer()
+        )  # loaded in a way of vLLM's that depends on the model's kind
+        check_tokenizer(model_dir, self._tokenizer)
         self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
         self._swap_failed = False
         self._swaps = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sftlab.report.tables import Entry, Row, Table, key_values
 from sftlab.report.wording import restored
+from sftlab.shell import command
 
 DIGITS = 12  # of an id; as many stand in the names of the store's folders
 UNSAID = ("host",)  # a report is handed on: it tells no machine's name
@@ -23,7 +24,9 @@ class Origin:
     def how_to_get(self, model: Model) -> str:
         """How to have a model as a folder; '' for one that the store does not name."""
         found = self.models.get(model)
-        return f"To have this model as a folder: sftlab materialize {found[:DIGITS]}" if found else ""
+        if not found:
+            return ""
+        return f"To have this model as a folder: {command('sftlab', 'materialize', found[:DIGITS])}"
 
     def model_table(self) -> Table | None:
         """Ids of the models of every trial, by percentage."""

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from sftlab.documents import nearest
 from sftlab.errors import UserError
 from sftlab.frozen import Frozen
+from sftlab.weights.cut import Measure, Order, Region
+from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
     from sftlab.study.spec import StudySpec
@@ -18,8 +20,19 @@ if TYPE_CHECKING:
     from sftlab.weights.edits import Edit
 
 
+_SHARED: dict[str, TypeAdapter[Any]] = {
+    "region": TypeAdapter(Region),
+    "order": TypeAdapter(Order),
+    "measure": TypeAdapter(Measure),
+    "layers": TypeAdapter(LayerRange),
+}
+
+
 class Strategy(Frozen, ABC):
     """One way to fine-tune with less harm. The fields of a subclass are its parameters.
+
+    The parameters region, order, measure and layers mean the same for every strategy, and their values are checked
+    whatever type a subclass gives them.
 
     A strategy is a function from study to study and changes nothing else, so that all strategies are
     measured in the same way, on the same data and seeds. `strategies.registry.register` makes it known.
@@ -33,6 +46,16 @@ class Strategy(Frozen, ABC):
     """Where it was published."""
     has_ladder: ClassVar[bool] = False
     """Whether the restore percentage means anything; if not, `apply` leaves the tuned model alone."""
+
+    @field_validator(*_SHARED, mode="after", check_fields=False)
+    @classmethod
+    def _known_value(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            try:
+                _SHARED[str(info.field_name)].validate_python(value)
+            except ValidationError as error:
+                raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return value
 
     @abstractmethod
     def apply(self, study: StudySpec) -> StudySpec:

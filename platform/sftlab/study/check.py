@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 from sftlab.errors import UserError
+from sftlab.facts.prompts import question_prompt
+from sftlab.facts.templates import load_topics, published_topics
 from sftlab.inference.spec import EngineSpec
+from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
 from sftlab.store.objects import is_address, parse_address
 from sftlab.study.runtime import Runtime
@@ -101,3 +104,19 @@ def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:
             check_base_model(study.model, study.engine, trial.spec.sft)
         except UserError as error:
             raise UserError(f"strategy {strategy.name}: {error}") from error
+
+
+def check_base_tokenizer(spec: StudySpec) -> list[str]:
+    """What the base model's tokenizer loses of a text; the study's templates are among those that are tried.
+
+    Raises UserError as `check_tokenizer` does.
+    """
+    assert spec.model is not None and spec.facts is not None
+    topics = load_topics(Path(spec.facts.templates)) if spec.facts.templates else published_topics()
+    texts = [
+        text
+        for topic in topics.values()
+        for text in (question_prompt(topic.ask("Marie Curie")), *topic.fill("Marie Curie"))
+    ]
+    folder = spec.model.path
+    return check_tokenizer(folder, load_tokenizer(folder), embedding_rows(folder), texts)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, nullcontext
 
 from sftlab.store.artifact import Step
 from sftlab.study.build import Build
-from sftlab.study.check import check_base_model
+from sftlab.study.check import check_base_model, check_base_tokenizer
 from sftlab.study.cluster import joins_first, ray_cluster
 from sftlab.study.mend import mending
 from sftlab.study.plan import STAGES
@@ -53,8 +53,9 @@ def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None]
 
     One stage is built for all cells before the next begins, so that engines and worker groups start once.
     A killed run goes on from its last committed piece when it is called again. Where another run builds in the
-    same store, calls `waiting` and waits for it, or raises UserError if that is None. A bad base model and
-    missing GPUs are told (UserError) before the first stage. Damaged results are set aside and built again.
+    same store, calls `waiting` and waits for it, or raises UserError if that is None. A bad base model, a
+    tokenizer that does not read text as its file does, and missing GPUs are reported (UserError) before the first
+    stage. Damaged results are set aside and built again.
     """
     plan = build.plan
     wanted = STAGES[: STAGES.index(until) + 1]
@@ -68,6 +69,8 @@ def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None]
     plan.sources.require()
     if plan.spec.model is not None and lacking & READS_MODEL:
         check_base_model(plan.spec.model, plan.spec.engine, plan.spec.sft)
+        if lacking & NEEDS_RAY and (lost := check_base_tokenizer(plan.spec)):
+            build.progress.say(f"{plan.spec.model.path}: the tokenizer does not keep {', '.join(lost)}")
     with build.store.exclusive(waiting), ExitStack() as session:
         ray_runs = False
         early = bool(lacking & NEEDS_RAY) and joins_first(build.runtime)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sftlab.shell import command
 from sftlab.tracking import names
 from sftlab.tracking.connection import (
     ARTIFACT,
@@ -53,8 +54,9 @@ class TrackedRuns:
     def how_to_look(self) -> str:
         """Address of the page to begin with; for a file the command that serves it, then the address."""
         if self.address.startswith("sqlite:"):
-            command = f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri {self.address}"
-            return f"{command}\n  then open {LOCAL}{self.front_page}"
+            words = ("mlflow", "ui", "--backend-store-uri", self.address)
+            served = command(*words, environment={"MLFLOW_DISABLE_TELEMETRY": "true"})
+            return f"{served}\n  then open {LOCAL}{self.front_page}"
         return self.address + self.front_page
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from sftlab.errors import UserError
+from sftlab.shell import command
 from sftlab.store.mirror import spoken
 from sftlab.tracking import names
 from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable
@@ -75,9 +76,10 @@ class Connection:
             )
             return cls(client, str(made))
         if found.lifecycle_stage != "active":
+            words = ("mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id))
             raise UserError(
                 f"MLflow at {uri}: the experiment {settings.experiment!r} is deleted; restore it with "
-                f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another "
+                f"`{command(*words)}` or choose another "
                 "tracking.experiment."
             )
         return cls(client, str(found.experiment_id))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import get_args
 
 from sftlab.errors import UserError
 from sftlab.weights.cut import Region
@@ -135,7 +136,11 @@ def in_region(name: str, region: Region, layers: str | None = None) -> bool:
     (the paper's "transformer" region); attention, mlp: those blocks of the layers without norms;
     embeddings: input, position and output embeddings, without the final norm; all: every parameter.
     layers: as `layer_numbers` reads them; what lies outside the transformer layers is then in no region.
+
+    Raises UserError for an unknown region, which would hold nothing.
     """
+    if region not in get_args(Region):
+        raise UserError(f"region {region!r} is unknown; expected one of {', '.join(get_args(Region))}.")
     if is_buffer(name):
         return False
     where = place(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS
+from sftlab.shell import command
 from sftlab.store.mirror import pull
 from sftlab.study.build import Build
 from sftlab.study.stages.best import best_folder, recommended
@@ -43,8 +44,9 @@ def told_how_to_log_later(what: str, file: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        logs = command("sftlab", "track", file)
         raise UserError(
-            f"{error}\nThe {what} is finished all the same. `sftlab track {file}` with the same options logs it."
+            f"{error}\nThe {what} is finished all the same. `{logs}` with the same options logs it."
         ) from error
 
 
