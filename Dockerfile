@@ -32,7 +32,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY platform platform
 COPY jobs jobs
 RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation . \
-    && python -c "import sftlab.cli"
+    && python -c "import sftlab.cli.app"
 
 ENV RAY_AUTH_MODE=token \
     RAY_TRAIN_V2_ENABLED=1 \

@@ -57,9 +57,9 @@ test-fast: lint
 	$(BIN)/pytest -n 2 --dist worksteal tests/unit $(LATER_TESTS:%=--ignore=%)
 
 # Unit tests that start servers, watched processes or Ray's launcher and mostly wait, and those that draw dozens of pages.
-LATER_TESTS := tests/unit/test_store_objects.py tests/unit/test_store_races.py tests/unit/test_deploy_aws.py \
-	tests/unit/test_inference_watchdog.py tests/unit/test_report_sweep.py \
-	tests/unit/test_report_page.py tests/unit/test_report_ties.py
+LATER_TESTS := tests/unit/store/test_objects.py tests/unit/store/test_races.py tests/unit/deploy/test_aws.py \
+	tests/unit/inference/test_watchdog.py tests/unit/studies/knowledge/report/sweep/test_page.py \
+	tests/unit/studies/knowledge/report/test_page.py tests/unit/studies/knowledge/report/test_ties.py
 CLUSTER_TESTS := tests/e2e/test_jobs.py tests/e2e/test_nodes.py tests/e2e/test_object_store.py
 
 test: test-fast

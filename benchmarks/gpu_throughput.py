@@ -39,10 +39,11 @@ from sftlab.facts.mastery import row_seed
 from sftlab.facts.prompts import all_prompt_ids
 from sftlab.facts.table import TOPICS_FILE, read_facts
 from sftlab.facts.templates import load_topics
-from sftlab.inference.fact_blocks import FactBlocks
-from sftlab.inference.scorer import ScoringRequest, score
-from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
+from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.vllm_engine import engine_arguments, environment
+from sftlab.measurements.fact_blocks import FactBlocks
+from sftlab.measurements.scoring import ScoringRequest, score
+from sftlab.measurements.spec import MasterySpec
 from sftlab.training.records import SFTRun, TrainingEvent
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 

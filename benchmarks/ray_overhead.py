@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 
 from sftlab.facts.table import TOPICS_FILE, read_facts
 from sftlab.facts.templates import load_topics
-from sftlab.inference.blocks import commit_table
-from sftlab.inference.fact_blocks import FactBlocks, FactReader
-from sftlab.inference.scorer import ScoringRequest, score
-from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
+from sftlab.inference.pieces import commit_table
+from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.vllm_engine import THREAD_SPINS
+from sftlab.measurements.fact_blocks import FactBlocks, FactReader
+from sftlab.measurements.scoring import ScoringRequest, score
+from sftlab.measurements.spec import MasterySpec
 
 WANTED = 1.10  # time of the pipeline over that of the loop, at most
 
@@ -46,8 +47,8 @@ def request_of(options: argparse.Namespace, folder: Path) -> ScoringRequest:
 def bare(options: argparse.Namespace, folder: Path) -> list[float]:
     """Seconds from the start to each block's commit, in this process."""
     start = time.perf_counter()
-    from sftlab.inference.mastery_block import score_block
     from sftlab.inference.vllm_engine import VllmEngine
+    from sftlab.measurements.mastery import score_block
 
     request = request_of(options, folder)
     engine, reader = VllmEngine(options.model, EngineSpec(), EngineRuntime()), FactReader(request.facts)

@@ -3,7 +3,7 @@
 python benchmarks/restoration.py [--layers 17] [--folder DIR] [--json FILE]
 
 The pair is a Llama-like model of about 280 million bfloat16 weights and a slightly changed copy. Ours is
-one call of `sftlab.weights.commands.restore` for seven percentages. The peer, in this file in plain torch,
+one call of `sftlab.weights.ladder.restore` for seven percentages. The peer, in this file in plain torch,
 does what the published code of the study does, once per percentage: load both models, write all relative
 changes into one flat tensor in the models' type, `topk`, copy the chosen weights back, save. Each run has a
 process of its own; start-up and imports count for both. Targets: at least 20 times faster than the seven
@@ -112,7 +112,7 @@ def plain_restore(base: Path, tuned: Path, percent: str, output: Path) -> None:
 
 
 def our_restore(base: Path, tuned: Path, percents: str, output: Path) -> None:
-    from sftlab.weights.commands import restore
+    from sftlab.weights.ladder import restore
 
     restore(base, tuned, percents, output)
 

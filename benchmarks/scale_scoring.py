@@ -30,10 +30,11 @@ import psutil
 
 from sftlab.facts.table import TOPICS_FILE
 from sftlab.facts.templates import load_topics
-from sftlab.inference.fact_blocks import FactBlocks
-from sftlab.inference.scorer import ScoringProgress, ScoringRequest, score, scored
-from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
-from sftlab.study.stages.mastery import write_mastery
+from sftlab.inference.spec import EngineRuntime, EngineSpec
+from sftlab.measurements.fact_blocks import FactBlocks
+from sftlab.measurements.scoring import ScoringProgress, ScoringRequest, score, scored
+from sftlab.measurements.spec import MasterySpec
+from sftlab.studies.knowledge.stages.mastery import write_mastery
 
 WANTED = 20_000  # completions a second
 MOST_GROWTH = 1.25  # of memory, and of CPU time a fact, with ten times the facts

@@ -37,15 +37,16 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 import instant
+from sftlab.execution.progress import SilentProgress
+from sftlab.execution.runtime import SweepRuntime
 from sftlab.inference.engine import Completion, Prompt
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.store.artifact import Store
-from sftlab.study.config import load_runtime, load_sweep
-from sftlab.study.progress import SilentProgress
-from sftlab.study.runtime import SweepRuntime
-from sftlab.study.sources import resolve
-from sftlab.study.sweep import Sweep, run_sweep
-from sftlab.study.sweep_pools import start_pools
+from sftlab.studies.knowledge.sources import resolve
+from sftlab.studies.knowledge.sweep.run import run_sweep
+from sftlab.studies.knowledge.sweep.sweep import Sweep
+from sftlab.studies.load import load_runtime, load_sweep
+from sftlab.sweeps.pools import start_pools
 from sftlab.training.records import (
     History,
     SFTResult,

@@ -24,9 +24,10 @@ from sftlab.facts.mastery import contains_answer
 from sftlab.facts.table import TOPICS_FILE, read_facts
 from sftlab.facts.templates import Topic, load_topics
 from sftlab.inference.engine import Completion, Engine, Prompt, Sampling
-from sftlab.inference.mastery_block import score_block
-from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
+from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.vllm_engine import VllmEngine
+from sftlab.measurements.mastery import score_block
+from sftlab.measurements.spec import MasterySpec
 
 WANTED = 0.60  # generated tokens over those of the peer, at most
 STOP, END, LIMIT = "stop strings", "to the end of the text", "to the limit"

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import yaml
 
+from sftlab.execution.progress import SilentProgress
+from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
 from sftlab.store.fingerprint import canonical
-from sftlab.study.config import load_sweep
-from sftlab.study.progress import SilentProgress
-from sftlab.study.runtime import Runtime
-from sftlab.study.sources import resolve
-from sftlab.study.sweep import Sweep
-from sftlab.study.sweep_plan import plan_sweep
+from sftlab.studies.knowledge.sources import resolve
+from sftlab.studies.knowledge.sweep.cost import plan_sweep
+from sftlab.studies.knowledge.sweep.sweep import Sweep
+from sftlab.studies.load import load_sweep
 
 WANTED = 10.0  # seconds
 STUDY = Path(__file__).parents[1] / "jobs" / "configs" / "pocket.yaml"

@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftlab.analysis.choice import choose
-from sftlab.analysis.results import (
+from sftlab.studies.knowledge.results.choice import choose
+from sftlab.studies.knowledge.results.tables import (
     AccuracyRow,
     CellRow,
     ConcentrationRow,
@@ -26,8 +26,9 @@ from sftlab.analysis.results import (
     StudyResults,
     TrainingRow,
 )
-from sftlab.tracking import TrackedModel, TrackedStudy, TrackedTable, TrackingSettings, log_study
-from sftlab.tracking.study import model_records
+from sftlab.studies.knowledge.tracking.log import log_study
+from sftlab.studies.knowledge.tracking.study import model_records
+from sftlab.tracking import TrackedModel, TrackedStudy, TrackedTable, TrackingSettings
 
 PERCENTS = (0.0, 1.0, 3.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 SPLITS = ("dev", "dev_ood", "test", "test_ood")

@@ -14,11 +14,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from sftlab.analysis.choice import choose
-from sftlab.analysis.results import AccuracyRow, CellRow, DivergenceRow, StudyResults, TrainingRow
-from sftlab.analysis.sweep import SweepChoiceRow, SweepResults, Variant
-from sftlab.tracking import TrackedModel, TrackedTable, TrackingSettings, log_sweep, sweep_key
-from sftlab.tracking.sweep import TrialRecord, trial_records
+from sftlab.studies.knowledge.results.choice import choose
+from sftlab.studies.knowledge.results.sweep_tables import SweepChoiceRow, SweepResults, Variant
+from sftlab.studies.knowledge.results.tables import (
+    AccuracyRow,
+    CellRow,
+    DivergenceRow,
+    StudyResults,
+    TrainingRow,
+)
+from sftlab.studies.knowledge.tracking.log import log_sweep
+from sftlab.studies.knowledge.tracking.sweep import sweep_key, trial_records
+from sftlab.tracking import TrackedModel, TrackedTable, TrackingSettings
+from sftlab.tracking.records import TrialRecord
 
 PERCENTS = (0.0, 1.0, 3.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 SPLITS = ("dev", "dev_ood", "test", "test_ood", "train_set")

@@ -1,5 +1,5 @@
 """Runs a whole study: ray job submit --working-dir . -- python jobs/run_study.py --config STUDY.yaml [OPTIONS]."""
 
-from sftlab.cli import job
+from sftlab.cli.app import job
 
 job("run")

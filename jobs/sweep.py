@@ -1,5 +1,5 @@
 """Runs a sweep: ray job submit --working-dir . -- python jobs/sweep.py --config SWEEP.yaml [OPTIONS]."""
 
-from sftlab.cli import job
+from sftlab.cli.app import job
 
 job("sweep")

@@ -16,7 +16,7 @@ import psutil
 from tests.chaos.outcome import CHECKPOINT_EVERY, ChaosError
 from tests.chaos.plan import Blow
 from tests.chaos.trace_log import TraceLog, rework, stragglers
-from tests.nodes import Nodes
+from tests.support.nodes import Nodes
 
 SFTLAB = str(Path(sys.executable).parent / "sftlab")
 TRACE = "trace.jsonl"

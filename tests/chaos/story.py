@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.chaos.outcome import ChaosError, compare, totals
 from tests.chaos.plan import Blow, draw, short
 from tests.chaos.runner import TRACE, Chaos
-from tests.nodes import ROOT, Nodes, cluster
+from tests.support.nodes import ROOT, Nodes, cluster
 
 TRACE_FOLDER = Path(__file__).parent / "trace"
 TINY = ROOT / "jobs" / "configs" / "tiny.yaml"

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import psutil
 import pytest
 
-from tests.planted import PLANTED
+from tests.support.planted import PLANTED
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "jobs" / "configs" / "tiny.yaml"

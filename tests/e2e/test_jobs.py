@@ -24,8 +24,8 @@ import pytest
 
 from tests.e2e.conftest import ROOT, RUNTIME, STUDY, Study, environment
 from tests.e2e.test_study import payloads
-from tests.nodes import free_port
-from tests.planted import PLANTED, SECRETS, holders
+from tests.support.nodes import free_port
+from tests.support.planted import PLANTED, SECRETS, holders
 
 pytestmark = pytest.mark.slow
 

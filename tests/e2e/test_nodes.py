@@ -11,7 +11,7 @@ from tests.chaos.outcome import compare, totals
 from tests.chaos.plan import short
 from tests.chaos.story import PLAIN, calm, possible, storm, three_nodes
 from tests.e2e.conftest import STUDY, Study
-from tests.nodes import Nodes
+from tests.support.nodes import Nodes
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ import pytest
 
 from sftlab.store.objects import Objects, open_objects, parse_address
 from tests.e2e.conftest import ROOT, RUNTIME, SFTLAB, STUDY, Study, environment, files, kill_when, tail
-from tests.s3_server import CREDENTIALS, S3Server, s3_server
+from tests.support.s3_server import CREDENTIALS, S3Server, s3_server
 
 pytestmark = pytest.mark.slow
 SAME = {

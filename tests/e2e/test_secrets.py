@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.conftest import Study
-from tests.planted import SECRETS, holders
+from tests.support.planted import SECRETS, holders
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import ROOT, RUNTIME, SFTLAB, Study, environment, files, kill_when, tail
-from tests.mlflow_server import browser, dom, free_port, serve
-from tests.own_strategy import write_documented_files
+from tests.support.mlflow_server import browser, dom, free_port, serve
+from tests.support.own_strategy import write_documented_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -61,7 +61,7 @@ def _documents(values: Sequence[Any], text: Callable[[Any], bytes]) -> Make:
 
 
 def _study(data: bytes, folder: Path) -> object:
-    from sftlab.study.config import load_study
+    from sftlab.studies.load import load_study
 
     file = folder / "study.yaml"
     file.write_bytes(data)
@@ -69,7 +69,7 @@ def _study(data: bytes, folder: Path) -> object:
 
 
 def _sweep(data: bytes, folder: Path) -> object:
-    from sftlab.study.config import load_sweep
+    from sftlab.studies.load import load_sweep
 
     (folder / "study.yaml").write_bytes(_SMALL_STUDY)
     file = folder / "sweep.yaml"
@@ -78,7 +78,7 @@ def _sweep(data: bytes, folder: Path) -> object:
 
 
 def _runtime(data: bytes, folder: Path) -> object:
-    from sftlab.study.config import load_runtime
+    from sftlab.studies.load import load_runtime
 
     file = folder / "runtime.yaml"
     file.write_bytes(data)
@@ -86,9 +86,9 @@ def _runtime(data: bytes, folder: Path) -> object:
 
 
 def _overrides(data: bytes, _folder: Path) -> object:
-    from sftlab.study.config import override, validated
-    from sftlab.study.runtime import Runtime
-    from sftlab.study.spec import StudySpec
+    from sftlab.config.overrides import override, validated
+    from sftlab.execution.runtime import Runtime
+    from sftlab.studies.knowledge.spec import StudySpec
 
     texts = data.decode("utf-8", "replace").split("\n")
     runtime = [text.removeprefix("runtime.") for text in texts if text.startswith("runtime.")]
@@ -162,7 +162,7 @@ def _model_config(data: bytes, folder: Path) -> object:
 
 
 def _model_card(data: bytes, folder: Path) -> object:
-    from sftlab.tracking.card import licence_of
+    from sftlab.studies.knowledge.tracking.card import licence_of
 
     (folder / "README.md").write_bytes(data)
     return licence_of(folder)
@@ -184,7 +184,8 @@ def _weights(folder: Path) -> object:
 
 
 def _record(data: bytes, folder: Path) -> object:
-    from sftlab.store.artifact import Step, Store, differences, read_record
+    from sftlab.store.artifact import Store
+    from sftlab.store.record import Step, differences, read_record
 
     file = folder / "facts" / "s" / "record.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -232,14 +233,14 @@ def _change(data: bytes, folder: Path) -> object:
 
 
 def _trial(data: bytes, folder: Path) -> object:
-    from sftlab.study.sweep_tune import read_records
+    from sftlab.sweeps.records import read_records
 
     (folder / "a.json").write_bytes(data)
     return [record.times for record in read_records(folder)]
 
 
 def _spent(data: bytes, folder: Path) -> object:
-    from sftlab.study.sweep_times import read_spent
+    from sftlab.sweeps.times import read_spent
 
     (folder / "spent").mkdir(exist_ok=True)
     (folder / "spent" / "a.json").write_bytes(data)
@@ -247,21 +248,22 @@ def _spent(data: bytes, folder: Path) -> object:
 
 
 def _hashes(data: bytes, folder: Path) -> object:
-    from sftlab.study.sources import folder_of
+    from sftlab.weights.model_id import folder_of
 
     (folder / "hashes.json").write_bytes(data)
     return folder_of("0" * 64, folder)
 
 
 def _summary(data: bytes, folder: Path) -> object:
-    from sftlab.analysis.results import read_summary
+    from sftlab.store.rows import read_summary
 
     (folder / "study.json").write_bytes(data)
     return read_summary(folder / "study.json", "study", 1, {"name", "model", "spec", "provenance"})
 
 
 def _results_table(data: bytes, folder: Path) -> object:
-    from sftlab.analysis.results import CellRow, read_rows
+    from sftlab.store.rows import read_rows
+    from sftlab.studies.knowledge.results.tables import CellRow
 
     (folder / "cells.parquet").write_bytes(data)
     return read_rows(folder / "cells.parquet", CellRow)

@@ -103,7 +103,7 @@ def cells() -> bytes:
     """A table of cells, as the results stage writes it."""
     import pyarrow.parquet as pq
 
-    from sftlab.analysis.results import CellRow, StudyResults
+    from sftlab.studies.knowledge.results.tables import CellRow, StudyResults
 
     out = io.BytesIO()
     pq.write_table(StudyResults("x", "m", cells=[CellRow(**row) for row in CELLS]).table("cells"), out)
@@ -248,7 +248,7 @@ def mastery_block(rows: list[dict[str, Any]], typed: bool) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from sftlab.inference.mastery_block import mastery_schema
+    from sftlab.measurements.mastery import mastery_schema
 
     out, schema = io.BytesIO(), mastery_schema() if typed else None
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), out, write_page_checksum=True)
@@ -267,7 +267,7 @@ LOGITS: list[dict[str, Any]] = [
 
 def answers_table(rows: list[dict[str, Any]], typed: bool) -> bytes:
     """Answers of a model, with their own types, or with whichever the values have."""
-    from sftlab.inference.answers import answer_schema
+    from sftlab.measurements.answers import answer_schema
 
     return _table(rows, answer_schema() if typed else None)
 
@@ -290,7 +290,7 @@ def mastery_table(rows: list[dict[str, Any]], typed: bool) -> bytes:
     """A table of mastery, with its own types, or with whichever the values have."""
     import pyarrow as pa
 
-    from sftlab.inference.mastery_block import mastery_schema
+    from sftlab.measurements.mastery import mastery_schema
 
     return _table(rows, pa.schema([("split", pa.string()), *mastery_schema()]) if typed else None)
 

@@ -18,8 +18,8 @@ def _mastery_block(data: bytes, folder: Path) -> object:
     """The checksums of a block may hold, whatever else does not."""
     import pyarrow as pa
 
-    from sftlab.inference.scorer import CHECKED, _prompts, sound_block
-    from sftlab.study.stages.mastery import write_mastery
+    from sftlab.measurements.scoring import CHECKED, _prompts, sound_block
+    from sftlab.studies.knowledge.stages.mastery import write_mastery
 
     facts = pa.table({"fact_id": [row["fact_id"] for row in seeds.MASTERY]})
     path = folder / "00000.parquet"
@@ -37,8 +37,8 @@ def _mastery_block(data: bytes, folder: Path) -> object:
 def _mastery_table(data: bytes, folder: Path) -> object:
     """Read whole and in part, and what divergence and accuracy make of it."""
     from sftlab.facts.mastery import BUCKETS
-    from sftlab.inference.divergence_prompts import best_templates
-    from sftlab.study.stages.mastery import read_mastery_file
+    from sftlab.measurements.divergence_prompts import best_templates
+    from sftlab.studies.knowledge.stages.mastery import read_mastery_file
 
     path = folder / "mastery.parquet"
     path.write_bytes(data)
@@ -49,7 +49,7 @@ def _mastery_table(data: bytes, folder: Path) -> object:
 
 def _answers_table(data: bytes, folder: Path) -> object:
     from sftlab.analysis.accuracy import accuracy_by_bucket
-    from sftlab.inference.tables import read_answer_table
+    from sftlab.measurements.tables import read_answer_table
 
     (folder / "answers.parquet").write_bytes(data)
     table = read_answer_table(folder / "answers.parquet")
@@ -61,7 +61,7 @@ def _logits(data: bytes, folder: Path) -> object:
     import numpy as np
 
     from sftlab.analysis.divergence import first_token_kl
-    from sftlab.inference.tables import read_logits
+    from sftlab.measurements.tables import read_logits
 
     path = folder / "divergence.parquet"
     path.write_bytes(data)
@@ -73,7 +73,7 @@ def _logits(data: bytes, folder: Path) -> object:
 
 
 def _checkpoint(data: bytes, folder: Path) -> object:
-    from sftlab.training.restricted import load_plain
+    from sftlab.training.safe_load import load_plain
 
     file = folder / "mp_rank_00_model_states.pt"
     file.write_bytes(data)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inference_toys import RUNTIME, start_ray
 from test_inference_engine import (
     Bench,
     Caller,
@@ -21,6 +20,7 @@ from test_inference_engine import (
 from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import profile
 from sftlab.weights.restore import ModelSource, write_restored
+from tests.support.inference_toys import RUNTIME, start_ray
 
 __all__ = [
     "folders",

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inference_toys import RUNTIME, FolderSource, start_ray, write_model
 from test_gpu_engine import SHARE_OF_A_GPU, GpuBench
 from test_inference_engine import Caller
 
 from sftlab.inference.swap import swap_in_worker
+from tests.support.inference_toys import RUNTIME, FolderSource, start_ray, write_model
 
 pytestmark = pytest.mark.slow
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}  # which two workers can divide

@@ -14,18 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faulty_engines import Dying, Factory, Hanging, Small, Steady, StoppedFactory
-from inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray
 
 from sftlab.errors import UserError
 from sftlab.inference import actors
 from sftlab.inference.actors import DyingAfterMemory, EngineActor, await_start
-from sftlab.inference.answers import answer_schema
 from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate
-from sftlab.inference.fact_blocks import FactBlocks
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
-from sftlab.inference.scorer import ScoringRequest, score, scored
-from sftlab.inference.spec import AnswerSpec, EngineRuntime, EngineSpec, MasterySpec
+from sftlab.inference.spec import EngineRuntime, EngineSpec
+from sftlab.measurements.answers import answer_schema
+from sftlab.measurements.fact_blocks import FactBlocks
+from sftlab.measurements.scoring import ScoringRequest, score, scored
+from sftlab.measurements.spec import AnswerSpec, MasterySpec
+from tests.support.faulty_engines import Dying, Factory, Hanging, Small, Steady, StoppedFactory
+from tests.support.inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inference_toys import RUNTIME, FolderSource, start_ray, write_model
 
 from sftlab.inference.engine import EngineSwapError, Prompt, Sampling
 from sftlab.inference.spec import EngineRuntime, EngineSpec
+from tests.support.inference_toys import RUNTIME, FolderSource, start_ray, write_model
 
 pytestmark = pytest.mark.slow
 

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray, write_model
 
 from sftlab.analysis.divergence import first_token_kl
 from sftlab.errors import UserError
 from sftlab.inference.evaluator import (
-    DivergenceInput,
     EvaluationItem,
     EvaluationProgress,
     EvaluationRequest,
     evaluate_with_engines,
 )
-from sftlab.inference.mastery_block import mastery_schema
-from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineSpec
+from sftlab.inference.spec import EngineSpec
+from sftlab.measurements.divergence import DivergenceInput
+from sftlab.measurements.mastery import mastery_schema
+from sftlab.measurements.spec import AnswerSpec, DivergenceSpec
+from tests.support.inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray, write_model
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,10 @@ from test_training_resume import start_ray
 
 from sftlab.store.mirror import Mirror, make_mirror, pull
 from sftlab.store.objects import parse_address
-from sftlab.training.sft import SFTRun, TrainingEvent, train_runs
+from sftlab.training.records import SFTRun, TrainingEvent
+from sftlab.training.sft import train_runs
 from sftlab.training.spec import TrainingRuntime
-from tests.s3_server import S3Server, s3_server
+from tests.support.s3_server import S3Server, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 RUNTIME = TrainingRuntime(workers=2, zero_stage=2, micro_batch_size=1, checkpoint_every_steps=2)

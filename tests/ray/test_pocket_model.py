@@ -17,7 +17,7 @@ from sftlab.facts.table import SPLITS, read_facts
 from sftlab.facts.templates import load_topics
 from sftlab.pocket.pretrain import CHECKPOINT_FILE, build_facts, pack, pretrain
 from sftlab.pocket.spec import FactCounts, PocketRuntime
-from tests.pocket_worlds import TINY
+from tests.support.pocket_worlds import TINY
 
 pytestmark = pytest.mark.slow
 RUNTIME = PocketRuntime(threads=1, checkpoint_every=6)

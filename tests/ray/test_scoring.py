@@ -15,8 +15,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from inference_toys import RUNTIME, TOPICS, invented_facts, start_ray
-from inference_toys import write_model as write_random_model
 
 from instant import InstantEngine, write_facts, write_model
 from scale_scoring import request_of as scale_request
@@ -24,9 +22,12 @@ from sftlab.errors import UserError
 from sftlab.facts.mastery import bucket_of
 from sftlab.facts.table import facts_table
 from sftlab.inference.engine import Completion, Engine, Prompt, Sampling
-from sftlab.inference.fact_blocks import FactBlocks
-from sftlab.inference.scorer import ScoringProgress, ScoringRequest, score, scored
-from sftlab.inference.spec import EngineRuntime, EngineSpec, MasterySpec
+from sftlab.inference.spec import EngineRuntime, EngineSpec
+from sftlab.measurements.fact_blocks import FactBlocks
+from sftlab.measurements.scoring import ScoringProgress, ScoringRequest, score, scored
+from sftlab.measurements.spec import MasterySpec
+from tests.support.inference_toys import RUNTIME, TOPICS, invented_facts, start_ray
+from tests.support.inference_toys import write_model as write_random_model
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ EMPTY = 17  # a fact without a subject, in the midst of a block
 RUN = """
 import sys
 from pathlib import Path
-from inference_toys import start_ray
+from tests.support.inference_toys import start_ray
 from test_scoring import run
 start_ray()
 run(sys.argv[1], Path(sys.argv[2]))
@@ -92,8 +93,8 @@ def uninterrupted(model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 def kill_after_blocks(model: str, folder: Path, blocks: int) -> None:
     """Score in a process of its own, and kill it with all its children as soon as some blocks stand."""
-    here = str(Path(__file__).parent)
-    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, model, str(folder)], env={**os.environ, "PYTHONPATH": path}
     )

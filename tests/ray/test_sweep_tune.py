@@ -14,17 +14,18 @@ import ray
 import yaml
 
 from sftlab.errors import UserError
+from sftlab.execution.progress import SilentProgress
+from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
-from sftlab.study.config import load_sweep
-from sftlab.study.progress import SilentProgress
-from sftlab.study.runtime import Runtime
-from sftlab.study.sources import resolve
-from sftlab.study.sweep import Sweep, finished_trials, is_finished
-from sftlab.study.sweep_live import LiveTracking
-from sftlab.study.sweep_trial import Bench, Outcome
-from sftlab.study.sweep_tune import SCORE, Fit, listed, searched, trials_over, write_record
-from sftlab.study.sweep_watch import SweepState
-from sftlab.study.trials import Trial
+from sftlab.studies.knowledge.sources import resolve
+from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_trials, is_finished
+from sftlab.studies.knowledge.sweep.trial import Bench
+from sftlab.studies.knowledge.sweep.trials import Trial
+from sftlab.studies.load import load_sweep
+from sftlab.sweeps.live import LiveTracking
+from sftlab.sweeps.progress import SweepState
+from sftlab.sweeps.records import Outcome, trials_over, write_record
+from sftlab.sweeps.tune import SCORE, Fit, listed, searched
 
 pytestmark = pytest.mark.slow
 TINY = Path(__file__).parents[2] / "jobs" / "configs" / "tiny.yaml"

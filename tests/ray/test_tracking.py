@@ -8,12 +8,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tracked_study import SPEC, everything, make_database, make_model, make_tables, models_of, results_of
 
-from sftlab.analysis.results import DivergenceRow
-from sftlab.tracking import TrackedModel, TrackedTable, TrackingSettings, log_study, names
+from sftlab.studies.knowledge.results.tables import DivergenceRow
+from sftlab.studies.knowledge.tracking.log import log_study
+from sftlab.studies.knowledge.tracking.study import model_records, study_key
+from sftlab.tracking import TrackedModel, TrackedTable, TrackingSettings, names
 from sftlab.tracking.records import rounded
-from sftlab.tracking.study import model_records, study_key
+from tests.support.tracked_study import (
+    SPEC,
+    everything,
+    make_database,
+    make_model,
+    make_tables,
+    models_of,
+    results_of,
+)
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 

@@ -11,12 +11,20 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from tracked_study import everything, make_database, make_model, make_tables, models_of, results_of
 
 from sftlab.errors import UserError
-from sftlab.tracking import TrackedModel, TrackingSettings, log_study
-from tests.mlflow_server import free_port, serve
-from tests.planted import PLANTED, SECRETS, holders
+from sftlab.studies.knowledge.tracking.log import log_study
+from sftlab.tracking import TrackedModel, TrackingSettings
+from tests.support.mlflow_server import free_port, serve
+from tests.support.planted import PLANTED, SECRETS, holders
+from tests.support.tracked_study import (
+    everything,
+    make_database,
+    make_model,
+    make_tables,
+    models_of,
+    results_of,
+)
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 

@@ -9,23 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracked_study import everything, make_database, make_model
-from tracked_sweep import PERCENTS, QUESTIONS, SPLITS, MadeUpSweep, base_of, models_of
 
-from sftlab.analysis.sweep import SweepResults
 from sftlab.errors import UserError
-from sftlab.tracking import (
-    BaseModel,
-    TrackedSweep,
-    TrackedTable,
-    TrackingSettings,
-    artifact_of,
-    best_restored_model,
-    licence_of,
-    log_sweep,
-    model_card,
-    recommended_model,
-)
+from sftlab.studies.knowledge.results.sweep_tables import SweepResults
+from sftlab.studies.knowledge.tracking.card import BaseModel, licence_of, model_card
+from sftlab.studies.knowledge.tracking.log import log_sweep
+from sftlab.studies.knowledge.tracking.sweep import recommended_model
+from sftlab.tracking import TrackedSweep, TrackedTable, TrackingSettings, artifact_of, best_restored_model
+from tests.support.tracked_study import everything, make_database, make_model
+from tests.support.tracked_sweep import PERCENTS, QUESTIONS, SPLITS, MadeUpSweep, base_of, models_of
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 TABLES = [

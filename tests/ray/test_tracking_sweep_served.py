@@ -12,15 +12,16 @@ from typing import cast
 from urllib.parse import quote
 
 import pytest
-from tracked_study import make_database, make_model
-from tracked_sweep import MadeUpSweep, base_of, models_of
 
-from sftlab.analysis.sweep import SweepResults
 from sftlab.errors import UserError
-from sftlab.study.sweep_live import LiveTracking
-from sftlab.study.trials import Trial
-from sftlab.tracking import TrackedSweep, TrackingSettings, log_sweep, log_trials
-from tests.mlflow_server import browser, dom, free_port, serve
+from sftlab.studies.knowledge.results.sweep_tables import SweepResults
+from sftlab.studies.knowledge.sweep.trials import Trial
+from sftlab.studies.knowledge.tracking.log import log_sweep, log_trials
+from sftlab.sweeps.live import LiveTracking
+from sftlab.tracking import TrackedSweep, TrackingSettings
+from tests.support.mlflow_server import browser, dom, free_port, serve
+from tests.support.tracked_study import make_database, make_model
+from tests.support.tracked_sweep import MadeUpSweep, base_of, models_of
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 pytestmark = pytest.mark.slow

@@ -26,7 +26,9 @@ from test_training import BF16, SPEC, digests, write_facts, write_llama
 
 from sftlab.errors import UserError
 from sftlab.training import sft
-from sftlab.training.sft import SFTRun, TrainingError, TrainingEvent, fit, ignore, train_runs
+from sftlab.training.failures import TrainingError
+from sftlab.training.records import SFTRun, TrainingEvent
+from sftlab.training.sft import fit, ignore, train_runs
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 
 pytestmark = pytest.mark.slow

@@ -22,8 +22,9 @@ import study
 from sftlab.inference import vllm_engine
 from sftlab.inference.engine import Completion, Prompt, Sampling
 from sftlab.inference.limits import WHOLE
-from sftlab.inference.scorer import TASK, BlockScorer
-from sftlab.inference.spec import EngineRuntime, MasterySpec
+from sftlab.inference.spec import EngineRuntime
+from sftlab.measurements.scoring import TASK, BlockScorer
+from sftlab.measurements.spec import MasterySpec
 
 
 def test_the_bare_loop_writes_the_files_of_the_pipeline(

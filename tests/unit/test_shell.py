@@ -11,7 +11,7 @@ import pytest
 
 from sftlab.errors import UserError
 from sftlab.shell import command
-from sftlab.study.stages.track import told_how_to_log_later
+from sftlab.studies.knowledge.stages.track import told_how_to_log_later
 from sftlab.tracking.client import TrackedRuns
 
 PLATFORM = Path(__file__).parents[2] / "platform" / "sftlab"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sftlab.documents import parse_json
+from sftlab.config.documents import parse_json
 from sftlab.errors import UserError
 from sftlab.facts.table import accepted_names, fact_id, facts_table
 from sftlab.facts.templates import Topic

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from sftlab.documents import load_yaml, parse_json, unknown_hint
+from sftlab.config.documents import load_yaml, parse_json, unknown_hint
 from sftlab.errors import UserError
 from sftlab.facts.table import TOPICS_FILE
 

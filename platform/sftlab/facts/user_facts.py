@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftlab.documents import parse_json, unknown_hint
+from sftlab.config.documents import parse_json, unknown_hint
 from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS, accepted_names, fact_id, facts_table
 from sftlab.facts.templates import Topic

@@ -14,12 +14,13 @@ import numpy as np
 
 from sftlab.facts.prompts import prompt_ids
 from sftlab.inference.actors import DyingAfterMemory
-from sftlab.inference.answers import answer_facts
-from sftlab.inference.divergence_prompts import Candidate
 from sftlab.inference.engine import EngineFactory, Floats, Ids, Prompt, WeightSource
 from sftlab.inference.limits import WHOLE, BatchLimits, memory_told
-from sftlab.inference.spec import AnswerSpec, EngineRuntime, EngineSpec
+from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.vllm_engine import VllmEngine
+from sftlab.measurements.answers import answer_facts
+from sftlab.measurements.divergence_prompts import Candidate
+from sftlab.measurements.spec import AnswerSpec
 from sftlab.store.mirror import pull
 
 if TYPE_CHECKING:

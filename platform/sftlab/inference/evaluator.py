@@ -5,7 +5,6 @@ An engine starts once, from the base model's folder, and then takes in the weigh
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sftlab.errors import UserError
-from sftlab.facts.templates import Topic
 from sftlab.inference.actors import (
     LOST_TRIES,
     EngineActor,
@@ -25,21 +23,23 @@ from sftlab.inference.actors import (
     await_start,
     result,
 )
-from sftlab.inference.divergence_prompts import Candidate, answers_near_start, candidates
 from sftlab.inference.engine import EngineFactory, EngineSwapError, Floats, Ids, WeightSource
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
 from sftlab.inference.pieces import commit_piece, drop_piece, fetch_pieces, is_sound
-from sftlab.inference.spec import AnswerSpec, DivergenceSpec, EngineRuntime, EngineSpec
-from sftlab.inference.tables import read_completions, read_logits
+from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.vllm_engine import VllmEngine, check_served
+from sftlab.measurements.divergence import SELECTION, DivergenceInput, _logits_table, _rows, tuned_path
+from sftlab.measurements.divergence_prompts import Candidate, answers_near_start, candidates
+from sftlab.measurements.spec import AnswerSpec
+from sftlab.measurements.tables import read_completions, read_logits
 from sftlab.store.mirror import pull_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
 ANSWERS = "answers.parquet"
 DIVERGENCE = "divergence.parquet"
-SELECTION = "divergence_facts.parquet"
 Evaluated = tuple["pa.Table", Ids, Floats]
 
 
@@ -58,25 +58,6 @@ class EvaluationItem:
     source: WeightSource
     facts: Mapping[str, pa.Table]
     output_dir: Path
-
-
-@dataclass(frozen=True)
-class DivergenceInput:
-    """What the first-token divergence needs beside the tuned models.
-
-    Attributes:
-        spec: how facts are chosen and how many tokens are compared.
-        facts: test facts.
-        mastery: their rows of the mastery table, in the same order.
-        topics: the mapping templates.
-        base: the base model's tensors.
-    """
-
-    spec: DivergenceSpec
-    facts: pa.Table
-    mastery: pa.Table
-    topics: Mapping[str, Topic]
-    base: WeightSource
 
 
 @dataclass(frozen=True)
@@ -152,12 +133,6 @@ def evaluate(
         session.commit_answers(item, evaluated, chosen)
     if request.divergence is not None:
         session.commit_divergence(pending, chosen, workers[0], request.divergence.base)
-
-
-def tuned_path(session_dir: Path, item: EvaluationItem) -> Path:
-    """Where a session keeps the first-token logits of an item until the base model's come."""
-    assert re.fullmatch(r"[A-Za-z0-9._-]+", item.id), f"not a file name: {item.id!r}"
-    return session_dir / "tuned" / f"{item.id}.parquet"
 
 
 def drop_pieces(request: EvaluationRequest) -> None:
@@ -282,22 +257,6 @@ class _Session:
     def _tell_finished(self, item: EvaluationItem) -> None:
         if self.finished is not None:
             self.finished(item)
-
-
-def _rows(rows: Sequence[Sequence[float]], width: int) -> Floats:
-    return np.array(rows, np.float32).reshape(-1, width)
-
-
-def _logits_table(chosen: Sequence[Candidate], ids: Ids, logits: Mapping[str, Floats]) -> pa.Table:
-    """fact_id, token_ids list<int32>, and a list<float32> column for every entry of `logits`."""
-    import pyarrow as pa
-
-    columns = {
-        "fact_id": pa.array([candidate.fact_id for candidate in chosen], pa.string()),
-        "token_ids": pa.array(ids.tolist(), pa.list_(pa.int32())),
-    }
-    floats = pa.list_(pa.float32())
-    return pa.table(columns | {name: pa.array(rows.tolist(), floats) for name, rows in logits.items()})
 
 
 def start_worker(

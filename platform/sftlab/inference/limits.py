@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from sftlab.cluster.out_of_memory import is_out_of_memory
 from sftlab.errors import UserError
-from sftlab.memory import is_out_of_memory
 
 Row = TypeVar("Row")
 

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from math import cos, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from sftlab.facts.table import TOPICS_FILE
 from sftlab.facts.templates import load_topics
 from sftlab.files import make_folder, readable_write_errors
 from sftlab.pocket.corpus import corpus
-from sftlab.pocket.schedule import rate_at
 from sftlab.pocket.spec import PocketRuntime, PocketSpec
 from sftlab.pocket.world import exposure_table, facts_of, split_tables, world_facts, world_topics
 from sftlab.store.mirror import drop, pull, push
@@ -27,6 +27,7 @@ from sftlab.store.tables import filled, read_table
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
+
 
 EXPOSURE = "exposure"
 EXPOSURE_FILE = f"{EXPOSURE}.parquet"
@@ -292,3 +293,15 @@ def _read_checkpoint(
     if told.get("sha256") != _content_hash(tensors, told):
         raise ValueError("it has other bytes than were written")
     return int(told["step"]), tensors
+
+
+FLOOR = 0.1
+
+
+def rate_at(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak rate at `step` in [0, steps): linear warm-up, then cosine down to FLOOR."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    share = (step - rising) / max(1, steps - rising)
+    return FLOOR + (1 - FLOOR) * 0.5 * (1 + cos(pi * share))

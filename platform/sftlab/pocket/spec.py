@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from pydantic import Field, model_validator
 
-from sftlab.frozen import Frozen
+from sftlab.config.frozen import Frozen
 
 Knot = tuple[float, float]
 

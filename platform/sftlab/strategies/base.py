@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from sftlab.documents import nearest
+from sftlab.config.documents import nearest
+from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
-from sftlab.frozen import Frozen
 from sftlab.weights.cut import Measure, Order, Region
 from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
-    from sftlab.study.spec import StudySpec
+    from sftlab.studies.knowledge.spec import StudySpec
     from sftlab.weights.cut import Cut
     from sftlab.weights.edits import Edit
 

@@ -9,7 +9,7 @@ from sftlab.strategies.registry import register
 from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
-    from sftlab.study.spec import StudySpec
+    from sftlab.studies.knowledge.spec import StudySpec
 
 
 @register

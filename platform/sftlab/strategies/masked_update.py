@@ -11,7 +11,7 @@ from sftlab.strategies.registry import register
 from sftlab.weights.cut import Order, Region
 
 if TYPE_CHECKING:
-    from sftlab.study.spec import StudySpec
+    from sftlab.studies.knowledge.spec import StudySpec
 
 
 @register

@@ -9,7 +9,7 @@ from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
 
 if TYPE_CHECKING:
-    from sftlab.study.spec import StudySpec
+    from sftlab.studies.knowledge.spec import StudySpec
 
 
 @register

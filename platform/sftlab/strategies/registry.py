@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from sftlab import PLUGIN_PATH
-from sftlab.documents import nearest
+from sftlab.config.documents import nearest
 from sftlab.errors import UserError
 from sftlab.store.fingerprint import file_hash, rows_hash
 from sftlab.strategies.base import EditStrategy, Strategy, explain
@@ -21,7 +21,7 @@ from sftlab.weights.cut import percent_label
 from sftlab.weights.edits import Edit, Restoration
 
 if TYPE_CHECKING:
-    from sftlab.study.spec import RestoreSpec
+    from sftlab.strategies.treatment import RestoreSpec
     from sftlab.weights.cut import Cut
 
 AnyStrategy = TypeVar("AnyStrategy", bound=Strategy)

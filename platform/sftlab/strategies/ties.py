@@ -11,7 +11,7 @@ from sftlab.weights.edits import Edit, Restoration
 from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
-    from sftlab.study.spec import StudySpec
+    from sftlab.studies.knowledge.spec import StudySpec
     from sftlab.weights.cut import Cut
 
 

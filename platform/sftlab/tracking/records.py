@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sftlab.store.fingerprint import file_hash
 from sftlab.tracking import names
@@ -134,3 +136,101 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no place in a tracked record")
+
+
+@dataclass(frozen=True)
+class TrackedModel:
+    """One model of a study, as the store knows it.
+
+    Args:
+        id: content hash of the committed result that it is; the run is found again by it.
+        cell: name of its cell in `StudyResults`; None for the base model.
+        percent: restored share in percent, 0 for the tuned model; None for the base model.
+        path: its Hugging Face folder; None where it exists as *base + tuned + percent* alone.
+        train_set: what it was trained on.
+        provenance: as the store's record holds it; `time` (ISO 8601) becomes the run's time.
+        params: further parameters to show, by name; the cell, percentage and spec are shown anyway.
+    """
+
+    id: str
+    cell: str | None = None
+    percent: float | None = None
+    path: Path | None = None
+    train_set: TrackedTable | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert (self.cell is None) == (self.percent is None), "a cell's model has a percentage, the base none"
+
+    @property
+    def kind(self) -> str:
+        if self.percent is None:
+            return "base"
+        return "restored" if self.percent else "tuned"
+
+
+def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
+    tags = {f"provenance.{key}": as_text(value) for key, value in provenance.items()}
+    if commit := str(provenance.get("commit", "")):
+        tags["mlflow.source.git.commit"] = commit.split("+")[0]
+    return tags
+
+
+def time_ms(time: str | None) -> int | None:
+    return int(datetime.fromisoformat(time).timestamp() * 1000) if time else None
+
+
+def flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Nested fields as `prefix.field`; what is None has none, as in the ids."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(f"{prefix}.{key}", value)
+        elif value is not None:
+            yield f"{prefix}.{key}", value
+
+
+def as_text(value: Any) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+
+
+@dataclass(frozen=True)
+class LadderModel:
+    """One logged model of a trial; `step` is its percentage on the x-axis of the run's charts."""
+
+    artifact: str
+    name: str
+    kind: str
+    params: Mapping[str, str]
+    metrics: Sequence[MetricRow]
+    step: int
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A run with the logged models of its ladder; the base model's run has none.
+
+    key: what the run is found again by. metrics: of the run alone. It was finished at `end_ms` (since 1970,
+    UTC; None: now) after `seconds` of training.
+    """
+
+    key: str
+    name: str
+    kind: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Sequence[MetricRow]
+    tables: Sequence[TrackedTable]
+    models: Sequence[LadderModel] = ()
+    end_ms: int | None = None
+    seconds: float = 0.0
+
+    def digest(self) -> str:
+        """Hash of everything that a reader compares: equal digests need no second logging."""
+        models = [[m.artifact, m.name, m.kind, m.params, m.metrics, m.step] for m in self.models]
+        return digest_of(self.name, self.kind, self.params, self.metrics, self.tables, models)

@@ -11,8 +11,8 @@ from urllib.request import urlopen
 
 from pydantic import Field, field_validator
 
+from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
-from sftlab.frozen import Frozen
 
 PROBE_SECONDS = 5.0
 

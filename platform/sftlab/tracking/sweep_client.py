@@ -32,9 +32,8 @@ from sftlab.tracking.connection import (
     now_ms,
     refusals,
 )
-from sftlab.tracking.records import StudyRecord
+from sftlab.tracking.records import StudyRecord, TrialRecord
 from sftlab.tracking.settings import TrackingSettings
-from sftlab.tracking.sweep import TrialRecord
 
 SWEEP = "sftlab.sweep"
 TRIAL = "sftlab.trial"

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sftlab.documents import parse_record
+from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
-from sftlab.store.artifact import write_text
+from sftlab.files import write_text
 from sftlab.store.fingerprint import file_hash
 from sftlab.store.mirror import drop, is_hashed, mirror_of, pull, push
 from sftlab.training.records import History
-from sftlab.training.restricted import load_restricted
+from sftlab.training.safe_load import load_restricted
 
 MARK = "state.json"
 OWNER = "owner"

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftlab.store.artifact import PART
+from sftlab.store.record import PART
 from sftlab.training.hf_model import adapted_layers, tensor_files, weight_files
 from sftlab.training.records import DivergedError
 from sftlab.weights.shards import companions

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from sftlab.cluster.out_of_memory import is_out_of_memory
 from sftlab.errors import UserError
-from sftlab.memory import is_out_of_memory
 from sftlab.store.record import Damaged
 from sftlab.training.records import DivergedError, SFTRun, read_result
 from sftlab.training.spec import TrainingRuntime

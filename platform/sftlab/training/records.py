@@ -8,9 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from sftlab.documents import parse_record
+from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
-from sftlab.store.artifact import write_text
+from sftlab.files import write_text
 from sftlab.store.mirror import mirror_of, pull, push, spoken
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 from sftlab.weights.cut import Cut

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sftlab.cluster.placement import same_node
 from sftlab.errors import UserError
-from sftlab.placement import same_node
 from sftlab.store.mirror import mirror_of, pull
 from sftlab.training.checkpoints import call_token, checkpoint_root, take_over
 from sftlab.training.failures import Superseded, TrainingError, explain, verdict

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
-from sftlab.frozen import Frozen
 from sftlab.weights.cut import Order, Region
 from sftlab.weights.spec import LayerRange
 

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from sftlab.documents import parse_record
+from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
 from sftlab.weights.bits import item_bytes
 from sftlab.weights.cut import (

@@ -72,19 +72,24 @@ def named(name: str) -> Callable[..., str]:
 # Module, attribute (of a class after a dot), stage, and the name of the piece from the arguments.
 PIECES: list[tuple[str, str, str, Callable[..., str | None]]] = [
     ("sftlab.pocket.pretrain", "_save_checkpoint", "model", lambda *given: f"{given[-1]:05d}"),
-    ("sftlab.inference.scorer", "score_block", "mastery", lambda facts, *_, **__: str(facts["fact_id"][0])),
+    (
+        "sftlab.measurements.scoring",
+        "score_block",
+        "mastery",
+        lambda facts, *_, **__: str(facts["fact_id"][0]),
+    ),
     ("sftlab.training.loop", "train_step", "tuned", step_of(first=True)),
     ("sftlab.training.loop", "train_step", "other ranks", step_of(first=False)),
-    ("sftlab.study.stages.change", "build_change", "change", lambda *given: given[-1].name),
+    ("sftlab.studies.knowledge.stages.change", "build_change", "change", lambda *given: given[-1].name),
     (
         "sftlab.inference.evaluation_worker",
         "EvaluationWorker.evaluate",
         "evaluation",
         lambda *given, **__: short(given[1]),
     ),
-    ("sftlab.study.stages.results", "build_results", "results", named("results")),
-    ("sftlab.study.stages.best", "build_best", "best", named("best")),
-    ("sftlab.study.stages.report", "build_report", "report", named("report")),
+    ("sftlab.studies.knowledge.stages.results", "build_results", "results", named("results")),
+    ("sftlab.studies.knowledge.stages.best", "build_best", "best", named("best")),
+    ("sftlab.studies.knowledge.stages.report", "build_report", "report", named("report")),
 ]
 
 

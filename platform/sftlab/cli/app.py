@@ -1,0 +1,100 @@
+"""The commands. Each parses, checks and hands over; heavy libraries are imported where they are used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from sftlab import __version__
+from sftlab.cli import data, store, study, sweep, weights
+from sftlab.errors import UserError
+from sftlab.shell import command
+
+app = typer.Typer(
+    name="sftlab",
+    help="What does fine-tuning do to what a language model knows, and how to undo the harm?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sftlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See `sftlab COMMAND --help` for examples."""
+
+
+app.command(epilog="Example: sftlab prepare --source data/entity_questions.zip --output data/facts --json")(
+    data.prepare
+)
+app.command(epilog="Example: sftlab pocket --output runs/pocket")(data.pocket)
+app.command(epilog="Example: sftlab change --base models/base --tuned models/tuned --output runs/change")(
+    weights.change
+)
+app.command(
+    epilog="Example: sftlab restore --base models/base --tuned models/tuned --percent 5,10 --output runs/r"
+)(weights.restore)
+app.command(epilog="Example: sftlab plan jobs/configs/pocket.yaml --set training_sets.sizes=[25,100]")(
+    study.plan
+)
+app.command(
+    epilog="Example: sftlab run jobs/configs/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
+)(study.run)
+app.command(
+    epilog="Example: sftlab sweep jobs/configs/sweeps/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
+)(sweep.sweep)
+app.command(epilog="Example: sftlab report jobs/configs/sweeps/pocket.yaml --time")(sweep.report)
+app.command(epilog="Example: sftlab materialize 3fa94c1b2d07 --output models/restored")(store.materialize)
+app.command(
+    epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"
+)(store.track)
+app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")(store.verify)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point: exit code 0 for success, 2 for what the user can mend, 130 for Ctrl-C."""
+    # Before torch is loaded: threads that spin while they wait slow a busy machine down tenfold.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Also where a shell that started this in the background had Ctrl-C ignored: whoever sends it means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `ray job stop` sends
+    try:
+        app(arguments)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = error.filename or "a file"
+        typer.echo(
+            f"error: {where}: cannot be written ({error.strerror}); nothing half-written counts.", err=True
+        )
+        sys.exit(2)
+    sys.exit(0)
+
+
+def job(*words: str) -> NoReturn:
+    """Entry point of the scripts in `jobs/`: these words, then the script's own; `--config FILE` is FILE."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        script = command("python", Path(sys.argv[0]))
+        typer.echo(f"As a job: {script} --config FILE.yaml [OPTIONS], with the options of:\n")
+    main([*words, *(word.removeprefix("--config=") for word in sys.argv[1:] if word != "--config")])

@@ -1,0 +1,85 @@
+"""Options, progress, runtime and store that the commands share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sftlab.execution.progress import Bar, Progress
+    from sftlab.execution.runtime import Runtime
+    from sftlab.store.artifact import Store
+
+
+RuntimeFile = Annotated[
+    Path | None, typer.Option("--runtime", help="Runtime file (YAML): workers, GPUs, store, tracking.")
+]
+# Text and no Path, which would make one stroke of the two in an address.
+StoreFolder = Annotated[
+    str | None, typer.Option("--store", help="Folder or address of the results (runtime.store).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field; runtime fields as runtime.KEY=VALUE."),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C: leave by way of every `finally`, say how to go on, exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. What is finished stands; run the same command to go on.", err=True)
+        raise typer.Exit(130) from None
+
+
+Place = Path | str | None  # of a store: a folder, an address, or what the runtime file says
+
+
+def _progress() -> Progress:
+    from sftlab.execution.progress import choose_progress
+
+    return choose_progress(sys.stderr.isatty())
+
+
+@contextmanager
+def _bar_once_begun(title: str) -> Iterator[Callable[..., None]]:
+    """A bar that is shown from its first update on: what is wrong in the arguments is told before anything begins."""
+    with ExitStack() as shown:
+        bars: list[Bar] = []
+
+        def update(done: int, total: int, note: str = "") -> None:
+            if not bars:
+                bars.append(shown.enter_context(_progress().bar(title)))
+            bars[0].update(done, total, note)
+
+        yield update
+
+
+def _runtime(file: Path | None, store: Place, overrides: Sequence[str]) -> Runtime:
+    """The runtime of a command; `--store` is the same as `--set runtime.store`, and comes last."""
+    from sftlab.studies.load import RUNTIME_PREFIX, load_runtime
+
+    named = [] if store is None else [f"{RUNTIME_PREFIX}store={json.dumps(str(store))}"]
+    return load_runtime(file, [*overrides, *named])
+
+
+def _open(runtime: Runtime) -> Store:
+    """The store of a runtime. Raises UserError where it cannot be one, or does not answer."""
+    from sftlab.store.artifact import Store
+    from sftlab.store.mirror import HASH_LIMIT
+
+    limit = runtime.hash_up_to_gib
+    os.environ[HASH_LIMIT] = (
+        "inf" if limit is None else f"{limit:g}"
+    )  # for the processes that this one starts, too
+    return Store(runtime.store, None if runtime.mirror is None else Path(runtime.mirror))

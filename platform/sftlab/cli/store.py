@@ -1,0 +1,139 @@
+"""Commands for finished results: materialize, track and verify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sftlab.cli.common import (
+    Overrides,
+    Place,
+    RuntimeFile,
+    StoreFolder,
+    _bar_once_begun,
+    _open,
+    _progress,
+    _runtime,
+    interruptible,
+)
+from sftlab.cli.study import open_study
+from sftlab.cli.sweep import _conclude, open_sweep
+from sftlab.errors import UserError
+
+if TYPE_CHECKING:
+    from sftlab.store.artifact import Store
+
+
+def materialize(
+    id: Annotated[
+        str,
+        typer.Argument(
+            help="Id (8 digits do) as MLflow and STORE/evaluation have it, or models:/SWEEP@champion.",
+            metavar="ID",
+        ),
+    ],
+    output: Annotated[Path | None, typer.Option(help="New folder; below the store if unset.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Folder of the base model, where the store does not know it.")
+    ] = None,
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    plugins: Annotated[
+        list[str] | None, typer.Option("--plugin", help="Module of an own strategy that made the model.")
+    ] = None,
+) -> None:
+    """Write a model's folder from its recipe."""
+    with interruptible():
+        materialize_model(id, runtime, store, output, base, overrides or [], plugins or [])
+
+
+def track(
+    file: Annotated[Path, typer.Argument(help="Study or sweep file (YAML).", metavar="FILE.yaml")],
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+) -> None:
+    """Log a finished study or sweep to MLflow.
+
+    Nothing is computed, and nothing is logged twice.
+    """
+    with interruptible():
+        track_finished(file, runtime, store, overrides or [])
+
+
+def verify(runtime: RuntimeFile = None, store: StoreFolder = None, overrides: Overrides = None) -> None:
+    """Read every result and compare its hash.
+
+    Damaged results are set aside, so that the next run builds them again. Reads the whole store.
+    """
+    with interruptible():
+        verify_store(runtime, store, overrides or [])
+
+
+def materialize_model(
+    id: str,
+    runtime_file: Path | None,
+    store: Place,
+    output: Path | None,
+    base: Path | None,
+    overrides: Sequence[str],
+    plugins: Sequence[str],
+) -> None:
+    """Write the folder of an evaluated model that is kept as a recipe; plugins may lie in the working folder."""
+    from sftlab.strategies import load_plugins
+    from sftlab.studies.knowledge.materialize import materialize
+
+    runtime = _runtime(runtime_file, store, overrides)
+    opened = _open(runtime)
+    load_plugins(plugins, Path.cwd())
+    with _bar_once_begun("writing") as update:
+        folder = materialize(opened, id, output, base, runtime.tracking, update, plugins)
+    print(folder)
+
+
+def track_finished(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+    """Log a finished study or sweep to MLflow. Raises UserError where it is not finished."""
+    from sftlab.studies.load import is_sweep
+
+    if is_sweep(path):
+        from sftlab.studies.knowledge.sweep.sweep import finished_sweep
+
+        sweep = open_sweep(path, runtime_file, store, overrides)
+        _conclude(sweep, finished_sweep(sweep), path)
+        return
+    from sftlab.execution.build import Build
+    from sftlab.studies.knowledge.stages.track import track_results
+
+    plan, runtime, opened = open_study(path, runtime_file, store, overrides)
+    print(f"MLflow: {track_results(Build(plan, opened, runtime, _progress()))}")
+
+
+def verify_store(runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+    """Read all results of a store, and set the damaged ones aside. Raises UserError where there were some."""
+    verify_results(_open(_runtime(runtime_file, store, overrides)))
+
+
+def verify_results(store: Store) -> None:
+    """Read all results, set the damaged ones aside, and print what was found.
+
+    Raises UserError where some were damaged, where another run builds in the store, and where there is none.
+    """
+    if not store.stages():  # asked before a lock is made, with which a folder would come to be
+        raise UserError(f"{store}: no store is there; mend --store (runtime.store).")
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    with store.exclusive():
+        sound = store.verify(tell)
+    print(f"{store}: {sound:,} results are sound", flush=True)
+    if lines:
+        raise UserError(
+            f"{len(lines):,} results were damaged and are set aside; the next run builds them again."
+        )

@@ -1,0 +1,145 @@
+"""Commands for sweeps: sweep and report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sftlab.cli.common import (
+    Overrides,
+    Place,
+    RuntimeFile,
+    StoreFolder,
+    _open,
+    _progress,
+    _runtime,
+    interruptible,
+)
+
+if TYPE_CHECKING:
+    from sftlab.studies.knowledge.sweep.sweep import Sweep
+    from sftlab.studies.knowledge.sweep.trials import Trial
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP.yaml")],
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show what there is and what it will cost.")
+    ] = False,
+) -> None:
+    """Run a study over data, sizes and strategies.
+
+    Finished trials are used again: run it again after a kill, or with a longer axis.
+    """
+    with interruptible():
+        (print_sweep_plan if plan else sweep_to_report)(file, runtime, store, overrides or [])
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP.yaml")],
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    time: Annotated[bool, typer.Option("--time", help="Print where the time of the trials went.")] = False,
+) -> None:
+    """Say what a finished sweep recommends.
+
+    And where its report lies, or (--time) where its time went.
+    """
+    with interruptible():
+        sweep_report(file, runtime, store, overrides or [], time)
+
+
+def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Sweep:
+    """A sweep file with its study, runtime and store. Raises UserError for whatever is wrong in them."""
+    from sftlab.studies.knowledge.sources import require_sizes, resolve
+    from sftlab.studies.knowledge.sweep.sweep import Sweep
+    from sftlab.studies.knowledge.sweep.trials import check_sweep
+    from sftlab.studies.load import load_sweep
+
+    runtime = _runtime(runtime_file, store, overrides)
+    spec, study = load_sweep(path, overrides)
+    check_sweep(spec, study, runtime)
+    opened = _open(runtime)
+    sources = resolve(study, opened.root)
+    require_sizes(spec.axes.size, sources, "axes.size")
+    return Sweep(spec, study, sources, opened, runtime, _progress())
+
+
+def print_sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+    """Print how many trials are there and what the others will cost; nothing is computed."""
+    from sftlab.studies.knowledge.sweep.cost import check_limits, plan_sweep
+
+    sweep = open_sweep(path, runtime_file, store, overrides)
+    print(plan_sweep(sweep), flush=True)
+    check_limits(sweep)
+
+
+def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+    """Run what a sweep lacks, log it, and say what it recommends and where the report lies."""
+    from sftlab.execution.repair import mending
+    from sftlab.studies.knowledge.sweep.run import run_sweep
+    from sftlab.studies.knowledge.sweep.steps import steps_of_sweep
+    from sftlab.studies.knowledge.sweep.track import live_tracking
+
+    sweep = open_sweep(path, runtime_file, store, overrides)
+
+    def finish() -> None:
+        with live_tracking(sweep) as live:
+            trials = run_sweep(sweep, live)
+        _conclude(sweep, trials, path if sweep.runtime.track else None)
+
+    mending(
+        finish,
+        sweep.store,
+        sweep.progress,
+        lambda: steps_of_sweep(sweep),
+        lambda step: sweep.store.lock(step.lock),
+    )
+
+
+def _conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> None:
+    """Tables, report and best model of the finished trials; logged last, so that a server's absence costs nothing.
+
+    track: the sweep's file, where it is to be logged.
+    """
+    from sftlab.studies.knowledge.sweep.results import (
+        build_sweep_best,
+        build_sweep_report,
+        build_sweep_results,
+        summary,
+    )
+    from sftlab.studies.knowledge.sweep.steps import SweepSteps
+
+    steps = SweepSteps(sweep, trials)
+    results = build_sweep_results(steps)
+    report = build_sweep_report(steps, results)
+    best = build_sweep_best(steps, results)
+    print(f"{summary(steps, results)}\nreport: {report}\nmodel: {best}", flush=True)
+    if track is not None:
+        from sftlab.studies.knowledge.stages.track import told_how_to_log_later
+        from sftlab.studies.knowledge.sweep.track import track_sweep
+
+        # Two that log at the same moment would log a trial twice.
+        with told_how_to_log_later("sweep", track), sweep.store.lock("tracking"):
+            print(f"MLflow: {track_sweep(steps, results, report, best).how_to_look}")
+
+
+def sweep_report(
+    path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], time: bool
+) -> None:
+    """Say where a finished sweep's report lies, made again if it is missing, or where its time went."""
+    from sftlab.studies.knowledge.sweep.sweep import finished_sweep
+    from sftlab.sweeps.times import time_table
+
+    sweep = open_sweep(path, runtime_file, store, overrides)
+    if time:
+        print(time_table(sweep))
+    else:
+        _conclude(sweep, finished_sweep(sweep), None)

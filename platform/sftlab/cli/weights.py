@@ -1,0 +1,155 @@
+"""Commands for the weights of two models: change and restore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from sftlab.cli.common import _bar_once_begun, interruptible
+from sftlab.errors import UserError
+
+if TYPE_CHECKING:
+    from sftlab.weights.cut import Measure, Order, Region
+
+
+RegionOption = Annotated[str, typer.Option(help="layers, attention, mlp, embeddings or all.")]
+OrderOption = Annotated[str, typer.Option(help="top, bottom or random.")]
+MeasureOption = Annotated[str, typer.Option(help="Change that top and bottom rank by: relative or absolute.")]
+LayersOption = Annotated[
+    str | None, typer.Option(help="Narrow the region to these transformer layers, as 0-3 or 0,2,5-7.")
+]
+BaseFolder = Annotated[Path, typer.Option(help="Folder of the model before fine-tuning.")]
+TunedFolder = Annotated[Path, typer.Option(help="Folder of the model after fine-tuning.")]
+
+
+def change(
+    base: BaseFolder,
+    tuned: TunedFolder,
+    output: Annotated[Path, typer.Option(help="Folder for change.json.")],
+    percent: Annotated[str, typer.Option(help="Percentages, separated by commas.")] = "1,3,5,10,20,40,60",
+    region: RegionOption = "layers",
+    order: OrderOption = "top",
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+    measure: MeasureOption = "relative",
+    layers: LayersOption = None,
+) -> None:
+    """Measure how far each weight moved.
+
+    And how concentrated the movement is.
+    """
+    with interruptible():
+        typer.echo(change_weights(base, tuned, output, percent, region, order, seed, measure, layers))
+
+
+def restore(
+    base: BaseFolder,
+    tuned: TunedFolder,
+    output: Annotated[Path, typer.Option(help="Folder for restored-10/ and so on, and change.json.")],
+    percent: Annotated[str, typer.Option(help="Percentages, separated by commas.")] = "1,3,5,10,20,40,60",
+    region: RegionOption = "layers",
+    order: OrderOption = "top",
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+    measure: MeasureOption = "relative",
+    layers: LayersOption = None,
+) -> None:
+    """Put the most-changed weights back to base values.
+
+    Writes a model for each percentage.
+    """
+    with interruptible():
+        typer.echo(restore_weights(base, tuned, output, percent, region, order, seed, measure, layers))
+
+
+def change_weights(
+    base: Path,
+    tuned: Path,
+    output: Path,
+    percents: str,
+    region: str,
+    order: str,
+    seed: int,
+    measure: str,
+    layers: str | None,
+) -> str:
+    """Measure the change of the weights; returns what a person wants to know first."""
+    from sftlab.weights.ladder import CHANGE_FILE, change
+
+    with _bar_once_begun("measuring") as update:
+        found = change(
+            base,
+            tuned,
+            output,
+            percents,
+            _region(region),
+            _order(order),
+            seed,
+            progress=update,
+            measure=_measure(measure),
+            layers=layers,
+        )
+    shares = ", ".join(f"top {top} %: {share:.1%}" for top, share in found.concentration.items())
+    return (
+        f"{found.changed:,} of {found.weights:,} weights changed; share of the total relative change: {shares}\n"
+        f"written to {output / CHANGE_FILE}"
+    )
+
+
+def restore_weights(
+    base: Path,
+    tuned: Path,
+    output: Path,
+    percents: str,
+    region: str,
+    order: str,
+    seed: int,
+    measure: str,
+    layers: str | None,
+) -> str:
+    """Write a restored model for each percentage."""
+    from sftlab.weights.ladder import restore
+
+    with _bar_once_begun("restoring") as update:
+        found = restore(
+            base,
+            tuned,
+            percents,
+            output,
+            _region(region),
+            _order(order),
+            seed,
+            progress=update,
+            measure=_measure(measure),
+            layers=layers,
+        )
+    lines = [
+        f"{output / f'restored-{label}'}: {cut.count:,} of {cut.total:,} weights restored"
+        for label, cut in found.cuts.items()
+    ]
+    return "\n".join(lines)
+
+
+def _region(name: str) -> Region:
+    from sftlab.weights.cut import Region
+
+    return _one_of(name, get_args(Region), "--region")  # type: ignore[return-value]
+
+
+def _order(name: str) -> Order:
+    from sftlab.weights.cut import Order
+
+    return _one_of(name, get_args(Order), "--order")  # type: ignore[return-value]
+
+
+def _measure(name: str) -> Measure:
+    from sftlab.weights.cut import Measure
+
+    return _one_of(name, get_args(Measure), "--measure")  # type: ignore[return-value]
+
+
+def _one_of(name: str, known: Sequence[str], option: str) -> str:
+    if name not in known:
+        raise UserError(f"{option} {name}: is none of {', '.join(known)}.")
+    return name

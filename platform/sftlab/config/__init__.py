@@ -1,0 +1,1 @@
+"""Reading of configuration files: frozen models, documents, overrides and error messages."""

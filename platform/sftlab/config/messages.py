@@ -1,0 +1,140 @@
+"""What is wrong in a file, in the words of the file: pydantic's findings less the names of its inner types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from sftlab.config.documents import unknown_hint
+
+SHOWN = 200  # characters of a wrong value
+KINDS = {
+    "tuple_type": "expected a list, such as [a, b]",
+    "dict_type": "expected keys with values, such as {key: value}",
+    "model_type": "expected keys with values, such as {key: value}",
+}
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One error at a place of the document.
+
+    forms: where on the way the document may have one of several forms, the place of the first such field, and
+    the form that this error is about. nested: whether that form has several forms in its turn.
+    """
+
+    place: Place
+    entry: Mapping[str, Any]
+    forms: tuple[Place, str] | None
+    nested: bool = False
+
+
+def explained(
+    model: type[BaseModel], document: Mapping[str, Any], error: ValidationError
+) -> list[tuple[Place, str]]:
+    """A place and a line for everything that is wrong; the line names the field, what was expected and found."""
+    found = [_finding(document, entry) for entry in error.errors()]
+    inner = [finding.place for finding in found if finding.entry["type"] != "too_short"]
+    # A list whose only entry is wrong is also reported as empty.
+    told = [
+        f
+        for f in found
+        if f.entry["type"] != "too_short" or not any(place[: len(f.place)] == f.place for place in inner)
+    ]
+    return list(dict.fromkeys((f.place, _line(model, f)) for f in _of_one_form(told)))
+
+
+def _finding(document: Mapping[str, Any], entry: Any) -> Finding:
+    """The place as the document has it: what stands in neither of its mappings and lists is a name of pydantic."""
+    place: list[str | int] = []
+    current: Any = document
+    dropped: list[tuple[Place, str]] = []
+    parts: Sequence[str | int] = entry["loc"]
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        if isinstance(current, Mapping) and (part in current or (last and entry["type"] == "missing")):
+            place.append(part)
+            current = current.get(part)
+        elif isinstance(current, list | tuple) and isinstance(part, int) and part < len(current):
+            place.append(part)
+            current = current[part]
+        elif part != "[key]":  # of a mapping whose keys are checked, and no form
+            dropped.append((tuple(place), str(part)))
+    return Finding(tuple(place), entry, dropped[0] if dropped else None, len(dropped) > 1)
+
+
+def _of_one_form(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Of a field with several forms only the errors of the form that goes furthest; none fits: the first one."""
+    best: dict[Place, str] = {}
+    for field in dict.fromkeys(f.forms[0] for f in findings if f.forms):
+        mine = [f for f in findings if f.forms and f.forms[0] == field]
+        depth: dict[str, tuple[int, bool]] = {}
+        for f in mine:
+            assert f.forms is not None
+            # Of two that fail at the same place, the one whose own rule is broken was meant.
+            reached = len(f.place), f.entry["type"] == "value_error"
+            depth[f.forms[1]] = max(depth.get(f.forms[1], (0, False)), reached)
+        best[field] = max(depth, key=lambda form: depth[form])
+    for f in findings:
+        if f.forms is None or best[f.forms[0]] == f.forms[1]:
+            yield f
+
+
+def _line(model: type[BaseModel], finding: Finding) -> str:
+    entry, place = finding.entry, finding.place
+    where = ".".join(map(str, place))
+    if entry["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; {unknown_hint(place[-1], sorted(_fields_at(model, place[:-1])))}"
+    if entry["type"] == "missing":
+        return f"{where}: is required."
+    message = _expected(entry)
+    field = _field_at(model, finding.forms[0]) if finding.forms is not None else None
+    if field is not None and field.description and entry["type"] != "value_error":  # that says it itself
+        own = finding.forms is not None and place == finding.forms[0]
+        message = f"{'' if own or finding.nested else message + '; '}expected {field.description}"
+    shown = repr(entry["input"])
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    return f"{where}: {message} (found {shown})" if where else message
+
+
+def _expected(entry: Mapping[str, Any]) -> str:
+    if entry["type"] == "too_short":  # of a list
+        least = entry["ctx"]["min_length"]
+        return f"expected at least {least:,} item{'' if least == 1 else 's'}"
+    return KINDS.get(entry["type"], str(entry["msg"]).removeprefix("Value error, "))
+
+
+def _field_at(model: type[BaseModel], place: Place) -> FieldInfo | None:
+    """The innermost field on the way to a place."""
+    field, current = None, model
+    for part in place:
+        inner = current.model_fields.get(str(part))
+        if inner is None:
+            return field
+        field = inner
+        record = _record_type(field.annotation)
+        if record is None:
+            return field
+        current = record
+    return field
+
+
+def _fields_at(model: type[BaseModel], place: Place) -> set[str]:
+    """Names of the fields of the record at a place; empty where a place is no record."""
+    current: type[BaseModel] | None = model
+    for part in place:
+        field = None if current is None else current.model_fields.get(str(part))
+        current = _record_type(field.annotation) if field else None
+    return set(current.model_fields) if current is not None else set()
+
+
+def _record_type(annotation: Any) -> type[BaseModel] | None:
+    """The record that an annotation is or may be."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)

@@ -1,0 +1,129 @@
+"""YAML files and overrides, validated into configuration models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sftlab.config.documents import load_yaml, parse_yaml
+from sftlab.config.messages import Place, explained
+from sftlab.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key that an option set over a file.
+
+    option: what is told of it, such as "--set sft.epochs". known: how many of its parts the file itself has.
+    """
+
+    option: str
+    parts: tuple[str, ...]
+    known: int
+
+    def brought(self, place: Place) -> tuple[bool, int] | None:
+        """Whether a place lies in what was set, and how many parts they share; None where it came otherwise.
+
+        Also what came into the document with the key was brought by it, such as the record that holds it.
+        """
+        shared = 0
+        for mine, other in zip(self.parts, place, strict=False):
+            if mine != str(other):
+                break
+            shared += 1
+        inside = shared == len(self.parts)
+        return (inside, shared) if inside or shared > self.known else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a document comes from: a source, such as a file, and what options set over it."""
+
+    source: str
+    settings: tuple[Setting, ...] = ()
+
+    def of(self, place: Place) -> str:
+        """Who is to be named for an error at a place: the option that is nearest to it, or the source."""
+        found = [(s.brought(place) or (False, 0), number, s) for number, s in enumerate(self.settings)]
+        (_, shared), _, nearest = max(found, default=((False, 0), 0, None))
+        return nearest.option if nearest is not None and shared else self.source
+
+
+def _origin(source: str, document: Mapping[str, Any], overrides: Sequence[str], prefix: str = "") -> Origin:
+    """The origin of a document that is not yet overridden; `prefix` was cut from the overrides."""
+    keys = [text.partition("=")[0] for text in overrides]
+    found = [(key, tuple(key.split("."))) for key in keys]
+    return Origin(
+        source, tuple(Setting(f"--set {prefix}{key}", parts, _known(document, parts)) for key, parts in found)
+    )
+
+
+def _known(document: Any, parts: Sequence[str]) -> int:
+    """How many parts of a key a document has, from its top."""
+    for number, part in enumerate(parts):
+        if not isinstance(document, dict) or part not in document:
+            return number
+        document = document[part]
+    return len(parts)
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError where it is none, or a file of another kind than `model`."""
+    from sftlab.studies.load import KINDS
+
+    document = load_yaml(path, "give a YAML file.")
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values at the top.")
+    if not document.keys() <= model.model_fields.keys():
+        for other, kind in KINDS.items():
+            if document.keys() <= other.model_fields.keys():
+                raise UserError(f"{path}: is {kind}.")
+    return document
+
+
+def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set `a.b=c` texts in a document, in place. Raises UserError for what is not such a text."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UserError(f"--set {text}: expected KEY=VALUE, as in training_sets.sizes=[25,100].")
+        parsed = parse_yaml(value, f"--set {text}")
+        *parents, last = key.split(".")
+        place = document
+        for parent in parents:
+            inner = place.get(parent)
+            if inner is None:
+                inner = place[parent] = {}
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {text}: {parent!r} holds a value and not further keys.")
+            place = inner
+        place[last] = parsed
+    return document
+
+
+def validated(model: type[Model], document: Mapping[str, Any], source: str | Origin) -> Model:
+    """A document as a record. Raises UserError naming file (or option) and field, with the nearest known key."""
+    origin = source if isinstance(source, Origin) else Origin(source)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        lines = explained(model, document, error)
+        raise UserError("\n".join(f"{origin.of(place)}: {line}" for place, line in lines)) from error

@@ -1,0 +1,1 @@
+"""Running of steps: costs, builds, previews, repair and progress."""

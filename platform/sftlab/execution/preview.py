@@ -1,0 +1,158 @@
+"""What a plan will do: HIT or BUILD for every step, why, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sftlab.config.leaves import flat
+from sftlab.execution.cost import Cost, cost_text
+from sftlab.execution.runtime import Runtime
+from sftlab.reporting.text import listed
+from sftlab.store.artifact import Store
+from sftlab.store.fingerprint import canonical
+from sftlab.store.record import Record, Step, differences
+from sftlab.studies.knowledge.plan import STAGES, Plan
+
+REASONS_SHOWN = 3
+ENOUGH = 0.5  # share of equal fields from which on a result is one to compare with
+NOTHING_ALIKE = "nothing alike in the store"
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step's state; `cost` is nothing for a HIT."""
+
+    step: Step
+    hit: bool
+    reason: str
+    cost: Cost
+
+
+def preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
+    """The state of every step. Engine starts stand at the first step of a stage that needs engines."""
+    with store.listed(*STAGES):
+        return _preview(plan, store, runtime)
+
+
+def _preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
+    records = {stage: store.records(stage) for stage in STAGES}
+    stages_started: set[str] = set()
+    to_build: set[str] = set()
+    shown: list[PlannedStep] = []
+    for step, cost in plan.steps():
+        if store.find(step) is not None:
+            shown.append(PlannedStep(step, True, "", Cost()))
+            continue
+        if step.stage in ("mastery", "evaluation") and step.stage not in stages_started:
+            stages_started.add(step.stage)
+            cost = cost + Cost(engine_starts=runtime.engine.engines)
+        damage, begun = store.damage(step), store.is_begun(step)
+        first = [name for name, id in step.inputs.items() if id in to_build]
+        reason = _needs(first) if first else why_not(step, records[step.stage])
+        if damage is not None:
+            reason = f"damaged ({damage}), will be set aside"
+        else:
+            reason += "; begun, will be resumed" if begun else ""
+        to_build.add(step.id)
+        shown.append(PlannedStep(step, False, reason, cost))
+    return shown
+
+
+def why_not(step: Step, records: Sequence[Record]) -> str:
+    """Why a step is not a HIT: the fields in which the nearest committed result differs.
+
+    Nearest is, of those that were made of the most of the same inputs, the one with the largest share of equal
+    fields. One with less than half of them, or with no input in common, belongs to another study and explains
+    nothing.
+    """
+    if not records:
+        return "not in the store"
+    shared = [len(record.inputs.items() & step.inputs.items()) for record in records]
+    # The facts are made of files and of no result: a changed file is still the same study.
+    if step.inputs and step.stage != STAGES[0] and not max(shared):
+        return NOTHING_ALIKE
+    related = [record for record, count in zip(records, shared, strict=True) if count == max(shared)]
+    wanted = _fields(canonical(step.spec), step.inputs)
+    shares = [_share(wanted, _fields(record.spec, record.inputs)) for record in related]
+    if max(shares) < ENOUGH:
+        return NOTHING_ALIKE
+    nearest = related[shares.index(max(shares))]
+    found = differences(step.spec, step.inputs, nearest)
+    if nearest.revision != step.revision:
+        found = [f"the stage's revision: {nearest.revision} -> {step.revision}", *found]
+    if not found:
+        return f"its result is in a folder of another name; expected {step.stage}/{step.folder}"
+    more = f" and {len(found) - REASONS_SHOWN} more" if len(found) > REASONS_SHOWN else ""
+    return "; ".join(found[:REASONS_SHOWN]) + more
+
+
+def _needs(inputs: Sequence[str]) -> str:
+    """What is to be built before a step: 'needs facts and model first'."""
+    few = listed([name.replace("_", " ") for name in inputs])
+    return f"needs {few if len(inputs) <= REASONS_SHOWN else f'{len(inputs):,} other results'} first"
+
+
+def _fields(spec: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, str]:
+    """Every field of a spec and every input, with its value as text."""
+    return {name: str(value) for name, value in flat({"spec": spec, "input": inputs})}
+
+
+def _share(one: Mapping[str, str], other: Mapping[str, str]) -> float:
+    """How much of both is equal, in [0, 1]."""
+    return len(one.items() & other.items()) / max(1, len(one.keys() | other.keys()))
+
+
+def total_cost(shown: Sequence[PlannedStep]) -> Cost:
+    return sum((planned.cost for planned in shown), Cost())
+
+
+def plan_json(shown: Sequence[PlannedStep]) -> dict[str, Any]:
+    """The plan as JSON-able data."""
+    steps = [
+        {
+            "stage": planned.step.stage,
+            "slug": planned.step.slug,
+            "id": planned.step.id,
+            "state": "HIT" if planned.hit else "BUILD",
+            "reason": planned.reason,
+            "cost": asdict(planned.cost),
+        }
+        for planned in shown
+    ]
+    return {"steps": steps, "cost": asdict(total_cost(shown))}
+
+
+def print_preview(
+    plan: Plan, shown: Sequence[PlannedStep], every_step: bool, by_default: bool = False
+) -> None:
+    """Print a row a stage (a row a step if `every_step`) and the total cost; `by_default`: no runtime was named."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"study {plan.spec.name}", title_justify="left", box=None, pad_edge=False)
+    for name in ("stage", "step" if every_step else "steps", "state"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("cost", overflow="fold")
+    table.add_column("why", overflow="fold")
+    for stage in STAGES:
+        rows = [planned for planned in shown if planned.step.stage == stage]
+        for group in [[row] for row in rows] if every_step else [rows] if rows else []:
+            hits = sum(row.hit for row in group)
+            state = "HIT" if hits == len(group) else "BUILD" if not hits else f"BUILD {len(group) - hits}"
+            name = f"{group[0].step.slug} {group[0].step.id[:12]}" if every_step else str(len(group))
+            reason = next((row.reason for row in group if not row.hit), "")
+            table.add_row(stage, name, state, cost_text(total_cost(group)), reason)
+    console.print(table, highlight=False, markup=False)
+    hits = sum(row.hit for row in shown)
+    total = cost_text(total_cost(shown)) or "nothing"
+    console.print(f"{hits} of {len(shown)} steps are HITs; to build: {total}.", highlight=False, markup=False)
+    if by_default:
+        console.print(
+            "Planned for one machine; for a cluster name its runtime file by --runtime.", highlight=False
+        )
+    for value in [*plan.sources.facts.values(), plan.sources.model or ""]:
+        if value.startswith("missing:"):
+            console.print(f"Not here yet: {value.removeprefix('missing:')}", highlight=False, markup=False)

@@ -1,0 +1,43 @@
+"""Damaged results are set aside and built again, wherever in a run they are found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from sftlab.execution.progress import Progress
+from sftlab.store.artifact import Store
+from sftlab.store.record import Damaged, Step
+
+TIMES = 2  # that one result is set aside in one go; a disk that damages it again is for a person to look at
+
+Done = TypeVar("Done")
+
+
+def mending(
+    work: Callable[[], Done],
+    store: Store,
+    progress: Progress,
+    steps: Callable[[], Iterable[Step]],
+    guard: Callable[[Step], AbstractContextManager[object]],
+) -> Done:
+    """Do the work; each time that it finds one of the `steps()` damaged, set that aside and do it again.
+
+    `work` builds whatever is missing, so that doing it again builds what was set aside. `guard` keeps others from
+    building a step meanwhile. Raises Damaged for other results, and where a step is damaged again and again.
+    """
+    seen = Counter[str]()
+    while True:
+        try:
+            return work()
+        except Damaged as damaged:
+            step = next((step for step in steps() if store.path(step) == damaged.folder), None)
+            if step is None or seen[step.id] == TIMES:
+                raise
+            seen[step.id] += 1
+            with guard(step):
+                told = store.set_aside(step, thoroughly=True)
+            if told is not None:
+                progress.say(told)

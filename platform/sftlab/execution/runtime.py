@@ -1,0 +1,65 @@
+"""Where and how a study runs. Never hashed: no field here changes a result."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sftlab.config.frozen import Frozen
+from sftlab.inference.spec import EngineRuntime
+from sftlab.pocket.spec import PocketRuntime
+from sftlab.tracking.settings import TrackingSettings
+from sftlab.training.spec import TrainingRuntime
+
+
+class SweepRuntime(Frozen):
+    """What the trials of a sweep share."""
+
+    engines: int | None = Field(
+        None,
+        ge=1,
+        description="engines kept warm; if unset all GPUs beside training, on CPUs one a node or engine.engines",
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of each of these engines; those of engine.threads if unset"
+    )
+    training_groups: int = Field(1, ge=1, description="worker groups that train at once")
+    trials: int | None = Field(
+        None,
+        ge=1,
+        description="trials under way at once, each a waiting process of 230 MB; unset: 5 for 4 engines, at least 8",
+    )
+    max_failures: int = Field(
+        2, ge=0, description="how often a trial is tried again that was lost with its process or node"
+    )
+
+
+class Runtime(Frozen):
+    """Resources of one cluster or laptop."""
+
+    store: str = Field(
+        "runs/store",
+        description="where results lie: a folder (a shared mount on a cluster), or s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX; credentials and endpoint come from the environment of every node",
+    )
+    mirror: str | None = Field(
+        None,
+        description="folder on each node for the files of a store that is an address; ~/.cache/sftlab/mirror if unset",
+    )
+    hash_up_to_gib: float | None = Field(
+        1,
+        ge=0,
+        description="files above this are compared by size alone when they are read, and their shards of checkpoints "
+        "have no hash; null hashes all, which reads the weights of large models twice",
+    )
+    logical_cpus: int | None = Field(
+        None, ge=1, description="CPUs that a local Ray is told of; twice the real ones, at least 4, if unset"
+    )
+    gpu_wait_minutes: float = Field(
+        0, ge=0, description="minutes to wait for GPUs that an autoscaler may still start; 0 refuses at once"
+    )
+    engine: EngineRuntime = EngineRuntime()
+    training: TrainingRuntime = TrainingRuntime()
+    sweep: SweepRuntime = SweepRuntime()
+    pocket: PocketRuntime = PocketRuntime()
+    track: bool = Field(True, description="log the study to MLflow after it has run")
+    tracking: TrackingSettings = TrackingSettings()

@@ -1,0 +1,104 @@
+"""Closed-book answers to questions, and the verdict on each (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sftlab.facts.mastery import contains_answer
+from sftlab.facts.prompts import question_prompt
+from sftlab.inference.engine import Completion, Engine, Prompt
+from sftlab.inference.limits import WHOLE, BatchLimits, memory_told
+from sftlab.measurements.mastery import fact_error
+from sftlab.measurements.spec import AnswerSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Encode = Callable[[str], tuple[int, ...]]  # text to prompt ids
+
+
+def answer_schema() -> pa.Schema:
+    """Columns of the answers table; `correct` is null where `error` says why a question was not asked."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("fact_id", pa.string()),
+            ("split", pa.string()),
+            ("answer", pa.string()),
+            ("correct", pa.bool_()),
+            ("tokens", pa.int32()),
+            ("error", pa.string()),
+        ]
+    )
+
+
+def answer_facts(
+    facts: Mapping[str, pa.Table],
+    engine: Engine,
+    encode: Encode,
+    spec: AnswerSpec,
+    limits: BatchLimits = WHOLE,
+) -> pa.Table:
+    """Greedy answers to the facts of every split, in order (see `answer_schema`).
+
+    Raises EngineMemoryError naming the rows (`row_key`) over which the engine ran out of memory.
+    """
+    import pyarrow as pa
+
+    rows = [{**fact, "split": split} for split, table in facts.items() for fact in table.to_pylist()]
+    answered: list[dict[str, Any]] = []
+    for start in range(0, len(rows), spec.block_rows):
+        answered += _answer_block(rows[start : start + spec.block_rows], engine, encode, spec, limits)
+    return pa.Table.from_pylist(answered, schema=answer_schema())
+
+
+def row_key(fact: Mapping[str, Any]) -> str:
+    """Name of a row of the answers: a fact may stand in several splits."""
+    return f"{fact['split']}/{fact['fact_id']}"
+
+
+def _answer_block(
+    facts: Sequence[Mapping[str, Any]],
+    engine: Engine,
+    encode: Encode,
+    spec: AnswerSpec,
+    limits: BatchLimits,
+) -> list[dict[str, Any]]:
+    asked = [
+        limits.refused.get(row_key(fact)) or _ask(fact, encode, spec, engine.max_model_len) for fact in facts
+    ]
+    prompts = [
+        (row_key(fact), ask) for fact, ask in zip(facts, asked, strict=True) if isinstance(ask, Prompt)
+    ]
+    completions: list[Completion] = []
+    for piece in limits.pieces(prompts):
+        with memory_told([key for key, _ in piece]):
+            completions += engine.answer([ask for _, ask in piece], spec.max_tokens)
+    answers = iter(completions)
+    rows = []
+    for fact, ask in zip(facts, asked, strict=True):
+        row: dict[str, Any] = {"fact_id": fact["fact_id"], "split": fact["split"]}
+        if isinstance(ask, Prompt):
+            answer = next(answers)
+            correct = contains_answer(answer.text, fact["accepted"])
+            row |= {"answer": answer.text, "correct": correct, "tokens": answer.tokens}
+        else:
+            row |= {"tokens": 0, "error": ask}
+        rows.append(row)
+    return rows
+
+
+def _ask(fact: Mapping[str, Any], encode: Encode, spec: AnswerSpec, longest: int) -> Prompt | str:
+    """The prompt of a question, or why it cannot be asked."""
+    error = fact_error(fact)
+    if error is not None:
+        return error
+    if not (fact["question"] or "").strip():
+        return "question is empty"
+    ids = encode(question_prompt(fact["question"]))
+    needed = len(ids) + spec.max_tokens
+    if needed > longest:
+        return f"too long: prompt and answer take {needed} tokens of {longest}"
+    return Prompt(ids, tuple(fact["accepted"]) if spec.early_stop else ())

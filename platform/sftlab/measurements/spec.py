@@ -1,0 +1,60 @@
+"""Specifications of the measurements; hashed into the ids of results."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sftlab.config.frozen import Frozen
+
+
+class MasterySpec(Frozen):
+    """How mastery of a fact is scored (paper, section 3.1)."""
+
+    samples: int = Field(default=10, ge=1, description="Sampled completions of each mapping template.")
+    temperature: float = Field(default=0.7, gt=0, description="Sampling temperature.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus of the sampling distribution.")
+    max_tokens: int = Field(default=32, ge=1, description="Longest completion, in tokens.")
+    seed: int = Field(default=0, ge=0, description="Seed from which every row derives its own.")
+    block_facts: int = Field(
+        default=32,
+        ge=1,
+        description="Facts of one committed block, which is also one batch of the engine. It belongs to the "
+        "spec because what a batch holds may move the last bits of a logit.",
+    )
+    early_stop: bool = Field(
+        default=True,
+        description="End a completion as soon as it contains an accepted name. The verdict is the same.",
+    )
+
+
+class AnswerSpec(Frozen):
+    """How closed-book questions are answered: greedily (paper, section 3.3)."""
+
+    max_tokens: int = Field(default=16, ge=1, description="Longest answer, in tokens.")
+    early_stop: bool = Field(
+        default=True,
+        description="End an answer as soon as it contains an accepted name. The verdict is the same; the text "
+        "of a right answer then ends with the name.",
+    )
+    block_rows: int = Field(
+        default=4096,
+        ge=1,
+        description="Questions of one call to the engine. It belongs to the spec because what a batch holds "
+        "may move the last bits of a logit.",
+    )
+
+
+class DivergenceSpec(Frozen):
+    """Which first-token distributions are compared (paper, section 4.1)."""
+
+    top: int = Field(default=10, ge=2, description="Tokens compared: the tuned model's largest logits.")
+    same_prompt: bool = Field(
+        default=False,
+        description="Give the tuned model the base model's mapping template in place of its own question prompt.",
+    )
+    answer_within: int = Field(
+        default=4,
+        ge=0,
+        description="The base model's completion must contain an accepted name that starts within this many "
+        "characters of the completion's first non-blank one; 0: right at it.",
+    )

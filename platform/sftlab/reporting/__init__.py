@@ -1,0 +1,1 @@
+"""Parts of an HTML report: pages, sections, tables and figures."""

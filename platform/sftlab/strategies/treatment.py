@@ -1,0 +1,104 @@
+"""The parts of a study that a strategy changes: training sets and restoration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from sftlab.config.frozen import Frozen
+from sftlab.errors import UserError
+from sftlab.facts.training_sets import canonical_bucket
+from sftlab.weights.cut import Measure, Order, Region
+from sftlab.weights.spec import LayerRange
+
+MOST_VALUES = 1000  # of one axis
+
+
+def _bucket(value: int | str) -> int | str:
+    """A bucket or mixture in its one writing, so that equal mixtures share ids: 4:0.50+1:0.5 is 1:0.5+4:0.5."""
+    try:
+        return canonical_bucket(value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):  # what YAML makes of yes, no, on and off
+        raise ValueError("expected a bucket 0 to 4, mixed, or a mixture such as 1:0.25+4:0.75")
+    return value
+
+
+Bucket = Annotated[
+    int | str, BeforeValidator(_no_truth), AfterValidator(_bucket)
+]  # 0 to 4, "mixed", or a mixture "1:0.25+4:0.75"
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class TrainingSetsSpec(Frozen):
+    """The grid of training sets: every bucket x size x seed is a cell."""
+
+    buckets: tuple[Bucket, ...] = Field((0, 1, 2, 3, 4), min_length=1, max_length=MOST_VALUES)
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1, max_length=MOST_VALUES)
+    seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=MOST_VALUES)
+
+    @field_validator("buckets", "sizes", "seeds")
+    @classmethod
+    def _each_once(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is listed twice; list each value once")
+        return values
+
+
+class RestoreSpec(Frozen):
+    """The ladder of every tuned model: the restoration (paper, section 5.1), or another edit by `method`."""
+
+    percents: tuple[Percent, ...] = Field((0, 1, 3, 5, 10, 20, 40, 60), min_length=1, max_length=MOST_VALUES)
+    region: Region = "layers"
+    order: Order = "top"
+    seed: int = Field(0, description="seed of the random order")
+    measure: Measure | None = Field(None, description="change that top and bottom rank by; relative if unset")
+    layers: LayerRange | None = Field(None, description='layers of the region, as "0-3"; all if unset')
+    method: str | None = Field(None, description="strategy that edits weights in place of the restoration")
+    parameters: dict[str, Any] | None = Field(None, description="parameters of `method`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_parameters(cls, data: Any) -> Any:
+        """Writes the defaults of a method's parameters out, so that a default and its value share ids."""
+        if not isinstance(data, dict) or data.get("method") is None:
+            return data
+        from sftlab.strategies import get_edit_strategy
+
+        try:
+            strategy = get_edit_strategy(data["method"], data.get("parameters"))
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return data | {"parameters": strategy.model_dump(mode="json")}
+
+    @model_validator(mode="after")
+    def _method_and_percents(self) -> RestoreSpec:
+        if self.method is None:
+            if self.parameters is not None:
+                raise ValueError("`parameters` belong to a `method`; name one or leave them out")
+            return self
+        from sftlab.strategies import get_edit_strategy
+
+        try:
+            get_edit_strategy(self.method, self.parameters).check_percents(self.percents)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @field_validator("measure")
+    @classmethod
+    def _relative_is_the_default(cls, measure: Measure | None) -> Measure | None:
+        return None if measure == "relative" else measure
+
+    @field_validator("percents")
+    @classmethod
+    def _sorted_with_zero(cls, percents: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(percents)) != len(percents):
+            raise ValueError("a percentage is listed twice")
+        return tuple(sorted({0.0, *percents}))

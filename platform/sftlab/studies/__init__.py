@@ -1,0 +1,1 @@
+"""The studies, one folder each, and the loader of their files."""

@@ -1,0 +1,256 @@
+"""The steps of a study, readable from top to bottom: what is made of what, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from sftlab.errors import UserError
+from sftlab.execution.cost import Cost
+from sftlab.pocket.extent import training_tokens
+from sftlab.store.fingerprint import HashedOften
+from sftlab.store.record import Step
+from sftlab.strategies import source_of
+from sftlab.strategies.treatment import RestoreSpec
+from sftlab.studies.knowledge.sources import Sources
+from sftlab.studies.knowledge.spec import StudySpec
+from sftlab.training.spec import MaskSpec, SFTSpec
+
+# A stage whose meaning changes gets the next number: its results, and what rests on them, move to new ids.
+REVISIONS = {
+    "facts": 1,
+    "model": 1,
+    "mastery": 1,
+    "training-set": 1,
+    "tuned": 1,
+    "change": 1,
+    "evaluation": 1,
+    "results": 2,
+    "best": 1,
+    "report": 1,
+}
+STAGES = tuple(REVISIONS)
+EVALUATION_SPLITS = ("dev", "dev_ood", "test", "test_ood")
+TOKENS_PER_EXAMPLE = 32  # prompt and target of one question, for estimates alone
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning run of the grid with its restoration ladder; `evaluations` by percentage.
+
+    `probe` is the short run that the mask of this one is found from, where `sft` has a mask. It is a cell of
+    an ordinary study without the mask, but for its evaluations.
+    """
+
+    bucket: int | str
+    size: int
+    seed: int
+    sft: SFTSpec
+    restore: RestoreSpec
+    training_set: Step
+    tuned: Step
+    change: Step
+    evaluations: Mapping[float, Step]
+    probe: Cell | None = None
+
+    @property
+    def name(self) -> str:
+        return cell_name(self.bucket, self.size, self.seed)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the fine-tuning run, of which there is one for each tuned model."""
+        return f"{self.name}-{self.tuned.id[:12]}"
+
+
+def cell_name(bucket: int | str, size: int, seed: int) -> str:
+    """Readable name of a cell, fit for a file: bucket0-n25-s0, mixed-n25-s0, mix1x0.25-4x0.75-n25-s0."""
+    text = str(bucket)
+    prefix = "bucket" if text.isdecimal() else "mix" if ":" in text else ""
+    return f"{prefix}{text.replace(':', 'x').replace('+', '-')}-n{size}-s{seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of a study. A step's id follows from its spec and its inputs' ids alone."""
+
+    spec: StudySpec
+    sources: Sources
+    only: tuple[tuple[int | str, int, int], ...] | None = None  # (bucket, size, seed) in place of the grid
+
+    @cached_property
+    def facts(self) -> Step:
+        if self.spec.pocket is not None:
+            made_from: dict[str, Any] = {"pocket": self.pocket_spec}
+        else:
+            assert self.spec.facts is not None
+            made_from = self.spec.facts.model_dump(exclude={"source", "templates"})
+        return self._step("facts", "facts", made_from, self.sources.facts)
+
+    @property
+    def pocket_spec(self) -> dict[str, Any]:
+        """The pocket model's spec less its path: the content stands among the inputs."""
+        assert self.spec.pocket is not None
+        return self.spec.pocket.model_dump(exclude={"source"})
+
+    @cached_property
+    def model(self) -> Step | None:
+        """Pre-training of the pocket model; None where the study brings a model."""
+        if self.spec.pocket is None:
+            return None
+        return self._step("model", "model", {"pocket": self.pocket_spec}, {"facts": self.facts.id})
+
+    @property
+    def model_id(self) -> str:
+        if self.model is not None:
+            return self.model.id
+        assert self.sources.model is not None
+        return self.sources.model
+
+    @cached_property
+    def mastery(self) -> Step:
+        spec = {"mastery": self.spec.mastery.model_dump(), "engine": self.spec.engine.model_dump()}
+        return self._step("mastery", "mastery", spec, {"facts": self.facts.id, "model": self.model_id})
+
+    @cached_property
+    def base_evaluation(self) -> Step:
+        return self._evaluation("base", 0.0, {})
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        grid = self.spec.training_sets
+        wanted = product(grid.buckets, grid.sizes, grid.seeds) if self.only is None else self.only
+        return tuple(self.cell(bucket, size, seed) for bucket, size, seed in wanted)
+
+    @cached_property
+    def probes(self) -> tuple[Cell, ...]:
+        """The runs that masks are found from, each once: cells that differ in size alone share one."""
+        return tuple({cell.probe.tuned.id: cell.probe for cell in self.cells if cell.probe}.values())
+
+    def cell(self, bucket: int | str, size: int, seed: int) -> Cell:
+        """The cell of one training set. Raises UserError where it is too small for the probe of a mask."""
+        sft = self.spec.sft
+        probe = None if sft.mask is None else self._probe(sft.mask, bucket, size, seed)
+        cell = self._fine_tuning(bucket, size, seed, sft, self.spec.restore, probe)
+        inputs = {"tuned": cell.tuned.id, "training_set": cell.training_set.id}
+        ladder = {p: self._evaluation(f"{cell.name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
+        return replace(cell, evaluations=ladder)
+
+    def _probe(self, mask: MaskSpec, bucket: int | str, size: int, seed: int) -> Cell:
+        if mask.size > size:
+            raise UserError(
+                f"sft.mask.size = {mask.size:,}: a probe is part of the training set, and one of the sets has "
+                f"only {size:,} facts; lower it, or leave that set out of training_sets.sizes."
+            )
+        sft = self.spec.sft.model_copy(update={"mask": None})
+        restore = RestoreSpec(percents=(mask.percent,), region=mask.region, order=mask.order)
+        return self._fine_tuning(bucket, mask.size, seed, sft, restore, None)
+
+    def _fine_tuning(
+        self, bucket: int | str, size: int, seed: int, sft: SFTSpec, restore: RestoreSpec, probe: Cell | None
+    ) -> Cell:
+        """A cell without evaluations."""
+        name = cell_name(bucket, size, seed)
+        drawn = self._step(
+            "training-set",
+            name,
+            {"bucket": bucket, "size": size, "seed": seed},
+            {"facts": self.facts.id, "mastery": self.mastery.id},
+        )
+        inputs = {"model": self.model_id, "training_set": drawn.id}
+        if probe is not None:
+            inputs |= {"probe": probe.tuned.id, "probe_change": probe.change.id}
+        spec = self._sft_spec if sft is self.spec.sft else sft.model_dump()
+        tuned = self._step("tuned", name, spec, inputs)
+        pair = {"model": self.model_id, "tuned": tuned.id}
+        # The profile and the cuts do not depend on what a method of its own does with the weights.
+        ranked = restore.model_dump(exclude={"method", "parameters"})
+        change = self._step("change", name, ranked, pair)
+        return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, {}, probe)
+
+    def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
+        common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
+        source = source_of(self.spec.restore.method) if percent and self.spec.restore.method else None
+        if source is not None:  # a custom strategy; 0 % is the tuned model whatever its code
+            common["method"] = source
+        return self._step("evaluation", slug, self._evaluation_spec(percent), {**common, **inputs})
+
+    def _evaluation_spec(self, percent: float) -> Mapping[str, Any]:
+        """The same object for a percentage every time: a sweep hashes it once for all its trials."""
+        if percent not in self._evaluation_specs:
+            self._evaluation_specs[percent] = HashedOften(
+                answers=self.spec.answers.model_dump(),
+                divergence=self.spec.divergence.model_dump(),
+                engine=self.spec.engine.model_dump(),
+                # 0 % is the tuned model whatever the order, so it is shared by all ladders.
+                restore=self.spec.restore.model_dump(exclude={"percents"}) | {"percent": percent}
+                if percent
+                else None,
+            )
+        return self._evaluation_specs[percent]
+
+    @cached_property
+    def _evaluation_specs(self) -> dict[float, HashedOften]:
+        return {}
+
+    @cached_property
+    def _sft_spec(self) -> Mapping[str, Any]:
+        return HashedOften(self.spec.sft.model_dump())
+
+    @cached_property
+    def results(self) -> Step:
+        inputs = {"mastery": self.mastery.id, "base": self.base_evaluation.id}
+        for cell in self.cells:
+            inputs[f"{cell.name}/change"] = cell.change.id
+            inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
+        return self._step("results", self.spec.name, {"name": self.spec.name}, inputs)
+
+    @cached_property
+    def best(self) -> Step:
+        return self._step("best", self.spec.name, {}, {"results": self.results.id})
+
+    @cached_property
+    def report(self) -> Step:
+        return self._step("report", self.spec.name, {}, {"results": self.results.id})
+
+    def _step(self, stage: str, slug: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
+        return Step(stage, slug, spec, dict(inputs), REVISIONS[stage])
+
+    def steps(self) -> Iterator[tuple[Step, Cost]]:
+        """Every step, in the order in which it is built, with its cost without engine starts."""
+        counts, size = self.sources.fact_counts, self.sources.model_bytes
+        yield self.facts, Cost()
+        if self.model is not None:
+            assert self.spec.pocket is not None
+            yield self.model, Cost(trained_tokens=training_tokens(self.spec.pocket), bytes_written=size)
+        scored = round(sum(counts.values()) * self.spec.mastery.samples * self.sources.templates)
+        tokens = scored * self.spec.mastery.max_tokens
+        yield self.mastery, Cost(completions=scored, generated_tokens=tokens)
+        drawn = {cell.training_set.id: cell.training_set for cell in (*self.probes, *self.cells)}
+        for step in drawn.values():
+            yield step, Cost()
+        for runs in (self.probes, self.cells):  # a mask is found from the change of a finished probe
+            for cell in runs:
+                yield cell.tuned, self.tuning(cell)
+            for cell in runs:
+                yield cell.change, Cost()
+        yield self.base_evaluation, self.answering(0)
+        for cell in self.cells:
+            for step in cell.evaluations.values():
+                yield step, self.answering(cell.size)
+        yield self.results, Cost()
+        yield self.best, Cost(bytes_written=size)
+        yield self.report, Cost()
+
+    def tuning(self, cell: Cell) -> Cost:
+        """What the fine-tuning of a cell takes."""
+        trained = cell.size * cell.sft.epochs * TOKENS_PER_EXAMPLE
+        return Cost(trained_tokens=trained, bytes_written=self.sources.model_bytes)
+
+    def answering(self, trained_on: int) -> Cost:
+        """What the answers of one model take, those about the facts that it was trained on included."""
+        questions = trained_on + sum(self.sources.fact_counts[split] for split in EVALUATION_SPLITS)
+        return Cost(completions=questions, generated_tokens=questions * self.spec.answers.max_tokens)

@@ -1,0 +1,311 @@
+"""The report's figures: each takes a study's view and gives an inline SVG, or None without its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from sftlab.reporting.svg import FAINT, INK, drawing, inline
+from sftlab.reporting.text import number, percent
+from sftlab.studies.knowledge.report import published
+from sftlab.studies.knowledge.report.buckets import BUCKET_COLOURS, bucket_colour, bucket_marker, bucket_name
+from sftlab.studies.knowledge.report.lookup import DOMAINS, Group, Spread, View
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SPLIT_NAMES = {
+    "train": "train",
+    "dev": "dev, in domain",
+    "dev_ood": "dev, out of domain",
+    "test": "test, in domain",
+    "test_ood": "test, out of domain",
+    "train_set": "training set",
+}
+_DODGE = 0.06  # sideways shift between train buckets, so that error bars do not cover one another
+
+
+def mastery(view: View) -> str | None:
+    """Shares of the five buckets in every split, as stacked bars."""
+    splits = [s for s in SPLIT_NAMES if any(r.split == s for r in view.results.mastery)]
+    if not splits:
+        return None
+    with drawing(5.6, 0.3 + 0.36 * len(splits)) as (figure, axes):
+        for y, split in enumerate(reversed(splits)):
+            facts = [mastery_facts(view, split, bucket) for bucket in range(5)]
+            left, total = 0.0, max(1, sum(facts))
+            for bucket, count in enumerate(facts):
+                share = count / total
+                axes.barh(
+                    y, share, left=left, height=0.72, color=BUCKET_COLOURS[str(bucket)], edgecolor="white"
+                )
+                if share >= 0.06:
+                    ink = INK if bucket in (1, 3) else "white"
+                    middle = left + share / 2
+                    axes.text(middle, y, percent(share, 0), ha="center", va="center", color=ink, fontsize=9)
+                left += share
+        axes.set_yticks(range(len(splits)), [SPLIT_NAMES[s] for s in reversed(splits)], color=INK)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([])
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        return inline(figure, "mastery", "Share of facts in each mastery bucket, by split")
+
+
+def mastery_facts(view: View, split: str, bucket: int | None) -> int:
+    return sum(r.facts for r in view.results.mastery if r.split == split and r.bucket == bucket)
+
+
+def accuracy_by_size(view: View, split: str) -> str | None:
+    """Accuracy of the tuned models over training size, a line a train bucket (the paper's Figure 2)."""
+    if not any(view.accuracy(group, 0.0, split) for group in view.groups):
+        return None
+    with drawing() as (figure, axes):
+        for index, bucket in enumerate(view.train_buckets):
+            points = []
+            for x, size in enumerate(view.sizes):
+                interval = view.interval(Group(bucket, size), 0.0, split)
+                if interval is not None:
+                    points.append((x + _DODGE * (index - (len(view.train_buckets) - 1) / 2), *interval))
+            _line(axes, bucket, [p[0] for p in points], [p[1] for p in points])
+            for x_at, _, low, high in points:
+                axes.plot([x_at, x_at], [low, high], color=bucket_colour(bucket), linewidth=1, alpha=0.55)
+        base = view.base(split)
+        if base is not None:
+            axes.axhline(base, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.2)
+        size_axis(axes, view)
+        axes.set_ylim(*_size_limits(view))
+        percent_axis(axes)
+        axes.set_title(titled(view, DOMAINS[split].capitalize()))
+        return inline(figure, f"{view.prefix}size-{split}", f"Accuracy by training size, {DOMAINS[split]}")
+
+
+def _size_limits(view: View) -> tuple[float, float]:
+    """One accuracy axis for both domains, so that they can be compared."""
+    found = [view.interval(group, 0.0, split) for group in view.groups for split in DOMAINS]
+    ends = [end for interval in found if interval for end in (interval.low, interval.high)]
+    ends += [base for split in DOMAINS if (base := view.base(split)) is not None]
+    margin = 0.05 * max(max(ends) - min(ends), 0.02)
+    return max(min(ends) - margin, 0.0), max(ends) + margin
+
+
+def ladder(view: View, split: str, size: int) -> str | None:
+    """Accuracy over restored percentage for the cells of one size; rings mark the choice made on dev."""
+    groups = [g for g in view.groups if g.size == size and view.accuracy(g, 0.0, split)]
+    if not groups:
+        return None
+    position = {p: x for x, p in enumerate(view.percents)}
+    with drawing() as (figure, axes):
+        for group in groups:
+            values = {p: view.accuracy(group, p, split) for p in view.percents}
+            spreads = {position[p]: v for p, v in values.items() if v is not None}
+            known = {x: value.mean for x, value in spreads.items()}
+            _line(axes, group.train_bucket, list(known), list(known.values()))
+            _bars(axes, group.train_bucket, list(spreads), list(spreads.values()))
+            for cell in view.groups[group]:
+                choice = view.chosen(cell.cell)
+                if choice and position.get(choice.percent) in known:
+                    x = position[choice.percent]
+                    axes.plot(
+                        [x],
+                        [known[x]],
+                        "o",
+                        ms=11,
+                        mfc="none",
+                        mew=1.4,
+                        mec=bucket_colour(group.train_bucket),
+                    )
+        base = view.base(split)
+        if base is not None:
+            axes.axhline(base, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.set_xticks(range(len(position)), [f"{p:g}" for p in position])
+        axes.set_xlabel("restored weights, %")
+        top = max(
+            row.accuracy for row in view.results.accuracy if row.bucket is None and row.split in DOMAINS
+        )
+        axes.set_ylim(0, max(1.08 * top, 0.01))
+        percent_axis(axes)
+        axes.set_title(titled(view, f"{DOMAINS[split].capitalize()}, {size:,} training facts"))
+        return inline(
+            figure,
+            f"{view.prefix}ladder-{split}-{size}",
+            f"Accuracy by restored percentage, {DOMAINS[split]}",
+        )
+
+
+def kl_by_size(view: View) -> str | None:
+    """Mean first-token KL of the tuned models over training size (the paper's Figure 5)."""
+    if not any(view.kl(group) for group in view.groups):
+        return None
+    with drawing() as (figure, axes):
+        for bucket in view.train_buckets:
+            found = [(x, view.kl(Group(bucket, size))) for x, size in enumerate(view.sizes)]
+            known = [(x, value) for x, value in found if value is not None]
+            _line(axes, bucket, [x for x, _ in known], [value.mean for _, value in known])
+            _bars(axes, bucket, [x for x, _ in known], [value for _, value in known])
+        size_axis(axes, view)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("KL(tuned || base), nats")
+        axes.set_title("KL divergence by training size")
+        return inline(figure, "kl-size", "First-token KL divergence by training size")
+
+
+def kl_against_accuracy(view: View) -> str | None:
+    """KL of the tuned models against their accuracy on well-mastered facts (the paper's Figures 4 and 5)."""
+    points = kl_points(view)
+    if not points:
+        return None
+    with drawing() as (figure, axes):
+        for group, kl, accuracy in points:
+            colour = bucket_colour(group.train_bucket)
+            area = 34 + 70 * (view.sizes.index(group.size) / max(1, len(view.sizes) - 1))
+            marker = bucket_marker(group.train_bucket)
+            axes.scatter(kl, accuracy, s=area, c=colour, marker=marker, alpha=0.85, linewidths=0)
+        axes.grid(visible=True, axis="both")
+        axes.set_xlabel("KL(tuned || base), nats; larger marks: more training facts")
+        percent_axis(axes)
+        axes.set_title("Accuracy on bucket-4 test facts against KL")
+        return inline(figure, "kl-accuracy", "Accuracy on bucket-4 test facts against KL divergence")
+
+
+def kl_points(view: View) -> list[tuple[Group, float, float]]:
+    """(group, mean KL, accuracy on bucket 4 of test) of every group of tuned models that has both."""
+    points = []
+    for group in view.groups:
+        kl, accuracy = view.kl(group), view.accuracy(group, 0.0, "test", 4)
+        if kl is not None and accuracy is not None:
+            points.append((group, kl.mean, accuracy.mean))
+    return points
+
+
+def concentration(view: View) -> str | None:
+    """Share of all relative change over the top share of weights, beside the paper's range (Table 3)."""
+    rows = view.results.concentration
+    if not rows:
+        return None
+    tops = sorted({row.top_percent for row in rows} | set(published.concentration_range()))
+    position = {top: x for x, top in enumerate(tops)}
+    with drawing(5.6, 3.1) as (figure, axes):
+        paper = published.concentration_range()
+        xs = [position[top] for top in paper]
+        # A band as thin as the paper's would be a hairline: it is drawn at least one point high.
+        low = [min(low, high - 0.01) for low, high in paper.values()]
+        axes.fill_between(xs, low, [high for _, high in paper.values()], color="#b8c2cc", linewidth=0)
+        for group, cells in view.groups.items():
+            for cell in cells:
+                shares = {position[r.top_percent]: r.share for r in rows if r.cell == cell.cell}
+                xs = sorted(shares)
+                _line(axes, group.train_bucket, xs, [shares[x] for x in xs], alpha=0.8)
+        axes.set_xticks(range(len(tops)), [f"{top:g}" for top in tops])
+        axes.set_xlabel("top share of weights by relative change, %")
+        axes.set_ylim(top=1.01)
+        percent_axis(axes)
+        return inline(
+            figure, "concentration", "Share of all relative change held by the most changed weights"
+        )
+
+
+def layers(shares: Sequence[tuple[str, float]], whole: str = "study") -> str | None:
+    """Share of restored weights by depth, relative to an even spread, beside the paper's (Table 9)."""
+    if not shares:
+        return None
+    paper = published.layer_shares()
+    with drawing() as (figure, axes):
+        axes.axhline(1, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.2)
+        _depth_line(axes, paper, "#9aa5b1", f"paper, {len(paper)} layers")
+        _depth_line(
+            axes, [share for _, share in shares], BUCKET_COLOURS["4"], f"this {whole}, {len(shares)} layers"
+        )
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.5, 1], ["first layer", "middle", "last layer"])
+        first, _, last = axes.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
+        axes.set_title("By layer (1 = an even spread)")
+        axes.legend(frameon=False, fontsize=9)
+        return inline(figure, "layers", "Restored weights by layer, relative to an even spread")
+
+
+def modules(ours: Mapping[str, float], paper: Mapping[str, float], whole: str = "study") -> str | None:
+    """Share of restored weights by kind of module, beside the paper's (Table 10)."""
+    if not ours:
+        return None
+    names = [*ours, *(name for name in paper if name not in ours)]
+    with drawing(4.7, max(3.1, 0.7 + 0.36 * len(names))) as (figure, axes):
+        series = ((ours, -0.2, BUCKET_COLOURS["4"], f"this {whole}"), (paper, 0.2, "#9aa5b1", "paper"))
+        for values, shift, colour, label in series:
+            widths = [values.get(name, 0.0) for name in names]
+            axes.barh([y + shift for y in range(len(names))], widths, height=0.36, color=colour, label=label)
+        axes.set_yticks(range(len(names)), names, color=INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.grid(visible=True, axis="x")
+        axes.xaxis.set_major_formatter(lambda share, _: percent(share, 0))
+        axes.set_title("By kind of module")
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        return inline(figure, "modules", "Restored weights by kind of module")
+
+
+def training(view: View, group: Group) -> str | None:
+    """Loss over steps of the runs of one group; every panel of the page has the same loss axis."""
+    curves = [view.curves[cell.cell] for cell in view.groups[group] if cell.cell in view.curves]
+    if not curves:
+        return None
+    from matplotlib.ticker import MaxNLocator
+
+    top = max(row.loss for row in view.results.training)
+    with drawing(2.6, 1.75) as (figure, axes):
+        for curve in curves:
+            xs, ys = _thinned(curve)
+            axes.plot(xs, ys, color=bucket_colour(group.train_bucket), linewidth=1.3)
+        axes.set_ylim(0, 1.05 * top)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.set_title(f"{bucket_name(group.train_bucket).capitalize()}, {group.size:,} facts", fontsize=9)
+        name = f"training-{group.train_bucket}-{group.size}"
+        return inline(figure, name, f"Training loss, {bucket_name(group.train_bucket)}, {group.size:,} facts")
+
+
+def _thinned(steps: Sequence[tuple[int, float]], most: int = 240) -> tuple[list[float], list[float]]:
+    """Means over equal runs of steps, at most `most` points: a long curve stays small and keeps its level."""
+    width = -(-len(steps) // most)
+    parts = [steps[i : i + width] for i in range(0, len(steps), width)]
+    xs = [sum(step for step, _ in part) / len(part) for part in parts]
+    return xs, [sum(loss for _, loss in part) / len(part) for part in parts]
+
+
+def titled(view: View, text: str) -> str:
+    """A figure's title, after the name that tells its study from others on the page."""
+    return f"{view.title}: {text[0].lower()}{text[1:]}" if view.title else text
+
+
+def _bars(axes: Axes, bucket: str, xs: Sequence[float], values: Sequence[Spread]) -> None:
+    """One standard deviation over training sets on either side, where there are several."""
+    for x, value in zip(xs, values, strict=True):
+        if value.deviation is not None:
+            ends = [max(0.0, value.mean - value.deviation), value.mean + value.deviation]
+            axes.plot([x, x], ends, color=bucket_colour(bucket), linewidth=1, alpha=0.55)
+
+
+def _line(axes: Axes, bucket: str, xs: Sequence[float], ys: Sequence[float], alpha: float = 1.0) -> None:
+    axes.plot(xs, ys, color=bucket_colour(bucket), marker=bucket_marker(bucket), mew=0, alpha=alpha)
+
+
+def _depth_line(axes: Axes, shares: Sequence[float], colour: str, label: str) -> None:
+    """Layer i of L at depth (i + 1/2) / L; its share times L is 1 where the spread is even."""
+    depths = [(i + 0.5) / len(shares) for i in range(len(shares))]
+    axes.plot(depths, [share * len(shares) for share in shares], "o-", ms=4, mew=0, color=colour, label=label)
+
+
+def size_axis(axes: Axes, view: View) -> None:
+    axes.set_xticks(range(len(view.sizes)), [f"{size:,}" for size in view.sizes])
+    axes.set_xlim(-0.4, len(view.sizes) - 0.6)
+    axes.set_xlabel("training facts")
+
+
+def percent_axis(axes: Axes, which: Literal["x", "y"] = "y") -> None:
+    """Whole percents where the ticks are whole, else one digit."""
+    low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
+    digits = 0 if high - low > 0.05 else 1
+    form: Callable[[float, float], str] = lambda share, _: number(100 * share, digits) + " %"  # noqa: E731
+    (axes.yaxis if which == "y" else axes.xaxis).set_major_formatter(form)

@@ -1,0 +1,165 @@
+"""Look-ups in a study's long tables: by cell, by group of cells that differ in the set's seed alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from sftlab.analysis.accuracy import BucketAccuracy, Interval, PairedBucket, mean_interval
+from sftlab.studies.knowledge.report.buckets import RESTORE
+from sftlab.studies.knowledge.results.tables import BASE, AccuracyRow, CellRow, ChoiceRow, StudyResults
+
+TEST, TEST_OOD = "test", "test_ood"
+DOMAINS = {TEST: "in domain", TEST_OOD: "out of domain"}
+MIXED = "mixed"
+
+
+class Group(NamedTuple):
+    """Cells of one train bucket and size; more than one where the sets were drawn with several seeds."""
+
+    train_bucket: str
+    size: int
+
+
+class Spread(NamedTuple):
+    """Mean over a group's cells and their sample standard deviation (None for one cell)."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class View:
+    """One study's results, indexed. Look-ups give None where the study has not measured it."""
+
+    results: StudyResults
+    prefix: str = ""  # of its figures' ids, where a page shows several studies
+    title: str = ""  # the name of its figures, where a page shows several studies
+
+    @cached_property
+    def groups(self) -> dict[Group, list[CellRow]]:
+        """By size, then by bucket, mixtures and mixed last."""
+        groups: dict[Group, list[CellRow]] = {}
+        for cell in sorted(
+            self.results.cells, key=lambda c: (c.size, bucket_order(c.train_bucket), c.set_seed)
+        ):
+            groups.setdefault(Group(cell.train_bucket, cell.size), []).append(cell)
+        return groups
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        return sorted({group.size for group in self.groups})
+
+    @cached_property
+    def train_buckets(self) -> list[str]:
+        return sorted({group.train_bucket for group in self.groups}, key=bucket_order)
+
+    @cached_property
+    def percents(self) -> list[float]:
+        """Restored percentages of the ladders, ascending, 0 first."""
+        return sorted({row.percent for row in self.results.accuracy if row.percent is not None})
+
+    @cached_property
+    def _accuracy(self) -> dict[tuple[str, float | None, str, int | None], AccuracyRow]:
+        return {(r.cell, r.percent, r.split, r.bucket): r for r in self.results.accuracy}
+
+    @cached_property
+    def _kl(self) -> dict[tuple[str, float], float]:
+        return {(r.cell, r.percent): r.kl for r in self.results.divergence}
+
+    def row(
+        self, cell: str, percent: float | None, split: str, bucket: int | None = None
+    ) -> AccuracyRow | None:
+        return self._accuracy.get((cell, percent, split, bucket))
+
+    def base(self, split: str, bucket: int | None = None) -> float | None:
+        row = self.row(BASE, None, split, bucket)
+        return row.accuracy if row else None
+
+    def accuracy(self, group: Group, percent: float, split: str, bucket: int | None = None) -> Spread | None:
+        rows = [self.row(cell.cell, percent, split, bucket) for cell in self.groups.get(group, [])]
+        return spread(row.accuracy for row in rows if row)
+
+    def kl(self, group: Group, percent: float = 0.0) -> Spread | None:
+        values = (self._kl.get((cell.cell, percent)) for cell in self.groups.get(group, []))
+        return spread(value for value in values if value is not None)
+
+    def interval(self, group: Group, percent: float, split: str) -> Interval | None:
+        """Accuracy with what its questions (one cell) or its seeds (several: one deviation) leave open."""
+        value = self.accuracy(group, percent, split)
+        if value is None:
+            return None
+        if value.deviation is not None:
+            return Interval(value.mean, value.mean - value.deviation, value.mean + value.deviation)
+        buckets = self.buckets(self.groups[group][0].cell, percent, split)
+        return mean_interval(buckets) if buckets else None
+
+    def buckets(self, cell: str, percent: float | None, split: str) -> list[BucketAccuracy]:
+        """One model's counts on one split; empty where it was not asked."""
+        rows = (self.row(cell, percent, split, bucket) for bucket in range(5))
+        return [BucketAccuracy(r.bucket, r.questions, r.correct) for r in rows if r and r.bucket is not None]
+
+    def paired(self, cell: str, percent: float, split: str) -> list[PairedBucket]:
+        """Answers changed against the tuned model, where the study compared them."""
+        return [
+            PairedBucket(r.bucket, r.questions, r.gained, r.lost)
+            for r in self.results.paired
+            if (r.cell, r.percent, r.split) == (cell, percent, split)
+        ]
+
+    def questions(self, split: str) -> int:
+        """Questions asked of each model on one split."""
+        return max(
+            (r.questions for r in self.results.accuracy if r.split == split and r.bucket is None), default=0
+        )
+
+    @cached_property
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """(step, loss) in the order of steps, by cell."""
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for row in self.results.training:
+            curves.setdefault(row.cell, []).append((row.step, row.loss))
+        return {cell: sorted(steps) for cell, steps in curves.items()}
+
+    @property
+    def order(self) -> str:
+        """Which weights the ladder restores first: top (the paper's), bottom or random."""
+        restore = self.results.spec.get("restore")
+        return str(restore.get("order", "top")) if isinstance(restore, Mapping) else "top"
+
+    @property
+    def method(self) -> str:
+        """The strategy of the ladder: what edits the tuned models."""
+        restore = self.results.spec.get("restore")
+        found = restore.get("method") if isinstance(restore, Mapping) else None
+        return str(found or RESTORE)
+
+    def choice(self, scope: str) -> ChoiceRow | None:
+        return next((row for row in self.results.choice if row.scope == scope), None)
+
+    def chosen(self, cell: str) -> ChoiceRow | None:
+        return next((r for r in self.results.choice if r.scope == "cell" and r.cell == cell), None)
+
+    def cell(self, name: str) -> CellRow | None:
+        return next((cell for cell in self.results.cells if cell.cell == name), None)
+
+    @cached_property
+    def models(self) -> int:
+        """Models that answered questions, the base model included."""
+        return len({(row.cell, row.percent) for row in self.results.accuracy})
+
+
+def bucket_order(train_bucket: str) -> tuple[bool, str]:
+    return not train_bucket.isdecimal(), train_bucket
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """None of no values."""
+    numbers = list(values)
+    if not numbers:
+        return None
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return Spread(statistics.fmean(numbers), deviation)

@@ -1,0 +1,349 @@
+"""The main study's tables from a sweep, each number beside the published one with the agreement of direction.
+
+In every table the entry is the sweep's number, the small print under it the published one of the same row and
+column, and the mark says whether the two point the same way; what "the same way" compares stands in the table's note.
+A direction is open where the sweep's 95 % interval holds zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from sftlab.reporting.table import FULL_TONE, NOTHING, Entry, Row, Table
+from sftlab.reporting.text import number, percent, plus_minus, points, restored
+from sftlab.studies.knowledge.report import published
+from sftlab.studies.knowledge.report.buckets import bucket_name, column_name
+from sftlab.studies.knowledge.report.evidence import distribution, weight_shares
+from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST, Group
+from sftlab.studies.knowledge.report.sweep.view import SweepView, paper_size
+from sftlab.studies.knowledge.results.choice import collapse_percent
+from sftlab.studies.knowledge.results.sweep_tables import GroupRow
+
+SMALL = "Small: published"
+TRAIN_SET = "train_set"
+EVEN = 0.01  # a share within 1 % of an even one has no direction
+
+
+def direction(low: float, high: float, paper: float | None) -> str:
+    """The mark of a change with the ends of its interval beside the published change; '' without one."""
+    if not paper:
+        return ""
+    if low <= 0 <= high:
+        return "open"
+    return "agrees" if (low > 0) == (paper > 0) else "differs"
+
+
+def ladder(view: SweepView, split: str) -> Table | None:
+    """Accuracy by restored percentage (Table 4; on the training set Table 6)."""
+    main = view.main
+    if main is None:
+        return None
+    rows: list[Row] = []
+    for size in main.sizes:
+        groups = [Group(bucket, size) for bucket in main.train_buckets]
+        known = any(group.train_bucket.isdecimal() for group in groups)
+        paper = _published_ladder(split, paper_size(size, main.sizes) if known else None)
+        measured = {
+            at for at in main.percents for group in groups if view.score(view.main_name, group, at, split)
+        }
+        block = [
+            Row(restored(at), [_rung(view, group, at, split, paper) for group in groups], quiet=at == 0)
+            for at in sorted(measured | paper.keys())
+        ]
+        if measured:
+            rows += [Row(_beside(size, main.sizes)), *block]
+    if not rows:
+        return None
+    where, table = (DOMAINS[split], 4) if split in DOMAINS else ("on the training facts", 6)
+    return Table(
+        f"Accuracy in %, {where}, by restored percentage (the paper's Table {table})",
+        "restored",
+        [column_name(bucket) for bucket in main.train_buckets],
+        rows,
+        [("trained on bucket", len(main.train_buckets))],
+        note=f"Mean ± standard deviation over training sets. {SMALL}, of {published.PAPER_MODEL}. "
+        "Mark: the change against 0 % restored.",
+    )
+
+
+def _published_ladder(split: str, size: int | None) -> dict[float, list[float]]:
+    if size is None:
+        return {}
+    return published.training_set(size) if split == TRAIN_SET else published.ladder(split, size)
+
+
+def _rung(view: SweepView, group: Group, at: float, split: str, paper: dict[float, list[float]]) -> Entry:
+    known = paper.get(at) if group.train_bucket.isdecimal() else None
+    theirs = known[int(group.train_bucket)] if known else None
+    below = [number(100 * theirs)] if theirs is not None else []
+    score = view.score(view.main_name, group, at, split)
+    if score is None:
+        return Entry("–", below=below)
+    chosen = view.chosen(view.main_name, group)
+    mark, tone = "", None
+    if score.change is not None and score.change_low is not None and score.change_high is not None:
+        tone = max(-1.0, min(1.0, score.change / FULL_TONE))
+        change = theirs - paper[0.0][int(group.train_bucket)] if theirs is not None else None
+        mark = direction(score.change_low, score.change_high, change)
+    ringed = chosen is not None and chosen.percent == at
+    return Entry(accuracy_text(score), tone=tone, chosen=ringed, below=below, mark=mark)
+
+
+def more_data(view: SweepView) -> Table | None:
+    """Change of the tuned models' accuracy from the smallest to the largest training sets (Phenomenon 1)."""
+    main = view.main
+    if main is None or len(main.sizes) < 2:
+        return None
+    small, large = main.sizes[0], main.sizes[-1]
+    if set(published.SIZES) <= set(main.sizes):
+        small, large = published.SIZES
+    rows = []
+    for split, name in DOMAINS.items():
+        before, after = (published.ladder(split, size)[0.0] for size in published.SIZES)
+        entries = []
+        for bucket in main.train_buckets:
+            ends = [view.score(view.main_name, Group(bucket, size), 0.0, split) for size in (small, large)]
+            change = after[int(bucket)] - before[int(bucket)] if bucket.isdecimal() else None
+            entries.append(_difference(ends[0], ends[1], change))
+        if any(entry is not NOTHING for entry in entries):
+            rows.append(Row(name, entries))
+    if not rows:
+        return None
+    return Table(
+        f"Change of the tuned models' accuracy in points from {small:,} to {large:,} training facts",
+        "",
+        [column_name(bucket) for bucket in main.train_buckets],
+        rows,
+        [("trained on bucket", len(main.train_buckets))],
+        note=f"{SMALL}, from 240 to 1,920 facts. Mark: does more data help or hurt? Open: within the noise "
+        "(both scores' intervals, taken as independent).",
+    )
+
+
+def collapse(view: SweepView) -> Table | None:
+    """From which percentage on accuracy stays below half of the tuned models' (from Table 4)."""
+    main = view.main
+    if main is None or len(main.percents) < 2:
+        return None
+    rows = []
+    for size in main.sizes:
+        beside = paper_size(size, main.sizes)
+        entries = []
+        for bucket in main.train_buckets:
+            group = Group(bucket, size)
+            scores = [(at, view.score(view.main_name, group, at, TEST)) for at in main.percents]
+            known = [(at, score.mean) for at, score in scores if score]
+            ours = _collapse(known)
+            paper = _published_ladder(TEST, beside) if bucket.isdecimal() else {}
+            theirs = _collapse([(at, row[int(bucket)]) for at, row in paper.items()])
+            below = [_from(theirs)] if paper else []
+            mark = ("agrees" if (ours is None) == (theirs is None) else "differs") if paper else ""
+            if not known:
+                entries.append(NOTHING)
+            elif known[0] == (0.0, 0.0):  # there is nothing left to lose
+                entries.append(Entry("n/a", below=below))
+            else:
+                entries.append(Entry(_from(ours), below=below, mark=mark))
+        rows.append(Row(f"{size:,} training facts", entries))
+    return Table(
+        "Collapse in domain: from which percentage on less than half of the tuned accuracy is left",
+        "",
+        [column_name(bucket) for bucket in main.train_buckets],
+        rows,
+        [("trained on bucket", len(main.train_buckets))],
+        note=f"{SMALL}. Mark: does the ladder end in a collapse? The ladder here goes to "
+        f"{restored(main.percents[-1])}, the paper's to 60 %. n/a: the tuned models answer nothing right.",
+    )
+
+
+def _collapse(scores: Sequence[tuple[float, float]]) -> float | None:
+    return collapse_percent(dict(scores)) if scores and scores[0][0] == 0.0 else None
+
+
+def _from(at: float | None) -> str:
+    return "none" if at is None else f"from {restored(at)}"
+
+
+def by_test_bucket(view: SweepView) -> Table | None:
+    """Accuracy of the tuned models on every test bucket at the largest size (Table 2)."""
+    main = view.main
+    if main is None or not main.sizes:
+        return None
+    size = published.SIZES[1] if published.SIZES[1] in main.sizes else main.sizes[-1]
+    table = published.published()["accuracy_1920"]["rows"][published.PAPER_MODEL]
+    columns = [(split, bucket) for split in DOMAINS for bucket in (0, 1, 2, 3, 4, None)]
+    grid = [
+        [view.score(view.main_name, Group(train, size), 0.0, split, bucket) for split, bucket in columns]
+        for train in main.train_buckets
+    ]
+    if not any(score for row in grid for score in row):
+        return None
+    rows = []
+    for train, scores in zip(main.train_buckets, grid, strict=True):
+        entries = []
+        for column, score in enumerate(scores):
+            ours = [row[column] for row in grid]
+            paper = {b: table[int(b)][column] for b in main.train_buckets if b.isdecimal()}
+            entries.append(_of_column(train, score, ours, paper))
+        rows.append(Row(bucket_name(train), entries))
+    return Table(
+        f"Accuracy in % of the tuned models by test bucket, {size:,} training facts (the paper's Table 2)",
+        "trained on",
+        ["0", "1", "2", "3", "4", "mean"] * 2,
+        rows,
+        [(f"{name}, test bucket", 6) for name in DOMAINS.values()],
+        note=f"Mean ± standard deviation over training sets. {SMALL}, 1,920 facts. Mark: above or below the "
+        "column's mean over these train buckets.",
+    )
+
+
+def _of_column(
+    train: str, score: GroupRow | None, ours: Sequence[GroupRow | None], paper: Mapping[str, Sequence[float]]
+) -> Entry:
+    if score is None:
+        return NOTHING
+    if not train.isdecimal():
+        return Entry(accuracy_text(score))
+    theirs, spread = paper[train]
+    away = theirs - mean(pair[0] for pair in paper.values())
+    here = score.mean - mean(other.mean for other in ours if other)
+    # One bucket's own interval may have no width (nothing right): the column's mean half width stands for all.
+    half = mean((other.high - other.low) / 2 for other in ours if other)
+    below = [plus_minus(number(theirs), number(spread))]
+    return Entry(accuracy_text(score), below=below, mark=direction(here - half, here + half, away))
+
+
+def concentration(view: SweepView) -> Table | None:
+    """Share of all relative change held by the most changed weights (Table 3)."""
+    main = view.main
+    if main is None or not main.results.concentration:
+        return None
+    published_table = published.published()["update_concentration"]
+    tops = sorted({r.top_percent for r in main.results.concentration})
+    rows = []
+    for size in main.sizes:
+        rows.append(Row(_beside(size, main.sizes)))
+        beside = paper_size(size, main.sizes)
+        for bucket in main.train_buckets:
+            names = {cell.cell for cell in main.groups.get(Group(bucket, size), [])}
+            known: dict[float, float] = {}
+            if beside is not None and bucket.isdecimal():
+                shares = published_table["by_train_size"][str(beside)][int(bucket)]
+                known = dict(zip(map(float, published_table["top_share_percent"]), shares, strict=True))
+            entries = []
+            for top in tops:
+                found = [
+                    r.share for r in main.results.concentration if r.cell in names and r.top_percent == top
+                ]
+                entries.append(_share_entry(found, known.get(top)))
+            rows.append(Row(bucket_name(bucket), entries))
+    return Table(
+        "Share in % of all relative change held by the most changed weights (the paper's Table 3)",
+        "trained on",
+        [restored(top) for top in tops],
+        rows,
+        [("top share of weights", len(tops))],
+        note=f"Mean over training sets. {SMALL}. Mark: more or less than half of all change.",
+    )
+
+
+def _share_entry(found: Sequence[float], theirs: float | None) -> Entry:
+    if not found:
+        return NOTHING
+    ours = mean(found)
+    below = [number(theirs)] if theirs is not None else []
+    mark = direction(ours - 0.5, ours - 0.5, theirs - 50) if theirs is not None else ""
+    return Entry(number(100 * ours), below=below, mark=mark)
+
+
+def layers(view: SweepView) -> Table | None:
+    """Restored weights by layer (Table 9), beside the paper's layers of the same depth."""
+    ours = distribution(view.main, "layer") if view.main else []
+    if not ours:
+        return None
+    paper = published.layer_shares()
+    rows = []
+    for index, (name, share) in enumerate(ours):
+        first, last = (round(at * len(paper) / len(ours)) for at in (index, index + 1))
+        span = paper[first : max(last, first + 1)]
+        rows.append(Row(name, [_even_entry(share, len(ours), mean(span) * len(paper))]))
+    return Table(
+        "Restored weights by layer, as a multiple of an even share (the paper's Table 9)",
+        "layer",
+        ["of an even share"],
+        rows,
+        note=f"{SMALL}, mean of the layers of the same depth. Mark: more or less than an even share.",
+        folded=f"All {len(ours)} layers" if len(ours) > 12 else "",
+    )
+
+
+def modules(view: SweepView) -> Table | None:
+    """Restored weights by kind of module (Table 10)."""
+    ours = dict(distribution(view.main, "module")) if view.main else {}
+    if not ours:
+        return None
+    paper, paper_all = published.module_shares(), published.weight_shares()
+    ours_all = weight_shares(view.main) if view.main else {}
+    rows = []
+    for name in [*ours, *(name for name in paper if name not in ours)]:
+        share, theirs = ours.get(name), paper.get(name)
+        below = [percent(theirs)] if theirs is not None else []
+        if share is None:
+            rows.append(Row(name, [Entry("–", below=below)]))
+            continue
+        mark = ""
+        if name in ours_all:
+            away = share / ours_all[name] - 1
+            known = theirs / paper_all[name] - 1 if theirs is not None else None
+            mark = direction(away - EVEN, away + EVEN, known)
+        rows.append(Row(name, [Entry(percent(share), below=below, mark=mark)]))
+    return Table(
+        "Restored weights by kind of module (the paper's Table 10)",
+        "module",
+        ["share"],
+        rows,
+        note=f"{SMALL}. Mark: more or less than the kind's share of all weights.",
+    )
+
+
+def _even_entry(share: float, parts: int, paper: float) -> Entry:
+    ratio = share * parts
+    mark = direction(ratio - 1 - EVEN, ratio - 1 + EVEN, paper - 1)
+    return Entry(number(ratio, 2), below=[number(paper, 2)], mark=mark)
+
+
+def _difference(before: GroupRow | None, after: GroupRow | None, paper: float | None) -> Entry:
+    """Change between two scores in points, with the published change of shares."""
+    if before is None or after is None:
+        return NOTHING
+    change, low, high = difference_of(after, before)
+    below = [points(paper)] if paper is not None else []
+    tone = max(-1.0, min(1.0, change / FULL_TONE))
+    return Entry(points(change), tone=tone, below=below, mark=direction(low, high, paper))
+
+
+def accuracy_text(score: GroupRow) -> str:
+    """'58.3 ± 0.4' in percent."""
+    deviation = None if score.sd is None else number(100 * score.sd)
+    return plus_minus(number(100 * score.mean), deviation)
+
+
+def difference_of(first: GroupRow, second: GroupRow) -> tuple[float, float, float]:
+    """First score less the second with the ends of its interval, both taken as independent (Newcombe 1998)."""
+    change = first.mean - second.mean
+    below = math.hypot(first.mean - first.low, second.high - second.mean)
+    above = math.hypot(first.high - first.mean, second.mean - second.low)
+    return change, change - below, change + above
+
+
+def _beside(size: int, sizes: list[int]) -> str:
+    beside = paper_size(size, sizes)
+    if beside is None or beside == size:
+        return f"{size:,} training facts"
+    return f"{size:,} training facts; published: {beside:,}"
+
+
+def mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

@@ -1,0 +1,384 @@
+"""From the answers of all models of a sweep to its tables: scores, choices made on dev, tests made on test."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sftlab.analysis.statistics import (
+    bucket_changes,
+    bucket_scores,
+    holm,
+    paired_difference,
+    seed_of,
+    verdict,
+)
+from sftlab.errors import UserError
+from sftlab.studies.knowledge.results.choice import (
+    DEV_SPLITS,
+    TEST_SPLITS,
+    Scores,
+    best_percent,
+    collapse_percent,
+    dev_scores,
+)
+from sftlab.studies.knowledge.results.sweep_tables import (
+    BEST,
+    CHOSEN,
+    PLAIN,
+    PLAIN_STRATEGIES,
+    ComparisonRow,
+    GroupRow,
+    SweepChoiceRow,
+    SweepResults,
+    Variant,
+    fullest,
+)
+from sftlab.studies.knowledge.results.tables import SPLITS, CellRow
+from sftlab.sweeps.times import TimeRow
+
+TRAIN_SET = "train_set"
+TEST_NAME = "paired randomisation over questions"
+
+# (variant, cell, percent, split) -> correct: bool [questions], buckets: int [questions]. A bucket below 0 marks a fact
+# without one. Models must answer the questions of a split in the same order.
+Answers = Callable[[str, str, float, str], tuple[npt.ArrayLike, npt.ArrayLike]]
+Verdicts = npt.NDArray[np.bool_]
+Buckets = npt.NDArray[np.int64]
+
+
+class Models(NamedTuple):
+    """The models of one variant, data, size and percentage: one a seed."""
+
+    variant: str
+    train_bucket: str
+    size: int
+    percent: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells of a variant that differ in the training set's seed alone, and which models answered what."""
+
+    variant: Variant
+    train_bucket: str
+    size: int
+    cells: Sequence[CellRow]
+    asked: Mapping[tuple[float, str], Sequence[CellRow]]  # by percentage and split
+
+    def models(self, percent: float) -> Models:
+        return Models(self.variant.name, self.train_bucket, self.size, percent)
+
+
+def summarise_sweep(
+    name: str,
+    model: str,
+    spec: Mapping[str, Any],
+    metric: str,
+    variants: Sequence[Variant],
+    answers: Answers,
+    times: Sequence[TimeRow] = (),
+    reference: str | None = None,
+) -> SweepResults:
+    """Fill the tables of a sweep: every score with its interval, the choices on dev, the verdicts on test.
+
+    Args:
+        metric: what chooses, one of choice.METRICS.
+        answers: called once for every cell, percentage and split that the variants' accuracy tables name, and again for
+            the compared ones; the splits of one model are asked for one after another.
+        reference: the variant whose 0 % models are the plain tuned ones of the paper; by default the first
+            of the strategies PLAIN_STRATEGIES.
+
+    Raises UserError where two variants share a name, `reference` names none, a group lacks what the metric takes, or
+    models that are compared did not answer the same questions.
+    """
+    names = [variant.name for variant in variants]
+    if len(set(names)) != len(names):
+        raise UserError(f"Two variants of the sweep share a name: {', '.join(sorted(names))}.")
+    if reference is not None and reference not in names:
+        raise UserError(f"reference: there is no variant {reference!r}; known are {', '.join(names)}.")
+    plain = reference or next((v.name for v in variants if v.strategy in PLAIN_STRATEGIES), None)
+    groups = [group for variant in variants for group in groups_of(variant)]
+    scores = [row for group in groups for row in group_rows(group, answers)]
+    choice = choices(groups, scores, metric)
+    return SweepResults(
+        name=name,
+        model=model,
+        spec=spec,
+        metric=metric,
+        variants=tuple(variants),
+        groups=tuple(scores),
+        comparisons=tuple(comparisons(groups, choice, plain, answers)),
+        choice=tuple(choice),
+        times=tuple(times),
+        reference=plain,
+    )
+
+
+def groups_of(variant: Variant) -> list[Group]:
+    """The groups of a variant, by data and size; seeds in ascending order."""
+    cells: dict[tuple[str, int], list[CellRow]] = defaultdict(list)
+    for cell in sorted(variant.results.cells, key=lambda c: (c.train_bucket, c.size, c.set_seed)):
+        cells[cell.train_bucket, cell.size].append(cell)
+    asked = {
+        (row.cell, row.percent, row.split)
+        for row in variant.results.accuracy
+        if row.bucket is None and row.percent is not None
+    }
+    groups = []
+    for (bucket, size), members in cells.items():
+        found: dict[tuple[float, str], list[CellRow]] = {}
+        percents = sorted({percent for name, percent, _ in asked if name in {c.cell for c in members}})
+        for percent in percents:
+            for split in SPLITS:
+                having = [cell for cell in members if (cell.cell, percent, split) in asked]
+                if having:
+                    found[percent, split] = having
+        groups.append(Group(variant, bucket, size, members, found))
+    return groups
+
+
+def group_rows(group: Group, answers: Answers) -> list[GroupRow]:
+    """Scores of a group, in every bucket and their mean, for every percentage and split; the change from 0 %."""
+    rows: list[GroupRow] = []
+    tuned: dict[str, tuple[Sequence[CellRow], Verdicts]] = {}
+    for (percent, split), cells in group.asked.items():
+        models = group.models(percent)
+        correct, buckets = stacked(answers, models, cells, split)
+        if percent == 0.0:
+            tuned[split] = cells, correct
+        seed = seed_of("score", *models, split)
+        scores = bucket_scores(correct, buckets, seed)
+        compared = percent > 0.0 and split not in DEV_SPLITS and split in tuned and tuned[split][0] == cells
+        changes = bucket_changes(correct, tuned[split][1], buckets, seed) if compared else {}
+        for bucket, score in scores.items():
+            change = changes.get(bucket)
+            rows.append(
+                GroupRow(
+                    *models,
+                    split=split,
+                    bucket=bucket,
+                    seeds=len(cells),
+                    questions=int((buckets == bucket).sum()) if bucket is not None else buckets.size,
+                    mean=score.mean,
+                    sd=score.deviation,
+                    low=score.low,
+                    high=score.high,
+                    change=change.mean if change else None,
+                    change_low=change.low if change else None,
+                    change_high=change.high if change else None,
+                )
+            )
+    return rows
+
+
+def stacked(
+    answers: Answers, models: Models, cells: Iterable[CellRow], split: str
+) -> tuple[Verdicts, Buckets]:
+    """Verdicts of the models of several seeds: bool [seeds, questions], and the buckets, int [questions].
+
+    Training sets differ from seed to seed, so that their questions share a column only by bucket and position;
+    the resampling of both is then over all seeds' questions in a column together.
+
+    Raises UserError where the models did not answer the same questions.
+    """
+    verdicts, strata = [], []
+    for cell in cells:
+        correct, buckets = answers(models.variant, cell.cell, models.percent, split)
+        right, in_bucket = np.asarray(correct, dtype=np.bool_), np.asarray(buckets, dtype=np.int64)
+        known = in_bucket >= 0
+        right, in_bucket = right[known], in_bucket[known]
+        if split == TRAIN_SET:
+            order = np.argsort(in_bucket, kind="stable")
+            right, in_bucket = right[order], in_bucket[order]
+        verdicts.append(right)
+        strata.append(in_bucket)
+    if any(not np.array_equal(other, strata[0]) for other in strata[1:]):
+        raise _unlike(models, split)
+    return np.stack(verdicts), strata[0]
+
+
+def choose_percent(
+    by_split: Mapping[str, Scores], name: str = "group", metric: str = "dev"
+) -> tuple[float, Scores]:
+    """The percentage with the best dev score, and all dev scores; of equal scores the smaller.
+
+    Args:
+        by_split: mean score over the group's seeds by percentage, for the splits of the metric.
+        name: of the group, for messages.
+        metric: one of choice.METRICS.
+
+    Raises UserError where there is no dev score, or two splits do not have the same percentages.
+    """
+    scores = dev_scores(name, by_split, metric)
+    return best_percent(scores), scores
+
+
+def choices(groups: Sequence[Group], rows: Iterable[GroupRow], metric: str = "dev") -> list[SweepChoiceRow]:
+    """The choice of every group, then the best group of every variant and strategy, then the best of all.
+
+    All of them by the dev score of the metric. Only percentages that all seeds of the group have take part. Of the
+    groups of a variant, of a strategy and of the sweep only those with as many seeds as the fullest of them
+    compete, so that one lucky seed does not beat the mean of several. Of equal dev scores the smaller percentage
+    wins, then the group that comes first.
+    """
+    means: dict[tuple[str, str, int], dict[str, dict[float, GroupRow]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for row in rows:
+        if row.bucket is None:
+            means[row.variant, row.train_bucket, row.size][row.split][row.percent] = row
+    chosen = [_choice(g, means[g.variant.name, g.train_bucket, g.size], metric) for g in groups if g.asked]
+    if not chosen:
+        return []
+    found = list(chosen)
+    for scope in ("variant", "strategy"):
+        for name in dict.fromkeys(getattr(row, scope) for row in chosen):
+            found.append(replace(_best([r for r in chosen if getattr(r, scope) == name]), scope=scope))
+    return [*found, replace(_best(chosen), scope="recommended")]
+
+
+def _choice(group: Group, by_split: Mapping[str, Mapping[float, GroupRow]], metric: str) -> SweepChoiceRow:
+    complete: dict[str, Scores] = {
+        split: {p: row.mean for p, row in by.items() if row.seeds == len(group.cells)}
+        for split, by in by_split.items()
+    }
+    name = f"{group.variant.name}, data {group.train_bucket}, {group.size} facts"
+    percent, dev = choose_percent(complete, name, metric)
+    test, test_ood = (complete.get(split, {}) for split in TEST_SPLITS)
+    return SweepChoiceRow(
+        scope="group",
+        variant=group.variant.name,
+        strategy=group.variant.strategy,
+        train_bucket=group.train_bucket,
+        size=group.size,
+        percent=percent,
+        seeds=len(group.cells),
+        dev=dev[percent],
+        dev_tuned=dev[0.0],
+        test=test.get(percent),
+        test_tuned=test.get(0.0),
+        test_ood=test_ood.get(percent),
+        test_ood_tuned=test_ood.get(0.0),
+        questions=sum(by_split[s][percent].questions for s in TEST_SPLITS if percent in complete.get(s, {})),
+        collapse_percent=collapse_percent(dev),
+    )
+
+
+def _best(rows: Sequence[SweepChoiceRow]) -> SweepChoiceRow:
+    return max(fullest(rows), key=lambda row: (row.dev, -row.percent))  # the first of equals
+
+
+def comparisons(
+    groups: Sequence[Group], choice: Sequence[SweepChoiceRow], plain: str | None, answers: Answers
+) -> list[ComparisonRow]:
+    """All tests on the test splits, corrected within their family.
+
+    CHOSEN: every group's chosen percentage against its own tuned models. PLAIN: every other variant's choice
+    against the plain tuned models of the same data and size, where these are not its own tuned models, with which
+    CHOSEN compares it. BEST: the recommended models against the best of every other strategy, and against the plain
+    tuned models with the best dev score, of any variant that has them; these too are the best of the `fullest`.
+    Groups that share no seed are not compared.
+    """
+    known = {(g.variant.name, g.train_bucket, g.size): g for g in groups}
+    of_group = [row for row in choice if row.scope == "group"]
+    pairs: list[tuple[str, Models, Models]] = []
+    for chosen in of_group:
+        mine = _models(chosen)
+        if chosen.percent > 0.0:
+            pairs.append((CHOSEN, mine, mine._replace(percent=0.0)))
+        if plain is not None and chosen.variant != plain:
+            theirs = mine._replace(variant=plain, percent=0.0)
+            if theirs[:3] in known and not _same_tuned(known[mine[:3]], known[theirs[:3]], answers):
+                pairs.append((PLAIN, mine, theirs))
+    recommended = next((row for row in choice if row.scope == "recommended"), None)
+    if recommended is not None:
+        others = [_models(r) for r in choice if r.scope == "strategy" and r.strategy != recommended.strategy]
+        tuned = [row for row in of_group if row.variant == plain or row.strategy in PLAIN_STRATEGIES]
+        if tuned:
+            best = max(fullest(tuned), key=lambda row: row.dev_tuned)
+            others.append(_models(best)._replace(percent=0.0))
+        mine = _models(recommended)
+        pairs += [(BEST, mine, other) for other in dict.fromkeys(others) if other != mine]
+    rows = [
+        row
+        for family, first, second in pairs
+        if second[:3] in known
+        for split in TEST_SPLITS
+        if (row := _compare(family, known[first[:3]], first, known[second[:3]], second, split, answers))
+    ]
+    return [corrected for family in (CHOSEN, PLAIN, BEST) for corrected in _corrected(rows, family)]
+
+
+def _models(row: SweepChoiceRow) -> Models:
+    return Models(row.variant, row.train_bucket, row.size, row.percent)
+
+
+def _same_tuned(first: Group, second: Group, answers: Answers) -> bool:
+    """Whether the models at 0 % are the same ones: of the seeds that both have they answer all of test alike."""
+    shared = 0
+    for split in TEST_SPLITS:
+        a, b = ({cell.set_seed: cell for cell in g.asked.get((0.0, split), ())} for g in (first, second))
+        for seed in a.keys() & b.keys():
+            one, _ = answers(first.variant.name, a[seed].cell, 0.0, split)
+            two, _ = answers(second.variant.name, b[seed].cell, 0.0, split)
+            if not np.array_equal(one, two):
+                return False
+            shared += 1
+    return shared > 0
+
+
+def _compare(
+    family: str, mine: Group, first: Models, other: Group, second: Models, split: str, answers: Answers
+) -> ComparisonRow | None:
+    """The models of the seeds that both groups have; None without any. The verdict comes with the correction."""
+    a = {cell.set_seed: cell for cell in mine.asked.get((first.percent, split), ())}
+    b = {cell.set_seed: cell for cell in other.asked.get((second.percent, split), ())}
+    shared = sorted(a.keys() & b.keys())
+    if not shared:
+        return None
+    one, buckets = stacked(answers, first, [a[seed] for seed in shared], split)
+    two, others = stacked(answers, second, [b[seed] for seed in shared], split)
+    if not np.array_equal(buckets, others):
+        raise _unlike(first, split, second)
+    found = paired_difference(one, two, buckets, seed_of("difference", *first, *second, split))
+    return ComparisonRow(
+        family,
+        *first,
+        *second,
+        split=split,
+        questions=buckets.size,
+        seeds=len(shared),
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        gained=found.gained,
+        lost=found.lost,
+        test=TEST_NAME,
+        p=found.p,
+        p_mcnemar=found.p_mcnemar,
+        p_corrected=found.p,
+        verdict="",
+    )
+
+
+def _corrected(rows: Sequence[ComparisonRow], family: str) -> list[ComparisonRow]:
+    members = [row for row in rows if row.family == family]
+    corrected = holm([row.p for row in members])
+    return [
+        replace(row, p_corrected=p, verdict=verdict(row.low, row.high, p))
+        for row, p in zip(members, corrected, strict=True)
+    ]
+
+
+def _unlike(models: Models, split: str, other: Models | None = None) -> UserError:
+    against = f" and {other.variant}, data {other.train_bucket}" if other else ""
+    return UserError(
+        f"{models.variant}, data {models.train_bucket}, {models.size} facts, {models.percent:g} %{against}: "
+        f"the models did not answer the same questions of {split}, so they cannot be compared; evaluate them again."
+    )

@@ -1,0 +1,169 @@
+"""What a study reads from outside the store: its files, identified by their content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftlab.errors import UserError
+from sftlab.facts.entity_questions import PUBLISHED_COUNTS
+from sftlab.facts.prepare import OWN_FACTS, counts_by_topic, read_source
+from sftlab.facts.templates import Topic, load_topics, published_topics
+from sftlab.facts.training_sets import even_shares
+from sftlab.pocket.extent import fact_counts, model_bytes
+from sftlab.pocket.world import world_topics
+from sftlab.store.hashes import HASHES, FileHashes
+from sftlab.store.outside import Outside, _hashed, _id
+from sftlab.studies.knowledge.spec import FactsSpec, StudySpec
+from sftlab.weights.model_id import _model
+from sftlab.weights.shards import model_files
+
+PUBLISHED_TEMPLATES = 21
+READS_FACTS = frozenset(
+    {"facts"}
+)  # stages that read the files of the facts, and those of a brought base model
+READS_MODEL = frozenset({"mastery", "tuned", "change", "evaluation", "best", "sweep-best"})
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Content hashes of the outside files (`missing:PATH` where one is not there) and their extent.
+
+    fact_counts: facts by split, of an archive that has not been read an estimate; model_bytes: bytes of the
+    base weights; templates: mapping templates of a fact's topic, on average over all facts; facts_files and
+    model_files: what was hashed.
+    """
+
+    facts: Mapping[str, str]
+    model: str | None
+    fact_counts: Mapping[str, int]
+    model_bytes: int
+    templates: float = PUBLISHED_TEMPLATES
+    facts_files: tuple[Outside, ...] = ()
+    model_files: tuple[Outside, ...] = ()
+
+    def require_unchanged(self, stage: str) -> None:
+        """Raises UserError where a file that this stage reads is another than the study was planned with.
+
+        A result made from it would carry the id of the old content.
+        """
+        facts = self.facts_files if stage in READS_FACTS else ()
+        for outside in (*facts, *(self.model_files if stage in READS_MODEL else ())):
+            if not outside.is_unchanged():
+                raise UserError(
+                    f"{outside.path}: has changed since the study was planned, so that what was made of it is not kept "
+                    f"(stage {stage}). Expected the same content until the end; run again to plan with the new one."
+                )
+
+    def require(self) -> None:
+        """Raises UserError where a file that the study reads is not there."""
+        for value in [*self.facts.values(), self.model or ""]:
+            if value.startswith("missing:"):
+                path = value.removeprefix("missing:")
+                hint = "; `make data` fetches EntityQuestions" if "entity_questions" in path else ""
+                raise UserError(f"{path}: not found{hint}. Mend the path in the study file or by --set.")
+
+
+def resolve(spec: StudySpec, root: Path) -> Sources:
+    """Look at the files that a study names; hashes of unchanged files are remembered below `root`.
+
+    Raises UserError for topics of a pocket world that are unknown or listed twice, and for own facts or
+    topics that cannot be read.
+    """
+    hashes = FileHashes(root / HASHES)
+    model: Outside | str | None = None
+    if spec.pocket is not None:
+        named = {"source": spec.pocket.source} if spec.pocket.source else {}
+        world_topics(spec.pocket)
+        counts, templates = fact_counts(spec.pocket), float(PUBLISHED_TEMPLATES)
+        size = model_bytes(spec.pocket)
+    else:
+        assert spec.facts is not None and spec.model is not None
+        named = {"source": spec.facts.source}
+        if spec.facts.templates:
+            named["templates"] = spec.facts.templates
+        counts, templates = _extent(spec.facts)
+        folder = Path(spec.model.path)
+        model = _model(folder, hashes)
+        weights = [path for path in model_files(folder) if path.suffix == ".safetensors"]
+        size = sum(path.stat().st_size for path in weights) or 2 * (spec.model.parameters or 0)
+    found = {key: _hashed(Path(path), archive_files, hashes) for key, path in named.items()}
+    return Sources(
+        {key: _id(outside) or "" for key, outside in found.items()},
+        _id(model),
+        counts,
+        size,
+        templates,
+        tuple(outside for outside in found.values() if isinstance(outside, Outside)),
+        (model,) if isinstance(model, Outside) else (),
+    )
+
+
+def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:
+    """Raises UserError where a training set would be larger than all the facts that may be trained on."""
+    there = sources.fact_counts["train"]
+    for size in sizes:
+        if size > there:
+            raise UserError(
+                f"{field}: a training set of {size:,} facts cannot be drawn from {there:,} training facts; "
+                "lower the size, or give more facts."
+            )
+
+
+def archive_files(path: Path) -> list[Path]:
+    """A file, or the JSON files below a folder: in order, those in linked folders too."""
+    if path.is_file():
+        return [path]
+    found = {file for folder in (path, *_linked_folders(path)) for file in folder.glob("**/*.json")}
+    return sorted(file for file in found if file.is_file())
+
+
+def _linked_folders(root: Path) -> list[Path]:
+    """The folders below `root` that are reached by links alone, which a glob does not enter; each link once."""
+    found: list[Path] = []
+    entered = {root.resolve()}
+    open_folders = [root]
+    while open_folders:
+        for place, names, _ in os.walk(open_folders.pop()):
+            for link in (Path(place, name) for name in names if Path(place, name).is_symlink()):
+                found.append(link)
+                if link.resolve() not in entered:
+                    entered.add(link.resolve())
+                    open_folders.append(link)
+    return found
+
+
+def _extent(facts: FactsSpec) -> tuple[dict[str, int], float]:
+    """Facts by split, and the mean number of templates of a fact.
+
+    Counted in own facts, and where topics are given, which choose among an archive's; else those published.
+    """
+    source, limit = Path(facts.source), {str(split): count for split, count in facts.limit.items()}
+    given = Path(facts.templates) if facts.templates else None
+    missing = not source.exists() or (given is not None and not given.exists())
+    if missing or (given is None and source.suffix not in OWN_FACTS):
+        known = load_topics(given) if given and given.exists() else published_topics()
+        counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}
+        return counts, sum(len(topic.templates) for topic in known.values()) / len(known)
+    tables, topics = read_source(source, given)
+    kept = {
+        split: _kept(by_topic, limit[split]) if split in limit else by_topic
+        for split, by_topic in counts_by_topic(tables).items()
+    }
+    return {split: sum(by_topic.values()) for split, by_topic in kept.items()}, _mean_templates(kept, topics)
+
+
+def _kept(by_topic: Mapping[str, int], limit: int) -> dict[str, int]:
+    """Facts by topic of what the facts stage draws of a split (`study.stages.facts.limited`)."""
+    shares = even_shares(limit, len(by_topic))
+    return {topic: min(share, by_topic[topic]) for share, topic in zip(shares, sorted(by_topic), strict=True)}
+
+
+def _mean_templates(kept: Mapping[str, Mapping[str, int]], topics: Mapping[str, Topic]) -> float:
+    facts = sum(sum(by_topic.values()) for by_topic in kept.values())
+    filled = sum(
+        count * len(topics[name].templates) for by_topic in kept.values() for name, count in by_topic.items()
+    )
+    return filled / facts if facts else 0.0

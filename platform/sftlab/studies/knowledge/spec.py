@@ -1,0 +1,77 @@
+"""What a study computes. Everything here is hashed into the ids of its results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sftlab.config.frozen import Frozen
+from sftlab.inference.spec import EngineSpec
+from sftlab.measurements.spec import AnswerSpec, DivergenceSpec, MasterySpec
+from sftlab.pocket.spec import PocketSpec
+from sftlab.strategies.treatment import RestoreSpec, TrainingSetsSpec
+from sftlab.training.spec import SFTSpec
+
+MOST_MODELS = 200_000  # of one study or sweep: a plan of that many takes a minute and a gigabyte
+
+
+def check_models(models: int) -> None:
+    """Raises ValueError for more evaluated models than a plan can hold."""
+    if models > MOST_MODELS:
+        raise ValueError(
+            f"comes to {models:,} models to evaluate, and at most {MOST_MODELS:,} can be planned at once; list fewer "
+            "values, or make several files, whose results are found again"
+        )
+
+
+class FactsSpec(Frozen):
+    """Where facts come from when the base model is not the pocket model."""
+
+    source: str = Field(
+        description="EntityQuestions zip or folder, or a .jsonl or .parquet file of own facts"
+    )
+    templates: str | None = Field(None, description="YAML of topics; the published 24 topics if unset")
+    limit: dict[Literal["train", "test", "test_ood", "dev", "dev_ood"], Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="facts to keep of a split, drawn evenly over topics; all if unset"
+    )
+    seed: int = Field(0, description="seed of the draw that `limit` asks for")
+
+
+class ModelSpec(Frozen):
+    """A base model as data: a Hugging Face folder, told apart by the hash of its files."""
+
+    path: str = Field(description="folder with config.json, safetensors and tokenizer")
+    revision: str | None = Field(None, description="hub commit of the files, where the folder has one")
+    parameters: int | None = Field(
+        None, ge=1, description="weights of the model, for plans without the folder"
+    )
+
+
+class StudySpec(Frozen):
+    """One study: a base model, its facts, the grid of fine-tuning runs and their restoration ladders."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    pocket: PocketSpec | None = Field(None, description="pre-train a pocket model; else give facts and model")
+    facts: FactsSpec | None = None
+    model: ModelSpec | None = None
+    engine: EngineSpec = EngineSpec()
+    mastery: MasterySpec = MasterySpec()
+    training_sets: TrainingSetsSpec = TrainingSetsSpec()
+    sft: SFTSpec = SFTSpec()
+    restore: RestoreSpec = RestoreSpec()
+    answers: AnswerSpec = AnswerSpec()
+    divergence: DivergenceSpec = DivergenceSpec()
+    plugins: tuple[str, ...] | None = Field(
+        None, description="modules, beside this file or on the PYTHONPATH, that register further strategies"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> StudySpec:
+        if self.pocket is None and (self.facts is None or self.model is None):
+            raise ValueError("give either `pocket`, or both `facts` and `model`")
+        if self.pocket is not None and (self.facts is not None or self.model is not None):
+            raise ValueError("`pocket` makes its own facts and model; leave `facts` and `model` out")
+        grid = self.training_sets
+        check_models(len(grid.buckets) * len(grid.sizes) * len(grid.seeds) * len(self.restore.percents))
+        return self

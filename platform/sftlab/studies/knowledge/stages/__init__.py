@@ -1,0 +1,1 @@
+"""The stages of a study of knowledge, one module each."""

@@ -1,0 +1,46 @@
+"""Stage 6: how far each weight moved, and where every step of the restoration ladder ends."""
+
+from __future__ import annotations
+
+import json
+
+from sftlab.execution.build import Build
+from sftlab.files import write_text
+from sftlab.studies.knowledge.plan import Cell
+from sftlab.weights.cut import percent_label
+from sftlab.weights.profile import ChangeProfile, profile, read_profile
+
+FILE = "change.json"
+
+
+def build_changes(build: Build) -> None:
+    """Profile every tuned model that has none yet, probes included."""
+    plan = build.plan
+    cells = [cell for cell in (*plan.probes, *plan.cells) if build.missing(cell.change)]
+    with build.progress.bar("weight changes") as bar:
+        for done, cell in enumerate(cells):
+            bar.update(done, len(cells), cell.name)
+            build_change(build, cell)
+        bar.update(len(cells), len(cells))
+
+
+def build_change(build: Build, cell: Cell) -> None:
+    """Profile one tuned model and commit the profile."""
+    restore = cell.restore
+    found = profile(
+        build.model_folder,
+        build.read(cell.tuned, "model"),
+        [percent_label(percent) for percent in restore.percents],
+        restore.region,
+        restore.order,
+        restore.seed,
+        measure=restore.measure or "relative",
+        layers=restore.layers,
+    )
+    write_text(build.path(cell.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
+    build.commit(cell.change)
+
+
+def read_change(build: Build, cell: Cell) -> ChangeProfile:
+    """The committed profile of a cell."""
+    return read_profile(build.read(cell.change, FILE))

@@ -1,0 +1,1 @@
+"""Sweeps over studies of knowledge: files, trials, costs, runs and results."""

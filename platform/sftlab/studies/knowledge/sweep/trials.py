@@ -1,0 +1,290 @@
+"""The trials of a sweep: points of its axes, each a study of one cell."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from sftlab.errors import UserError
+from sftlab.execution.runtime import Runtime
+from sftlab.facts.mastery import BUCKETS
+from sftlab.strategies import Strategy, get_strategy
+from sftlab.strategies.base import changed
+from sftlab.studies.knowledge.check import check, check_base_model
+from sftlab.studies.knowledge.plan import Plan, cell_name
+from sftlab.studies.knowledge.sources import Sources
+from sftlab.studies.knowledge.spec import StudySpec
+from sftlab.studies.knowledge.sweep.spec import StrategyChoice, SweepSpec
+from sftlab.sweeps.search import Range
+
+SHARE_STEPS = 20  # a search draws shares of a mixture in steps of 1/20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tuned model with its ladder.
+
+    variant: what it has in common with the trials that differ from it in data, size and seed alone. spec: the
+    study with this variant's settings; its own grid is not used. percents: the ladder.
+    """
+
+    variant: str
+    strategy: str
+    settings: Mapping[str, Any]
+    spec: StudySpec
+    data: int | str
+    size: int
+    seed: int
+
+    @property
+    def cell(self) -> str:
+        return cell_name(self.data, self.size, self.seed)
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell} {self.variant}"
+
+    def plan(self, sources: Sources) -> Plan:
+        """The plan of this trial's one cell."""
+        return Plan(self.spec, sources, ((self.data, self.size, self.seed),))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the axes; None keeps the study's setting."""
+
+    strategy: StrategyChoice
+    data: int | str
+    size: int
+    seed: int
+    learning_rate: float | None = None
+    epochs: int | None = None
+    percents: tuple[float, ...] | None = None
+    region: str | None = None
+    order: str | None = None
+
+
+class TrialMaker:
+    """Turns points of a sweep's axes into trials; the study of each variant is made once."""
+
+    def __init__(self, sweep: SweepSpec, study: StudySpec) -> None:
+        self.sweep, self.study = sweep, study
+        self._variant = lru_cache(maxsize=None)(self._make_variant)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrialMaker, (self.sweep, self.study)
+
+    def trial(self, point: Point) -> Trial:
+        """Raises UserError where the strategy is unknown or its parameters are wrong."""
+        strategy = point.strategy
+        parameters = tuple(sorted((key, _hashable(value)) for key, value in strategy.parameters.items()))
+        name, spec, settings, chosen = self._variant(
+            strategy.name,
+            parameters,
+            point.learning_rate,
+            point.epochs,
+            point.percents,
+            (("region", point.region), ("order", point.order)),
+        )
+        own = spec.training_sets.buckets
+        data = chosen.training_set(point.data, None if own == self.study.training_sets.buckets else own)
+        return Trial(name, strategy.name, settings, spec, data, point.size, point.seed)
+
+    def _make_variant(
+        self,
+        strategy: str,
+        parameters: tuple[tuple[str, Any], ...],
+        learning_rate: float | None,
+        epochs: int | None,
+        percents: tuple[float, ...] | None,
+        choice: tuple[tuple[str, str | None], ...],
+    ) -> tuple[str, StudySpec, dict[str, Any], Strategy]:
+        axes, given = self.sweep.axes, dict(parameters)
+        known = type(get_strategy(strategy, given)).model_fields
+        # What an entry says of itself stands, and a strategy without a region or an order has none to vary.
+        given |= {key: value for key, value in choice if value and key in known and key not in given}
+        sft: dict[str, Any] = {}
+        if learning_rate is not None:
+            sft["learning_rate"] = learning_rate
+        if epochs is not None:
+            sft["epochs"] = epochs
+        spec = self.study.model_copy(update={"sft": self.study.sft.model_copy(update=sft)})
+        if percents is not None:
+            spec = changed(spec, "restore", percents=percents)
+        chosen = get_strategy(strategy, given)
+        spec = chosen.apply(spec)
+        shown = {key: value for key, value in sft.items() if _varied(axes, key)}
+        label = " ".join([strategy, *(f"{key}={_short(value)}" for key, value in (given | shown).items())])
+        return label, spec, given | sft, chosen
+
+    def grid(self) -> Iterator[Trial]:
+        """All points of the grid, data and sizes innermost so that a variant's trials stand together."""
+        axes = self.sweep.axes
+        assert not axes.continuous
+        rates = axes.learning_rate or (None,)
+        epochs = axes.epochs or (None,)
+        assert not isinstance(rates, Range) and not isinstance(axes.percent, Range)
+        variants = product(axes.strategy, axes.region or (None,), axes.order or (None,), rates, epochs)
+        for (strategy, region, order, rate, passes), seed, size, data in product(
+            variants, axes.seed, axes.size, axes.data
+        ):
+            yield self.trial(Point(strategy, data, size, seed, rate, passes, axes.percent, region, order))
+
+    def random(self) -> Iterator[Trial]:
+        """The trials of a random search, all seeds of a point: the n-th point is the same whatever their number."""
+        assert self.sweep.search.trials is not None
+        for number in range(self.sweep.search.trials):
+            draw = random.Random(f"{self.sweep.search.seed}/{number}")
+            config = {
+                name: domain[draw.randrange(len(domain))]
+                if isinstance(domain, tuple)
+                else _between(domain, draw.random())
+                for name, domain in space(self.sweep).items()
+            }
+            yield from self.trials_of(config)
+
+    def trials_of(self, config: Mapping[str, Any]) -> tuple[Trial, ...]:
+        """The trials of the point that a sampler's values stand for, one for each seed; names as in `space`."""
+        return tuple(self.trial(self._point(config, seed)) for seed in self.sweep.axes.seed)
+
+    def _point(self, config: Mapping[str, Any], seed: int) -> Point:
+        axes = self.sweep.axes
+        data = config.get("data")
+        if data is None:
+            data = mixture([config[f"share_{b}"] for b in BUCKETS])
+        percents = axes.percent
+        if isinstance(percents, Range):
+            percents = tuple(sorted({0.0, round(float(config["percent"]), 1)}))
+        rate = config.get("learning_rate")
+        return Point(
+            strategy=axes.strategy[int(config["strategy"])],
+            data=data,
+            size=int(config["size"]),
+            seed=seed,
+            learning_rate=None if rate is None else float(f"{rate:.3g}"),
+            epochs=config.get("epochs"),
+            percents=percents,
+            region=config.get("region"),
+            order=config.get("order"),
+        )
+
+    def rungs_of(self, trial: Trial) -> list[Trial]:
+        """A trial with the epochs of each rung of the halving; the trial itself where the sweep has none."""
+        if self.sweep.halving is None:
+            return [trial]
+        return [
+            replace(
+                trial,
+                variant=f"{trial.variant} epochs={epochs}",
+                settings={**trial.settings, "epochs": epochs},
+                spec=trial.spec.model_copy(
+                    update={"sft": trial.spec.sft.model_copy(update={"epochs": epochs})}
+                ),
+            )
+            for epochs in self.sweep.halving.rungs
+        ]
+
+    def dearest(self) -> list[Trial]:
+        """Trials of a search, one of which takes at least as much as any other: each strategy on each data.
+
+        Raises UserError where the strategies do not fit the search's data.
+        """
+        axes = self.sweep.axes
+        epochs = None if axes.epochs is None else max(axes.epochs)
+        percents = (0.0, axes.percent.high) if isinstance(axes.percent, Range) else axes.percent
+        drawn = (mixture([1.0] * len(BUCKETS)),) if axes.data == "mixture" else axes.data
+        return [
+            self.trial(Point(strategy, data, max(axes.size), axes.seed[0], None, epochs, percents))
+            for strategy, data in product(axes.strategy, drawn)
+        ]
+
+
+def space(sweep: SweepSpec) -> dict[str, tuple[Any, ...] | Range]:
+    """What a search draws from, by name: a tuple of choices or a range. The strategy is told by its number.
+
+    Seeds are not drawn: every point is tried with all of them, as points of different seeds could not be told
+    from lucky ones.
+    """
+    axes = sweep.axes
+    found: dict[str, tuple[Any, ...] | Range] = {"strategy": tuple(range(len(axes.strategy)))}
+    if axes.data == "mixture":
+        found |= {f"share_{b}": Range(low=0.0, high=1.0) for b in BUCKETS}
+    else:
+        found["data"] = axes.data
+    found["size"] = axes.size
+    for name in ("learning_rate", "epochs", "region", "order"):
+        values = getattr(axes, name)
+        if values is not None:
+            found[name] = values
+    if isinstance(axes.percent, Range):
+        found["percent"] = axes.percent
+    return found
+
+
+def mixture(weights: list[float]) -> int | str:
+    """Shares in steps of 1/20 that are proportional to the weights of the five buckets, as a mixture's text.
+
+    One bucket alone is that bucket, so that it is a HIT where a study has it.
+    """
+    total = math.fsum(weights)
+    weights = [w / total for w in weights] if total > 0 else [1 / len(weights)] * len(weights)
+    exact = [w * SHARE_STEPS for w in weights]
+    steps = [math.floor(value) for value in exact]
+    order = sorted(range(len(steps)), key=lambda i: (steps[i] - exact[i], i))
+    for i in order[: SHARE_STEPS - sum(steps)]:
+        steps[i] += 1
+    shares = {b: n / SHARE_STEPS for b, n in zip(BUCKETS, steps, strict=True) if n}
+    if len(shares) == 1:
+        return next(iter(shares))
+    return "+".join(f"{b}:{share:g}" for b, share in shares.items())
+
+
+def _between(domain: Range, at: float) -> float:
+    if domain.log:
+        low, high = math.log(domain.low), math.log(domain.high)
+        return math.exp(low + at * (high - low))
+    return domain.low + at * (domain.high - domain.low)
+
+
+def _varied(axes: Any, name: str) -> bool:
+    values = getattr(axes, name)
+    return isinstance(values, Range) or (values is not None and len(values) > 1)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
+    """`check` for the study as each strategy of a sweep sets it; raises UserError naming the strategy."""
+    check(study, runtime)
+    maker, rates = TrialMaker(spec, study), spec.axes.learning_rate
+    highest = rates.high if isinstance(rates, Range) else max(rates) if rates else None
+    for strategy in spec.axes.strategy:
+        trial = maker.trial(Point(strategy, 0, 1, 0, highest))
+        try:
+            check(trial.spec, runtime)
+        except UserError as error:
+            raise UserError(f"strategy {strategy.name}: {error}") from error
+
+
+def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:
+    """`check_base_model` for the study as each strategy of a sweep sets it; raises UserError naming the strategy."""
+    if study.model is None:
+        return
+    maker = TrialMaker(spec, study)
+    for strategy in spec.axes.strategy:
+        trial = maker.trial(Point(strategy, 0, 1, 0))
+        try:
+            check_base_model(study.model, study.engine, trial.spec.sft)
+        except UserError as error:
+            raise UserError(f"strategy {strategy.name}: {error}") from error

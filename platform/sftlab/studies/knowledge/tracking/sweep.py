@@ -1,0 +1,371 @@
+"""From the result tables of a sweep to the records that are logged: pure functions.
+
+A trial is one fine-tuned model with its ladder. Its run holds the ladder as curves whose step is the restored
+percentage, so that MLflow's charts lay the ladders of chosen trials over each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sftlab.store.mirror import spoken
+from sftlab.studies.knowledge.results.choice import metric_of
+from sftlab.studies.knowledge.results.sweep_tables import (
+    BEST,
+    CHOSEN,
+    ComparisonRow,
+    GroupRow,
+    SweepChoiceRow,
+    SweepResults,
+    Variant,
+)
+from sftlab.studies.knowledge.results.tables import SPLITS, CellRow, ChoiceRow, StudyResults
+from sftlab.studies.knowledge.results.ties import sweep_ties
+from sftlab.studies.knowledge.tracking.study import TRAIN_SET, metrics_by_model, tie_text, training_metrics
+from sftlab.tracking.names import percent_text
+from sftlab.tracking.records import (
+    LadderModel,
+    MetricRow,
+    StudyRecord,
+    TrackedModel,
+    TrackedTable,
+    TrialRecord,
+    as_text,
+    flat,
+    metric_rows,
+    provenance_tags,
+    time_ms,
+)
+
+# Sections of a model's metrics: MLflow's pages group by what stands before the slash, and show the groups in the
+# order of the alphabet. What else a study logs a number for is left to the report.
+LADDER_SECTIONS = ("accuracy", "kl", *(f"{split}_by_bucket" for split in SPLITS))
+SETTINGS = ("learning_rate", "epochs", "batch_size")  # of fine-tuning, shown with every model
+TEST_SPLITS = {"test": "in domain", "test_ood": "out of domain"}
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The model to register: that of the lowest seed among the recommended ones."""
+
+    variant: str
+    cell: str
+    percent: float
+    choice: SweepChoiceRow
+
+
+def recommended_model(results: SweepResults) -> Recommended | None:
+    """The recommended model of the lowest seed; None where the sweep recommends nothing."""
+    choice = next((row for row in results.choice if row.scope == "recommended"), None)
+    if choice is None:
+        return None
+    variant = next(variant for variant in results.variants if variant.name == choice.variant)
+    cells = [
+        cell
+        for cell in variant.results.cells
+        if (cell.train_bucket, cell.size) == (choice.train_bucket, choice.size)
+    ]
+    cell = min(cells, key=lambda cell: cell.set_seed)
+    return Recommended(choice.variant, cell.cell, choice.percent, choice)
+
+
+def trial_records(
+    results: SweepResults, models: Mapping[str, Sequence[TrackedModel]], tables: Sequence[TrackedTable]
+) -> list[TrialRecord]:
+    """A record for every trial that has models, in the order of the variants and their cells.
+
+    models: by variant; every model belongs to a cell of its variant.
+    """
+    records = []
+    for variant in results.variants:
+        ladders: dict[str, list[TrackedModel]] = {}
+        for model in models.get(variant.name, ()):
+            assert model.cell is not None and model.percent is not None, "the base model is logged apart"
+            ladders.setdefault(model.cell, []).append(model)
+        found = _Found.of(variant.results, models.get(variant.name, ()))
+        for cell in variant.results.cells:
+            if cell.cell in ladders:
+                ladder = sorted(ladders[cell.cell], key=lambda model: model.percent or 0.0)
+                records.append(_trial(results, variant, cell, ladder, found, tables))
+    return records
+
+
+def base_record(results: SweepResults, base: TrackedModel, tables: Sequence[TrackedTable]) -> TrialRecord:
+    """The base model's run: its accuracies, and how many facts it knows how well."""
+    assert base.percent is None
+    first = results.variants[0].results if results.variants else StudyResults(results.name, results.model)
+    return TrialRecord(
+        key=f"base/{base.id}",
+        name=f"base · {results.model}",
+        kind="base",
+        params={"sweep": results.name, "model": results.model, "kind": "base"},
+        tags=provenance_tags(base.provenance) | ({"sftlab.path": spoken(base.path)} if base.path else {}),
+        metrics=metrics_by_model(first, [base])[None, None],
+        tables=tables,
+        end_ms=time_ms(base.provenance.get("time")),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a variant's tables say of its models and cells."""
+
+    metrics: Mapping[tuple[str | None, float | None], list[MetricRow]]
+    training: Mapping[str, list[MetricRow]]
+    choice: Mapping[str | None, ChoiceRow]
+
+    @classmethod
+    def of(cls, results: StudyResults, models: Sequence[TrackedModel]) -> _Found:
+        training: dict[str, list[MetricRow]] = {}
+        for (cell, _), rows in training_metrics(results):
+            training.setdefault(cell, []).extend(rows)
+        choice = {row.cell: row for row in results.choice if row.scope == "cell"}
+        return cls(metrics_by_model(results, models), training, choice)
+
+
+def _trial(
+    results: SweepResults,
+    variant: Variant,
+    cell: CellRow,
+    ladder: Sequence[TrackedModel],
+    found: _Found,
+    tables: Sequence[TrackedTable],
+) -> TrialRecord:
+    label = f"{cell.cell.replace('bucket', 'b')} · {variant.name}"
+    shared = _shared_params(results, variant, cell)
+    choice = found.choice.get(cell.cell)
+    spec = variant.results.spec
+    own = dict(flat("sft", spec.get("sft", {})))
+    own |= dict(flat("restore", {k: v for k, v in spec.get("restore", {}).items() if k != "percents"}))
+    times = [time for model in ladder if (time := time_ms(model.provenance.get("time"))) is not None]
+    train_set = next((model.train_set for model in ladder if model.train_set), None)
+    return TrialRecord(
+        key=trial_key(variant.name, cell.cell, ladder[0]),
+        name=label,
+        kind="trial",
+        params=shared | {key: as_text(value) for key, value in own.items()},
+        tags={"sftlab.cell": cell.cell} | provenance_tags(ladder[0].provenance),
+        # MLflow's comparison of runs begins with the metric that was logged first.
+        metrics=[
+            *_chosen_metrics(choice),
+            *found.training.get(cell.cell, ()),
+            *_concentration(variant, cell),
+        ],
+        tables=[*tables, train_set] if train_set else tables,
+        models=[_model(model, label, shared, found) for model in ladder],
+        end_ms=max(times, default=None),
+        seconds=cell.seconds or 0.0,
+    )
+
+
+def _model(model: TrackedModel, label: str, shared: Mapping[str, str], found: _Found) -> LadderModel:
+    percent = model.percent or 0.0
+    state = f"{percent_text(percent)} %" if percent else "tuned"
+    params = {**shared, "kind": model.kind, "percent": percent_text(percent), "artifact": model.id[:12]}
+    return LadderModel(
+        artifact=model.id,
+        name=f"{label} {state}",
+        kind=model.kind,
+        params=params | {key: as_text(value) for key, value in model.params.items()},
+        metrics=_ladder_metrics(found.metrics[model.cell, model.percent]),
+        # Rounded up, so that only 0 % stands at 0.
+        step=math.ceil(percent),
+        path=model.path,
+    )
+
+
+def _ladder_metrics(rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """A model's metrics by section; those on its own training set belong to the run's curves alone.
+
+    MLflow's table of models has columns for every data set, and no two trials share a training set.
+    """
+    return [
+        replace(row, curve=True) if TRAIN_SET in row.key else row
+        for section in LADDER_SECTIONS
+        for row in rows
+        if row.key.startswith(f"{section}/")
+    ]
+
+
+def _shared_params(results: SweepResults, variant: Variant, cell: CellRow) -> dict[str, str]:
+    """What tells the models of a sweep apart, but for the percentage."""
+    params: dict[str, Any] = {"sweep": results.name, "model": results.model, "strategy": variant.strategy}
+    params |= {"variant": variant.name, "train_bucket": cell.train_bucket}
+    params |= {"size": cell.size, "set_seed": cell.set_seed}
+    sft = variant.results.spec.get("sft", {})
+    params |= {f"sft.{key}": sft[key] for key in SETTINGS if sft.get(key) is not None}
+    params |= dict(flat("strategy", {k: v for k, v in variant.settings.items() if k not in SETTINGS}))
+    return {key: as_text(value) for key, value in params.items()}
+
+
+def _chosen_metrics(row: ChoiceRow | None) -> list[MetricRow]:
+    """The trial's own choice by the sweep's metric and what it does on test: the columns to compare trials by."""
+    if row is None:
+        return []
+    chosen = {"dev": row.dev, "test": row.test, "test_ood": row.test_ood, "percent": row.percent}
+    tuned = {"dev": row.dev_tuned, "test": row.test_tuned, "test_ood": row.test_ood_tuned}
+    gained = {
+        split: round(chosen[split] - tuned[split], 12)  # type: ignore[operator]
+        for split in tuned
+        if chosen[split] is not None and tuned[split] is not None
+    }
+    values = {f"chosen/{key}": value for key, value in chosen.items()}
+    values |= {f"chosen/gain_{key}": value for key, value in gained.items()}
+    return metric_rows(values | {f"tuned/{key}": value for key, value in tuned.items()})
+
+
+def _concentration(variant: Variant, cell: CellRow) -> list[MetricRow]:
+    rows = [row for row in variant.results.concentration if row.cell == cell.cell]
+    return [
+        MetricRow(m.key, m.value, math.ceil(row.top_percent), m.table)
+        for row in rows
+        for m in metric_rows({"weights/change_in_top_percent": row.share})
+    ]
+
+
+def sweep_record(
+    key: str,
+    results: SweepResults,
+    trials: Sequence[TrialRecord],
+    tables: Sequence[TrackedTable],
+    report: Path | None,
+) -> StudyRecord:
+    """The parent run. What may change when a sweep is extended is a metric or a tag, never a parameter."""
+    best = recommended_model(results)
+    models = sum(len(trial.models) for trial in trials)
+    counts = {"sweep/variants": len(results.variants), "sweep/trials": len(trials), "sweep/models": models}
+    metrics = metric_rows(counts)
+    if best is not None:
+        metrics += _recommended_metrics(results, best.choice)
+    first = results.variants[0].results.provenance if results.variants else {}
+    tags = {"sftlab.kind": "sweep", "sftlab.spec": json.dumps(results.spec, sort_keys=True, default=str)}
+    return StudyRecord(
+        key=key,
+        name=results.name,
+        params={"sweep": results.name, "model": results.model},
+        tags=tags | provenance_tags(first),
+        metrics=metrics,
+        tables=tables,
+        note=note(results, len(trials), models),
+        report=report,
+        best=None if best is None else f"{best.variant}/{best.cell}/{percent_text(best.percent)}",
+    )
+
+
+def trial_key(variant: str, cell: str, tuned: TrackedModel) -> str:
+    """What a trial's run is found again by; `tuned` is the model at the foot of its ladder."""
+    return f"{variant}/{cell}/{tuned.id}"
+
+
+def sweep_key(name: str, model_id: str, facts_id: str, spec: Mapping[str, Any]) -> str:
+    """What makes two sweeps the same parent run; `spec` leaves out the axes, which may grow."""
+    text = json.dumps([name, model_id, facts_id, spec], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def score_of(results: SweepResults, choice: SweepChoiceRow, split: str, percent: float) -> GroupRow | None:
+    """Mean-of-buckets score of a chosen group on a split at a percentage."""
+    wanted = (choice.variant, choice.train_bucket, choice.size, percent, split, None)
+    for r in results.groups:
+        if (r.variant, r.train_bucket, r.size, r.percent, r.split, r.bucket) == wanted:
+            return r
+    return None
+
+
+def comparisons_of(results: SweepResults, choice: SweepChoiceRow) -> list[ComparisonRow]:
+    """The tests of a chosen group against its own tuned models, and against the best of the others."""
+    mine = (choice.variant, choice.train_bucket, choice.size, choice.percent)
+    return [
+        row
+        for row in results.comparisons
+        if row.family in (CHOSEN, BEST) and (row.variant, row.train_bucket, row.size, row.percent) == mine
+    ]
+
+
+def choice_text(choice: SweepChoiceRow) -> str:
+    """`restore`, 10 %, on 100 facts of bucket 2."""
+    data = f"bucket {choice.train_bucket}" if choice.train_bucket.isdecimal() else choice.train_bucket
+    percent = f"{percent_text(choice.percent)} %" if choice.percent else "tuned model as it is"
+    return f"`{choice.variant}`, {percent}, on {choice.size:,} facts of {data}"
+
+
+def score_table(results: SweepResults, choice: SweepChoiceRow) -> str:
+    """Test scores of the chosen group beside its tuned models, in percent, with intervals: Markdown."""
+    lines = [
+        "| test accuracy | chosen | 95 % interval | tuned | 95 % interval | questions x models |",
+        "|---|---|---|---|---|---|",
+    ]
+    for split, words in TEST_SPLITS.items():
+        chosen = score_of(results, choice, split, choice.percent)
+        tuned = score_of(results, choice, split, 0.0)
+        if chosen is None or tuned is None:
+            continue
+        scores = (chosen, tuned)
+        cells = [part for row in scores for part in (f"{100 * row.mean:.1f}", interval(row.low, row.high))]
+        lines.append(f"| {words} | {' | '.join(cells)} | {chosen.questions:,} x {chosen.seeds} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def verdict_lines(results: SweepResults, choice: SweepChoiceRow) -> list[str]:
+    """A Markdown item for every test of the chosen group."""
+    lines = []
+    for row in comparisons_of(results, choice):
+        other = f"{row.against_variant} {percent_text(row.against_percent)} %"
+        if row.family == BEST:
+            other += f" on {row.against_size:,} facts of `{row.against_bucket}`"
+        lines.append(
+            f"- {TEST_SPLITS.get(row.split, row.split)}, against {other}: {100 * row.difference:+.1f} points, "
+            f"95 % interval {100 * row.low:+.1f} to {100 * row.high:+.1f}, {row.verdict} "
+            f"(corrected p {row.p_corrected:.2g})"
+        )
+    return lines
+
+
+def note(results: SweepResults, trials: int, models: int) -> str:
+    """Description of the parent run, Markdown."""
+    strategies = ", ".join(dict.fromkeys(variant.strategy for variant in results.variants))
+    text = f"**{results.name}**: {results.model}, {trials:,} trials with {models:,} models; strategies: {strategies}."
+    best, words = recommended_model(results), metric_of(results.metric).words
+    if best is not None:
+        tie = tie_text(len(sweep_ties(results, best.choice)))
+        text += f"\n\n**Recommended**, chosen on dev ({words}): {choice_text(best.choice)}.{tie}\n"
+        text += f"\n{score_table(results, best.choice)}\n\n" + "\n".join(verdict_lines(results, best.choice))
+        if best.choice.seeds:
+            text += (
+                f"\n\nThe model of the lowest seed is registered as [{results.name}](#/models/{results.name}), alias "
+                "`champion`; its run below begins with a star."
+            )
+    return f"{text}\n\n{HOW_TO_READ.format(metric=words)}"
+
+
+HOW_TO_READ = (
+    "A run below is a trial: one fine-tuned model with its ladder, whose models are logged under it. Its name says "
+    "the training set (`b2-n100-s0`: 100 facts of bucket 2, seed 0) and the strategy. `chosen/...` is the percentage "
+    "that the trial's own dev score ({metric}) chooses and what it does on test, `chosen/gain_...` its difference "
+    "to 0 %, `tuned/...` the values at 0 %: compare trials by these. All other accuracies are curves over the ladder "
+    "with the percentage as step; tables show their last point. Accuracies are shares in [0, 1], means over the "
+    "buckets of the base model's mastery, and by bucket. KL in nats. `weights/change_in_top_percent`: share of all "
+    "relative change in the top step % of the weights."
+)
+
+
+def interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _recommended_metrics(results: SweepResults, choice: SweepChoiceRow) -> list[MetricRow]:
+    values: dict[str, float | None] = {"percent": choice.percent, "dev": choice.dev}
+    values["dev_tuned"] = choice.dev_tuned
+    for split in TEST_SPLITS:
+        row = score_of(results, choice, split, choice.percent)
+        if row is not None:
+            values |= {split: row.mean, f"{split}_low": row.low, f"{split}_high": row.high}
+        tuned = score_of(results, choice, split, 0.0)
+        values[f"{split}_tuned"] = None if tuned is None else tuned.mean
+    return metric_rows({f"recommended/{key}": value for key, value in values.items()})

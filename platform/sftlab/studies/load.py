@@ -1,0 +1,84 @@
+"""The only reader of study and runtime files: YAML, overrides, and errors that a user can act on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from sftlab.config.documents import load_yaml
+from sftlab.config.overrides import Origin, _leaves, _origin, override, read_yaml, validated
+from sftlab.errors import UserError
+from sftlab.execution.runtime import Runtime
+from sftlab.strategies import load_plugins
+from sftlab.studies.knowledge.spec import StudySpec, check_models
+from sftlab.studies.knowledge.sweep.spec import SweepSpec
+
+RUNTIME_PREFIX = "runtime."
+SWEEP_PREFIX = "set."  # what a sweep sets in its study
+
+
+# The three kinds of files, and how a file of another kind is to be given.
+KINDS: dict[type[BaseModel], str] = {
+    StudySpec: "a study file; `sftlab run`, `sftlab plan` and `sftlab track` take it",
+    SweepSpec: "a sweep file; `sftlab sweep`, `sftlab report` and `sftlab track` take it",
+    Runtime: "a runtime file; give it by --runtime",
+}
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+    """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
+    mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
+    document = read_yaml(path, StudySpec)
+    origin = _origin(str(path), document, mine)
+    return _study(path, override(document, mine), origin)
+
+
+def _study(path: Path, document: dict[str, Any], source: Origin) -> StudySpec:
+    """A study's document as a record; the strategies that it may name are those of its plugins too."""
+    plugins = document.get("plugins")
+    if isinstance(plugins, list) and all(isinstance(module, str) for module in plugins):
+        load_plugins(plugins, path.parent)
+    return validated(StudySpec, document, source)
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, StudySpec]:
+    """Read and check a sweep file and the study that it varies; `overrides` as for a study, of the sweep's keys."""
+    mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
+    document = read_yaml(path, SweepSpec)
+    for text in mine:
+        top = text.partition("=")[0].partition(".")[0]
+        if top in StudySpec.model_fields and top not in SweepSpec.model_fields:
+            raise UserError(f"--set {text}: {top!r} is a key of the sweep's study; use --set set.{text}")
+    origin = _origin(str(path), document, mine)
+    sweep = validated(SweepSpec, override(document, mine), origin)
+    load_plugins(sweep.plugins, path.parent)  # the study may name their strategies too
+    study = path.parent / sweep.study
+    document = read_yaml(study, StudySpec)
+    source = f"{study} with `set` of {path}" if sweep.set else str(study)
+    inner = [text.removeprefix(SWEEP_PREFIX) for text in mine if text.startswith(SWEEP_PREFIX)]
+    origin = _origin(source, document, inner, SWEEP_PREFIX)
+    settings = [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)]
+    varied = _study(study, override(document, settings), origin)
+    try:
+        check_models(sweep.models(len(varied.restore.percents)))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
+    return sweep, varied
+
+
+def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
+    """Read and check a runtime file (all defaults without one); `overrides` as `runtime.a.b=c` texts."""
+    mine = [t.removeprefix(RUNTIME_PREFIX) for t in overrides if t.startswith(RUNTIME_PREFIX)]
+    document = read_yaml(path, Runtime) if path else {}
+    origin = _origin(str(path or "runtime"), document, mine, RUNTIME_PREFIX)
+    return validated(Runtime, override(document, mine), origin)
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a file is a sweep's and no study's. Raises UserError where it cannot be read."""
+    document = load_yaml(path, "give a YAML file.")
+    return isinstance(document, dict) and "study" in document

@@ -1,0 +1,1 @@
+"""Trials on pools of engines and of training workers, with Ray Tune."""

@@ -1,0 +1,99 @@
+"""Search spaces, samplers, successive halving and limits of sweeps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sftlab.config.frozen import Frozen
+from sftlab.strategies.treatment import MOST_VALUES
+from sftlab.studies.knowledge.results.choice import METRICS
+
+
+class Range(Frozen):
+    """A continuous axis of a search, ends included."""
+
+    low: float
+    high: float
+    log: bool = Field(False, description="draw evenly over the logarithm")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must lie below high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic range must begin above 0")
+        return self
+
+
+def _check_length(values: tuple[Any, ...]) -> None:
+    if len(values) > MOST_VALUES:
+        raise ValueError(f"lists {len(values):,} values; list at most {MOST_VALUES:,}")
+
+
+class SearchSpec(Frozen):
+    """How trials are chosen: all points of the grid, a random draw, or Optuna's sampler on the dev split."""
+
+    kind: Literal["grid", "random", "optuna"] = "grid"
+    trials: int | None = Field(
+        None, ge=1, description="points of a random or optuna search, each tried with all of axes.seed"
+    )
+    metric: str = Field("dev", description=f"one of {', '.join(METRICS)}")
+    seed: int = Field(0, ge=0, description="seed of the draws")
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _named(cls, metric: Any) -> Any:
+        if not metric:
+            raise ValueError(f"a search needs a metric, one of {', '.join(METRICS)}")
+        return metric
+
+    @field_validator("metric")
+    @classmethod
+    def _made(cls, metric: str) -> str:
+        if metric == "kl":
+            raise ValueError(
+                "the KL divergence is measured on test facts, which choose nothing; judge by one of "
+                f"{', '.join(METRICS)}, and read the divergence in the report"
+            )
+        if metric not in METRICS:
+            raise ValueError(f"no stage makes this metric; known ones are {', '.join(METRICS)}")
+        return metric
+
+    @model_validator(mode="after")
+    def _counted(self) -> SearchSpec:
+        if self.kind != "grid" and self.trials is None:
+            raise ValueError(f"a {self.kind} search needs `trials`, the number of trials to run")
+        if self.kind == "grid" and self.trials is not None:
+            raise ValueError("a grid runs all its points; leave `trials` out, or choose random or optuna")
+        if self.kind == "optuna" and "metric" not in self.model_fields_set:
+            raise ValueError(f"an optuna search needs a `metric` to look for, one of {', '.join(METRICS)}")
+        return self
+
+
+class HalvingSpec(Frozen):
+    """Asynchronous successive halving (ASHA) over epochs: rungs of 1, factor, factor^2, ... epochs.
+
+    A rung is a fine-tuning run of its own with that many epochs, so that its learning rate decays to zero.
+    """
+
+    max_epochs: int = Field(ge=2)
+    factor: int = Field(2, ge=2)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        found = [1]
+        while found[-1] * self.factor <= self.max_epochs:
+            found.append(found[-1] * self.factor)
+        return tuple(found)
+
+
+class Limits(Frozen):
+    """What a sweep may cost at most; a larger one is refused with its planned cost before anything runs."""
+
+    max_cells: int | None = Field(None, ge=1, description="fine-tuned models")
+    max_models: int | None = Field(None, ge=1, description="evaluated models")
+    max_generated_tokens: int | None = Field(None, ge=1, description="upper bound of what is generated")
+    max_trained_tokens: int | None = Field(None, ge=1, description="estimate of what is trained on")
+    max_cost: int | None = Field(None, ge=1, description="generated and trained tokens together")

@@ -1,0 +1,160 @@
+"""The pool of training workers of a sweep."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+
+from sftlab.cluster.session import await_gpus, training_bundles
+from sftlab.execution.runtime import Runtime
+from sftlab.store.artifact import Store
+from sftlab.sweeps.usage import Meter, Usage
+from sftlab.training.records import SFTResult, SFTRun, TrainingEvent
+from sftlab.training.sft import train_runs
+from sftlab.training.spec import TrainingRuntime
+
+GATHER_SECONDS = 1.0  # a worker group costs seconds to start, so that it waits this long for more runs
+MOST_RUNS = 256  # of one worker group: each is locked until all are done, by a claim in an object store
+
+log = logging.getLogger(__name__)
+
+Train = Callable[
+    [Sequence[SFTRun], TrainingRuntime, Callable[[TrainingEvent], None] | None, str], list[SFTResult]
+]
+
+
+class TrainingPool:
+    """Worker groups that train what trials ask for, many runs in one group. A threaded actor; see `train`.
+
+    waits: whether GPUs that are lost may come back, and are waited for.
+    """
+
+    def __init__(
+        self, groups: int, runtime: Runtime, store: Store, train_runs: Train = train_runs, waits: bool = False
+    ) -> None:
+        self.runtime, self.store, self.train_runs = runtime, store, train_runs
+        self.waits = waits
+        self.queue: queue.Queue[SFTRun] = queue.Queue()
+        self.futures: dict[str, Future[float]] = {}
+        self.meter = Meter(groups)
+        self.lock = threading.Lock()
+        for number in range(groups):
+            threading.Thread(target=self._serve, name=f"group-{number}", daemon=True).start()
+
+    def submit(self, runs: Sequence[SFTRun]) -> None:
+        """Queue runs, in this order; those that are queued, running or finished already are not queued again.
+
+        Raises UserError where a run cannot be trained (`training.sft.check_runs`).
+        """
+        from sftlab.training.sft import check_runs
+
+        for run in runs:
+            with self.lock:
+                known = run.run_id in self.futures
+            if known:
+                continue
+            check_runs([run], self.runtime.training)
+            with self.lock:
+                if run.run_id not in self.futures:
+                    self.futures[run.run_id] = Future()
+                    self.meter.add(waiting=1)
+                    self.queue.put(run)
+
+    def train(self, run: SFTRun) -> float:
+        """Wait until a run is trained; returns its own seconds.
+
+        Waiting for other runs is left out, and for the worker group, which the first of its runs waits for up to its
+        own first step. Raises UserError or TrainingError as `training.sft.train_runs` does; a failed run can be asked
+        for again.
+        """
+        self.submit([run])
+        with self.lock:
+            future = self.futures[run.run_id]
+        try:
+            return future.result()
+        except BaseException:
+            with self.lock:
+                self.futures.pop(run.run_id, None)
+            raise
+
+    def stats(self) -> Usage:
+        return self.meter.read()
+
+    def _serve(self) -> None:
+        while True:
+            batch = [self.queue.get()]
+            time.sleep(GATHER_SECONDS)
+            while len(batch) < MOST_RUNS and not self.queue.empty():
+                try:
+                    batch.append(self.queue.get_nowait())
+                except queue.Empty:
+                    break
+            self._take(batch)
+
+    def _take(self, batch: list[SFTRun]) -> None:
+        """Train what no other sweep trains. Where locks cannot be had, the trials that wait are told."""
+        mine: list[SFTRun] = []
+        open_runs = list(batch)  # neither trained nor queued again
+        try:
+            with ExitStack() as held:
+                for run in batch:
+                    if held.enter_context(self.store.try_lock(f"run-{run.run_id}")):
+                        mine.append(run)
+                    else:  # another sweep trains it at this moment; later it will be found
+                        open_runs.remove(run)
+                        self.queue.put(run)
+                if self.waits and mine:  # in vain: an error of all of them, and not of the first alone
+                    await_gpus(training_bundles(self.runtime), self.runtime, log.warning)
+                if mine:
+                    open_runs.clear()
+                    self._train(mine)
+        except Exception as error:  # handed to the trials that wait; this thread serves the next ones
+            self.meter.add(waiting=-len(open_runs))
+            for run in open_runs:
+                self.futures[run.run_id].set_exception(error)
+
+    def _train(self, batch: list[SFTRun]) -> None:
+        """Train a batch. Runs are trained in order, so that the first one unfinished is what a failure is of."""
+        asked = last = time.monotonic()
+        left = {run.run_id: run for run in batch}
+        working = False
+
+        def begin() -> None:
+            nonlocal last, working
+            if not working:
+                working, last = True, time.monotonic()
+                self.meter.add(starts=1, start_seconds=last - asked)
+
+        def told(event: TrainingEvent) -> None:
+            nonlocal last
+            if event.kind != "skipped":  # found finished, for which no group is started
+                begin()
+            if event.finished and event.run_id in left:
+                del left[event.run_id]
+                now = time.monotonic()
+                self._settle(event.run_id, now - last)
+                last = now
+
+        self.meter.add(busy=1, waiting=-len(batch))
+        try:
+            self.train_runs(batch, self.runtime.training, told, str(self.store.root / "ray-train"))
+        except Exception as error:  # handed to the trial that waits for it
+            begin()  # a group that did not get so far took its time too
+            culprit = next(iter(left), None)
+            if culprit is not None:
+                del left[culprit]
+                self.futures[culprit].set_exception(error)
+            self.meter.add(waiting=len(left))
+            for run in left.values():
+                self.queue.put(run)
+        finally:
+            self.meter.add(busy=-1)
+
+    def _settle(self, run_id: str, seconds: float) -> None:
+        self.meter.add(done=1)
+        self.futures[run_id].set_result(seconds)

@@ -1,0 +1,42 @@
+"""The id of a base model's folder: the hash of the files that make up the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sftlab.errors import UserError
+from sftlab.store.hashes import HASHES, FileHashes
+from sftlab.store.outside import Outside, _hashed, _id, _is_folder
+from sftlab.weights.shards import model_files
+
+
+def model_hash(folder: Path, root: Path) -> str:
+    """Content hash of a base model's folder, of large files remembered below `root`; `missing:PATH` without files.
+
+    Raises UserError where its files contradict each other (`weights.shards.layout`).
+    """
+    return _id(_model(folder, FileHashes(root / HASHES))) or ""
+
+
+def folder_of(model_id: str, root: Path) -> Path | None:
+    """Where the base model of a content hash was last seen, if it is still there unchanged; else None."""
+    place = FileHashes(root / HASHES).folders.get(model_id)
+    folder = None if place is None else Path(place)
+    if folder is not None and _is_folder(folder) and _hash_if_sound(folder, root) == model_id:
+        return folder
+    return None
+
+
+def _hash_if_sound(folder: Path, root: Path) -> str | None:
+    """None for a folder that has changed so that it is no model any more."""
+    try:
+        return model_hash(folder, root)
+    except UserError:
+        return None
+
+
+def _model(folder: Path, hashes: FileHashes) -> Outside | str:
+    found = _hashed(folder, model_files, hashes) if folder.is_dir() else f"missing:{folder}"
+    if isinstance(found, Outside):
+        hashes.saw_folder(found.sha256, folder)
+    return found

@@ -1,0 +1,177 @@
+"""A made-up study in the paper's shape: its own numbers where it published them, smooth ones elsewhere."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
+from sftlab.studies.knowledge.report import published
+from sftlab.studies.knowledge.results.choice import choose
+from sftlab.studies.knowledge.results.tables import (
+    AccuracyRow,
+    CellRow,
+    ConcentrationRow,
+    DistributionRow,
+    DivergenceRow,
+    MasteryRow,
+    StudyResults,
+    TrainingRow,
+    accuracy_rows,
+    paired_rows,
+)
+
+PERCENTS = (0.0, 1.0, 3.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+SPEC: dict[str, Any] = {
+    "name": "paper-shape",
+    "restore": {"percents": list(PERCENTS), "region": "layers", "order": "top", "seed": 0},
+    "sft": {"batch_size": 8, "epochs": 1, "learning_rate": 1e-5, "schedule": "cosine"},
+    "training_sets": {"buckets": [0, 1, 2, 3, 4], "sizes": [240, 1920], "seeds": [0]},
+}
+
+
+def paper_study(
+    scale: int = 10,
+    seeds: Sequence[int] = (0,),
+    paired: bool = False,
+    buckets: Sequence[int] = range(5),
+    sizes: Sequence[int] = published.SIZES,
+) -> StudyResults:
+    """5 buckets x 2 sizes x 8 percentages; the paper's test sets shrunk `scale` times."""
+    draw = random.Random(0)
+    cells = [
+        CellRow(f"bucket{b}-n{n}-s{s}", str(b), n, s, 5200.0 + 10 * b, n / 40)
+        for b in buckets
+        for n in sizes
+        for s in seeds
+    ]
+    accuracy: list[AccuracyRow] = []
+    for split in ("dev", "dev_ood", "test", "test_ood"):
+        accuracy += accuracy_rows(None, None, split, _answers(split, 0.31, scale))
+        for cell in cells:
+            for percent in PERCENTS:
+                target = published.ladder("test_ood" if split.endswith("ood") else "test", cell.size)
+                mean = target[percent][int(cell.train_bucket)] + (0.004 * draw.gauss(0, 1))
+                accuracy += accuracy_rows(cell, percent, split, _answers(split, mean, scale))
+    for cell in cells:
+        for percent, values in published.training_set(cell.size).items():
+            bucket = int(cell.train_bucket)
+            right = BucketAccuracy(bucket, cell.size, round(values[bucket] * cell.size))
+            accuracy += accuracy_rows(cell, percent, "train_set", [right])
+    study = StudyResults(
+        name="paper-shape",
+        model="LLaMA-3-8B (published numbers)",
+        spec=SPEC,
+        provenance={"commit": "0123456789abcdef", "python": "3.11.9", "time": "2025-01-01T00:00:00+00:00"},
+        cells=cells,
+        accuracy=accuracy,
+        divergence=[row for cell in cells for row in _divergence(cell)],
+        concentration=[row for cell in cells for row in _concentration(cell)],
+        distribution=[row for cell in cells for row in _distribution(cell)],
+        mastery=_mastery(scale),
+        training=[row for cell in cells for row in _training(cell, draw)],
+        choice=choose(accuracy),
+    )
+    return replace(study, paired=_paired(study, draw)) if paired else study
+
+
+@contextmanager
+def without_layout() -> Iterator[None]:
+    """Figures are drawn, but not laid out, which takes as long again: for pages whose figures other tests look at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda *_: None)
+        yield
+
+
+def bucket_accuracy(train_bucket: int, split: str, bucket: int) -> float:
+    """Accuracy in [0, 1] on one bucket after training on 1,920 facts of `train_bucket` (Table 2)."""
+    table = published.published()["accuracy_1920"]
+    column = table["columns"].index(f"{split}-{bucket}")
+    value: float = table["rows"][published.PAPER_MODEL][train_bucket][column][0]
+    return value / 100
+
+
+def _answers(split: str, mean: float, scale: int) -> list[BucketAccuracy]:
+    """Counts in the paper's bucket sizes whose mean accuracy is about `mean`, in the profile of Table 2."""
+    counts = published.published()["mastery_distribution"]["rows"]["LLaMA-3-8B"]
+    questions = [n // scale for n in counts["test_ood" if split.endswith("ood") else "test"]]
+    profile = [bucket_accuracy(2, "test", bucket) for bucket in range(5)]
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        shares = [1 / (1 + math.exp(-(math.log(p / (1 - p)) + middle))) for p in profile]
+        low, high = (middle, high) if sum(shares) / 5 < mean else (low, middle)
+    return [
+        BucketAccuracy(b, n, round(n * share))
+        for b, (n, share) in enumerate(zip(questions, shares, strict=True))
+    ]
+
+
+def _paired(study: StudyResults, draw: random.Random) -> list[Any]:
+    """Restored against tuned: the net change of the accuracy rows, with a few answers swapped both ways."""
+    rows: list[Any] = []
+    right = {(r.cell, r.percent, r.split, r.bucket): r for r in study.accuracy if r.split.startswith("test")}
+    for (cell, percent, split, bucket), row in right.items():
+        if percent and bucket == 0:
+            buckets = []
+            for b in range(5):
+                now, tuned = right[cell, percent, split, b], right[cell, 0.0, split, b]
+                swapped = min(draw.randrange(1, 5), now.correct, tuned.correct)
+                net = now.correct - tuned.correct
+                buckets.append(PairedBucket(b, row.questions, max(net, 0) + swapped, max(-net, 0) + swapped))
+            rows += paired_rows(cell, percent, split, buckets)
+    return rows
+
+
+def _divergence(cell: CellRow) -> list[DivergenceRow]:
+    at_0 = 0.35 + 0.12 * (4 - int(cell.train_bucket)) * (cell.size / 1920) + 0.0001 * cell.size
+    return [DivergenceRow(cell.cell, p, 91, at_0 * (1 - p / 100)) for p in PERCENTS]
+
+
+def _concentration(cell: CellRow) -> list[ConcentrationRow]:
+    table = published.published()["update_concentration"]
+    shares = table["by_train_size"][str(cell.size)][int(cell.train_bucket)]
+    pairs = zip(table["top_share_percent"], shares, strict=True)
+    return [ConcentrationRow(cell.cell, float(top), share / 100) for top, share in pairs]
+
+
+def _distribution(cell: CellRow) -> list[DistributionRow]:
+    rows = []
+    for percent in PERCENTS[1:]:
+        for layer, share in enumerate(published.layer_shares()):
+            rows.append(DistributionRow(cell.cell, percent, "layer", str(layer), share))
+        for name, share in published.module_shares().items():
+            rows.append(DistributionRow(cell.cell, percent, "module", name, share))
+    for name, share in published.weight_shares().items():
+        rows.append(DistributionRow(cell.cell, 100.0, "module", name, share))
+    return rows
+
+
+def _mastery(scale: int) -> list[MasteryRow]:
+    counts = published.published()["mastery_distribution"]["rows"]["LLaMA-3-8B"]
+    sources = {"train": "train", "dev": "test", "dev_ood": "test_ood", "test": "test", "test_ood": "test_ood"}
+    rows = [
+        MasteryRow(split, bucket, n // scale)
+        for split, source in sources.items()
+        for bucket, n in enumerate(counts[source])
+    ]
+    return [*rows, MasteryRow("train", None, 3, 3)]
+
+
+def _training(cell: CellRow, draw: random.Random) -> list[TrainingRow]:
+    steps = cell.size // 8
+    return [
+        TrainingRow(
+            cell.cell,
+            step,
+            loss=0.6 + (4 - int(cell.train_bucket)) * 0.5 + 2 * math.exp(-step / 12) + 0.1 * draw.random(),
+            learning_rate=1e-5 * (1 + math.cos(math.pi * step / steps)) / 2,
+        )
+        for step in range(1, steps + 1)
+    ]

@@ -1,0 +1,353 @@
+"""The tables of a sweep: filled from answers, chosen on dev, tested on test, written and read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sftlab.analysis.statistics import holm, paired_difference, score_interval, seed_of
+from sftlab.errors import UserError
+from sftlab.studies.knowledge.results.choice import METRICS
+from sftlab.studies.knowledge.results.sweep_statistics import (
+    Group,
+    choices,
+    choose_percent,
+    groups_of,
+    summarise_sweep,
+)
+from sftlab.studies.knowledge.results.sweep_tables import (
+    BEST,
+    CHOSEN,
+    PLAIN,
+    SWEEP_FILE,
+    SWEEP_TABLES,
+    GroupRow,
+    SweepChoiceRow,
+    SweepResults,
+    Variant,
+)
+from sftlab.studies.knowledge.results.tables import CellRow, StudyResults
+from tests.support.report_sweep import MadeUp, made_up_sweep
+
+SMALL = {"buckets": ("0", "2"), "sizes": (240,), "percents": (0.0, 10.0, 20.0, 60.0)}
+
+
+@pytest.fixture(scope="module")
+def made_up() -> MadeUp:
+    return made_up_sweep(**SMALL)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def sweep(made_up: MadeUp) -> SweepResults:
+    return made_up.summarise()
+
+
+def test_groups_are_the_cells_that_differ_in_the_seed_alone(made_up: MadeUp) -> None:
+    groups = groups_of(made_up.variants[0])
+    assert [(g.train_bucket, g.size) for g in groups] == [("0", 240), ("2", 240)]
+    assert [cell.set_seed for cell in groups[0].cells] == [0, 1, 2]
+
+
+def test_every_model_has_its_scores(made_up: MadeUp, sweep: SweepResults) -> None:
+    rows = [r for r in sweep.groups if r.bucket is None]
+    # two variants with four percentages and one with 0 % alone; two groups; five splits
+    assert len(rows) == (4 + 4 + 1) * 2 * 5
+    row = next(
+        r for r in rows if (r.variant, r.train_bucket, r.percent, r.split) == ("restore", "2", 10.0, "test")
+    )
+    cells = [cell for cell in made_up.variants[0].results.cells if cell.train_bucket == "2"]
+    answers = [made_up.answers("restore", cell.cell, 10.0, "test") for cell in cells]
+    correct, buckets = np.stack([a for a, _ in answers]), answers[0][1]
+    found = score_interval(correct, buckets, seed_of("score", "restore", "2", 240, 10.0, "test"))
+    assert (row.mean, row.sd, row.low, row.high) == found
+    assert (row.seeds, row.questions) == (3, 240)
+    accuracies = [
+        r.accuracy
+        for r in made_up.variants[0].results.accuracy
+        if r.train_bucket == "2" and r.percent == 10.0 and r.split == "test" and r.bucket is None
+    ]
+    assert row.mean == pytest.approx(np.mean(accuracies))
+
+
+def test_changes_are_paired_with_the_same_groups_tuned_models(sweep: SweepResults) -> None:
+    by = {(r.variant, r.train_bucket, r.percent, r.split, r.bucket): r for r in sweep.groups}
+    for key, row in by.items():
+        tuned = by[key[0], key[1], 0.0, key[3], key[4]]
+        if row.percent == 0.0 or row.split.startswith("dev"):
+            assert row.change is row.change_low is row.change_high is None
+        else:
+            assert row.change == pytest.approx(row.mean - tuned.mean)
+            assert row.change_low <= row.change <= row.change_high
+
+
+def test_training_set_scores_take_each_seeds_own_questions(sweep: SweepResults) -> None:
+    row = next(r for r in sweep.groups if r.split == "train_set" and r.train_bucket == "0" and r.bucket == 0)
+    assert (row.seeds, row.questions) == (3, 120)
+
+
+def test_choice_is_made_on_dev_and_nothing_else(made_up: MadeUp, sweep: SweepResults) -> None:
+    worse = dict(made_up.given)
+    for key, (right, buckets) in made_up.given.items():
+        if key[3].startswith("test"):
+            worse[key] = (np.zeros_like(right), buckets)
+    other = summarise_sweep("x", "m", {}, "dev", made_up.variants, lambda *key: worse[key])
+    chosen = [(r.scope, r.variant, r.train_bucket, r.percent, r.dev) for r in sweep.choice]
+    assert [(r.scope, r.variant, r.train_bucket, r.percent, r.dev) for r in other.choice] == chosen
+    assert all(r.test == 0.0 for r in other.choice)
+
+
+def test_choices_have_every_scope(sweep: SweepResults) -> None:
+    assert Counter(r.scope for r in sweep.choice) == {
+        "group": 6,
+        "variant": 3,
+        "strategy": 3,
+        "recommended": 1,
+    }
+    recommended = sweep.choice[-1]
+    assert recommended.dev == max(r.dev for r in sweep.choice if r.scope == "group")
+    assert recommended.questions == 5 * (48 + 40)
+
+
+def test_of_equal_dev_scores_the_smaller_percentage_wins() -> None:
+    assert choose_percent({"dev": {0.0: 0.4, 10.0: 0.6, 5.0: 0.6}})[0] == 5.0
+    both = {"dev": {0.0: 0.5, 5.0: 0.6}, "dev_ood": {0.0: 0.5, 5.0: 0.3}}
+    assert choose_percent(both) == (0.0, {0.0: 0.5, 5.0: pytest.approx(0.45)})
+    with pytest.raises(UserError, match="no accuracy on dev"):
+        choose_percent({"test": {0.0: 0.5}}, "some group")
+
+
+def scored(
+    variant: str, dev: dict[float, float], ood: dict[float, float], seeds: int = 3, bucket: str = "0"
+) -> tuple[Group, list[GroupRow]]:
+    """A group of so many training sets, with its mean dev scores; the strategy is what stands before the dash."""
+    cells = [CellRow(f"{variant}-{seed}", bucket, 240, seed) for seed in range(seeds)]
+    by_split = {"dev": dev, "dev_ood": ood}
+    whole = Variant(variant, variant.partition("-")[0], {}, StudyResults(variant, "m", cells=cells))
+    asked = {(percent, split): cells for split, by in by_split.items() for percent in by}
+    rows = [
+        GroupRow(variant, bucket, 240, percent, split, None, seeds, 10, mean, None, mean, mean)
+        for split, by in by_split.items()
+        for percent, mean in by.items()
+    ]
+    return Group(whole, bucket, 240, cells, asked), rows
+
+
+def chosen_of(
+    made: list[tuple[Group, list[GroupRow]]], metric: str = "dev"
+) -> dict[tuple[str, str], tuple[str, float, float]]:
+    """Variant, percentage and dev score by scope and variant or strategy."""
+    found = choices([group for group, _ in made], [row for _, rows in made for row in rows], metric)
+    names = {"variant": "variant", "strategy": "strategy"}
+    return {
+        (r.scope, getattr(r, names[r.scope]) if r.scope in names else ""): (
+            r.variant,
+            r.percent,
+            round(r.dev, 9),
+        )
+        for r in found
+        if r.scope != "group"
+    }
+
+
+def test_each_metric_makes_the_final_choice_by_its_own_splits() -> None:
+    a = scored("a", {0.0: 0.40, 10.0: 0.60, 20.0: 0.30}, {0.0: 0.40, 10.0: 0.30, 20.0: 0.62})
+    b = scored("b", {0.0: 0.50, 10.0: 0.55, 20.0: 0.20}, {0.0: 0.20, 10.0: 0.50, 20.0: 0.66})
+    # a: means 0.40, 0.45, 0.46; b: 0.35, 0.525, 0.43
+    expected = {
+        "dev": [("a", 20.0, 0.46), ("b", 10.0, 0.525), ("b", 10.0, 0.525)],
+        "dev_in_domain": [("a", 10.0, 0.60), ("b", 10.0, 0.55), ("a", 10.0, 0.60)],
+        "dev_out_of_domain": [("a", 20.0, 0.62), ("b", 20.0, 0.66), ("b", 20.0, 0.66)],
+    }
+    assert expected.keys() == METRICS.keys()
+    for metric, (of_a, of_b, best) in expected.items():
+        found = chosen_of([a, b], metric)
+        assert [found["variant", "a"], found["variant", "b"], found["recommended", ""]] == [of_a, of_b, best]
+
+
+def test_a_group_of_one_lucky_seed_does_not_beat_groups_of_three() -> None:
+    made = [
+        scored("a-1", {0.0: 0.4}, {0.0: 0.4}),
+        scored("a-1", {0.0: 0.9}, {0.0: 0.9}, seeds=1, bucket="1"),
+        scored("a-2", {0.0: 0.5}, {0.0: 0.5}),
+        scored("b-1", {0.0: 0.8}, {0.0: 0.8}, seeds=1),
+        scored("b-1", {0.0: 0.6}, {0.0: 0.6}, seeds=2, bucket="1"),
+    ]
+    found = chosen_of(made)
+    assert found["variant", "a-1"] == ("a-1", 0.0, 0.4)  # not its group of bucket 1
+    assert found["strategy", "a"] == ("a-2", 0.0, 0.5)
+    assert found["strategy", "b"] == ("b-1", 0.0, 0.6)  # of its own groups the fullest has two
+    assert found["recommended", ""] == ("a-2", 0.0, 0.5)
+
+
+def test_the_metric_of_a_sweep_reaches_its_choice_and_what_is_written(
+    made_up: MadeUp, tmp_path: Path
+) -> None:
+    for metric, splits in {"dev_in_domain": {"dev"}, "dev_out_of_domain": {"dev_ood"}}.items():
+        sweep = summarise_sweep("x", "m", {}, metric, made_up.variants, made_up.answers)
+        means = [r.mean for r in sweep.groups if r.bucket is None and r.split in splits]
+        assert sweep.choice[-1].dev == max(means)
+        sweep.write(tmp_path / metric)
+        assert SweepResults.read(tmp_path / metric).metric == metric
+    file = tmp_path / "dev_in_domain" / SWEEP_FILE
+    file.write_text(file.read_text().replace('"dev_in_domain"', '"luck"'))
+    with pytest.raises(UserError, match=r"sweep\.json: metric: 'luck' is no metric"):
+        SweepResults.read(file.parent)
+
+
+def test_families_of_comparisons(sweep: SweepResults) -> None:
+    chosen = [r for r in sweep.choice if r.scope == "group" and r.percent > 0]
+    by_family = Counter(r.family for r in sweep.comparisons)
+    assert by_family[CHOSEN] == 2 * len(chosen)
+    # l2-sp, two groups, test and test_ood; the tuned models of wise-ft are the plain ones
+    assert by_family[PLAIN] == 2 * 2
+    assert {r.variant for r in sweep.comparisons if r.family == PLAIN} == {"l2-sp"}
+    assert by_family[BEST] > 0
+    assert sweep.reference == "restore"
+    for row in sweep.comparisons:
+        assert row.split in ("test", "test_ood") and row.seeds == 3
+        if row.family == CHOSEN:
+            assert (row.against_variant, row.against_percent) == (row.variant, 0.0)
+        if row.family == PLAIN:
+            assert (row.against_variant, row.against_percent) == ("restore", 0.0)
+            assert (row.against_bucket, row.against_size) == (row.train_bucket, row.size)
+    first = next(r for r in sweep.comparisons if r.family == BEST)
+    recommended = sweep.choice[-1]
+    assert (first.variant, first.percent) == (recommended.variant, recommended.percent)
+
+
+def test_a_variant_with_the_plain_tuned_models_is_tested_against_them_once(made_up: MadeUp) -> None:
+    def otherwise_tuned(
+        variant: str, cell: str, percent: float, split: str
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        right, buckets = made_up.answers(variant, cell, percent, split)
+        changed = (variant, percent, split) == ("wise-ft", 0.0, "test_ood")
+        return (np.append(~right[:1], right[1:]) if changed else right), buckets
+
+    sweep = summarise_sweep("x", "m", {}, "dev", made_up.variants, otherwise_tuned)
+    # One answer of a tuned model is enough to tell them apart, in both splits.
+    assert Counter(r.variant for r in sweep.comparisons if r.family == PLAIN) == {"wise-ft": 4, "l2-sp": 4}
+    tested = [(*r.__dict__.values(),)[1:10] for r in made_up.summarise().comparisons if r.family != BEST]
+    assert len(tested) == len(set(tested))  # no pair twice in CHOSEN and PLAIN
+    assert all(pair[:4] != pair[4:8] for pair in tested)  # and none with itself
+
+
+def test_p_values_are_corrected_within_their_family_alone(sweep: SweepResults) -> None:
+    for family in (CHOSEN, PLAIN, BEST):
+        rows = [r for r in sweep.comparisons if r.family == family]
+        assert [r.p_corrected for r in rows] == holm([r.p for r in rows])
+        for row in rows:
+            sure = row.p_corrected < 0.05 and (row.low > 0 or row.high < 0)
+            assert row.verdict == (
+                ("better" if row.low > 0 else "worse") if sure else "no significant difference"
+            )
+
+
+def test_a_comparison_is_the_paired_difference_of_the_two_groups(
+    made_up: MadeUp, sweep: SweepResults
+) -> None:
+    row = next(
+        r for r in sweep.comparisons if r.family == PLAIN and r.variant == "l2-sp" and r.split == "test"
+    )
+    cells = [c.cell for c in made_up.variants[0].results.cells if c.train_bucket == row.train_bucket]
+    first = np.stack([made_up.answers("l2-sp", cell, 0.0, "test")[0] for cell in cells])
+    second = np.stack([made_up.answers("restore", cell, 0.0, "test")[0] for cell in cells])
+    buckets = made_up.answers("restore", cells[0], 0.0, "test")[1]
+    seed = seed_of(
+        "difference", "l2-sp", row.train_bucket, 240, 0.0, "restore", row.train_bucket, 240, 0.0, "test"
+    )
+    found = paired_difference(first, second, buckets, seed)
+    assert (row.difference, row.low, row.high, row.p) == found[:4]
+    assert (row.p_mcnemar, row.gained, row.lost, row.questions) == (*found[4:], 240)
+
+
+def test_variants_of_other_seeds_are_compared_on_the_shared_ones(made_up: MadeUp) -> None:
+    first, other = made_up.variants[0], made_up.variants[2]
+    cells = [cell for cell in other.results.cells if cell.set_seed > 0]
+    fewer = replace(other, results=replace(other.results, cells=cells))
+    sweep = summarise_sweep("x", "m", {}, "dev", [first, fewer], made_up.answers)
+    assert {r.seeds for r in sweep.comparisons if r.family == PLAIN} == {2}
+    none = [replace(cell, set_seed=cell.set_seed + 10) for cell in other.results.cells]
+    apart = replace(other, results=replace(other.results, cells=none))
+    sweep = summarise_sweep("x", "m", {}, "dev", [first, apart], made_up.answers)
+    assert not [r for r in sweep.comparisons if r.family == PLAIN]
+
+
+def test_facts_without_a_bucket_are_left_out(made_up: MadeUp, sweep: SweepResults) -> None:
+    def with_one_more(*key: object) -> tuple[object, object]:
+        right, buckets = made_up.answers(*key)  # type: ignore[arg-type]
+        return np.append(right, True), np.append(buckets, -1)
+
+    found = summarise_sweep("x", "m", {}, "dev", made_up.variants, with_one_more)  # type: ignore[arg-type]
+    assert found.groups == sweep.groups
+
+
+def test_models_that_answered_other_questions_are_refused(made_up: MadeUp) -> None:
+    def shuffled(variant: str, cell: str, percent: float, split: str) -> tuple[object, object]:
+        right, buckets = made_up.answers(variant, cell, percent, split)
+        return (right[::-1], buckets[::-1]) if cell.endswith("s1") else (right, buckets)
+
+    with pytest.raises(UserError, match="did not answer the same questions of dev"):
+        summarise_sweep("x", "m", {}, "dev", made_up.variants, shuffled)  # type: ignore[arg-type]
+
+
+def test_bad_variants_are_refused(made_up: MadeUp) -> None:
+    twice = [made_up.variants[0]] * 2
+    with pytest.raises(UserError, match="share a name"):
+        summarise_sweep("x", "m", {}, "dev", twice, made_up.answers)
+    with pytest.raises(UserError, match="no variant 'other'; known are restore, wise-ft, l2-sp"):
+        summarise_sweep("x", "m", {}, "dev", made_up.variants, made_up.answers, reference="other")
+
+
+def test_empty_sweep_has_empty_tables(made_up: MadeUp) -> None:
+    sweep = summarise_sweep("x", "m", {}, "dev", [], made_up.answers)
+    assert (sweep.groups, sweep.comparisons, sweep.choice, sweep.reference) == ((), (), (), None)
+
+
+def test_results_are_the_same_each_time_and_do_not_depend_on_other_variants(
+    made_up: MadeUp, sweep: SweepResults
+) -> None:
+    assert made_up.summarise() == sweep
+    alone = summarise_sweep("x", "m", {}, "dev", made_up.variants[:1], made_up.answers)
+    assert list(alone.groups) == [r for r in sweep.groups if r.variant == "restore"]
+
+
+def test_written_results_are_read_back(sweep: SweepResults, tmp_path: Path) -> None:
+    sweep.write(tmp_path / "a")
+    read = SweepResults.read(tmp_path / "a")
+    for name in SWEEP_TABLES:
+        assert list(getattr(read, name)) == list(getattr(sweep, name))
+    assert (read.name, read.model, read.metric, read.reference) == (
+        sweep.name,
+        sweep.model,
+        sweep.metric,
+        sweep.reference,
+    )
+    assert [v.name for v in read.variants] == [v.name for v in sweep.variants]
+    assert list(read.variants[1].results.accuracy) == list(sweep.variants[1].results.accuracy)
+    read.write(tmp_path / "b")
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) == 1 + len(SWEEP_TABLES) + 3 * 10
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_unreadable_results_are_named(sweep: SweepResults, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=SWEEP_FILE):
+        SweepResults.read(tmp_path)
+    sweep.write(tmp_path)
+    (tmp_path / "groups.parquet").write_bytes(b"no table")
+    with pytest.raises(UserError, match=r"groups\.parquet"):
+        SweepResults.read(tmp_path)
+    (tmp_path / SWEEP_FILE).write_text('{"format": 7}')
+    with pytest.raises(UserError, match="format 1"):
+        SweepResults.read(tmp_path)
+
+
+def test_a_choice_row_names_its_strategy(sweep: SweepResults) -> None:
+    row: SweepChoiceRow = next(r for r in sweep.choice if r.scope == "strategy" and r.strategy == "l2-sp")
+    variant: Variant = next(v for v in sweep.variants if v.name == row.variant)
+    assert variant.strategy == "l2-sp" and row.percent == 0.0
