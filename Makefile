@@ -8,7 +8,10 @@ RUNTIME ?= jobs/configs/runtimes/laptop-2cpu.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 # Only files whose hashes are in the locks; DeepSpeed alone comes as source, and is built with the locked setuptools.
-PIP := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
+PIP := $(BIN)/python -m pip install --no-deps --progress-bar off
+LOCKED := $(PIP) --require-hashes --only-binary :all:
+# Prints a line while a command works, at least every ten seconds.
+HEARTBEAT := $(PYTHON) requirements/heartbeat.py 8
 HINT_cpu := echo "Where torch's CPU build is not found: put PyTorch's CPU index into PIP_EXTRA_INDEX_URL, try again.";
 READY := $(VENV)/.ready-$(PROFILE)
 DATA_URL ?= https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip
@@ -33,13 +36,17 @@ setup: $(READY)
 $(READY): requirements/$(PROFILE).lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "sftlab needs Python 3.11 to 3.13; choose one with make PYTHON=python3.12"; exit 2; }
-	@echo "installing locked packages into $(VENV), takes minutes"
-	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --only-binary :all: -r requirements/build.lock
-	@$(PIP) --only-binary :all: --no-binary deepspeed --no-build-isolation -r requirements/$(PROFILE).lock || \
+	@echo "setup 1 of 4: creates the environment $(VENV)"
+	@$(HEARTBEAT) $(PYTHON) -m venv $(VENV)
+	@echo "setup 2 of 4: installs the build tools of requirements/build.lock"
+	@$(HEARTBEAT) $(LOCKED) -r requirements/build.lock
+	@echo "setup 3 of 4: installs the packages of requirements/$(PROFILE).lock, takes minutes"
+	@$(HEARTBEAT) $(LOCKED) --no-binary deepspeed --no-build-isolation -r requirements/$(PROFILE).lock || \
 	  { $(HINT_$(PROFILE)) exit 2; }
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@echo "setup 4 of 4: installs sftlab"
+	@$(HEARTBEAT) $(PIP) --no-build-isolation -e .
 	@touch $(READY)
+	@echo "setup is complete"
 
 study: setup
 	$(BIN)/sftlab run $(STUDY) --runtime $(RUNTIME)

@@ -145,3 +145,24 @@ def test_the_image_s_python_and_ray_are_those_that_the_project_and_the_cluster_n
     assert image.endswith(f":{PROJECT['version']}-gpu")
     user = cluster["headGroupSpec"]["template"]["spec"]["securityContext"]["runAsUser"]
     assert f"USER {user}:{user}" in DOCKERFILE
+
+
+def installations(commands: str) -> list[set[str]]:
+    """What each `pip install` of shell text is given, in order, but for what only shows or caches."""
+    joined = commands.replace("\\\n", " ").replace("--requirement", "-r").replace("--progress-bar off", "")
+    calls = re.findall(r"-m pip install ([^&|\n]*)", joined.replace('"', ""))
+    return [set(call.split()) - {"--no-cache-dir", "-e"} for call in calls]
+
+
+def test_the_image_installs_what_make_setup_installs(tmp_path: Path) -> None:
+    setup = subprocess.run(
+        ["make", "--dry-run", "setup", "PROFILE=gpu", f"VENV={tmp_path}"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    ).stdout  # fmt: skip
+    image = "\n".join(rest for name, rest in instructions(DOCKERFILE) if name == "RUN")
+    here, there = installations(setup), installations(image.replace("${PROFILE}", "gpu"))
+    assert len(here) == 3 and here == there
+    locked = {"--no-deps", "--require-hashes", "--only-binary", ":all:"}
+    assert here[0] == locked | {"-r", "requirements/build.lock"}
+    source = {"--no-binary", "deepspeed", "--no-build-isolation"}
+    assert here[1] == locked | source | {"-r", "requirements/gpu.lock"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,18 @@ def test_every_line_of_a_lock_is_a_pin_with_hashes(lock: Path) -> None:
     assert len(set(names)) == len(names)
 
 
-def test_make_setup_installs_nothing_else() -> None:
-    text = (ROOT / "Makefile").read_text()
-    assert re.search(r"^PIP := .* --no-deps --require-hashes$", text, re.M)
-    installs = [line for line in text.splitlines() if "pip install" in line and not line.startswith("PIP :=")]
-    assert [line.split("pip install")[1].split() for line in installs] == [
-        [
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "-e",
-            ".",
-        ]  # this checkout, built by the locked setuptools
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_make_setup_installs_nothing_else(profile: str, tmp_path: Path) -> None:
+    commands = subprocess.run(
+        ["make", "--dry-run", "setup", f"PROFILE={profile}", f"VENV={tmp_path}"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    ).stdout  # fmt: skip
+    *locked, checkout = re.findall(r"pip install (.*?)(?: \|\||$)", commands, re.MULTILINE)
+    assert [re.findall(r"-r (\S+)", options) for options in locked] == [
+        ["requirements/build.lock"],
+        [f"requirements/{profile}.lock"],
     ]
-    assert text.count("$(PIP)") == 2 and "PIP_NO" not in text
+    assert all({"--no-deps", "--require-hashes", ":all:"} <= set(options.split()) for options in locked)
+    # This checkout, built by the locked setuptools.
+    assert checkout == "--no-deps --progress-bar off --no-build-isolation -e ."
+    assert commands.count("pip ") == 3 and "PIP_NO" not in (ROOT / "Makefile").read_text()
