@@ -90,8 +90,8 @@ fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED)
 
 scale: setup
-	$(BIN)/python benchmarks/scale_scoring.py --facts 1000000 --engines 2
-	$(BIN)/python benchmarks/scale_sweep.py --trials 1000 --engines 64
+	$(BIN)/python -m benchmarks.scale_scoring --facts 1000000 --engines 2
+	$(BIN)/python -m benchmarks.scale_sweep --trials 1000 --engines 64
 
 data: data/entity_questions.zip
 

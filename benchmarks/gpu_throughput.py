@@ -1,7 +1,7 @@
 """Tokens a second of scoring against bare vLLM, and of training against plain DeepSpeed, on the same work.
 
-    python benchmarks/gpu_throughput.py scoring  --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 640]
-    python benchmarks/gpu_throughput.py training --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 1024] [--gpus 1]
+    python -m benchmarks.gpu_throughput scoring  --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 640]
+    python -m benchmarks.gpu_throughput training --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 1024] [--gpus 1]
 
 Scoring: one engine of the GPU profile under Ray Data, from the commit of the first block, which holds the
 engine's start, to the driver's word of the last; the peer is one call of `vllm.LLM.generate` with all other
@@ -14,8 +14,8 @@ differ by more than a hundredth.
 `--gpus 0` takes the CPU, to try the program; `sftlab pocket --output DIR` makes a model and facts for it. Runs of
 seconds say little of the ratio.
 
-    python benchmarks/gpu_throughput.py scoring --gpus 0 --max-model-len 128 --limit 128 --repeats 1 ...
-    python benchmarks/gpu_throughput.py training --gpus 0 --limit 512 --repeats 1 ...
+    python -m benchmarks.gpu_throughput scoring --gpus 0 --max-model-len 128 --limit 128 --repeats 1 ...
+    python -m benchmarks.gpu_throughput training --gpus 0 --limit 512 --repeats 1 ...
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the Ray Data pipeline of mastery scoring costs over a bare loop around one vLLM engine.
 
-    python benchmarks/ray_overhead.py --model MODEL_FOLDER --facts FACTS_FOLDER [--split test] [--limit 320]
+    python -m benchmarks.ray_overhead --model MODEL_FOLDER --facts FACTS_FOLDER [--split test] [--limit 320]
 
 Both sides score the same blocks with the same engine settings, and write the same files; they take turns, each
 bare run in a fresh process. Two ratios are printed: of the time per block once the first block is done, and of

@@ -1,6 +1,6 @@
 """Restoration of a ladder against the plain way: time, peak memory, and that both pick the same weights.
 
-python benchmarks/restoration.py [--layers 17] [--folder DIR] [--json FILE]
+python -m benchmarks.restoration [--layers 17] [--folder DIR] [--json FILE]
 
 The pair is a Llama-like model of about 280 million bfloat16 weights and a slightly changed copy. Ours is
 one call of `sftlab.weights.ladder.restore` for seven percentages. The peer, in this file in plain torch,

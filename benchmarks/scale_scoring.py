@@ -1,6 +1,6 @@
 """What the scoring pipeline itself can do: facts x 21 templates through Ray Data, with an engine that answers at once.
 
-    python benchmarks/scale_scoring.py [--facts 1000000] [--samples 1] [--engines 1] [--folder SCRATCH]
+    python -m benchmarks.scale_scoring [--facts 1000000] [--samples 1] [--engines 1] [--folder SCRATCH]
 
 A completion is one sampled text of one prompt; a fact has 21 prompts of `--samples` completions each. Facts come from
 parquet and finished blocks are parquet, as in a study; prompts are tokenised by a real tokenizer. A tenth of the
@@ -89,8 +89,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """Score one size in this process, the driver."""
     import ray
 
-    sys.path.insert(0, str(Path(__file__).parent))
-    import instant
+    from benchmarks import instant
 
     ray.cloudpickle.register_pickle_by_value(instant)
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's spelling)
@@ -141,14 +140,24 @@ def peak_mib() -> float:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    from instant import write_facts, write_model
+    from benchmarks.instant import write_facts, write_model
 
     write_model(options.folder / "model")
     write_facts(options.folder / f"facts-{options.facts}", options.facts)
 
 
 def in_fresh_process(what: str, facts: int, options: argparse.Namespace, folder: Path) -> Any:
-    command = [sys.executable, __file__, "--do", what, "--facts", str(facts), "--folder", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.scale_scoring",
+        "--do",
+        what,
+        "--facts",
+        str(facts),
+        "--folder",
+        str(folder),
+    ]
     command += ["--samples", str(options.samples), "--engines", str(options.engines)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])

@@ -1,6 +1,6 @@
 """What Ray Tune and the pools of a sweep cost: 1,000 trials on 64 logical GPUs, with engines and training at once.
 
-    python benchmarks/scale_sweep.py [--trials 1000] [--engines 64] [--nodes 8] [--seconds 20] [--folder SCRATCH]
+    python -m benchmarks.scale_sweep [--trials 1000] [--engines 64] [--nodes 8] [--seconds 20] [--folder SCRATCH]
 
 A head without engines, and Ray nodes that say they have a GPU for each of their engines, all on this machine: nodes of
 eight GPUs by default, as each of Ray's nodes takes 170 MB. What a network between them costs is not in these
@@ -35,8 +35,7 @@ from typing import Any
 import psutil
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-import instant
+from benchmarks import instant
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.runtime import SweepRuntime
 from sftlab.inference.engine import Completion, Prompt
@@ -289,7 +288,15 @@ def main() -> None:
 
             for stage in ("facts", "model", "mastery"):
                 shutil.copytree(options.store / stage, store / stage)
-        command = [sys.executable, __file__, "--folder", scratch, "--trials", str(options.trials)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.scale_sweep",
+            "--folder",
+            scratch,
+            "--trials",
+            str(options.trials),
+        ]
         command += ["--engines", str(options.engines), "--nodes", str(options.nodes)]
         command += ["--seconds", str(options.seconds)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

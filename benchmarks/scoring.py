@@ -1,6 +1,6 @@
 """What stop strings save in mastery scoring: generated tokens against completions that all run to their limit.
 
-    python benchmarks/scoring.py --model MODEL_FOLDER --facts FACTS_FOLDER [--split test] [--limit 64]
+    python -m benchmarks.scoring --model MODEL_FOLDER --facts FACTS_FOLDER [--split test] [--limit 64]
 
 The peer is the same engine on the same prompts and seeds; it has no stop strings and ignores the end of a text, so
 that every completion takes all its tokens, as those of a large base model mostly do. Its verdicts are taken on what

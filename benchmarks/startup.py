@@ -1,6 +1,6 @@
 """Start-up: `import sftlab` and `sftlab --help`, against a bare interpreter and a bare `import typer`.
 
-    python benchmarks/startup.py [--runs 10]
+    python -m benchmarks.startup [--runs 10]
 
 Prints the median seconds and the ratios. Targets: 0.3 s and 0.5 s on two cores.
 """

@@ -1,6 +1,6 @@
 """The whole pocket study in a fresh store, stage by stage, against its targets on 2 cores.
 
-    python benchmarks/study.py [--study jobs/configs/pocket.yaml] [--runtime ...] [--budget 720]
+    python -m benchmarks.study [--study jobs/configs/pocket.yaml] [--runtime ...] [--budget 720]
 
 Prints the seconds of each stage, the engines that were seen to start (one process of its own each, restarts
 included), models evaluated, the smallest share of a mastery bucket, and the ratio of the whole to the budget; then

@@ -1,7 +1,7 @@
 """Cells per hour of a sweep against one study run per cell, each with a Train job and an engine start of its own.
 
-    python benchmarks/sweep.py --store FINISHED_STORE [--cells 12] [--reference-cells 2]
-    python benchmarks/sweep.py --store FINISHED_STORE --whole
+    python -m benchmarks.sweep --store FINISHED_STORE [--cells 12] [--reference-cells 2]
+    python -m benchmarks.sweep --store FINISHED_STORE --whole
 
 FINISHED_STORE holds the facts, the model and the mastery of the pocket study (`make study` leaves them in
 runs/store); both sides begin with these and make different cells of 100 facts with the pocket study's ladder. The

@@ -1,6 +1,6 @@
 """How long a plan of 10,000 trials takes against a store of 100,000 artifacts, and how its memory grows.
 
-    python benchmarks/sweep_plan.py [--trials 10000] [--artifacts 100000]
+    python -m benchmarks.sweep_plan [--trials 10000] [--artifacts 100000]
 
 The store is made of records alone. Half of the planned steps are in it. The reference is the same plan of a tenth
 of the trials: time and memory per trial must not grow.

@@ -1,6 +1,6 @@
 """How fast a study is logged: the batched writer against one MLflow call a value, on the same sqlite set-up.
 
-    python benchmarks/tracking.py [--folder FOLDER]
+    python -m benchmarks.tracking [--folder FOLDER]
 
 Logs a made-up study of 81 models (10 cells x 8 percentages and the base), then logs it again, then logs
 the same numbers of some of the models the plain way: `log_param` and `log_metric` for each value.

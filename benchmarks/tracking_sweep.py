@@ -1,6 +1,6 @@
 """How fast a sweep is logged: the batched writer against one MLflow call a value, on the same sqlite set-up.
 
-    python benchmarks/tracking_sweep.py [--folder FOLDER] [--trials 125]
+    python -m benchmarks.tracking_sweep [--folder FOLDER] [--trials 125]
 
 Logs a made-up sweep of 125 trials with 8 models each and 31 metrics a model, logs it again, then logs the same
 numbers of some of the models the plain way: a run a model, `log_param` and `log_metric` for each value. The

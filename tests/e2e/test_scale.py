@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_trials_on_logical_gpus_all_finish_and_keep_their_engines_busy(finished: Study) -> None:
-    words = [sys.executable, str(ROOT / "benchmarks" / "scale_sweep.py"), "--trials", "12", "--engines", "3"]
+    words = [sys.executable, "-m", "benchmarks.scale_sweep", "--trials", "12", "--engines", "3"]
     words += ["--nodes", "2", "--seconds", "2", "--store", str(finished.store)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment(), cwd=ROOT)
     assert done.returncode == 0, tail(done)
     assert "12 trials of 2 models on 3 engines of 2 nodes" in done.stdout
     idle = re.search(r"idle while trials had still to come: ([\d.]+)%", done.stdout)

@@ -26,6 +26,26 @@ MODELS = {
 }
 
 
+def output_layers(model: Any) -> list[Any]:
+    """The modules that multiply with a packed copy of their weights where the processor has one."""
+    return [m for m in model.modules() if hasattr(m, "cpu_linear") and m.weight.numel() > 0]
+
+
+def copy_output_layers(worker: Any) -> None:
+    for module in output_layers(worker.get_model()):
+        module.stale = module.weight.detach().clone()
+
+
+def keep_copies(model: Any) -> None:
+    """Whether vLLM packs weights depends on the processor and the dtype; a stale copy is the same on all."""
+    import torch
+
+    for module in output_layers(model):
+        module.cpu_linear = lambda x, _weight, bias, stale=module.stale: torch.nn.functional.linear(
+            x, stale, bias
+        )
+
+
 class Bench:
     """Runs inside one Ray actor, for vLLM forbids training in its process. Engines are kept by folder."""
 
@@ -73,19 +93,21 @@ class Bench:
         return [[c.text for c in row] for row in self.engine(folder).sample(prompts, SAMPLING)]
 
     def sabotaged_swap(self, live: str, other: str) -> str:
-        """Leave the packed output layer as it was, as vLLM's reload does; the guard must find it."""
+        """Leave the output layer with a copy of its old weights, as vLLM's reload does where it packs them."""
         from sftlab.inference import swap
 
-        mending = swap.repack
-        swap.repack = lambda _model: None
+        engine = self.engine(live)
+        engine._llm.collective_rpc(copy_output_layers)
+        repack = swap.repack
+        swap.repack = keep_copies
         try:
-            self.engine(live).load_weights(FolderSource(other))
+            engine.load_weights(FolderSource(other))
         except EngineSwapError as error:
             with pytest.raises(EngineSwapError, match="start a new one"):
-                self.engine(live).answer(self.prompts(live), 4)
+                engine.answer(self.prompts(live), 4)
             return str(error)
         finally:
-            swap.repack = mending
+            swap.repack = repack
         return "no error"
 
     def reference_logits(self, folder: str) -> list[list[float]]:

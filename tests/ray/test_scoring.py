@@ -15,9 +15,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.instant import InstantEngine, write_facts, write_model
+from benchmarks.scale_scoring import request_of as scale_request
 
-from instant import InstantEngine, write_facts, write_model
-from scale_scoring import request_of as scale_request
 from sftlab.errors import UserError
 from sftlab.facts.mastery import bucket_of
 from sftlab.facts.table import facts_table

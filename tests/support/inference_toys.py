@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ROOT / "benchmarks"
-sys.path.append(str(BENCHMARKS))
 RUNTIME = EngineRuntime(max_model_len=128, kv_cache_gib=0.05, threads=1, cpus_per_engine=1)
 TEMPLATES = ("{subject} was born in", "The birthplace of {subject} is", "{subject} comes from")
 TOPICS = {"P19": Topic("P19", "in-domain", "Where was {subject} born?", TEMPLATES)}
@@ -56,7 +53,7 @@ def start_ray(*folders: Path) -> None:
     """A local Ray whose workers can import the modules of this folder, of the benchmarks and of others."""
     import ray
 
-    here = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "ray", BENCHMARKS, *folders)))}
+    here = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "ray", *folders)))}
     ray.init(address="local", num_cpus=4, include_dashboard=False, runtime_env={"env_vars": here})
 
 

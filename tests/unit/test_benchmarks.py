@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +11,8 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import pytest
+from benchmarks import instant, ray_overhead, scoring, study
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-import instant
-import ray_overhead
-import scoring
-import study
 from sftlab.inference import vllm_engine
 from sftlab.inference.engine import Completion, Prompt, Sampling
 from sftlab.inference.limits import WHOLE

@@ -54,9 +54,8 @@ class VllmEngine:
             from vllm import LLM
 
             self._llm = LLM(**engine_arguments(model_dir, spec, runtime))
-        self._tokenizer = (
-            self._llm.get_tokenizer()
-        )  # loaded in a way of vLLM's that depends on the model's kind
+        # vLLM chooses the class by the model's architecture, so the check reads this one.
+        self._tokenizer = self._llm.get_tokenizer()
         check_tokenizer(model_dir, self._tokenizer)
         self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
         self._swap_failed = False
