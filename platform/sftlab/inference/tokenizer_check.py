@@ -151,8 +151,8 @@ def _compare(folder: Path, tokenizer: Any, raw: Any, text: str, found: Sequence[
 def _way_out(folder: Path) -> str:
     return (
         f"Set tokenizer_class to PreTrainedTokenizerFast in {folder / SETTINGS}, which reads {FILE} as it is; "
-        "where the architecture fixes the class, as Qwen2 does, build tokenizer.json with that class. Or copy both files "
-        "again from the model's source."
+        "where the architecture fixes the class, as Qwen2 does, build tokenizer.json with that class. Or copy "
+        "both files again from the model's source."
     )
 
 
