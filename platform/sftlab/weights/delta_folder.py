@@ -48,7 +48,7 @@ from sftlab.weights.stream import in_order
 FORMAT, VERSION = "sftlab.delta", 1
 SAFETENSORS, DATA = ".safetensors", ".delta"
 _HASH = re.compile(r"[0-9a-f]{64}")
-_LARGEST_FRAMING = 4096  # bytes of a record beyond those of its numbers: head, lengths, nothing else
+_LARGEST_FRAMING = 1024  # bytes of a record beyond those of its numbers: head, lengths, nothing else
 _STRETCH = 1 << 20
 
 Folder = str | os.PathLike[str]
@@ -90,7 +90,20 @@ def open_tuned(tuned: Folder, base: Folder) -> Checkpoint:
     """
     if not is_packed(tuned):
         return Checkpoint.open(tuned)
-    return PackedCheckpoint.read(tuned, base)
+    return open_packed(tuned, base)
+
+
+def open_packed(folder: Folder, base: Folder) -> PackedCheckpoint:
+    """Opens a packed folder and its base model. Raises UserError that names the file and the tensor."""
+    path = pull(Path(folder))
+    config = read_json_object(path / "config.json", "expected a packed model folder with its config.json")
+    files = read_packed_files(path)
+    opened = Checkpoint.open(base)
+    try:
+        return PackedCheckpoint(path, config, files, opened)
+    except BaseException:
+        opened.close()
+        raise
 
 
 class PackedCheckpoint(Checkpoint):
@@ -105,24 +118,11 @@ class PackedCheckpoint(Checkpoint):
         self.base = base
         self.packed_files = files
         self._tensors = {name: found for file in files.values() for name, found in file.tensors.items()}
+        for file in files.values():
+            _check_base(path, file, base)
         super().__init__(
             path, config, {name: place for file in files.values() for name, place in file.places.items()}
         )
-        for file in files.values():
-            self._check_base(file)
-
-    @staticmethod
-    def read(folder: Folder, base: Folder) -> PackedCheckpoint:
-        """Opens a packed folder and its base model. Raises UserError that names the file and the tensor."""
-        path = pull(Path(folder))
-        config = read_json_object(path / "config.json", "expected a packed model folder with its config.json")
-        files = read_packed_files(path)
-        opened = Checkpoint.open(base)
-        try:
-            return PackedCheckpoint(path, config, files, opened)
-        except BaseException:
-            opened.close()
-            raise
 
     def read_into(self, name: str, start: int, out: Raw) -> None:
         size = self.numel(name)
@@ -195,14 +195,15 @@ class PackedCheckpoint(Checkpoint):
             "packed folder again."
         ) from error
 
-    def _check_base(self, file: PackedFile) -> None:
-        for name in (name for name, tensor in file.tensors.items() if tensor.base is not None):
-            if not same_form(self.base, name, file.places[name]):
-                raise UserError(
-                    f"{self.base.path}: has no {name} of type {file.places[name].code} and shape "
-                    f"{list(file.places[name].shape)}, from which {self.path} was packed; give the base model with "
-                    "which it was packed."
-                )
+
+def _check_base(folder: Path, file: PackedFile, base: Checkpoint) -> None:
+    for name in (name for name, tensor in file.tensors.items() if tensor.base is not None):
+        if not same_form(base, name, file.places[name]):
+            raise UserError(
+                f"{base.path}: has no {name} of type {file.places[name].code} and shape "
+                f"{list(file.places[name].shape)}, from which {folder} was packed; give the base model with "
+                "which it was packed."
+            )
 
 
 def same_form(base: Checkpoint, name: str, place: Place) -> bool:
