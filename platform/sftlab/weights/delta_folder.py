@@ -100,6 +100,8 @@ def open_packed(folder: Folder, base: Folder) -> PackedCheckpoint:
     files = read_packed_files(path)
     opened = Checkpoint.open(base)
     try:
+        for file in files.values():
+            _check_base(path, file, opened)
         return PackedCheckpoint(path, config, files, opened)
     except BaseException:
         opened.close()
@@ -118,8 +120,6 @@ class PackedCheckpoint(Checkpoint):
         self.base = base
         self.packed_files = files
         self._tensors = {name: found for file in files.values() for name, found in file.tensors.items()}
-        for file in files.values():
-            _check_base(path, file, base)
         super().__init__(
             path, config, {name: place for file in files.values() for name, place in file.places.items()}
         )

@@ -129,7 +129,7 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
     with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
         file_of = tuned.files
         files = sorted(set(file_of.values()))
-        moved = Progress(2 * tuned.nbytes, progress)
+        moved = Progress(tuned.nbytes + sum(file.stat().st_size for file in files), progress)
         beside = companions(tuned.path)
         with new_folder(folder) as staging:
             writer = DeltaWriter(staging, base, moved)
