@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from full_disk import file_size_limit
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from weights_models import save_model, save_tuned, write_checkpoint
 
 from sftlab.errors import UserError
@@ -410,17 +410,17 @@ def test_what_is_no_pair_of_plain_folders_is_refused(models: tuple[Path, Path], 
     assert not new.exists()
 
 
-def test_a_tensor_that_the_index_does_not_list_is_refused(models: tuple[Path, Path], tmp_path: Path) -> None:
-    base, tuned = models
-    index = tuned / "model.safetensors.index.json"
-    listed = json.loads(index.read_text())
-    name, file = next(
-        (n, f) for n, f in listed["weight_map"].items() if list(listed["weight_map"].values()).count(f) > 1
-    )
-    del listed["weight_map"][name]
-    index.write_text(json.dumps(listed))
-    with pytest.raises(UserError, match=f"{file}: holds {name}, which the index"):
-        pack(base, tuned, tmp_path / "packed")
+def test_a_tensor_that_two_shards_hold_comes_back_in_both(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", {UP: torch.ones(4), NORM: torch.ones(2)})
+    tuned = write_checkpoint(tmp_path / "tuned", {UP: torch.rand(4), NORM: torch.rand(2)}, shards=2)
+    first, second = sorted(tuned.glob("*.safetensors"))
+    save_file({**load_file(first), **load_file(second)}, second)
+    pack(base, tuned, tmp_path / "packed")
+    unpack(base, tmp_path / "packed", tmp_path / "back")
+    assert content(tmp_path / "back") == content(tuned)
+    with open_tuned(tmp_path / "packed", base) as packed:
+        assert packed.names == (UP, NORM)
+        assert torch.equal(packed.read(UP), load_file(first)[UP])
 
 
 def test_results_come_in_order_and_the_first_error_ends_the_work() -> None:

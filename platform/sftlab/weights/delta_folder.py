@@ -35,12 +35,10 @@ from sftlab.errors import UserError
 from sftlab.store.mirror import pull
 from sftlab.weights.bits import Raw, raw_type
 from sftlab.weights.delta import DELTA_CHUNK, DeltaError, decode
+from sftlab.weights.headers import Place, in_data_order, read_header
 from sftlab.weights.shards import (
     DELTA_FILE,
     Checkpoint,
-    Place,
-    in_data_order,
-    read_header,
     read_json_object,
 )
 from sftlab.weights.stream import in_order
@@ -119,10 +117,10 @@ class PackedCheckpoint(Checkpoint):
     ) -> None:
         self.base = base
         self.packed_files = files
-        self._tensors = {name: found for file in files.values() for name, found in file.tensors.items()}
-        super().__init__(
-            path, config, {name: place for file in files.values() for name, place in file.places.items()}
-        )
+        # Two files may hold one tensor, with the same contents, as shards may.
+        self._holders = {name: file for file in files.values() for name in file.tensors}
+        places = {name: file.places[name] for name, file in self._holders.items()}
+        super().__init__(path, config, tuple(file.data for file in files.values()), places)
 
     def read_into(self, name: str, start: int, out: Raw) -> None:
         size = self.numel(name)
@@ -135,10 +133,10 @@ class PackedCheckpoint(Checkpoint):
                 continue
             part = out[begin - start : end - start]
             if part.size == last - first:
-                self._restore(name, first, part)
+                self._restore(self._holders[name], name, first, part)
                 continue
             whole = np.empty(last - first, out.dtype)
-            self._restore(name, first, whole)
+            self._restore(self._holders[name], name, first, whole)
             part[:] = whole[begin - first : end - first]
 
     def restored(self, file: PackedFile) -> Iterator[memoryview]:
@@ -146,8 +144,9 @@ class PackedCheckpoint(Checkpoint):
 
         def restore(piece: tuple[str, int]) -> memoryview:
             name, first = piece
-            out = np.empty(min(DELTA_CHUNK, self.numel(name) - first), raw_type(self.code(name)))
-            self._restore(name, first, out)
+            place = file.places[name]
+            out = np.empty(min(DELTA_CHUNK, place.numel - first), raw_type(place.code))
+            self._restore(file, name, first, out)
             return out.view(np.uint8).data
 
         yield memoryview(file.header)
@@ -157,12 +156,12 @@ class PackedCheckpoint(Checkpoint):
         super().close()
         self.base.close()
 
-    def _restore(self, name: str, first: int, out: Raw) -> None:
+    def _restore(self, file: PackedFile, name: str, first: int, out: Raw) -> None:
         """Fills `out` from the record of the numbers first, first+1, ..."""
-        tensor, code = self._tensors[name], self.code(name)
+        tensor, code = file.tensors[name], file.places[name].code
         number = first // DELTA_CHUNK
         start, end = tensor.ends[number : number + 2]
-        record = self._record(name, start, end - start)
+        record = self._record(file.data, name, start, end - start)
         base = None
         if tensor.base is not None:
             base = np.empty_like(out)
@@ -170,10 +169,9 @@ class PackedCheckpoint(Checkpoint):
         try:
             decode(record, base, code, out)
         except DeltaError as error:
-            self._blame(name, first, error)
+            self._blame(file, name, first, error)
 
-    def _record(self, name: str, start: int, length: int) -> bytes:
-        data = self._places[name].shard
+    def _record(self, data: Path, name: str, start: int, length: int) -> bytes:
         record = b""
         while len(record) < length:
             got = os.pread(self._files[data], length - len(record), start + len(record))
@@ -182,17 +180,16 @@ class PackedCheckpoint(Checkpoint):
             record += got
         return record
 
-    def _blame(self, name: str, first: int, error: DeltaError) -> None:
+    def _blame(self, file: PackedFile, name: str, first: int, error: DeltaError) -> None:
         """Raises the UserError for a record that cannot be restored: another base model, or a damaged file."""
-        wanted = self._tensors[name].base
+        wanted = file.tensors[name].base
         if wanted is not None and (found := tensor_hash(self.base, name)) != wanted:
             raise UserError(
                 f"{self.base.path}: {name} is not what {self.path} was packed from (its SHA-256 is {found[:12]}..., "
                 f"{wanted[:12]}... was expected); give the base model with which it was packed."
             ) from error
         raise UserError(
-            f"{self._places[name].shard}: the record of {name} from element {first} is damaged: {error}; copy the "
-            "packed folder again."
+            f"{file.data}: the record of {name} from element {first} is damaged: {error}; copy the packed folder again."
         ) from error
 
 
@@ -242,16 +239,7 @@ def read_packed_files(folder: Path) -> dict[str, PackedFile]:
     listed = described.get("files")
     if not isinstance(listed, dict) or not listed:
         raise UserError(f"{path}: its files are no object with entries; copy the packed folder again.")
-    files = {name: _packed_file(folder, name, entry) for name, entry in sorted(listed.items())}
-    holder: dict[str, str] = {}
-    for file in files.values():
-        for name in file.places:
-            if name in holder:
-                raise UserError(
-                    f"{path}: {name} is both in {holder[name]} and in {file.name}; pack the model again."
-                )
-            holder[name] = file.name
-    return files
+    return {name: _packed_file(folder, name, entry) for name, entry in sorted(listed.items())}
 
 
 def _packed_file(folder: Path, name: str, entry: Any) -> PackedFile:

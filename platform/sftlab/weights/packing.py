@@ -32,7 +32,8 @@ from sftlab.weights.delta_folder import (
     open_packed,
     same_form,
 )
-from sftlab.weights.shards import DELTA_FILE, Checkpoint, Place, companions, in_data_order, read_header
+from sftlab.weights.headers import Place, in_data_order, read_header
+from sftlab.weights.shards import DELTA_FILE, Checkpoint, companions
 from sftlab.weights.stream import Progress, Report, in_order
 from sftlab.weights.writer import PARTIAL, check_space
 
@@ -127,15 +128,13 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
     _refuse_packed("--tuned", tuned_dir)
     _refuse_adapter(tuned_path)
     with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
-        file_of = tuned.files
-        files = sorted(set(file_of.values()))
+        files = tuned.shards
         moved = Progress(tuned.nbytes + sum(file.stat().st_size for file in files), progress)
         beside = companions(tuned.path)
         with new_folder(folder) as staging:
             writer = DeltaWriter(staging, base, moved)
             for file in files:
                 header, places = read_header(file)
-                _check_listed(file, places, file_of)
                 with writer.file(file.name, header, places):
                     for name in in_data_order(places):
                         writer.add(name, partial(tuned.read_into, name))
@@ -253,12 +252,3 @@ def _refuse_adapter(tuned: Path) -> None:
         raise UserError(
             f"--tuned {tuned}: is an adapter, which is a small difference to its base model already; keep it as it is."
         )
-
-
-def _check_listed(file: Path, places: Mapping[str, Place], file_of: Mapping[str, Path]) -> None:
-    for name in places:
-        if file_of.get(name) != file:
-            raise UserError(
-                f"{file}: holds {name}, which the index of its folder does not list there; save the model again "
-                "with transformers."
-            )

@@ -19,6 +19,7 @@ import numpy as np
 from sftlab.errors import UserError
 from sftlab.store.mirror import pull
 from sftlab.weights.bits import Raw, item_bytes, raw_view, torch_type
+from sftlab.weights.headers import Place, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -30,28 +31,8 @@ DELTA_FILE = "weights.delta.json"  # what a packed folder holds in place of weig
 # What stands beside the weights of a model: configuration and tokenizer; neither pickles nor code.
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_LARGEST_HEADER = 100_000_000
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
 _COMPARED = 2**22  # bytes of two copies of a tensor that are compared at once
-_LARGEST_NUMBER = 2**48  # of a dimension or an offset; more would be a petabyte
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor is: its shard, and its first byte in it."""
-
-    shard: Path
-    code: str
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def numel(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * item_bytes(self.code)
 
 
 class Checkpoint:
@@ -71,7 +52,7 @@ class Checkpoint:
         self.names: tuple[str, ...] = tuple(sorted(places))
         self._places = places
         try:
-            for shard in sorted({place.shard for place in places.values()}):
+            for shard in shards:
                 self._files[shard] = os.open(shard, os.O_RDONLY)
         except OSError as error:
             self.close()
@@ -360,70 +341,3 @@ def read_json_object(path: Path, expected: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: is not a JSON object; {expected}.")
     return data
-
-
-def read_header(shard: Path, whole: bool = True) -> tuple[bytes, dict[str, Place]]:
-    """The header of a safetensors file, as it is stored, and the tensors that it names.
-
-    The tensors are checked against the file's size, so that a cut-off file is refused here; not so where something
-    else than the `whole` data follows the header.
-    """
-    try:
-        with shard.open("rb") as file:
-            there = os.fstat(file.fileno()).st_size
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            if there < 8 or length > min(_LARGEST_HEADER, there - 8):
-                raise UserError(f"{shard}: is truncated or no safetensors file; fetch it again.")
-            text = file.read(length)
-            header = json.loads(text)
-    except OSError as error:
-        raise UserError(f"{shard}: cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{shard}: its header is damaged ({error}); fetch the file again.") from error
-    if not isinstance(header, dict):
-        raise UserError(f"{shard}: its header is damaged; fetch the file again.")
-    header.pop("__metadata__", None)
-    places = {name: _place(shard, name, entry, 8 + length) for name, entry in header.items()}
-    end = _gapless_end(shard, places, 8 + length)
-    if whole and end != there:
-        state = "truncated" if there < end else "damaged"
-        raise UserError(
-            f"{shard}: is {state}: {there} bytes where its header says {end}; fetch the file again."
-        )
-    return start + text, places
-
-
-def in_data_order(places: Mapping[str, Place]) -> list[str]:
-    """The names of the tensors of one file as their data follow each other."""
-    return sorted(places, key=lambda name: (places[name].start, places[name].nbytes))
-
-
-def _gapless_end(shard: Path, places: Mapping[str, Place], start: int) -> int:
-    """Where the last tensor ends, if the first begins at `start`."""
-    end = start
-    for name in in_data_order(places):
-        place = places[name]
-        if place.start != end:
-            raise UserError(
-                f"{shard}: {name} begins at byte {place.start} where {end} was expected; tensors lie without gaps "
-                "and do not overlap, so the file is damaged; fetch it again."
-            )
-        end += place.nbytes
-    return end
-
-
-def _place(shard: Path, name: str, entry: Any, data: int) -> Place:
-    try:
-        code, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        numbers = (*shape, start, stop)
-        sound = all(type(number) is int and 0 <= number < _LARGEST_NUMBER for number in numbers)
-        place = Place(shard, code, shape if sound else (), data + start)
-        sound = sound and place.nbytes == stop - start
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{shard}: its entry for {name} is damaged or of an unknown type ({error})."
-        ) from error
-    if not sound:
-        raise UserError(f"{shard}: the size of {name} does not fit its shape; fetch the file again.")
-    return place
