@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from full_disk import file_size_limit
 from safetensors.torch import load_file, save_file
-from weights_models import save_model, save_tuned, write_checkpoint
 
 from sftlab.errors import UserError
 from sftlab.weights import packing
 from sftlab.weights.bits import raw_type
-from sftlab.weights.commands import change, restore
 from sftlab.weights.delta import DELTA_CHUNK
 from sftlab.weights.delta_folder import open_packed, open_tuned
 from sftlab.weights.edits import Interpolation
+from sftlab.weights.ladder import change, restore
 from sftlab.weights.packing import pack, unpack
 from sftlab.weights.restore import ModelSource, write_restored
 from sftlab.weights.shards import DELTA_FILE, Checkpoint
 from sftlab.weights.stream import in_order
+from tests.support.full_disk import file_size_limit
+from tests.support.weights_models import save_model, save_tuned, write_checkpoint
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 UP, NORM, IDS = "model.layers.0.mlp.up_proj.weight", "model.norm.weight", "position_ids"
