@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from hashlib import sha256
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from sftlab.cli.app import app
 from sftlab.errors import UserError
 from sftlab.weights import packing
 from sftlab.weights.bits import raw_type
@@ -437,3 +440,29 @@ def test_results_come_in_order_and_the_first_error_ends_the_work() -> None:
     with pytest.raises(ValueError, match="four"):
         list(in_order(range(1000), fail, threads=2))
     assert len(started) < 20
+
+
+def test_the_commands_print_sizes_and_take_a_packed_folder_as_the_tuned_one(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base, tuned = models
+    (tuned / "notes.md").write_text("mine")
+    packed, back, ladder = tmp_path / "packed", tmp_path / "back", tmp_path / "ladder"
+
+    def run(*arguments: str | Path) -> str:
+        done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        assert done.exit_code == 0
+        return " ".join(done.stdout.split())
+
+    said = run("pack", "--base", base, "--tuned", tuned, "--output", packed)
+    assert re.search(rf"{packed}: \d+ kB for \d+ kB \(\d+\.\d%\); read back and compared", said)
+    assert said.endswith("not packed, as no part of the model: notes.md")
+    said = run("unpack", "--base", base, "--packed", packed, "--output", back)
+    assert re.search(rf"{back}: \d+ kB of weights, the same bytes as were packed", said)
+    assert content(back) == {name: data for name, data in content(tuned).items() if name != "notes.md"}
+    assert "weights changed" in run(
+        "change", "--base", base, "--tuned", packed, "--output", tmp_path / "change"
+    )
+    run("restore", "--base", base, "--tuned", packed, "--output", ladder, "--percent", "5")
+    with Checkpoint.open(ladder / "restored-5") as restored, Checkpoint.open(tuned) as plain:
+        assert restored.names == plain.names
