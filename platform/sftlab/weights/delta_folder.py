@@ -5,7 +5,7 @@ A packed folder holds
     weights.delta.json   DELTA_FILE: what is packed, and how to know that it was restored (below)
     model*.delta         for each safetensors file its header, byte for byte, and the records of `delta.encode` for
                          its tensors in the order of their data
-    config.json ...      the files beside the weights, as they are
+    config.json ...      configuration and tokenizer, as they are
 
     {"format": "sftlab.delta", "version": 1,
      "files": {"model.safetensors": {

@@ -130,7 +130,7 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
     with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
         files = tuned.shards
         moved = Progress(tuned.nbytes + sum(file.stat().st_size for file in files), progress)
-        beside = companions(tuned.path)
+        others = companions(tuned.path)
         with new_folder(folder) as staging:
             writer = DeltaWriter(staging, base, moved)
             for file in files:
@@ -139,14 +139,14 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
                     for name in in_data_order(places):
                         writer.add(name, partial(tuned.read_into, name))
             writer.finish()
-            _copy(beside, staging)
+            _copy(others, staging)
             with open_packed(staging, base.path) as packed:
                 for name in packed.packed_files:
                     _restore(packed, name, None, moved)
             size = sum(file.stat().st_size for file in staging.iterdir())
-        travelled = {file.name for file in (*files, *beside)}
+        travelled = {file.name for file in (*files, *others)}
         left = sorted(file.name for file in tuned.path.iterdir() if file.name not in travelled)
-        restored = sum(file.stat().st_size for file in (*files, *beside))
+        restored = sum(file.stat().st_size for file in (*files, *others))
         return Packed(restored, size, tuple(writer.whole), tuple(left))
 
 
@@ -162,13 +162,13 @@ def unpack(base_dir: Folder, packed_dir: Folder, output: Folder, progress: Repor
     with open_packed(packed_dir, base_dir) as packed:
         total = sum(file.nbytes for file in packed.packed_files.values())
         moved = Progress(total, progress)
-        beside = companions(packed.path)
+        others = companions(packed.path)
         check_space(folder, total)
         with new_folder(folder) as staging:
             for name in packed.packed_files:
                 with _NewFile(staging / name) as target:
                     _restore(packed, name, target, moved)
-            _copy(beside, staging)
+            _copy(others, staging)
         return total
 
 
