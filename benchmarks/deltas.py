@@ -1,6 +1,6 @@
 """Lossless deltas of tuned models against their peers: size, and MB/s a core both ways.
 
-python benchmarks/deltas.py [--folder DIR] [--json FILE]
+python -m benchmarks.deltas [--folder DIR] [--json FILE]
 
 Two kinds of pairs are packed. The trained ones are a pocket model, pre-trained here, and the same after 32 and 313
 steps of AdamW on its questions (rate 1e-5, cosine, batch 32, float32 weights), both stored in bfloat16. The synthetic
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
 
 from sftlab.weights.bits import Raw, raw_type
 from sftlab.weights.delta import DELTA_CHUNK, decode, encode
