@@ -155,6 +155,51 @@ HEADER: dict[str, Any] = {
     "model.layers.0.mlp.up_proj.weight": {"dtype": "F32", "shape": [1], "data_offsets": [24, 28]},
     "model.norm.weight": {"dtype": "F32", "shape": [0, 4], "data_offsets": [28, 28]},
 }
+PACKED_TENSOR = "lm_head.weight"
+PACKED_SIZE = 600
+
+
+@cache
+def delta_pair() -> tuple[Any, Any]:
+    """The bits of two stretches of bfloat16 weights that differ a little."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    base = draw.normal(0, 0.02, PACKED_SIZE).astype(np.float32)
+    tuned = base + draw.normal(0, 1e-3, PACKED_SIZE).astype(np.float32)
+    old, new = ((x.view(np.uint32) >> 16).astype(np.uint16) for x in (base, tuned))
+    return old, new
+
+
+@cache
+def delta_records() -> tuple[bytes, ...]:
+    """A record of each kind, for the base of `delta_pair`."""
+    from sftlab.weights.delta import encode
+
+    base, tuned = delta_pair()
+    return encode(tuned, base, "BF16"), encode(base, base, "BF16"), encode(tuned, None, "BF16")
+
+
+def packed_header() -> bytes:
+    """The header of a safetensors file of one tensor, as a packed data file begins with it."""
+    entry = {"dtype": "BF16", "shape": [PACKED_SIZE], "data_offsets": [0, 2 * PACKED_SIZE]}
+    return safetensors({PACKED_TENSOR: entry}, b"")
+
+
+def packed_model(record: bytes) -> dict[str, Any]:
+    """The description of a packed model of one tensor with this record."""
+    from hashlib import sha256
+
+    base, tuned = delta_pair()
+    tensor = {"base": sha256(base.tobytes()).hexdigest(), "records": [len(record)]}
+    restored = sha256(packed_header() + tuned.tobytes()).hexdigest()
+    return {
+        "format": "sftlab.delta",
+        "version": 1,
+        "files": {"model.safetensors": {"sha256": restored, "tensors": {PACKED_TENSOR: tensor}}},
+    }
+
+
 SHARDS: dict[str, Any] = {
     "metadata": {"total_size": 28},
     "weight_map": {name: "model-00001-of-00001.safetensors" for name in HEADER if name != "__metadata__"},

@@ -26,6 +26,7 @@ FREE = (
     "store record",
     "training record",
     "shard index",
+    "packed model",
     "model config",
 )
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

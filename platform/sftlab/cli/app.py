@@ -52,6 +52,12 @@ app.command(epilog="Example: sftlab change --base models/base --tuned models/tun
 app.command(
     epilog="Example: sftlab restore --base models/base --tuned models/tuned --percent 5,10 --output runs/r"
 )(weights.restore)
+app.command(
+    epilog="Example: sftlab pack --base models/base --tuned models/tuned --output models/tuned.delta"
+)(weights.pack)
+app.command(
+    epilog="Example: sftlab unpack --base models/base --packed models/tuned.delta --output models/again"
+)(weights.unpack)
 app.command(epilog="Example: sftlab plan jobs/configs/pocket.yaml --set training_sets.sizes=[25,100]")(
     study.plan
 )

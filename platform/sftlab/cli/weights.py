@@ -1,4 +1,4 @@
-"""Commands for the weights of two models: change and restore."""
+"""Commands for the weights of two models: change, restore, pack and unpack."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from sftlab.cli.common import _bar_once_begun, interruptible
 from sftlab.errors import UserError
+from sftlab.files import bytes_text
 
 if TYPE_CHECKING:
     from sftlab.weights.cut import Measure, Order, Region
@@ -22,7 +23,9 @@ LayersOption = Annotated[
     str | None, typer.Option(help="Narrow the region to these transformer layers, as 0-3 or 0,2,5-7.")
 ]
 BaseFolder = Annotated[Path, typer.Option(help="Folder of the model before fine-tuning.")]
-TunedFolder = Annotated[Path, typer.Option(help="Folder of the model after fine-tuning.")]
+TunedFolder = Annotated[
+    Path, typer.Option(help="Folder of the model after fine-tuning, plain or written by `sftlab pack`.")
+]
 
 
 def change(
@@ -61,6 +64,32 @@ def restore(
     """
     with interruptible():
         typer.echo(restore_weights(base, tuned, output, percent, region, order, seed, measure, layers))
+
+
+def pack(
+    base: BaseFolder,
+    tuned: Annotated[Path, typer.Option(help="Folder of the model after fine-tuning.")],
+    output: Annotated[Path, typer.Option(help="New folder for the packed model.")],
+) -> None:
+    """Store a tuned model as the difference to its base.
+
+    Lossless: `sftlab unpack` writes the same bytes again. `change` and `restore` take the packed folder as --tuned.
+    """
+    with interruptible():
+        typer.echo(pack_weights(base, tuned, output))
+
+
+def unpack(
+    base: BaseFolder,
+    packed: Annotated[Path, typer.Option(help="Folder that `sftlab pack` wrote.")],
+    output: Annotated[Path, typer.Option(help="New folder for the tuned model.")],
+) -> None:
+    """Write a packed model as the folder that it was.
+
+    All files are the same, byte for byte; their hashes are checked.
+    """
+    with interruptible():
+        typer.echo(unpack_weights(base, packed, output))
 
 
 def change_weights(
@@ -129,6 +158,33 @@ def restore_weights(
         for label, cut in found.cuts.items()
     ]
     return "\n".join(lines)
+
+
+def pack_weights(base: Path, tuned: Path, output: Path) -> str:
+    """Pack a tuned model; returns the sizes, and what is not in the packed folder."""
+    from sftlab.weights.packing import pack
+
+    with _bar_once_begun("packing") as update:
+        found = pack(base, tuned, output, update)
+    share = found.packed_bytes / found.restored_bytes
+    lines = [
+        f"{output}: {bytes_text(found.packed_bytes)} for {bytes_text(found.restored_bytes)} ({share:.1%}); read back "
+        "and compared"
+    ]
+    if found.whole:
+        lines.append(f"kept whole, as the base model has no such tensor: {', '.join(found.whole)}")
+    if found.left_out:
+        lines.append(f"not packed, as no part of the model: {', '.join(found.left_out)}")
+    return "\n".join(lines)
+
+
+def unpack_weights(base: Path, packed: Path, output: Path) -> str:
+    """Unpack a packed model; returns what was written."""
+    from sftlab.weights.packing import unpack
+
+    with _bar_once_begun("unpacking") as update:
+        written = unpack(base, packed, output, update)
+    return f"{output}: {bytes_text(written)} of weights, the same bytes as were packed"
 
 
 def _region(name: str) -> Region:

@@ -24,6 +24,7 @@ from sftlab.weights.cut import (
     restored_count,
     without_defaults,
 )
+from sftlab.weights.delta_folder import open_tuned
 from sftlab.weights.pairs import check_pair
 from sftlab.weights.regions import check_layers, in_region, layers_label, place
 from sftlab.weights.search import Counts, Histogram, Search, Threshold, sum_of_largest, tie_boundary
@@ -136,7 +137,7 @@ def profile(
     """
     ranking = Ranking.of(order, seed, measure)
     layers = None if layers is None else layers_label(layers)
-    with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
+    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
         return profile_pair(base, tuned, percent_labels(percents), region, ranking, layers, progress)
 
 

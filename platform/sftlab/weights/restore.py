@@ -16,6 +16,7 @@ from sftlab.errors import UserError
 from sftlab.files import readable_write_errors
 from sftlab.weights.bits import Raw, item_bytes, raw_type, raw_view
 from sftlab.weights.cut import Cut
+from sftlab.weights.delta_folder import open_tuned
 from sftlab.weights.edits import Edit, Restoration
 from sftlab.weights.mixer import LadderMixer
 from sftlab.weights.pairs import check_pair, tied_aliases
@@ -61,10 +62,10 @@ class ModelSource:
         and the edit.
         """
         if self.tuned is None or self.edit is None:
-            with Checkpoint.open(self.folder) as model:
+            with open_tuned(self.folder, self.base) as model:
                 yield from model.tensors()
             return
-        with Checkpoint.open(self.base) as base, Checkpoint.open(self.tuned) as tuned:
+        with Checkpoint.open(self.base) as base, open_tuned(self.tuned, self.base) as tuned:
             check_pair(base, tuned)
             yield from self.edit.tensors(base, tuned)
 
@@ -115,7 +116,7 @@ class RestoreBytes:
 
 def restored_bytes(base_dir: Folder, tuned_dir: Folder, models: int) -> RestoreBytes:
     """The bytes that `write_restored` reads and writes for so many restorations."""
-    with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
+    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
         return RestoreBytes(base.nbytes + tuned.nbytes, models * tuned.nbytes)
 
 
@@ -135,7 +136,11 @@ def write_restored(
     is left behind. Raises UserError for models that do not fit each other or have no tokenizer, for a full disk,
     and as the edits do.
     """
-    with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned, ExitStack() as open_writers:
+    with (
+        Checkpoint.open(base_dir) as base,
+        open_tuned(tuned_dir, base_dir) as tuned,
+        ExitStack() as open_writers,
+    ):
         check_pair(base, tuned)
         require_tokenizer(base_dir, tuned_dir)
         specs = {name: TensorSpec(tuned.code(name), tuned.shape(name)) for name in tuned.names}

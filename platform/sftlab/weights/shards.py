@@ -12,13 +12,14 @@ from functools import cache
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from sftlab.errors import UserError
 from sftlab.store.mirror import pull
 from sftlab.weights.bits import Raw, item_bytes, raw_view, torch_type
+from sftlab.weights.headers import Place, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -26,27 +27,12 @@ if TYPE_CHECKING:
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+DELTA_FILE = "weights.delta.json"  # what a packed folder holds in place of weights; see delta_folder.py
 # What stands beside the weights of a model: configuration and tokenizer; neither pickles nor code.
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_LARGEST_HEADER = 100_000_000
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
 _COMPARED = 2**22  # bytes of two copies of a tensor that are compared at once
-_LARGEST_NUMBER = 2**48  # of a dimension or an offset; more would be a petabyte
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor lies: its shard, and its first byte in it."""
-
-    shard: Path
-    code: str
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * item_bytes(self.code)
 
 
 class Checkpoint:
@@ -56,16 +42,17 @@ class Checkpoint:
     `close()`.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], found: Layout) -> None:
+    def __init__(
+        self, path: Path, config: dict[str, Any], shards: tuple[Path, ...], places: Mapping[str, Place]
+    ) -> None:
         self._files: dict[Path, int] = {}
-        places = _places(found)
         self.path = path
         self.config = config
-        self.shards = found.shards
+        self.shards = shards
         self.names: tuple[str, ...] = tuple(sorted(places))
         self._places = places
         try:
-            for shard in sorted({place.shard for place in places.values()}):
+            for shard in shards:
                 self._files[shard] = os.open(shard, os.O_RDONLY)
         except OSError as error:
             self.close()
@@ -84,7 +71,7 @@ class Checkpoint:
         )
         found = layout(path)
         _check_named_weights(path, config, found)
-        return Checkpoint(path, config, found)
+        return Checkpoint(path, config, found.shards, _places(found))
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +95,7 @@ class Checkpoint:
         return self._places[name].shape
 
     def numel(self, name: str) -> int:
-        return prod(self._places[name].shape)
+        return self._places[name].numel
 
     def read(self, name: str) -> torch.Tensor:
         """A fresh tensor with the contents of `name`."""
@@ -146,7 +133,7 @@ class Checkpoint:
         while self._files:
             os.close(self._files.popitem()[1])
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -165,7 +152,11 @@ def companions(folder: Path) -> list[Path]:
     copied into models that are passed on. The links of the Hugging Face cache, to its `blobs`, are followed.
     """
     real = folder.resolve()
-    found = sorted(file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file())
+    found = sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix in COMPANIONS and file.name != DELTA_FILE and file.is_file()
+    )
     for file in found:
         target = file.resolve()
         if target.parent not in (real, real.parent.parent / "blobs"):
@@ -203,6 +194,11 @@ def layout(folder: Path) -> Layout:
     where a file is named like a shard and nothing reads it.
     """
     single, index = folder / SINGLE_FILE, folder / INDEX_FILE
+    if (folder / DELTA_FILE).is_file():
+        raise UserError(
+            f"{folder}: is a packed model, which is read together with its base model; write it as a plain folder "
+            "with sftlab unpack first."
+        )
     if index.is_file():
         found = _indexed(folder, index)
         if single.is_file() and found.shards != (single,):
@@ -232,7 +228,8 @@ def model_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     beside = [file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file()]
-    weights = layout(folder).shards if any(folder.glob("model*.safetensors*")) else ()
+    there = any(folder.glob("model*.safetensors*")) or (folder / DELTA_FILE).is_file()
+    weights = layout(folder).shards if there else ()
     return sorted({*beside, *weights})
 
 
@@ -268,11 +265,11 @@ def _indexed(folder: Path, index: Path) -> Layout:
     return Layout(tuple(folder / file for file in sorted(holds)), index, weight_map)
 
 
-def _places(found: Layout) -> dict[str, _Place]:
+def _places(found: Layout) -> dict[str, Place]:
     """The tensors of all shards. Raises UserError where one is nowhere, or in two shards with different contents."""
-    places: dict[str, _Place] = {}
+    places: dict[str, Place] = {}
     for shard in found.shards:
-        for name, place in _read_header(shard).items():
+        for name, place in read_header(shard)[1].items():
             if name in places and not _same_bytes(places[name], place):
                 raise UserError(
                     f"{shard}: holds {name} with other values than {places[name].shard}, and "
@@ -290,7 +287,7 @@ def _places(found: Layout) -> dict[str, _Place]:
     return places
 
 
-def _report_omissions(found: Layout, places: Mapping[str, _Place]) -> None:
+def _report_omissions(found: Layout, places: Mapping[str, Place]) -> None:
     """Logs where the index and its shards disagree on a tensor that is read all the same."""
     if found.index is None:
         return
@@ -307,7 +304,7 @@ def _report(text: str) -> None:
     logging.getLogger(__name__).warning(text)
 
 
-def _same_bytes(one: _Place, other: _Place) -> bool:
+def _same_bytes(one: Place, other: Place) -> bool:
     if (one.code, one.shape) != (other.code, other.shape):
         return False
     with one.shard.open("rb") as left, other.shard.open("rb") as right:
@@ -344,54 +341,3 @@ def read_json_object(path: Path, expected: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: is not a JSON object; {expected}.")
     return data
-
-
-def _read_header(shard: Path) -> dict[str, _Place]:
-    """The tensors of one safetensors file, checked against its size, so that a cut-off file is refused
-    here.
-    """
-    try:
-        with shard.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(_LARGEST_HEADER, size - 8):
-                raise UserError(f"{shard}: is truncated or no safetensors file; fetch it again.")
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise UserError(f"{shard}: cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{shard}: its header is damaged ({error}); fetch the file again.") from error
-    if not isinstance(header, dict):
-        raise UserError(f"{shard}: its header is damaged; fetch the file again.")
-    header.pop("__metadata__", None)
-    places = {name: _place(shard, name, entry, 8 + length) for name, entry in header.items()}
-    end = 8 + length
-    for name, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].nbytes)):
-        if place.start != end:
-            raise UserError(
-                f"{shard}: {name} begins at byte {place.start} where {end} was expected; tensors lie without gaps "
-                "and do not overlap, so the file is damaged; fetch it again."
-            )
-        end += place.nbytes
-    if end != size:
-        state = "truncated" if size < end else "damaged"
-        raise UserError(
-            f"{shard}: is {state}: {size} bytes where its header says {end}; fetch the file again."
-        )
-    return places
-
-
-def _place(shard: Path, name: str, entry: Any, data: int) -> _Place:
-    try:
-        code, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        numbers = (*shape, start, stop)
-        sound = all(type(number) is int and 0 <= number < _LARGEST_NUMBER for number in numbers)
-        place = _Place(shard, code, shape if sound else (), data + start)
-        sound = sound and place.nbytes == stop - start
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{shard}: its entry for {name} is damaged or of an unknown type ({error})."
-        ) from error
-    if not sound:
-        raise UserError(f"{shard}: the size of {name} does not fit its shape; fetch the file again.")
-    return place

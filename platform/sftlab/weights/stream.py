@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from threading import Event, Lock
 from typing import TypeVar
 
@@ -58,6 +60,8 @@ class Worker(ABC):
 
 
 AnyWorker = TypeVar("AnyWorker", bound=Worker)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def chunks(sizes: Mapping[str, int]) -> Iterator[Chunk]:
@@ -94,6 +98,24 @@ def walk(
             return _watch([pool.submit(run) for _ in range(threads)], progress)
         finally:
             stop.set()
+
+
+def in_order(
+    work: Iterable[Item], call: Callable[[Item], Result], threads: int | None = None
+) -> Iterator[Result]:
+    """The results of `call` in the order of `work`, computed by threads that are at most two items each ahead."""
+    threads = thread_count() if threads is None else threads
+    source = iter(work)
+    with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
+        waiting = deque(pool.submit(call, item) for item in islice(source, 2 * threads))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(call, item) for item in islice(source, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def thread_count() -> int:

@@ -39,7 +39,7 @@ def test_help_lists_every_command_and_each_has_an_example() -> None:
 def test_every_command_s_line_fits_80_columns_whole() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout
     listed = shown[shown.index("Commands:") :]
-    assert len(COMMANDS) == 11 and all(f"\n  {name} " in listed for name in COMMANDS)
+    assert len(COMMANDS) == 13 and all(f"\n  {name} " in listed for name in COMMANDS)
     assert "..." not in listed and "\N{HORIZONTAL ELLIPSIS}" not in shown
     assert all(line.endswith(".") and len(line) <= 80 for line in listed.splitlines()[1:] if line)
 
@@ -57,6 +57,8 @@ def test_the_help_of_run_lists_the_stages_in_their_order() -> None:
         ["restore", "--base", "jobs", "--tuned", "jobs", "--output", "c", "--percent", "5"],
         ["restore", "--base", "jobs", "--tuned", "jobs", "--output", "c", "--percent", "500"],
         ["change", "--base", "jobs", "--tuned", "jobs", "--output", "c", "--layers", "x"],
+        ["pack", "--base", "jobs", "--tuned", "jobs", "--output", "c"],
+        ["unpack", "--base", "jobs", "--packed", "jobs", "--output", "c"],
         ["materialize", "0123456789ab"],
     ],
 )
@@ -86,6 +88,11 @@ def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:
         (["restore", "--base", "a", "--tuned", "b", "--output", "c", "--region", "knee"], "--region knee"),
         (["change", "--base", "a", "--tuned", "b", "--output", "c", "--measure", "inch"], "--measure inch"),
         (["change", "--base", "nowhere", "--tuned", "nowhere", "--output", "c"], "nowhere"),
+        (["pack", "--base", "jobs", "--tuned", "jobs", "--output", "c"], "jobs/config.json: not found"),
+        (
+            ["unpack", "--base", "jobs", "--packed", "jobs", "--output", "c"],
+            "jobs: has no weights.delta.json",
+        ),
         (["pocket", "--output", "/proc/x"], "/proc/x/facts: cannot be made a folder"),
         (["pocket", "--output", "c", "--threads", "0"], "--threads"),
         (["pocket", "--output", "c", "--seed", "-1"], "--seed"),
