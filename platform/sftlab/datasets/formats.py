@@ -11,8 +11,8 @@
 
 Decisions, made once. `input` and `context` follow the prompt after a line break. The roles `human`, `gpt` and their
 like are user and assistant, `developer` is system, and any other role (tool, function_call, observation) is
-refused, as a template would have no place for it. `weight: 0` or `train: false` on a message takes its loss away. FLAN's
-rows without an answer have the response "none" and are left out, as in the study.
+refused, as a template would have no place for it. `weight: 0` or `train: false` on a message takes its loss away.
+FLAN's rows without an answer have the response "none" and are left out, as in the study.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -62,8 +63,8 @@ def open_rows(path: Path) -> Rows:
     elif path.suffix in TEXT_SUFFIXES or (
         path.suffix == ".gz" and path.with_suffix("").suffix in TEXT_SUFFIXES
     ):
-        columns = ()
-        container, rows = _text_rows(path)
+        columns, container = (), _text_container(path)
+        rows = _text_rows(path, container)
     else:
         raise UserError(f"{path}: a file ending in {path.suffix or 'no suffix'!r} is not read; {SUFFIXES}.")
     first = next(rows, None)
@@ -72,25 +73,21 @@ def open_rows(path: Path) -> Rows:
     return Rows(container, columns or tuple(first[1]), first[1], chain([first], rows))
 
 
-def _text_rows(path: Path) -> tuple[Container, Iterator[tuple[str, Row]]]:
-    rows = _numbered(path)
-    container = cast(Container, next(rows))
-    return container, cast(Iterator[tuple[str, Row]], rows)
+def _text_rows(path: Path, container: Container) -> Iterator[tuple[str, Row]]:
+    with _readable(path), _opened(path) as file:
+        values = _list_items(file, path) if container == "JSON list" else _lines(file, path)
+        for where, value in values:
+            if not isinstance(value, dict):
+                found = "a list" if isinstance(value, list) else repr(str(value)[:40])
+                raise UserError(f"{where}: expected an object with named fields, found {found}.")
+            yield where, value
 
 
-def _numbered(path: Path) -> Iterator[Container | tuple[str, Row]]:
-    """The container, then every row with its place."""
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what a damaged file raises into a UserError."""
     try:
-        with _opened(path) as file:
-            head = _head(file, path)
-            container: Container = "JSON list" if head == "[" else "JSON lines"
-            yield container
-            values = _list_items(file, path) if head == "[" else _lines(file, path)
-            for where, value in values:
-                if not isinstance(value, dict):
-                    found = "a list" if isinstance(value, list) else f"{str(value)[:40]!r}"
-                    raise UserError(f"{where}: expected an object with named fields, found {found}.")
-                yield where, value
+        yield
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {SUFFIXES}.") from error
 
@@ -130,13 +127,13 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
-def _head(file: TextIO, path: Path) -> str:
-    """The first character that is no space; the file is at its beginning again afterwards."""
-    for _ in range(MAX_ROW // CHUNK):
-        text = file.read(CHUNK)
-        if not text or text.strip(_SPACE):
-            file.seek(0)
-            return text.strip(_SPACE)[:1]
+def _text_container(path: Path) -> Container:
+    """A JSON list where the first character that is no space is a bracket, whatever the file's name."""
+    with _readable(path), _opened(path) as file:
+        for _ in range(MAX_ROW // CHUNK):
+            text = file.read(CHUNK)
+            if not text or text.strip(_SPACE):
+                return "JSON list" if text.strip(_SPACE)[:1] == "[" else "JSON lines"
     raise UserError(f"{path}: begins with over {MAX_ROW:,} blanks; {SUFFIXES}.")
 
 

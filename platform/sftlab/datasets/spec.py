@@ -57,7 +57,7 @@ class DataFileSpec(Frozen):
     )
     unusable: Literal["refuse", "drop"] = Field(
         default="refuse",
-        description="Rows that are no conversation (an empty response, the user has the last word): an error, or left out.",
+        description="Rows that are no conversation, such as one with an empty response: an error, or left out.",
     )
     group: str | None = Field(default=None, description="Label for reports, such as general or maths.")
 
