@@ -124,8 +124,8 @@ class Encoder:
         return UserError(
             f"{conversation.where or 'example'}: the tokenizer of {self.name} reads over the border between "
             f"{before!r} and {after!r}: its token {token!r} has text of both, and without what follows it reads "
-            f"{alone!r} there. A model would be asked with other tokens than it was trained after. End the prompt of the "
-            "template with a line break or a sign that does not merge with the response."
+            f"{alone!r} there. A model would be asked with other tokens than it was trained after. End the prompt "
+            "of the template with a line break or a sign that does not merge with the response."
         )
 
     def _first(self, rendered: Rendered) -> tuple[int, ...]:
