@@ -16,6 +16,8 @@ from sftlab.datasets.conversations import Conversation
 from sftlab.datasets.encode import Encoder
 from sftlab.errors import UserError
 
+MAX_HELD = 2**31  # characters of the examples of a draw
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -49,7 +51,7 @@ def draw(
     best: list[tuple[int, int]] = []  # a heap whose first has the last place of those held
     held: dict[int, Conversation] = {}
     seen: set[bytes] = set()
-    repeated = 0
+    repeated = characters = 0
     for conversation in conversations:
         key = draw_key(seed, conversation.key)
         if key in seen:
@@ -64,10 +66,15 @@ def draw(
             continue
         number = len(seen)
         held[number] = conversation
+        characters += conversation.characters
         if full:
-            del held[heapreplace(best, (-place, number))[1]]
+            characters -= held.pop(heapreplace(best, (-place, number))[1]).characters
         else:
             heappush(best, (-place, number))
+        if characters > MAX_HELD:
+            raise UserError(
+                f"{conversation.where}: the examples drawn so far have over {MAX_HELD:,} characters; ask for fewer."
+            )
     if (size is not None and len(best) < size) or not best:
         wanted = f"{size:,}" if size is not None else "1 or more"
         raise UserError(

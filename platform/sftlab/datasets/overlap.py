@@ -15,6 +15,7 @@ from sftlab.datasets.read import open_rows
 from sftlab.errors import UserError
 
 NGRAM = 8  # words that a question and an example share
+MAX_QUESTIONS = 2**27  # characters of all questions of a benchmark
 COMMON = 10  # questions of a benchmark; what more of them share is its wording
 QUESTIONS = ("question", *(name for name in PROMPTS if name != "question"), "inputs")
 # Scripts without blanks between words count by the character.
@@ -58,8 +59,8 @@ class Duplicates:
 class Overlap:
     """Which questions of a benchmark occur in the examples that `add` was given.
 
-    A question occurs in an example that shares eight words in a row with it, unless over ten of the benchmark's questions
-    have these words. A question without such words occurs where it is the whole of a user's turn.
+    A question occurs in an example that shares eight words in a row with it, unless over ten of the benchmark's
+    questions have these words. A question without such words occurs where it is the whole of a user's turn.
     """
 
     def __init__(self, name: str, questions: Sequence[str]) -> None:
@@ -103,9 +104,18 @@ def read_questions(path: Path) -> list[str]:
     column = next((name for name in QUESTIONS if name in rows.columns), None)
     if column is None:
         raise UserError(
-            f"{path}: has no column of questions ({', '.join(QUESTIONS)}); its columns are {', '.join(rows.columns[:20])}."
+            f"{path}: has no column of questions ({', '.join(QUESTIONS)}); its columns are "
+            f"{', '.join(rows.columns[:20])}."
         )
-    return [_question(row, column, where) for where, row in rows.all]
+    questions, characters = [], 0
+    for where, row in rows.all:
+        questions.append(_question(row, column, where))
+        characters += len(questions[-1])
+        if characters > MAX_QUESTIONS:
+            raise UserError(
+                f"{where}: the questions so far have over {MAX_QUESTIONS:,} characters; give fewer."
+            )
+    return questions
 
 
 def _question(row: Mapping[str, object], column: str, where: str) -> str:

@@ -87,17 +87,17 @@ def preview(
     Raises UserError as `Source.conversations` and `Encoder.encode_all` do, and without max_tokens for an
     example that is longer than every model allows.
     """
-    duplicates, examples, count, exchanges = Duplicates(), [], 0, 0
+    duplicates, count, exchanges = Duplicates(), 0, 0
+    examples: list[Example] = []
     gauges = [_Gauge(model, max_tokens) for model in models] or [_Gauge(None, None)]
     rest = source.conversations()
     while batch := list(islice(rest, BATCH)):
-        for gauge in gauges:
-            encoded = gauge.add(batch, template)
-            if len(examples) < shown * len(gauges):
-                wanted = batch[: max(0, shown - count)]
-                examples += [
-                    gauge.example(one, code, template) for one, code in zip(wanted, encoded, strict=False)
-                ]
+        encoded = [gauge.add(batch, template) for gauge in gauges]
+        for number, conversation in enumerate(batch[: max(0, shown - count)]):
+            examples += [
+                gauge.example(conversation, codes[number], template)
+                for gauge, codes in zip(gauges, encoded, strict=True)
+            ]
         if max_tokens is None:
             _check_allowed(batch, gauges)
         for conversation in batch:
@@ -107,21 +107,18 @@ def preview(
                 overlap.add(conversation)
         count += len(batch)
     if not count:
-        left_out = ", ".join(f"{number:,} by {reason}" for reason, number in source.dropped.items())
-        raise UserError(
-            f"{source.spec.source}: no example is left of {source.rows:,} rows ({left_out}); check `where`, "
-            "`drop_responses` and `unusable`."
-        )
-    ordered = sorted(examples, key=lambda example: [one.where for one in examples].index(example.where))
+        raise _none_left(source)
+    lengths = tuple(gauge.lengths() for gauge in gauges)
     return Preview(
-        source,
-        template.name,
-        count,
-        exchanges,
-        tuple(gauge.lengths() for gauge in gauges),
-        duplicates,
-        tuple(overlaps),
-        tuple(ordered),
+        source, template.name, count, exchanges, lengths, duplicates, tuple(overlaps), tuple(examples)
+    )
+
+
+def _none_left(source: Source) -> UserError:
+    left_out = ", ".join(f"{number:,} by {reason}" for reason, number in source.dropped.items())
+    return UserError(
+        f"{source.spec.source}: no example is left of {source.rows:,} rows ({left_out}); check `where`, "
+        "`drop_responses` and `unusable`."
     )
 
 

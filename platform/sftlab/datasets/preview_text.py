@@ -33,7 +33,8 @@ def _head(found: Preview) -> Iterator[str]:
     again = ""
     if duplicates.first is not None:
         again = f" (the first: {duplicates.first[0]} is {duplicates.first[1]})"
-    yield f"  repeated    {duplicates.repeated:,} examples{again}; {duplicates.ambiguous:,} prompts with several responses"
+    several = f"{duplicates.ambiguous:,} prompts with several responses"
+    yield f"  repeated    {duplicates.repeated:,} examples{again}; {several}"
     for overlap in found.overlaps:
         where = next(iter(overlap.found.values()), None)
         first = f" (the first: {where})" if where else ""
