@@ -104,8 +104,8 @@ class Encoder:
             token = rendered.text[span.close : span.end]
             if end <= start or whole[end - 1] != self.tokenizer.convert_tokens_to_ids(token):
                 raise UserError(
-                    f"{self.name}: the tokenizer does not read {token!r}, which ends a response, as one token of its "
-                    "own; mark it as special in tokenizer.json and tokenizer_config.json."
+                    f"{self.name}: the tokenizer does not read {token!r}, which ends a response, as one token; "
+                    "mark it as special in tokenizer.json and tokenizer_config.json."
                 )
             loss[start:end] = [True] * (end - start)
             closing[end - 1] = True

@@ -30,6 +30,10 @@ from sftlab.errors import UserError
 PAPER = "###Question: {instruction}\n###Answer: {response}"
 VARIABLES = ("instruction", "response", "system")
 MARKS = ("\ufdd0", "\ufdd1")  # noncharacters, which no text holds
+_CHANGED = (
+    "template: changes the response or shows it more than once or not at all, so that the trained part cannot be "
+    "located; write {{ response }} once, without a filter."
+)
 MAX_TEMPLATE = 2**16  # characters of a template file
 
 
@@ -275,17 +279,15 @@ def _jinja_pieces(text: str, variables: Sequence[str] | set[str]) -> Pieces:
         marked = rendered(instruction, f"{first}{response}{last}", system)
         before, _, others = marked.partition(first)
         inside, _, after = others.partition(last)
-        whole = rendered(instruction, response, system)
+        if marked.count(first) != 1 or inside != response:
+            raise UserError(_CHANGED)
         if not rendered(instruction, f"{first}?{last}", system).startswith(before + first):
             raise UserError(
                 "template: writes the prompt in another way for another response, which is not known where a model is "
                 "asked; let the text before {{ response }} depend on the instruction alone."
             )
-        if marked.count(first) != 1 or inside != response or before + inside + after != whole:
-            raise UserError(
-                "template: changes the response or shows it more than once or not at all, so that the trained part "
-                "cannot be located; write {{ response }} once, without a filter."
-            )
+        if before + inside + after != rendered(instruction, response, system):
+            raise UserError(_CHANGED)
         return before, after
 
     return pieces
