@@ -268,8 +268,8 @@ def test_a_token_over_the_border_is_refused_by_name_with_the_text_and_the_exampl
     assert str(caught.value) == (
         "a.jsonl, row 7: the tokenizer of models/m reads over the border between 'Q=Hi\\nA=' and 'Yes, sure</s>': its "
         "token 'A=Yes' has text of both, and without what follows it reads 'A=' there. A model would be asked with "
-        "other tokens than it was trained after. End the prompt of the template with a line break or a sign that does not "
-        "merge with the response."
+        "other tokens than it was trained after. End the prompt of the template with a line break or a sign that does "
+        "not merge with the response."
     )
 
 

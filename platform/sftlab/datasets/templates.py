@@ -263,16 +263,17 @@ def _variables(text: str) -> set[str]:
 
 def _jinja_pieces(text: str, variables: Sequence[str] | set[str]) -> Pieces:
     """The pieces of a Jinja text, cut where marks around the response come out."""
-    from jinja2 import TemplateError
-
     template = _environment().from_string(text)
 
     def rendered(instruction: str, response: str, system: str) -> str:
         values = {"instruction": instruction, "response": response, "system": system}
         try:
             return str(template.render({name: values[name] for name in VARIABLES if name in variables}))
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-            raise UserError(f"template: cannot be rendered ({error}) for {instruction[:40]!r}.") from error
+        except Exception as error:  # whatever a template raises; the cause stays attached
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(
+                f"template: cannot be rendered for {instruction[:40]!r} ({reason}); correct it."
+            ) from error
 
     def pieces(instruction: str, response: str, system: str) -> tuple[str, str]:
         first, last = MARKS
