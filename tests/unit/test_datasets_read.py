@@ -216,13 +216,13 @@ def test_parts_of_type_text_are_joined_and_others_refused(tmp_path: Path) -> Non
             [{"instruction": "a", "outputs": "b"}],
             "/a.jsonl: the columns instruction, outputs are of no known format (messages, sharegpt, texts, alpaca, "
             "flan, prompt-response). The nearest is alpaca, which lacks output (is it 'outputs'?). Or name your "
-            "columns: columns: {prompt: ..., response: ...}, or --column prompt=... --column response=...",
+            "columns, columns.prompt and columns.response.",
         ),
         (
             [{"mesages": TWO}],
             "/a.jsonl: the columns mesages are of no known format (messages, sharegpt, texts, alpaca, flan, "
-            "prompt-response). The nearest is messages, which lacks messages (is it 'mesages'?). Or name your columns: "
-            "columns: {prompt: ..., response: ...}, or --column prompt=... --column response=...",
+            "prompt-response). The nearest is messages, which lacks messages (is it 'mesages'?). Or name your columns, "
+            "columns.prompt and columns.response.",
         ),
         (
             [{"messages": [{"speaker": "a", "said": "b"}]}],
@@ -232,7 +232,7 @@ def test_parts_of_type_text_are_joined_and_others_refused(tmp_path: Path) -> Non
         (
             [{"prompt": "a", "question": "b", "response": "c"}],
             "/a.jsonl: the columns prompt and question could both be the prompt; name the one to read, such as "
-            "columns: {prompt: prompt} with the other slot, or --column prompt=prompt.",
+            "columns.prompt=prompt and columns.response=response.",
         ),
         (
             [{"prompt": "a", "response": "b"}, {"prompt": "c", "reply": "d"}],

@@ -154,9 +154,14 @@ def _pair(name: FormatName, columns: Sequence[str], where: str) -> Detected:
     for slot, aliases in _SLOTS[name].items():
         found = [alias for alias in aliases if alias in columns]
         if len(found) > 1:
+            first = {
+                name: next(alias for alias in known if alias in columns)
+                for name, known in _SLOTS[name].items()
+            }
+            way_out = " and ".join(f"columns.{name}={column}" for name, column in first.items())
             raise UserError(
-                f"{where}: the columns {' and '.join(found)} could both be the {slot}; name the one to read, "
-                f"such as columns: {{{slot}: {found[0]}}} with the other slot, or --column {slot}={found[0]}."
+                f"{where}: the columns {' and '.join(found)} could both be the {slot}; name the one to read, such as "
+                f"{way_out}."
             )
         chosen[slot] = found[0]
     for slot, aliases in _OPTIONAL[name].items():
@@ -185,8 +190,7 @@ def _unknown(first: Mapping[str, Any], columns: Sequence[str], where: str) -> Us
             )
     return UserError(
         f"{where}: the columns {_listed(columns)} are of no known format ({', '.join(FORMAT_NAMES)}). "
-        f"{_nearest_format(columns)} Or name your columns: columns: {{prompt: ..., response: ...}}, or --column "
-        "prompt=... --column response=..."
+        f"{_nearest_format(columns)} Or name your columns, columns.prompt and columns.response."
     )
 
 
