@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sftlab.config.documents import nearest
 from sftlab.datasets.conversations import Role, Turn
 from sftlab.datasets.spec import FORMAT_NAMES, ColumnSpec, FormatName
-from sftlab.documents import nearest
 from sftlab.errors import UserError
 
 PROMPTS = ("prompt", "instruction", "question", "query", "problem")

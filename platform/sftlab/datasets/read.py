@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast
 
-from sftlab.documents import parse_json
+from sftlab.config.documents import parse_json
 from sftlab.errors import UserError
 
 if TYPE_CHECKING:

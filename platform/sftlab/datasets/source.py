@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sftlab.config.documents import nearest
 from sftlab.datasets.conversations import Conversation, Turn, UnusableError, checked
 from sftlab.datasets.formats import Detected, custom, detect, named
 from sftlab.datasets.read import Container, Rows, open_rows
 from sftlab.datasets.spec import DataFileSpec
-from sftlab.documents import nearest
 from sftlab.errors import UserError
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from sftlab.frozen import Frozen
+from sftlab.config.frozen import Frozen
 
 FormatName = Literal["messages", "sharegpt", "texts", "alpaca", "flan", "prompt-response"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sftlab.config.documents import nearest
 from sftlab.datasets.conversations import Conversation, Turn
 from sftlab.datasets.spec import JinjaTemplate, TemplateSpec
-from sftlab.documents import nearest
 from sftlab.errors import UserError
 
 PAPER = "###Question: {instruction}\n###Answer: {response}"
