@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from sftlab.config.frozen import Frozen
 
 FormatName = Literal["messages", "sharegpt", "texts", "alpaca", "flan", "prompt-response"]
+FormatChoice = Literal["auto", "messages", "sharegpt", "texts", "alpaca", "flan", "prompt-response"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 
 
@@ -37,7 +38,7 @@ class DataFileSpec(Frozen):
     """One file of examples and how its rows become conversations."""
 
     source: str = Field(description="File: .jsonl, .ndjson, .json (each also .gz) or .parquet.")
-    format: FormatName | Literal["auto"] = Field(
+    format: FormatChoice = Field(
         default="auto", description="Format of the rows; auto finds it by the columns."
     )
     columns: ColumnSpec | None = Field(default=None, description="Custom column names in place of a format.")

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
-from tokenizers_built import CHATML, byte_level, merging, metaspace
 
 from sftlab.datasets.conversations import Conversation, Turn, exchange, question
 from sftlab.datasets.encode import Encoder
 from sftlab.datasets.spec import JinjaTemplate
 from sftlab.datasets.templates import Rendered, Span, make_template, read_template
 from sftlab.errors import UserError
+from tests.support.tokenizers_built import CHATML, byte_level, merging, metaspace
 
 PAPER_JINJA = JinjaTemplate(jinja="###Question: {{ instruction }}\n###Answer: {{ response }}")
 TWO = Conversation(

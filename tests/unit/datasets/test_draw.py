@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_built import byte_level, metaspace
 
 from sftlab.datasets import draw as draws
 from sftlab.datasets.conversations import Conversation, exchange
@@ -17,6 +16,7 @@ from sftlab.datasets.draw import apportioned, draw, draw_key, leave_one_out, mix
 from sftlab.datasets.encode import Encoder
 from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
+from tests.support.tokenizers_built import byte_level, metaspace
 
 
 def some(count: int, name: str = "q") -> list[Conversation]:

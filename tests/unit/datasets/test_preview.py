@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_built import byte_level, merging, metaspace
 
 from sftlab.datasets.conversations import Conversation, Turn, exchange
 from sftlab.datasets.encode import Encoder
@@ -20,6 +19,7 @@ from sftlab.datasets.source import open_data
 from sftlab.datasets.spec import DataFileSpec
 from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
+from tests.support.tokenizers_built import byte_level, merging, metaspace
 
 ROWS = [
     {"instruction": "Hi", "output": "Ho", "id": 1},
