@@ -122,7 +122,7 @@ def test_a_chat_template_and_a_file_of_jinja_text_are_templates_too(tmp_path: Pa
         (GOOD, ["--template", "chat", "--model"], "the tokenizer has no chat template"),
         (GOOD, ["--format", "sharegpt"], "format sharegpt needs a column messages, conversations"),
         (GOOD, ["--format", "alpacca"], "--format alpacca: is no format; did you mean 'alpaca'?"),
-        (GOOD, ["--set", "format=alpacca"], "did you mean 'alpaca'?"),
+        (GOOD, ["--set", "format=alpacca"], "--set format: format: Input should be 'auto', 'messages'"),
         (GOOD, ["--set", "turn=first"], "unknown key 'turn'; did you mean 'turns'?"),
         (GOOD, ["--set", "columns.prompt=instruction"], "name either prompt and response, or messages"),
         (GOOD, ["--set", "source=x"], "the file is the argument of the command"),
