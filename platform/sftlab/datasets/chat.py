@@ -21,7 +21,7 @@ class ChatTemplate:
     """Renders as `apply_chat_template` does, and proves where each response is.
 
     The conversation is rendered whole, up to every trained response with the generation prompt, and up to its end. Each
-    of these must be the beginning of the next; the response is then what lies between.
+    of these must be the beginning of the next; the response is then what is between them.
     """
 
     name: str

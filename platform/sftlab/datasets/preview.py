@@ -169,8 +169,8 @@ def _check_allowed(batch: Sequence[Conversation], gauges: Sequence[_Gauge]) -> N
                 for length, limit, encoder in lengths
             )
             raise UserError(
-                f"{conversation.where}: is longer than every model allows ({found}); remove the row, or give "
-                "--max-tokens (draw.max_tokens in a study), which leaves such examples out."
+                f"{conversation.where}: is longer than every model allows ({found}); remove the row, or set "
+                "draw.max_tokens, which leaves such examples out (here --max-tokens, which counts them)."
             )
 
 

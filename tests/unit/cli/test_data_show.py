@@ -170,5 +170,5 @@ def test_colour_is_used_on_a_terminal_alone_and_not_with_no_color(
 
 
 def test_the_help_has_an_example() -> None:
-    told = CliRunner().invoke(app, ["data", "show", "--help"], env={"COLUMNS": "80"}).stdout
-    assert "Example: sftlab data show" in " ".join(told.split())
+    text = CliRunner().invoke(app, ["data", "show", "--help"], env={"COLUMNS": "80"}).stdout
+    assert "Example: sftlab data show" in " ".join(text.split())

@@ -130,8 +130,8 @@ def test_an_example_that_is_longer_than_every_model_allows_is_refused_unless_a_l
         shown(tmp_path, rows, models)
     assert str(caught.value).replace(f"{tmp_path}/", "") == (
         "a.jsonl, row 5: is longer than every model allows (173 tokens under a, which allows 100, 173 tokens under b, "
-        "which allows 150); remove the row, or give --max-tokens (draw.max_tokens in a study), which leaves such "
-        "examples out."
+        "which allows 150); remove the row, or set draw.max_tokens, which leaves such examples out (here "
+        "--max-tokens, which counts them)."
     )
     assert [one.over for one in shown(tmp_path, rows, models, max_tokens=120).lengths] == [1, 1]
     assert shown(tmp_path, rows, [*models[:1], model(merging("Answer"), "c", limit=173)]).conversations == 5
@@ -189,7 +189,7 @@ def found_by(questions: list[str], *conversations: Conversation) -> Overlap:
 
 
 def test_eight_words_in_a_row_are_an_overlap_wherever_they_are() -> None:
-    eight = "tell me, WHO wrote the second; of the nine long BOOKS!"
+    eight = "say me, WHO wrote the second; of the nine long BOOKS!"
     seven = "wrote the second of the nine long"
     assert found_by([QUESTION], exchange(eight, "x", where="w")).found == {0: "w"}
     assert found_by([QUESTION], exchange("x", eight, where="w")).found == {0: "w"}
