@@ -395,6 +395,7 @@ def _json_reader(name: str, read: Callable[[bytes, Path], object], *values: Any)
 
 def all_readers() -> list[Reader]:
     """The readers, cheap ones first."""
+    from tests.fuzz.data_sets import data_set_readers
     from tests.fuzz.server import server_reader
     from tests.fuzz.stages import table_readers
 
@@ -424,6 +425,7 @@ def all_readers() -> list[Reader]:
         Reader("facts table", _facts_table, [seeds.parquet(facts)], _parquet_of(facts)),
         Reader("result table", _results_table, [seeds.cells()], _parquet_of(seeds.CELLS)),
         *table_readers(),
+        *data_set_readers(),
         Reader("EntityQuestions zip", _archive, zips, _archive_of),
         Reader("set options", _overrides, _OPTIONS, lambda draw: mutated(draw.choice(_OPTIONS), _OPTIONS, draw)),
         _yaml_reader("templates", _templates, seeds.TOPICS),

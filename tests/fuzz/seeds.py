@@ -84,6 +84,25 @@ FACTS: list[dict[str, Any]] = [
     {"subject": "Zyn", "object": "Ann", "topic": "P2", "accepted": None, "split": "test"},
 ]
 
+DATA: list[list[dict[str, Any]]] = [
+    [
+        {"instruction": "Add", "input": "1 2", "output": "3"},
+        {"instruction": "Hi", "input": None, "output": "Ho"},
+    ],
+    [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}], "id": 1}],
+    [{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}],
+    [{"conversations": ["Hi", "Ho", "And?", "So."]}],
+    [
+        {"inputs": "Is it?", "targets": "yes", "task": "t"},
+        {"inputs": "Is it?", "targets": "none", "task": "t"},
+    ],
+    [{"prompt": "Hi", "completion": "Ho"}],
+]
+TEMPLATES = [
+    "###Question: {{ instruction }}\n###Answer: {{ response }}",
+    "{% if system %}{{ system }}\n{% endif %}Q {{ instruction | trim }} A {{ response }}",
+]
+
 
 def yaml_text(value: Any) -> bytes:
     """A document as YAML; values that YAML cannot say become text."""

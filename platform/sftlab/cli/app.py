@@ -46,6 +46,7 @@ app.command(epilog="Example: sftlab prepare --source data/entity_questions.zip -
     data.prepare
 )
 app.command(epilog="Example: sftlab pocket --output runs/pocket")(data.pocket)
+app.add_typer(data.data, name="data")
 app.command(epilog="Example: sftlab change --base models/base --tuned models/tuned --output runs/change")(
     weights.change
 )

@@ -1,15 +1,24 @@
-"""Commands that make data: prepare and pocket."""
+"""Commands that make data and show it: prepare, pocket and data show."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sftlab.cli.common import JsonFlag, _bar_once_begun, interruptible
+from sftlab.errors import UserError
+
+if TYPE_CHECKING:
+    from sftlab.datasets.preview import Model
+    from sftlab.datasets.spec import DataFileSpec, TemplateSpec
+
+data = typer.Typer(help="Look at data sets before anything is trained on them.", no_args_is_help=True)
 
 
 def prepare(
@@ -42,6 +51,101 @@ def pocket(
     """
     with interruptible():
         typer.echo(make_pocket(output, source, seed, threads))
+
+
+@data.callback()
+def _data() -> None:
+    """Look at data sets before anything is trained on them."""
+
+
+@data.command(
+    epilog="Example: sftlab data show data/alpaca.json --model models/base --benchmark data/questions.jsonl"
+)
+def show(
+    file: Annotated[Path, typer.Argument(help="Data set (.jsonl, .ndjson, .json, each also .gz, .parquet).")],
+    models: Annotated[
+        list[Path] | None,
+        typer.Option("--model", help="Folder of a model whose tokens are shown; repeatable."),
+    ] = None,
+    template: Annotated[str, typer.Option(help="paper, chat, or a file of Jinja text.")] = "paper",
+    format: Annotated[
+        str | None, typer.Option(help="Format of the rows; found by the columns if unset.")
+    ] = None,
+    benchmarks: Annotated[
+        list[Path] | None,
+        typer.Option("--benchmark", help="File of questions to look for in the examples; repeatable."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Examples to print.")] = 3,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=2, help="Count examples over this length in place of refusing the longest."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="How rows are read, such as turns=first, columns.prompt=ask."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a model would see of a data set.
+
+    The format that was found, lengths, repetitions, overlap with benchmarks, and examples as tokens: [[trained part]].
+    """
+    from sftlab.datasets.overlap import Overlap, read_questions
+    from sftlab.datasets.preview import as_json as preview_json
+    from sftlab.datasets.preview import preview
+    from sftlab.datasets.preview_text import as_text
+    from sftlab.datasets.source import open_data
+    from sftlab.datasets.templates import make_template, read_template
+
+    with interruptible():
+        rendered = read_template(template)
+        source = open_data(_data_file(file, format, overrides or []))
+        measured = [_measured(folder, rendered) for folder in models or []]
+        shown = measured[0].encoder.template if measured else make_template(rendered)
+        overlaps = [Overlap(str(path), read_questions(path)) for path in benchmarks or []]
+        found = preview(source, shown, measured, overlaps, rows, max_tokens)
+        if as_json:
+            typer.echo(json.dumps(preview_json(found), indent=1, ensure_ascii=False))
+        else:
+            typer.echo(as_text(found, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+
+
+def _data_file(file: Path, format: str | None, overrides: Sequence[str]) -> DataFileSpec:
+    from sftlab.config.documents import unknown_hint
+    from sftlab.config.overrides import _origin, override, validated
+    from sftlab.datasets.spec import FORMAT_NAMES, DataFileSpec
+
+    if format is not None and format not in FORMAT_NAMES:
+        raise UserError(f"--format {format}: is no format; {unknown_hint(format, FORMAT_NAMES)}")
+    for text in overrides:
+        if text.partition("=")[0] == "source":
+            raise UserError(f"--set {text}: the file is the argument of the command; leave this option out.")
+    settings = [f"format={format}", *overrides] if format else list(overrides)
+    document: dict[str, Any] = {"source": str(file)}
+    origin = _origin(str(file), document, settings)
+    return validated(DataFileSpec, override(document, settings), origin)
+
+
+def _measured(folder: Path, template: TemplateSpec) -> Model:
+    """A model's tokenizer, checked, with a template; and how long a text its config.json allows."""
+    from sftlab.config.documents import parse_json
+    from sftlab.datasets.encode import Encoder
+    from sftlab.datasets.preview import Model
+    from sftlab.datasets.templates import make_template
+    from sftlab.inference.tokenizer_check import check_tokenizer, load_tokenizer
+
+    name, tokenizer = str(folder), load_tokenizer(folder)
+    made = make_template(template, tokenizer, name)
+    for loss in check_tokenizer(folder, tokenizer):
+        print(f"{name}: the tokenizer does not give back {loss}.", file=sys.stderr)
+    config, limit = folder / "config.json", None
+    if config.is_file():
+        settings = parse_json(config.read_bytes(), str(config), "copy it again from the model's source.")
+        given = settings.get("max_position_embeddings") if isinstance(settings, dict) else None
+        limit = given if isinstance(given, int) and given > 0 else None
+    return Model(Encoder(tokenizer, made, name), limit)
 
 
 def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: bool) -> str:
