@@ -64,7 +64,7 @@ def build_sweep_report(steps: SweepSteps, results: SweepResults) -> Path:
     with steps.alone(steps.report) as missing:
         if missing:
             with steps.sweep.progress.bar("report"), keeping(steps.sweep.folder, REPORT):
-                timed = replace(results, times=time_rows(steps.sweep))
+                timed = replace(results, times=time_rows(steps.sweep.records))
                 write_text(file, render_sweep(timed, origin_of(steps)))
                 steps.sweep.store.commit(steps.report)
     return pull(file)
