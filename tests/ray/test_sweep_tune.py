@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sftlab.errors import UserError
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
+from sftlab.strategies import load_plugins
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_trials, is_finished
 from sftlab.studies.knowledge.sweep.trials import Trial
@@ -24,10 +26,12 @@ from sftlab.studies.load import load_sweep
 from sftlab.sweeps.live import LiveTracking
 from sftlab.sweeps.outcome import Outcome
 from sftlab.sweeps.progress import SweepState
-from sftlab.sweeps.records import points_done, write_record
-from sftlab.sweeps.searches import SCORE
-from sftlab.sweeps.trial import TrialContext
+from sftlab.sweeps.records import points_done, read_records, write_record
+from sftlab.sweeps.search import HalvingSpec
+from sftlab.sweeps.searches import SCORE, search_of
+from sftlab.sweeps.trial import Config, TrialContext
 from sftlab.sweeps.tune import TuneRunner
+from tests.support.toy_sweep import Toy, ToySearch, ToyTrials
 
 pytestmark = pytest.mark.slow
 TINY = Path(__file__).parents[2] / "jobs" / "configs" / "tiny.yaml"
@@ -142,3 +146,34 @@ def test_lost_points_of_a_search_run_again_a_bounded_number_of_times_and_those_w
     assert failed[0][1] == "its own fault" and "actor" in failed[1][1]  # died, or is unavailable
     assert (state.done, state.failed, state.lost) == (1, 2, 2)
     assert points_done(sweep.records) == 1
+
+
+PLUGIN = "tabnanny"  # a module of the standard library that nothing else imports
+
+
+class PluggedTrials(ToyTrials):
+    """Toy trials whose points need a plugin, as those with a custom strategy do."""
+
+    def trials_of(self, config: Config) -> Sequence[Toy]:
+        assert PLUGIN in sys.modules
+        return super().trials_of(config)
+
+
+def test_the_trials_of_another_study_run_with_its_plugins_and_are_recorded_with_the_mean_of_their_seeds(
+    tmp_path: Path, local_ray: None
+) -> None:
+    del local_ray
+    load_plugins([PLUGIN])
+    spec, halving = ToySearch(kind="optuna", trials=2, metric="total"), HalvingSpec(max_epochs=2)
+    search = search_of(PluggedTrials(halving.rungs), spec, halving, "toy", tmp_path / "toy" / "trials")
+    runtime = Runtime.model_validate({"sweep": {"trials": 1, "max_failures": 0}})
+    context = TrialContext(Store(tmp_path / "store"), runtime, "none", "total", (PLUGIN,))
+    points = search.points(())
+    assert points.count == 2
+    assert TuneRunner(search, context, SweepState(2, 0, "total")).run(points) == []
+    records = read_records(search.records)
+    for record in records:
+        assert record.score == pytest.approx((record.config["left"] + record.config["right"] + 0.5) / 100)
+    assert {record.variant for record in records} >= {"epochs=1"}
+    assert {toy.name for toy in search.finished([])} == {record.trial for record in records}
+    assert points_done(search.records) == 2 and search.points(()).count == 0

@@ -42,7 +42,7 @@ class TuneRunner(Generic[T]):
         def one(
             config: dict[str, Any], context: TrialContext, trials: Trials[T], points: Points[T], folder: Path
         ) -> None:
-            _run_point(context, trials, points.trials_of(config), config, folder)
+            _run_point(context, trials, points, config, folder)
 
         bound = tune.with_parameters(
             one, context=self.context, trials=self.search.trials, points=points, folder=self.search.records
@@ -130,13 +130,13 @@ class TuneRunner(Generic[T]):
 
 
 def _run_point(
-    context: TrialContext, trials: Trials[T], entry: Sequence[T], config: Config, folder: Path
+    context: TrialContext, trials: Trials[T], points: Points[T], config: Config, folder: Path
 ) -> None:
     """The trials of one point in one process: a rung after the other, each recorded, their mean reported."""
     from ray import tune
 
-    load_plugins(context.plugins)
-    for rung in zip(*map(trials.rungs_of, entry), strict=True):
+    load_plugins(context.plugins)  # before the trials are made: their strategies may be among them
+    for rung in zip(*map(trials.rungs_of, points.trials_of(config)), strict=True):
         outcomes = trials.build(context, rung)
         mean = mean_outcome(outcomes)
         for trial, outcome in zip(rung, outcomes, strict=True):
