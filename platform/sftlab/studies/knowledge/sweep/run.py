@@ -7,7 +7,6 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sftlab.cluster.session import ray_cluster
-from sftlab.errors import UserError
 from sftlab.execution.build import Build
 from sftlab.execution.run import run_study
 from sftlab.studies.knowledge.stages.evaluation import evaluation_request
@@ -17,12 +16,10 @@ from sftlab.studies.knowledge.sweep.sweep import LADDER, Sweep, finished_trials,
 from sftlab.studies.knowledge.sweep.trial import first_run
 from sftlab.studies.knowledge.sweep.trials import Trial, check_sweep_model
 from sftlab.sweeps.pools import cluster_sizes
-from sftlab.sweeps.progress import SweepState, watching
-from sftlab.sweeps.records import read_records
+from sftlab.sweeps.progress import SweepState
+from sftlab.sweeps.run import raise_failed, run_points
 from sftlab.sweeps.searches import Points
-from sftlab.sweeps.times import keeping_starts
 from sftlab.sweeps.trial import TrialContext
-from sftlab.sweeps.tune import TuneRunner
 
 if TYPE_CHECKING:
     from sftlab.sweeps.live import LiveTracking
@@ -48,13 +45,7 @@ def run_sweep(sweep: Sweep, live: LiveTracking[Trial] | None = None) -> list[Tri
             len(entries) or (sweep.spec.search.trials or 0), 0, sweep.spec.search.metric, live=live
         )
         state.found = state.total - points.count
-        failed = _run_missing(sweep, pending, points, state)
-        if failed:
-            shown = "\n".join(f"  {name}: {reason}" for name, reason in failed[:10])
-            raise UserError(
-                f"{len(failed)} trials of the sweep {sweep.spec.name} failed, all others are finished; fix what "
-                f"follows and run it again.\n{shown}"
-            )
+        raise_failed(sweep.spec.name, _run_missing(sweep, pending, points, state))
     return finished_trials(sweep, [trial for entry in entries for trial in entry])
 
 
@@ -73,9 +64,8 @@ def _run_missing(
         sizes = cluster_sizes(sweep.runtime)  # too few GPUs are reported before mastery is scored
         run_study(base, "mastery", wait)
         for step in filter(None, (base.plan.facts, base.plan.model, base.plan.mastery)):
-            base.read(
-                step
-            )  # damaged ones are found here, where they can be built again, and not in every trial
+            # Corrupt ones are found here, where they can be built again, and not in every trial.
+            base.read(step)
         with sweep.store.shared(wait):
             name = f"sftlab-{sweep.id[:12]}"
             engines, training = sweep.start(sweep.runtime, sizes, name, sweep.store)
@@ -85,18 +75,7 @@ def _run_missing(
             _draw_training_sets(sweep, pending)
             ray.get(training.submit.remote(_first_runs(sweep, pending)))
             _answer_with_base(base, engines)
-            state.begin()
-            for record in read_records(sweep.records):
-                state.observe(record.trial, record.percent, record.score)
-
-            def usage() -> dict[str, Any]:
-                pools = {"engines": engines, "training": training}
-                return dict(
-                    zip(pools, ray.get([pool.stats.remote() for pool in pools.values()]), strict=True)
-                )
-
-            with watching(state, sweep.progress, usage), keeping_starts(sweep.folder, usage):
-                return TuneRunner(sweep.search, context, state).run(points)
+            return run_points(sweep.search, points, context, state, sweep.progress)
 
 
 def _draw_training_sets(sweep: Sweep, pending: Sequence[Trial]) -> None:

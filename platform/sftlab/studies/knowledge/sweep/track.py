@@ -20,7 +20,7 @@ from sftlab.tracking import TrackedModel, TrackedSweep
 def track_sweep(steps: SweepSteps, results: SweepResults, report: Path, best: Path) -> TrackedSweep:
     """Log a finished sweep; the recommended model's folder `best` is uploaded and registered.
 
-    Raises UserError where MLflow cannot be reached; what is logged until then stands, and logging again
+    Raises UserError where MLflow cannot be reached; what is logged until then is kept, and logging again
     completes it.
     """
     sweep = steps.sweep
@@ -50,9 +50,8 @@ def live_tracking(sweep: Sweep) -> Iterator[LiveTracking[Trial] | None]:
     live.start()
     try:
         yield live
-    except (
-        BaseException
-    ):  # whoever interrupts a sweep does not wait for a server; what is cut off is logged again
+    except BaseException:
+        # Whoever interrupts a sweep does not wait for a server; what is cut off is logged again.
         live.stop(0)
         raise
     live.stop()

@@ -121,7 +121,7 @@ def _train(context: TrialContext, build: Build, cell: Cell, spent: StageTime) ->
     with build.store.lock(cell.tuned.lock):
         build.lacking(cell.tuned)
     with _timed(spent) as waited:
-        waited.own = result(context.pool("training").train.remote(sft_run(build, cell)))
+        waited.worked = result(context.pool("training").train.remote(sft_run(build, cell)))
         with build.store.lock(cell.tuned.lock):
             if build.missing(cell.tuned):
                 commit_tuned(build, cell)
@@ -146,7 +146,7 @@ def _evaluate(context: TrialContext, build: Build, cell: Cell, spent: StageTime)
     with _timed(spent) as waited, build.store.lock(*(step.lock for step in missing)):
         build.lacking(*missing)
         steps, request = evaluation_request(build)
-        waited.own = result(context.pool("engines").evaluate.remote(request)) if request.items else 0.0
+        waited.worked = result(context.pool("engines").evaluate.remote(request)) if request.items else 0.0
         for item in request.items:
             build.commit(steps[item.id])
         drop_pieces(request)
@@ -156,7 +156,7 @@ def _evaluate(context: TrialContext, build: Build, cell: Cell, spent: StageTime)
 class _Waited:
     """Seconds of the work itself, where it was done by a pool; None where it was done here."""
 
-    own: float | None = None
+    worked: float | None = None
 
 
 @contextmanager
@@ -167,4 +167,4 @@ def _timed(spent: StageTime) -> Iterator[_Waited]:
     finally:
         seconds = time.monotonic() - started
         spent.seconds += seconds
-        spent.queued += 0.0 if waited.own is None else max(0.0, seconds - waited.own)
+        spent.queued += 0.0 if waited.worked is None else max(0.0, seconds - waited.worked)

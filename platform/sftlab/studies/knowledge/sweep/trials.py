@@ -30,7 +30,7 @@ class Trial:
     """One fine-tuned model with its ladder.
 
     variant: what it has in common with the trials that differ from it in data, size and seed alone. spec: the
-    study with this variant's settings; its own grid is not used. percents: the ladder.
+    study with this variant's settings, whose grid is not used. percents: the ladder.
     """
 
     variant: str
@@ -105,8 +105,10 @@ class TrialMaker:
             point.percents,
             (("region", point.region), ("order", point.order)),
         )
-        own = spec.training_sets.buckets
-        data = chosen.training_set(point.data, None if own == self.study.training_sets.buckets else own)
+        buckets = spec.training_sets.buckets
+        data = chosen.training_set(
+            point.data, None if buckets == self.study.training_sets.buckets else buckets
+        )
         return Trial(name, strategy.name, settings, spec, data, point.size, point.seed)
 
     def _make_variant(
@@ -120,7 +122,7 @@ class TrialMaker:
     ) -> tuple[str, StudySpec, dict[str, Any], Strategy]:
         axes, given = self.sweep.axes, dict(parameters)
         known = type(get_strategy(strategy, given)).model_fields
-        # What an entry says of itself stands, and a strategy without a region or an order has none to vary.
+        # What an entry sets itself is kept, and a strategy without a region or an order has none to vary.
         given |= {key: value for key, value in choice if value and key in known and key not in given}
         sft: dict[str, Any] = {}
         if learning_rate is not None:
@@ -171,7 +173,7 @@ class TrialMaker:
         return found
 
     def trials_of(self, config: Config) -> tuple[Trial, ...]:
-        """The trials of the point that a sampler's values stand for, one for each seed; names as in `space`."""
+        """The trials of the point with these values, one for each seed; names as in `space`."""
         return tuple(self.trial(self._point(config, seed)) for seed in self.sweep.axes.seed)
 
     def _point(self, config: Config, seed: int) -> Point:
