@@ -274,11 +274,11 @@ def _trial(data: bytes, folder: Path) -> object:
 
 
 def _spent(data: bytes, folder: Path) -> object:
-    from sftlab.sweeps.times import read_spent
+    from sftlab.sweeps.times import read_timings
 
     (folder / "spent").mkdir(exist_ok=True)
     (folder / "spent" / "a.json").write_bytes(data)
-    return [spent.seconds for spent in read_spent(folder)]
+    return [spent.seconds for spent in read_timings(folder)]
 
 
 def _hashes(data: bytes, folder: Path) -> object:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,20 @@ from sftlab.errors import UserError
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
+from sftlab.strategies import load_plugins
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_trials, is_finished
-from sftlab.studies.knowledge.sweep.trial import Bench
 from sftlab.studies.knowledge.sweep.trials import Trial
 from sftlab.studies.load import load_sweep
 from sftlab.sweeps.live import LiveTracking
+from sftlab.sweeps.outcome import Outcome
 from sftlab.sweeps.progress import SweepState
-from sftlab.sweeps.records import Outcome, trials_over, write_record
-from sftlab.sweeps.tune import SCORE, Fit, listed, searched
+from sftlab.sweeps.records import points_done, read_records, write_record
+from sftlab.sweeps.search import HalvingSpec
+from sftlab.sweeps.searches import SCORE, search_of
+from sftlab.sweeps.trial import Config, TrialContext
+from sftlab.sweeps.tune import TuneRunner
+from tests.support.toy_sweep import Toy, ToySearch, ToyTrials
 
 pytestmark = pytest.mark.slow
 TINY = Path(__file__).parents[2] / "jobs" / "configs" / "tiny.yaml"
@@ -49,25 +55,19 @@ def sweep_of(tmp_path: Path, **fields: object) -> Sweep:
     return Sweep(spec, study, resolve(study, store.root), store, runtime, SilentProgress())
 
 
-class Heard(LiveTracking):
+class Heard(LiveTracking[Trial]):
     """A tracker that only listens."""
 
     def __init__(self) -> None:
         super().__init__(lambda _: None, lambda _: None)
         self.trials: list[Trial] = []
 
-    def tell(self, trial: Trial) -> None:
+    def add(self, trial: Trial) -> None:
         self.trials.append(trial)
 
 
-def fit_of(sweep: Sweep, state: SweepState) -> Fit:
-    bench = Bench(sweep.sources, sweep.store, sweep.runtime, "none", "dev")
-    trials = list(sweep.listed())
-
-    def trials_of(config: Mapping[str, Any]) -> Sequence[Trial]:
-        return [trials[config["trial"]]] if trials else sweep.maker.trials_of(config)
-
-    return Fit(sweep.maker, bench, state, sweep.records, trials_of)
+def runner_of(sweep: Sweep, state: SweepState) -> TuneRunner[Trial]:
+    return TuneRunner(sweep.search, TrialContext(sweep.store, sweep.runtime, "none", "dev"), state)
 
 
 def test_asha_stops_the_trial_that_falls_behind_at_its_rung_also_where_its_process_was_killed(
@@ -94,7 +94,8 @@ def test_asha_stops_the_trial_that_falls_behind_at_its_rung_also_where_its_proce
 
     heard = Heard()
     state = SweepState(total=3, found=0, metric="dev", live=heard)
-    assert fit_of(sweep, state)(one, listed([{"trial": number} for number in range(3)])) == []
+    points = sweep.search.points(list(sweep.search.entries()))
+    assert runner_of(sweep, state).run_trainable(one, points) == []
 
     went = [(trial.data, trial.spec.sft.epochs) for trial in heard.trials]
     assert went == [
@@ -136,12 +137,43 @@ def test_lost_points_of_a_search_run_again_a_bounded_number_of_times_and_those_w
         tune.report({SCORE: 0.5, "percent": 10.0, "epochs": 1})
 
     state = SweepState(total=3, found=0, metric="dev")
-    fit = fit_of(sweep, state)
-    failed = fit(one, searched(sweep.maker, sweep.records, 3))
+    points = sweep.search.points(())
+    failed = runner_of(sweep, state).run_trainable(one, points)
 
     first, second, third, *again = map(json.loads, began.read_text().splitlines())
     assert again == [first, third] and len({point["percent"] for point in (first, second, third)}) == 3
-    assert [name for name, _ in failed] == [fit.trials_of(point)[0].name for point in (second, third)]
+    assert [name for name, _ in failed] == [points.trials_of(point)[0].name for point in (second, third)]
     assert failed[0][1] == "its own fault" and "actor" in failed[1][1]  # died, or is unavailable
     assert (state.done, state.failed, state.lost) == (1, 2, 2)
-    assert trials_over(sweep.records) == 1
+    assert points_done(sweep.records) == 1
+
+
+PLUGIN = "tabnanny"  # a module of the standard library that nothing else imports
+
+
+class PluggedTrials(ToyTrials):
+    """Toy trials whose points need a plugin, as those with a custom strategy do."""
+
+    def trials_of(self, config: Config) -> Sequence[Toy]:
+        assert PLUGIN in sys.modules
+        return super().trials_of(config)
+
+
+def test_the_trials_of_another_study_run_with_its_plugins_and_are_recorded_with_the_mean_of_their_seeds(
+    tmp_path: Path, local_ray: None
+) -> None:
+    del local_ray
+    load_plugins([PLUGIN])
+    spec, halving = ToySearch(kind="optuna", trials=2, metric="total"), HalvingSpec(max_epochs=2)
+    search = search_of(PluggedTrials(halving.rungs), spec, halving, "toy", tmp_path / "toy" / "trials")
+    runtime = Runtime.model_validate({"sweep": {"trials": 1, "max_failures": 0}})
+    context = TrialContext(Store(tmp_path / "store"), runtime, "none", "total", (PLUGIN,))
+    points = search.points(())
+    assert points.count == 2
+    assert TuneRunner(search, context, SweepState(2, 0, "total")).run(points) == []
+    records = read_records(search.records)
+    for record in records:
+        assert record.score == pytest.approx((record.config["left"] + record.config["right"] + 0.5) / 100)
+    assert {record.variant for record in records} >= {"epochs=1"}
+    assert {toy.name for toy in search.finished([])} == {record.trial for record in records}
+    assert points_done(search.records) == 2 and search.points(()).count == 0

@@ -98,12 +98,12 @@ def test_a_running_sweep_is_logged_while_its_server_dies_and_comes_back(
     live = LiveTracking(write, said.append, 0.05, 0.2)
     with serve(database, tmp_path / "artifacts", port) as (_, process):
         live.start()
-        live.tell(cast(Trial, cells[0]))
+        live.add(cast(Trial, cells[0]))
         until(lambda: live.logged == 1)
         os.killpg(process.pid, 9)
         process.wait()
-        live.tell(cast(Trial, cells[1]))
-        live.tell(cast(Trial, cells[2]))
+        live.add(cast(Trial, cells[1]))
+        live.add(cast(Trial, cells[2]))
         until(lambda: bool(said))
         assert "The sweep goes on" in said[0] and str(port) in said[0]
     with serve(database, tmp_path / "artifacts", port) as (address, _):

@@ -140,6 +140,6 @@ def sweep_report(
 
     sweep = open_sweep(path, runtime_file, store, overrides)
     if time:
-        print(time_table(sweep))
+        print(time_table(sweep.spec.name, sweep.records, sweep.store))
     else:
         _conclude(sweep, finished_sweep(sweep), None)

@@ -31,7 +31,7 @@ class EnginePool:
         """Answer with all models of a request on one engine; returns the seconds it took.
 
         Waiting for an engine, and for its start, is left out. Raises as `inference.evaluator.evaluate` does; the engine
-        is then started anew for the next request.
+        then starts again for the next request.
         """
         from sftlab.inference.evaluator import evaluate
 

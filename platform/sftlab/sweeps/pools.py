@@ -21,7 +21,7 @@ from sftlab.sweeps.engine_pool import EnginePool
 from sftlab.sweeps.training_pool import Train, TrainingPool
 from sftlab.training.sft import train_runs
 
-SPARE_CALLS = 8  # beside the trials, whose calls block inside the actors
+SPARE_CALLS = 8  # besides those of the trials, whose calls block inside the actors
 FEWEST_TRIALS = 8
 
 
@@ -43,7 +43,7 @@ def cluster_sizes(runtime: Runtime) -> PoolSizes:
 
 
 def pool_sizes(runtime: Runtime, resources: Mapping[str, float], nodes: int = 1) -> PoolSizes:
-    """As many engines as the cluster holds beside the worker groups; at least one of each. Trials for all of them.
+    """As many engines as the cluster holds in addition to the worker groups, and trials for all; at least one of each.
 
     Where engines take GPUs they get all that training leaves free. On CPUs an engine uses every core of its
     machine, so there is one for each of the `nodes` with CPUs, or as many as the runtime file says if that is more.

@@ -34,7 +34,7 @@ class SweepState:
     lost: int = 0  # with their process or node, and tried again
     running: int = 0
     best: tuple[str, float, float] | None = None  # trial, percent, score
-    live: LiveTracking | None = None  # hears of every finished trial
+    live: LiveTracking[Any] | None = None  # gets every finished trial
     started: float = field(default_factory=time.monotonic)
 
     def begin(self) -> None:
@@ -45,7 +45,7 @@ class SweepState:
         # Ray Tune keeps a copy of the callbacks that hold this; threads are no part of it.
         return {**self.__dict__, "live": None}
 
-    def tell(self, name: str, percent: float, score: float) -> None:
+    def observe(self, name: str, percent: float, score: float) -> None:
         """Remember the best score so far."""
         if self.best is None or score > self.best[2]:
             self.best = (name, percent, score)
@@ -108,7 +108,7 @@ class SweepState:
 
 @contextmanager
 def watching(state: SweepState, progress: Progress, usage: Callable[[], dict[str, Usage]]) -> Iterator[None]:
-    """Show the state until the context ends. `usage` is asked from a thread of its own."""
+    """Show the state until the context ends. `usage` is called from another thread."""
     over = threading.Event()
     if isinstance(progress, TerminalProgress):
         from rich.live import Live

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from sftlab.config.frozen import Frozen
 from sftlab.strategies.treatment import MOST_VALUES
-from sftlab.studies.knowledge.results.choice import METRICS
 
 
 class Range(Frozen):
@@ -27,38 +26,38 @@ class Range(Frozen):
         return self
 
 
-def _check_length(values: tuple[Any, ...]) -> None:
+def check_length(values: tuple[Any, ...]) -> None:
+    """Raises ValueError where an axis lists more values than a sweep can have."""
     if len(values) > MOST_VALUES:
         raise ValueError(f"lists {len(values):,} values; list at most {MOST_VALUES:,}")
 
 
 class SearchSpec(Frozen):
-    """How trials are chosen: all points of the grid, a random draw, or Optuna's sampler on the dev split."""
+    """How trials are chosen: all points of the grid, a random draw, or Optuna's sampler.
 
+    A study derives from it, to name its metrics and their default.
+    """
+
+    metrics: ClassVar[tuple[str, ...]]
     kind: Literal["grid", "random", "optuna"] = "grid"
     trials: int | None = Field(
         None, ge=1, description="points of a random or optuna search, each tried with all of axes.seed"
     )
-    metric: str = Field("dev", description=f"one of {', '.join(METRICS)}")
+    metric: str
     seed: int = Field(0, ge=0, description="seed of the draws")
 
     @field_validator("metric", mode="before")
     @classmethod
     def _named(cls, metric: Any) -> Any:
         if not metric:
-            raise ValueError(f"a search needs a metric, one of {', '.join(METRICS)}")
+            raise ValueError(f"a search needs a metric, one of {', '.join(cls.metrics)}")
         return metric
 
     @field_validator("metric")
     @classmethod
     def _made(cls, metric: str) -> str:
-        if metric == "kl":
-            raise ValueError(
-                "the KL divergence is measured on test facts, which choose nothing; judge by one of "
-                f"{', '.join(METRICS)}, and read the divergence in the report"
-            )
-        if metric not in METRICS:
-            raise ValueError(f"no stage makes this metric; known ones are {', '.join(METRICS)}")
+        if metric not in cls.metrics:
+            raise ValueError(f"no stage makes this metric; known ones are {', '.join(cls.metrics)}")
         return metric
 
     @model_validator(mode="after")
@@ -68,14 +67,21 @@ class SearchSpec(Frozen):
         if self.kind == "grid" and self.trials is not None:
             raise ValueError("a grid runs all its points; leave `trials` out, or choose random or optuna")
         if self.kind == "optuna" and "metric" not in self.model_fields_set:
-            raise ValueError(f"an optuna search needs a `metric` to look for, one of {', '.join(METRICS)}")
+            raise ValueError(
+                f"an optuna search needs a `metric` to look for, one of {', '.join(self.metrics)}"
+            )
         return self
+
+    @property
+    def walks_ranges(self) -> bool:
+        """Whether its points may come from ranges and mixtures, which have no list of values."""
+        return self.kind != "grid"
 
 
 class HalvingSpec(Frozen):
     """Asynchronous successive halving (ASHA) over epochs: rungs of 1, factor, factor^2, ... epochs.
 
-    A rung is a fine-tuning run of its own with that many epochs, so that its learning rate decays to zero.
+    A rung is a separate fine-tuning run with that many epochs, so that its learning rate decays to zero.
     """
 
     max_epochs: int = Field(ge=2)

@@ -8,19 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
 from sftlab.files import write_text
+from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull, push
 from sftlab.sweeps.records import read_records
 from sftlab.sweeps.usage import Usage
-
-if TYPE_CHECKING:
-    from sftlab.studies.knowledge.sweep.sweep import Sweep
-
 
 TABLES, REPORT, BEST, LOGGING = "tables", "report", "best model", "MLflow"
 STARTS = {"engines": "engine starts", "training": "group starts"}  # by the pool that starts them
@@ -28,10 +24,10 @@ OUTSIDE = (*STARTS.values(), TABLES, REPORT, BEST, LOGGING)
 
 
 @dataclass(frozen=True)
-class Spent:
+class Timing:
     """Wall seconds that one run of a sweep spent on something of OUTSIDE, and how often it did so.
 
-    Starts are told by run and kind: their seconds add up over engines or groups that started side by side.
+    Starts are kept by run and kind: their seconds add up over engines or groups that started side by side.
     """
 
     what: str
@@ -39,18 +35,20 @@ class Spent:
     seconds: float
 
 
-def keep(folder: Path, spent: Spent) -> None:
-    """Keep what was spent in the folder of a sweep, in a file of its own: runs at the same time share the folder."""
+def keep(folder: Path, timing: Timing) -> None:
+    """Keep a timing in the folder of a sweep, each in another file: runs at the same time share the folder."""
     file = folder / "spent" / f"{uuid4().hex}.json"
-    write_text(file, json.dumps(asdict(spent), indent=1) + "\n")
+    write_text(file, json.dumps(asdict(timing), indent=1) + "\n")
     push(file)
 
 
-def read_spent(folder: Path) -> list[Spent]:
-    """All that runs of a sweep have kept."""
+def read_timings(folder: Path) -> list[Timing]:
+    """All timings that runs of a sweep have kept."""
     pull(folder / "spent")
     return [
-        parse_record(Spent, path.read_bytes(), str(path), "delete the file; it tells times and nothing else.")
+        parse_record(
+            Timing, path.read_bytes(), str(path), "delete the file; it holds times and nothing else."
+        )
         for path in sorted((folder / "spent").glob("*.json"))
     ]
 
@@ -60,7 +58,7 @@ def keeping(folder: Path, what: str) -> Iterator[None]:
     """Keep the seconds that the context takes, if it comes to its end."""
     started = time.monotonic()
     yield
-    keep(folder, Spent(what, 1, time.monotonic() - started))
+    keep(folder, Timing(what, 1, time.monotonic() - started))
 
 
 @contextmanager
@@ -72,29 +70,29 @@ def keeping_starts(folder: Path, usage: Callable[[], Mapping[str, Usage]]) -> It
     try:
         yield
     finally:
-        with suppress(Exception):  # pools that are gone tell nothing, and no result rests on times
+        with suppress(Exception):  # pools that are gone report nothing, and no result depends on times
             for pool, use in usage().items():
                 if use.starts:
-                    keep(folder, Spent(STARTS[pool], use.starts, use.start_seconds))
+                    keep(folder, Timing(STARTS[pool], use.starts, use.start_seconds))
 
 
-def time_rows(sweep: Sweep) -> list[TimeRow]:
+def time_rows(records: Path) -> list[TimeRow]:
     """Where the time of the trials went that have been run (found ones took none), by stage."""
     return [
-        TimeRow(record.trial, stage, spent.seconds - spent.queued, spent.queued, spent.hits)
-        for record in read_records(sweep.records)
-        for stage, spent in record.times.items()
+        TimeRow(
+            record.trial, stage, stage_time.seconds - stage_time.queued, stage_time.queued, stage_time.hits
+        )
+        for record in read_records(records)
+        for stage, stage_time in record.times.items()
     ]
 
 
-def time_table(sweep: Sweep) -> str:
+def time_table(name: str, records: Path, store: Store) -> str:
     """Where the time of a sweep went, for the terminal. Raises UserError where no trial has run."""
-    rows = time_rows(sweep)
+    rows = time_rows(records)
     if not rows:
-        raise UserError(
-            f"No trial of the sweep {sweep.spec.name} has run in {sweep.store}; `sftlab sweep` runs it."
-        )
-    return "\n".join([*_of_trials(rows), *_outside(read_spent(sweep.folder))])
+        raise UserError(f"No trial of the sweep {name} has run in {store}; `sftlab sweep` runs it.")
+    return "\n".join([*_of_trials(rows), *_outside(read_timings(records.parent))])
 
 
 def _of_trials(rows: Sequence[TimeRow]) -> list[str]:
@@ -118,18 +116,17 @@ def _of_trials(rows: Sequence[TimeRow]) -> list[str]:
     return lines
 
 
-def _outside(spent: Sequence[Spent]) -> list[str]:
+def _outside(timings: Sequence[Timing]) -> list[str]:
     """A line for everything of OUTSIDE that was done; none where nothing was kept."""
-    if not spent:
+    if not timings:
         return []
-    lines = ["", f"{'beside trials':<13} {'s each':>8} {'times':>8} {'seconds':>8}"]
+    lines = ["", f"{'outside':<13} {'s each':>8} {'times':>8} {'seconds':>8}"]
     for what in OUTSIDE:
-        mine = [one for one in spent if one.what == what]
+        mine = [one for one in timings if one.what == what]
         times, seconds = sum(one.times for one in mine), sum(one.seconds for one in mine)
         if times:
             lines.append(f"{what:<13} {seconds / times:>8.2f} {times:>8} {seconds:>8.2f}")
-    told = {one.what for one in spent}
-    if told & set(STARTS.values()):
+    if {timing.what for timing in timings} & set(STARTS.values()):
         lines.append(
             "starts: until an engine answers, and until a worker group has done its first step, for which it has "
             "loaded a model; of runs that were not killed; the trials' waiting holds most of them"
@@ -139,7 +136,7 @@ def _outside(spent: Sequence[Spent]) -> list[str]:
 
 @dataclass(frozen=True)
 class TimeRow:
-    """Seconds that one stage of one trial worked, and those that it waited beside.
+    """Seconds that one stage of one trial worked, and seconds that it waited.
 
     `hits` counts its results that were found and not computed.
     """

@@ -66,10 +66,10 @@ class TrainingPool:
                     self.queue.put(run)
 
     def train(self, run: SFTRun) -> float:
-        """Wait until a run is trained; returns its own seconds.
+        """Wait until a run is trained; returns the seconds of this run alone.
 
         Waiting for other runs is left out, and for the worker group, which the first of its runs waits for up to its
-        own first step. Raises UserError or TrainingError as `training.sft.train_runs` does; a failed run can be asked
+        first step. Raises UserError or TrainingError as `training.sft.train_runs` does; a failed run can be asked
         for again.
         """
         self.submit([run])
@@ -97,7 +97,7 @@ class TrainingPool:
             self._take(batch)
 
     def _take(self, batch: list[SFTRun]) -> None:
-        """Train what no other sweep trains. Where locks cannot be had, the trials that wait are told."""
+        """Train what no other sweep trains. Where locks cannot be had, the error reaches the trials that wait."""
         mine: list[SFTRun] = []
         open_runs = list(batch)  # neither trained nor queued again
         try:
@@ -130,7 +130,7 @@ class TrainingPool:
                 working, last = True, time.monotonic()
                 self.meter.add(starts=1, start_seconds=last - asked)
 
-        def told(event: TrainingEvent) -> None:
+        def on_event(event: TrainingEvent) -> None:
             nonlocal last
             if event.kind != "skipped":  # found finished, for which no group is started
                 begin()
@@ -142,7 +142,7 @@ class TrainingPool:
 
         self.meter.add(busy=1, waiting=-len(batch))
         try:
-            self.train_runs(batch, self.runtime.training, told, str(self.store.root / "ray-train"))
+            self.train_runs(batch, self.runtime.training, on_event, str(self.store.root / "ray-train"))
         except Exception as error:  # handed to the trial that waits for it
             begin()  # a group that did not get so far took its time too
             culprit = next(iter(left), None)

@@ -6,10 +6,10 @@ import logging
 import math
 import shutil
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 from uuid import uuid4
 
 from sftlab.errors import UserError
@@ -17,156 +17,56 @@ from sftlab.files import write_text
 from sftlab.inference.actors import EngineLostError
 from sftlab.store.mirror import push
 from sftlab.strategies import load_plugins
-from sftlab.studies.knowledge.sweep.trial import Bench, build_point
-from sftlab.studies.knowledge.sweep.trials import Trial, TrialMaker, space
+from sftlab.sweeps.outcome import mean_outcome
 from sftlab.sweeps.pools import cluster_sizes
 from sftlab.sweeps.progress import SweepState
-from sftlab.sweeps.records import entry_name, mean_outcome, over_file, trials_over, write_record
-from sftlab.sweeps.search import Range
+from sftlab.sweeps.records import entry_name, write_record
+from sftlab.sweeps.searches import SCORE, Points, Search
+from sftlab.sweeps.trial import Config, T, TrialContext, Trials
 
-SCORE = "score"
 RESOURCES = {"CPU": 0.001}  # a trial only waits; what computes belongs to the pools
-Config = Mapping[str, Any]
-"""A point as Ray Tune hands it to a trial."""
-Points = Callable[[Sequence[Config] | None], tuple[dict[str, Any], Any, int]]
-"""Parameter space, search algorithm and number of samples: of the given points again, or, without, of all."""
-
-
-def run_listed(
-    bench: Bench, entries: Sequence[Sequence[Trial]], maker: TrialMaker, folder: Path, state: SweepState
-) -> list[tuple[str, str]]:
-    """Run trials that are known beforehand, those of an entry as one; returns (trial, reason) of the failed ones."""
-    from ray import tune
-
-    def one(
-        config: dict[str, Any], bench: Bench, entries: Sequence[Sequence[Trial]], maker: TrialMaker
-    ) -> None:
-        _run(bench, maker, entries[config["trial"]], config, folder)
-
-    bound = tune.with_parameters(one, bench=bench, entries=list(entries), maker=maker)
-    fit = Fit(maker, bench, state, folder, lambda config: entries[config["trial"]])
-    return fit(bound, listed([{"trial": number} for number in range(len(entries))]))
-
-
-def listed(configs: Sequence[Config]) -> Points:
-    """These points, each once."""
-    from ray import tune
-
-    def draw(again: Sequence[Config] | None) -> tuple[dict[str, Any], Any, int]:
-        numbers = [config["trial"] for config in (configs if again is None else again)]
-        return {"trial": tune.grid_search(numbers)}, None, 1
-
-    return draw
-
-
-def run_search(
-    bench: Bench, maker: TrialMaker, count: int, folder: Path, state: SweepState
-) -> list[tuple[str, str]]:
-    """Let Optuna choose `count` further points; what it has learnt so far stands in its journal file."""
-    from ray import tune
-
-    def one(config: dict[str, Any], bench: Bench, maker: TrialMaker) -> None:
-        _run(bench, maker, maker.trials_of(config), config, folder)
-
-    bound = tune.with_parameters(one, bench=bench, maker=maker)
-    fit = Fit(maker, bench, state, folder, maker.trials_of)
-    return fit(bound, searched(maker, folder, count))
-
-
-def searched(maker: TrialMaker, folder: Path, count: int) -> Points:
-    """`count` points that Optuna chooses."""
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def draw(again: Sequence[Config] | None) -> tuple[dict[str, Any], Any, int]:
-        search = OptunaSearch(
-            metric=SCORE,
-            mode="max",
-            points_to_evaluate=None if again is None else [dict(config) for config in again],
-            # A search that goes on must not begin with its first draws again.
-            sampler=optuna.samplers.TPESampler(seed=maker.sweep.search.seed + trials_over(folder)),
-            study_name=maker.sweep.name,
-            storage=_journal(folder.parent / "optuna.journal"),
-        )
-        param_space = {name: _domain(domain) for name, domain in space(maker.sweep).items()}
-        return param_space, search, count if again is None else len(again)
-
-    return draw
-
-
-def _journal(path: Path) -> Any:
-    """What a search has learnt, a JSON line an event. Raises UserError where it cannot be read."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    try:
-        return JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: is no readable journal of a search ({type(error).__name__}: {error}); delete it, and run again: "
-            "trials that are finished stand."
-        ) from error
-
-
-def _run(
-    bench: Bench, maker: TrialMaker, trials: Sequence[Trial], config: Mapping[str, Any], folder: Path
-) -> None:
-    """The trials of one point in one process: a rung after the other, each recorded, their mean reported."""
-    from ray import tune
-
-    load_plugins(bench.plugins)
-    for rung in zip(*map(maker.rungs_of, trials), strict=True):
-        outcomes = build_point(bench, rung)
-        mean = mean_outcome(outcomes)
-        for trial, own in zip(rung, outcomes, strict=True):
-            write_record(folder, trial, config, replace(mean, times=own.times))
-        if math.isnan(mean.score):
-            raise UserError(
-                f"{rung[0].name}: {bench.metric} is not a number, as no question was asked for it."
-            )
-        tune.report({SCORE: mean.score, "percent": mean.percent, "epochs": rung[0].spec.sft.epochs})
-
-
-def _domain(domain: tuple[Any, ...] | Range) -> Any:
-    from ray import tune
-
-    if not isinstance(domain, Range):
-        return tune.choice(list(domain))
-    draw = tune.loguniform if domain.log else tune.uniform
-    return draw(domain.low, domain.high)
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Trials under Ray Tune, and what it tells while they go on."""
+class TuneRunner(Generic[T]):
+    """Runs points of a search under Ray Tune, and keeps the state that is shown meanwhile."""
 
-    maker: TrialMaker
-    bench: Bench
+    search: Search[T]
+    context: TrialContext
     state: SweepState
-    folder: Path
-    trials_of: Callable[[Config], Sequence[Trial]]
 
-    def __call__(self, trainable: Any, points: Points) -> list[tuple[str, str]]:
-        """Run all points; returns (trial, reason) of those that failed.
+    def run(self, points: Points[T]) -> list[tuple[str, str]]:
+        """Build the trials of all points; returns (trial, reason) of those that failed."""
+        from ray import tune
 
-        Those that were lost (`is_lost`) run again once the others are over, `sweep.max_failures` times at most, and
-        find what they had finished. Ray Tune's own retries would repeat trials that failed by an error of theirs too.
+        def one(
+            config: dict[str, Any], context: TrialContext, trials: Trials[T], points: Points[T], folder: Path
+        ) -> None:
+            _run_point(context, trials, points, config, folder)
+
+        bound = tune.with_parameters(
+            one, context=self.context, trials=self.search.trials, points=points, folder=self.search.records
+        )
+        return self.run_trainable(bound, points)
+
+    def run_trainable(self, trainable: Any, points: Points[T]) -> list[tuple[str, str]]:
+        """Run a trainable on all points; returns (trial, reason) of those that failed.
+
+        Those that were lost (`is_lost`) run again once the others are done, `sweep.max_failures` times at most, and
+        find what they had finished. Ray Tune's retries would repeat trials that raised an error of their code too.
         """
         # Asked once: a node that is lost meanwhile comes back, or its trials wait.
-        at_once = cluster_sizes(self.bench.runtime).trials
+        at_once = cluster_sizes(self.context.runtime).trials
         scheduler = self._scheduler()  # one, so that what runs again is halved against all that ran before
         failed: list[tuple[str, str]] = []
         again: list[Config] | None = None
-        for left in reversed(range(self.bench.runtime.sweep.max_failures + 1)):
+        for left in reversed(range(self.context.runtime.sweep.max_failures + 1)):
             lost: list[Config] = []
-            for one in self._fit(trainable, at_once, scheduler, *points(again)):
+            for one in self._fit(trainable, at_once, scheduler, points, again):
                 if one.error and left and is_lost(one.error):
                     lost.append(one.config)
                 elif one.error:
-                    failed.append((entry_name(self.trials_of(one.config)), _reason(one.error)))
+                    failed.append((entry_name(points.trials_of(one.config)), _reason(one.error)))
             self.state.failed -= len(lost)
             self.state.lost += len(lost)
             if not lost:
@@ -179,14 +79,15 @@ class Fit:
         trainable: Any,
         at_once: int,
         scheduler: Any,
-        param_space: dict[str, Any],
-        search: Any,
-        count: int,
+        points: Points[T],
+        again: Sequence[Config] | None,
     ) -> list[Any]:
-        """One call of Ray Tune, with `count` samples of the space, so many at once; returns its results."""
+        """One call of Ray Tune on all points, or on these again, so many at once; returns its results."""
         from ray import tune
 
-        name = f"tune-{uuid4().hex[:12]}"  # never read again: what stands is in the store
+        param_space, search, count = points.draw(again)
+        folder = self.search.records.parent
+        name = f"tune-{uuid4().hex[:12]}"  # never read again: what is finished is in the store
         # It misses the files that are not written (TUNE_DISABLE_AUTO_CALLBACK_LOGGERS).
         logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
         tuner = tune.Tuner(
@@ -201,19 +102,19 @@ class Fit:
             ),
             run_config=tune.RunConfig(
                 name=name,
-                storage_path=str(self.folder.parent),
+                storage_path=str(folder),
                 verbose=0,
-                callbacks=[self._watch()],
+                callbacks=[_watch(self.state, points, self.search.trials)],
             ),
         )
         try:
             grid = tuner.fit()
         finally:
-            shutil.rmtree(self.folder.parent / name, ignore_errors=True)
+            shutil.rmtree(folder / name, ignore_errors=True)
         return [grid[number] for number in range(len(grid))]
 
     def _scheduler(self) -> Any:
-        halving = self.maker.sweep.halving
+        halving = self.search.halving
         if halving is None:
             return None
         from ray.tune.schedulers import ASHAScheduler
@@ -227,51 +128,67 @@ class Fit:
             reduction_factor=halving.factor,
         )
 
-    def _watch(self) -> Any:
-        """Keeps the state that is shown, and marks which trials are over."""
-        from ray import tune
 
-        state, folder, trials_of, maker = self.state, self.folder, self.trials_of, self.maker
+def _run_point(
+    context: TrialContext, trials: Trials[T], points: Points[T], config: Config, folder: Path
+) -> None:
+    """The trials of one point in one process: a rung after the other, each recorded, their mean reported."""
+    from ray import tune
 
-        class Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
-            def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                del iteration, trial, info
-                state.running = sum(one.status == "RUNNING" for one in trials)
+    load_plugins(context.plugins)  # before the trials are made: their strategies may be among them
+    for rung in zip(*map(trials.rungs_of, points.trials_of(config)), strict=True):
+        outcomes = trials.build(context, rung)
+        mean = mean_outcome(outcomes)
+        for trial, outcome in zip(rung, outcomes, strict=True):
+            write_record(folder, trial, config, replace(mean, times=outcome.times))
+        if math.isnan(mean.score):
+            raise UserError(
+                f"{rung[0].name}: {context.metric} is not a number, as no question was asked for it."
+            )
+        tune.report({SCORE: mean.score, "percent": mean.percent, "epochs": rung[0].epochs})
 
-            def on_trial_result(
-                self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-            ) -> None:
-                del iteration, trials, info
-                if SCORE not in result:
-                    return
-                entry = trials_of(trial.config)
-                state.tell(entry_name(entry), result["percent"], result[SCORE])
-                for rung in (rung for own in entry for rung in maker.rungs_of(own)):
-                    if state.live is not None and rung.spec.sft.epochs == result["epochs"]:
-                        state.live.tell(rung)
 
-            def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                del iteration, info
-                entry, draw = trials_of(trial.config), ""
-                if maker.sweep.search.kind == "optuna":
-                    entry, draw = entry[:1], str(trial.trial_id)  # points are counted by their marks
-                for own in entry:
-                    over = over_file(folder, own, draw)
-                    write_text(over, "")
-                    push(over)
-                state.done += 1
-                state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
+def _watch(state: SweepState, points: Points[T], trials: Trials[T]) -> Any:
+    """A callback of Ray Tune that keeps the state that is shown, and marks which trials are done."""
+    from ray import tune
 
-            def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                del iteration, info
-                state.failed += 1
-                state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
+    class Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            del iteration, trial, info
+            state.running = sum(one.status == "RUNNING" for one in trials)
 
-        return Watch()
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            del iteration, trials, info
+            if SCORE in result:
+                report(trial.config, result)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            del iteration, info
+            for marker in points.done_markers(trial.config, str(trial.trial_id)):
+                write_text(marker, "")
+                push(marker)
+            state.done += 1
+            state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            del iteration, info
+            state.failed += 1
+            state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
+
+    def report(config: Config, result: dict[str, Any]) -> None:
+        entry = points.trials_of(config)
+        state.observe(entry_name(entry), result["percent"], result[SCORE])
+        for rung in (rung for trial in entry for rung in trials.rungs_of(trial)):
+            if state.live is not None and rung.epochs == result["epochs"]:
+                state.live.add(rung)
+
+    return Watch()
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether a trial ended with its process, its node or a call to a pool, and not by an error of its own."""
+    """Whether a trial ended with its process, its node or a call to a pool, and not by an error of its code."""
     from ray.exceptions import RayActorError, RayTaskError
 
     if isinstance(error, RayTaskError):
@@ -280,6 +197,6 @@ def is_lost(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of what a trial died of."""
+    """The last line of the error that ended a trial."""
     cause = getattr(error, "cause", None) or error
     return "".join(traceback.format_exception_only(cause)).strip().removeprefix("sftlab.errors.UserError: ")

@@ -50,7 +50,7 @@ def started(server: Server, said: list[str]) -> LiveTracking:
 
 def tell(live: LiveTracking, *names: object) -> None:
     for name in names:
-        live.tell(cast(Trial, name))
+        live.add(cast(Trial, name))
 
 
 def test_trials_are_logged_in_their_order_and_in_batches_of_a_bounded_size() -> None:

@@ -1,20 +1,17 @@
-"""What a sweep takes: a step that trials share counts once, and what all trials rest on counts too."""
+"""What a sweep takes: a step that trials share counts once, and what all trials depend on counts too."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from sftlab.errors import UserError
 from sftlab.execution.cost import Cost, cost_text
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sweep.sweep import Sweep, is_finished
-from sftlab.sweeps.records import trials_over
-
-if TYPE_CHECKING:
-    from sftlab.studies.knowledge.sweep.trials import Trial
+from sftlab.studies.knowledge.sweep.trials import Trial
 
 
 def rung_steps(sweep: Sweep, rung: Trial) -> Iterator[tuple[Step, Cost]]:
@@ -30,55 +27,88 @@ def rung_steps(sweep: Sweep, rung: Trial) -> Iterator[tuple[Step, Cost]]:
 
 
 def shared_steps(plan: Plan) -> list[tuple[Step, Cost]]:
-    """What all trials of a sweep over this study rest on, and what each step takes."""
+    """What all trials of a sweep over this study depend on, and what each step takes."""
     wanted = {plan.facts.id, plan.mastery.id, plan.base_evaluation.id}
     wanted |= set() if plan.model is None else {plan.model.id}
     return [(step, cost) for step, cost in plan.steps() if step.id in wanted]
 
 
 def short_id(step: Step) -> bytes:
-    """Tells steps apart in a twentieth of the memory of a step."""
+    """Identifies a step in a twentieth of the memory of a step."""
     return bytes.fromhex(step.id[:24])
 
 
-def trials_cost(sweep: Sweep, trials: Iterable[Trial]) -> Cost:
-    """What the steps of these trials take, each counted once."""
-    total, seen = Cost(), set[bytes]()
-    for trial in trials:
-        for rung in sweep.maker.rungs_of(trial):
-            for step, cost in rung_steps(sweep, rung):
-                if short_id(step) not in seen:
-                    seen.add(short_id(step))
-                    total += cost
-    return total
+PLANNED = ("training-set", "tuned", "change", "evaluation")
 
 
-def dearest_point(sweep: Sweep) -> Cost:
-    """What a point of a search takes at most, with all its seeds; a sampler's points are not known beforehand."""
-    each = [trials_cost(sweep, [trial]) for trial in sweep.maker.dearest()]
-    seeds = len(sweep.spec.axes.seed)
-    return Cost(
-        completions=seeds * max(cost.completions for cost in each),
-        generated_tokens=seeds * max(cost.generated_tokens for cost in each),
-        trained_tokens=seeds * max(cost.trained_tokens for cost in each),
-        bytes_written=seeds * max(cost.bytes_written for cost in each),
-    )
+@dataclass(frozen=True)
+class SweepPricing:
+    """What trials of a sweep cost: `sweeps.searches.Pricing`."""
 
+    sweep: Sweep
 
-def search_cost(sweep: Sweep, points: int) -> Cost:
-    """The most that so many points of a search take, without what all trials rest on."""
-    return sum([dearest_point(sweep)] * points, Cost())
+    def trials(self, trials: Iterable[Trial]) -> Cost:
+        """What the steps of these trials take, each counted once."""
+        total, seen = Cost(), set[bytes]()
+        for trial in trials:
+            for rung in self.sweep.maker.rungs_of(trial):
+                for step, cost in rung_steps(self.sweep, rung):
+                    if short_id(step) not in seen:
+                        seen.add(short_id(step))
+                        total += cost
+        return total
+
+    def models(self, trial: Trial) -> int:
+        """How many models are evaluated: a ladder."""
+        return len(trial.spec.restore.percents)
+
+    def missing(self, trials: Iterable[Trial]) -> tuple[list[str], Cost]:
+        """A line a stage with its HIT and BUILD counts, and what the missing steps take."""
+        sweep = self.sweep
+        counts = {stage: Counter[str]() for stage in PLANNED}
+        count = finished = 0
+        total = Cost()
+        seen: set[bytes] = set()
+        for trial in trials:
+            count += 1
+            # Of a trial that ASHA stopped, or that went through all rungs, nothing is to do.
+            over = sweep.spec.halving is not None and is_finished(sweep, trial)
+            missing = 0
+            for rung in sweep.maker.rungs_of(trial):
+                for step, cost in rung_steps(sweep, rung):
+                    key = short_id(step)
+                    if key in seen:
+                        continue
+                    hit = sweep.store.is_committed(step)
+                    if over and not hit:
+                        continue
+                    seen.add(key)
+                    counts[step.stage]["HIT" if hit else "BUILD"] += 1
+                    missing += not hit
+                    if not hit:
+                        total += cost
+            finished += not missing
+        lines = [f"sweep {sweep.spec.name}: {count:,} trials, {finished:,} finished"]
+        lines += [
+            f"  {stage:<13} {found['HIT']:>7,} HIT {found['BUILD']:>7,} BUILD"
+            for stage, found in counts.items()
+        ]
+        return lines, total
 
 
 def check_limits(sweep: Sweep) -> None:
-    """Raises UserError where a limit of the sweep lies below what it takes, HITs included."""
+    """Raises UserError where a limit of the sweep is below what it takes, HITs included."""
     limits = sweep.spec.limits
-    if sweep.spec.search.kind == "optuna":
-        sweep.maker.dearest()  # a strategy that does not fit the data is told before anything runs
+    sweep.search.check()  # a strategy that does not fit the data is reported before anything runs
     if all(value is None for value in limits.model_dump().values()):
         return
-    cost = _whole(sweep)
-    planned = _counts(sweep) | {
+    pricing = SweepPricing(sweep)
+    shared = sum((cost for _, cost in shared_steps(sweep.base.plan)), Cost())
+    cost = shared + sweep.search.cost(pricing)
+    cells, models = sweep.search.sizes(pricing)  # those that cells share count in each
+    planned = {
+        "max_cells": cells,
+        "max_models": models,
         "max_generated_tokens": cost.generated_tokens,
         "max_trained_tokens": cost.trained_tokens,
         "max_cost": cost.generated_tokens + cost.trained_tokens,
@@ -95,30 +125,6 @@ def check_limits(sweep: Sweep) -> None:
         )
 
 
-def _whole(sweep: Sweep) -> Cost:
-    """What the whole sweep takes at most, as if nothing of it were there."""
-    shared = sum((cost for _, cost in shared_steps(sweep.base.plan)), Cost())
-    search = sweep.spec.search
-    if search.kind == "optuna":
-        return shared + search_cost(sweep, search.trials or 0)
-    return shared + trials_cost(sweep, sweep.listed())
-
-
-def _counts(sweep: Sweep) -> dict[str, int]:
-    """Cells and evaluated models, by the names of their limits; those that cells share count in each."""
-    halving, search = sweep.spec.halving, sweep.spec.search
-    rungs = 1 if halving is None else len(halving.rungs)
-    if search.kind == "optuna":
-        cells = (search.trials or 0) * len(sweep.spec.axes.seed) * rungs
-        ladder = max(len(trial.spec.restore.percents) for trial in sweep.maker.dearest())
-        return {"max_cells": cells, "max_models": cells * ladder}
-    ladders = [len(trial.spec.restore.percents) for trial in sweep.listed()]
-    return {"max_cells": rungs * len(ladders), "max_models": rungs * sum(ladders)}
-
-
-PLANNED = ("training-set", "tuned", "change", "evaluation")
-
-
 def plan_sweep(sweep: Sweep) -> str:
     """A text of a line a stage: HIT and BUILD counts, and the cost of what is missing."""
     shared = [(step, cost) for step, cost in shared_steps(sweep.base.plan) if sweep.base.missing(step)]
@@ -130,46 +136,8 @@ def plan_sweep(sweep: Sweep) -> str:
     if any(step.stage == "mastery" for step, _ in shared):
         before += Cost(engine_starts=sweep.runtime.engine.engines)
     with sweep.store.listed(*PLANNED, names_only=True):
-        lines, cost, most = _plan_search(sweep) if sweep.spec.search.kind == "optuna" else _plan(sweep)
+        planned = sweep.search.plan(SweepPricing(sweep))
+    cost, most = planned.cost, "at most " if planned.at_most else ""
     if cost != Cost() or any(step.stage == "evaluation" for step, _ in shared):
         cost += Cost(engine_starts=sweep.runtime.sweep.engines or sweep.runtime.engine.engines)
-    return "\n".join([*lines, *first, f"to build: {most}{cost_text(before + cost) or 'nothing'}"])
-
-
-def _plan_search(sweep: Sweep) -> tuple[list[str], Cost, str]:
-    """A sampler's points are not known yet: each is taken for the dearest one of the space."""
-    points, done = sweep.spec.search.trials or 0, trials_over(sweep.records)
-    line = f"sweep {sweep.spec.name}: Optuna chooses {points} points, {done} are finished"
-    left = max(0, points - done)
-    return [line], search_cost(sweep, left), "at most " if left else ""
-
-
-def _plan(sweep: Sweep) -> tuple[list[str], Cost, str]:
-    counts = {stage: Counter[str]() for stage in PLANNED}
-    trials = finished = 0
-    total = Cost()
-    seen: set[bytes] = set()
-    for trial in sweep.listed():
-        trials += 1
-        # Of a trial that ASHA stopped, or that went through all rungs, nothing is to do.
-        over = sweep.spec.halving is not None and is_finished(sweep, trial)
-        missing = 0
-        for rung in sweep.maker.rungs_of(trial):
-            for step, cost in rung_steps(sweep, rung):
-                key = short_id(step)
-                if key in seen:
-                    continue
-                hit = sweep.store.is_committed(step)
-                if over and not hit:
-                    continue
-                seen.add(key)
-                counts[step.stage]["HIT" if hit else "BUILD"] += 1
-                missing += not hit
-                if not hit:
-                    total += cost
-        finished += not missing
-    lines = [f"sweep {sweep.spec.name}: {trials:,} trials, {finished:,} finished"]
-    lines += [
-        f"  {stage:<13} {count['HIT']:>7,} HIT {count['BUILD']:>7,} BUILD" for stage, count in counts.items()
-    ]
-    return lines, total, ""
+    return "\n".join([*planned.lines, *first, f"to build: {most}{cost_text(before + cost) or 'nothing'}"])

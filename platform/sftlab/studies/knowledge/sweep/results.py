@@ -64,7 +64,7 @@ def build_sweep_report(steps: SweepSteps, results: SweepResults) -> Path:
     with steps.alone(steps.report) as missing:
         if missing:
             with steps.sweep.progress.bar("report"), keeping(steps.sweep.folder, REPORT):
-                timed = replace(results, times=time_rows(steps.sweep))
+                timed = replace(results, times=time_rows(steps.sweep.records))
                 write_text(file, render_sweep(timed, origin_of(steps)))
                 steps.sweep.store.commit(steps.report)
     return pull(file)
@@ -98,8 +98,8 @@ def build_sweep_best(steps: SweepSteps, results: SweepResults) -> Path:
                 from sftlab.studies.knowledge.sweep.tracked import sweep_card  # it reads this module's steps
 
                 write_text(folder / "README.md", sweep_card(steps, results))
-                told = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
-                write_text(steps.path(step) / "choice.json", json.dumps(told, indent=1) + "\n")
+                choice = asdict(chosen) | {"cell": cell.name, "seed": trial.seed}
+                write_text(steps.path(step) / "choice.json", json.dumps(choice, indent=1) + "\n")
                 steps.sweep.sources.require_unchanged(step.stage)
                 steps.sweep.store.commit(step)
     return steps.read(step, f"restored-{label}")
@@ -143,7 +143,7 @@ def summary(steps: SweepSteps, results: SweepResults) -> str:
     lines = [
         f"recommended: {row.variant}, bucket {row.train_bucket}, {row.size:,} facts, {row.percent:g} % "
         f"(chosen on {results.metric}: {row.dev:.1%}, tuned {row.dev_tuned:.1%}; {row.seeds} training sets)",
-        *(f"  {told}" for told in (nothing_gained(row, ladder), sweep_tie(results, row)) if told),
+        *(f"  {note}" for note in (nothing_gained(row, ladder), sweep_tie(results, row)) if note),
         f"  id: {cell.evaluations[row.percent].id[:12]} ({cell.name})",
     ]
     for name, split, after, before in (

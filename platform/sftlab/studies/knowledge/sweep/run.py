@@ -7,58 +7,50 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sftlab.cluster.session import ray_cluster
-from sftlab.errors import UserError
 from sftlab.execution.build import Build
 from sftlab.execution.run import run_study
 from sftlab.studies.knowledge.stages.evaluation import evaluation_request
 from sftlab.studies.knowledge.stages.training_sets import build_training_sets, read_candidates
 from sftlab.studies.knowledge.sweep.cost import check_limits
-from sftlab.studies.knowledge.sweep.sweep import LADDER, Sweep, _trials_left, finished_trials, is_finished
-from sftlab.studies.knowledge.sweep.trial import Bench, first_run
+from sftlab.studies.knowledge.sweep.sweep import LADDER, Sweep, finished_trials, is_finished
+from sftlab.studies.knowledge.sweep.trial import first_run
 from sftlab.studies.knowledge.sweep.trials import Trial, check_sweep_model
 from sftlab.sweeps.pools import cluster_sizes
-from sftlab.sweeps.progress import SweepState, watching
-from sftlab.sweeps.records import read_records
-from sftlab.sweeps.times import keeping_starts
-from sftlab.sweeps.tune import run_listed, run_search
+from sftlab.sweeps.progress import SweepState
+from sftlab.sweeps.run import raise_failed, run_points
+from sftlab.sweeps.searches import Points
+from sftlab.sweeps.trial import TrialContext
 
 if TYPE_CHECKING:
     from sftlab.sweeps.live import LiveTracking
 
 
-def run_sweep(sweep: Sweep, live: LiveTracking | None = None) -> list[Trial]:
+def run_sweep(sweep: Sweep, live: LiveTracking[Trial] | None = None) -> list[Trial]:
     """Build every trial that is missing; returns all finished ones. Kill it and call it again: it goes on.
 
-    `live` hears of every trial that finishes.
+    `live` gets every trial that finishes.
 
     Raises UserError where the sweep would cost more than its limits, before anything runs, and, once all
     others are finished, where trials failed.
     """
     check_limits(sweep)
-    entries = list(sweep.entries())
+    entries = list(sweep.search.entries())
     with sweep.store.listed(*LADDER):
         pending = [entry for entry in entries if not all(is_finished(sweep, trial) for trial in entry)]
-    optuna = sweep.spec.search.kind == "optuna"
-    left = _trials_left(sweep) if optuna else len(pending)
-    if left:
+    points = sweep.search.points(pending)
+    if points.count:
         sweep.sources.require()
         check_sweep_model(sweep.spec, sweep.study)
         state = SweepState(
             len(entries) or (sweep.spec.search.trials or 0), 0, sweep.spec.search.metric, live=live
         )
-        state.found = state.total - left
-        failed = _run_missing(sweep, pending, state, left)
-        if failed:
-            shown = "\n".join(f"  {name}: {reason}" for name, reason in failed[:10])
-            raise UserError(
-                f"{len(failed)} trials of the sweep {sweep.spec.name} failed, all others are finished; mend what "
-                f"follows and run it again.\n{shown}"
-            )
+        state.found = state.total - points.count
+        raise_failed(sweep.spec.name, _run_missing(sweep, pending, points, state))
     return finished_trials(sweep, [trial for entry in entries for trial in entry])
 
 
 def _run_missing(
-    sweep: Sweep, entries: Sequence[Sequence[Trial]], state: SweepState, left: int
+    sweep: Sweep, entries: Sequence[Sequence[Trial]], points: Points[Trial], state: SweepState
 ) -> list[tuple[str, str]]:
     """Start the pools and run what is missing; returns the trials that failed with their reasons."""
     base, pending = sweep.base, [trial for entry in entries for trial in entry]
@@ -69,39 +61,25 @@ def _run_missing(
     with ray_cluster(sweep.runtime, sweep.progress.say):
         import ray  # not before its environment is set
 
-        sizes = cluster_sizes(sweep.runtime)  # too few GPUs are told before mastery is scored
+        sizes = cluster_sizes(sweep.runtime)  # too few GPUs are reported before mastery is scored
         run_study(base, "mastery", wait)
         for step in filter(None, (base.plan.facts, base.plan.model, base.plan.mastery)):
-            base.read(
-                step
-            )  # damaged ones are found here, where they can be built again, and not in every trial
+            # Corrupt ones are found here, where they can be built again, and not in every trial.
+            base.read(step)
         with sweep.store.shared(wait):
             name = f"sftlab-{sweep.id[:12]}"
             engines, training = sweep.start(sweep.runtime, sizes, name, sweep.store)
-            bench = Bench(
-                sweep.sources, sweep.store, sweep.runtime, name, sweep.spec.search.metric, sweep.spec.plugins
+            context = TrialContext(
+                sweep.store, sweep.runtime, name, sweep.spec.search.metric, sweep.spec.plugins
             )
             _draw_training_sets(sweep, pending)
             ray.get(training.submit.remote(_first_runs(sweep, pending)))
             _answer_with_base(base, engines)
-            state.begin()
-            for record in read_records(sweep.records):
-                state.tell(record.trial, record.percent, record.score)
-
-            def usage() -> dict[str, Any]:
-                pools = {"engines": engines, "training": training}
-                return dict(
-                    zip(pools, ray.get([pool.stats.remote() for pool in pools.values()]), strict=True)
-                )
-
-            with watching(state, sweep.progress, usage), keeping_starts(sweep.folder, usage):
-                if sweep.spec.search.kind == "optuna":
-                    return run_search(bench, sweep.maker, left, sweep.records, state)
-                return run_listed(bench, entries, sweep.maker, sweep.records, state)
+            return run_points(sweep.search, points, context, state, sweep.progress)
 
 
 def _draw_training_sets(sweep: Sweep, pending: Sequence[Trial]) -> None:
-    """All training sets first: a bucket with too few facts is told before anything is trained."""
+    """All training sets first: a bucket with too few facts is reported before anything is trained."""
     candidates = cache(partial(read_candidates, sweep.base))
     with sweep.progress.bar("training sets") as bar:
         for done, trial in enumerate(pending):

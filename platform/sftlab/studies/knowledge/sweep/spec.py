@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from sftlab.config.frozen import Frozen
 from sftlab.strategies.treatment import Bucket, Percent
 from sftlab.studies.knowledge.results.choice import METRICS
-from sftlab.sweeps.search import HalvingSpec, Limits, Range, SearchSpec, _check_length
+from sftlab.sweeps.search import HalvingSpec, Limits, Range, SearchSpec, check_length
 from sftlab.weights.cut import Order, Region
 
 
@@ -65,7 +65,7 @@ class Axes(Frozen):
         if isinstance(given, Range) and not (given.low >= 0 and given.high <= 100):
             raise ValueError(f"the range {given.low:g} to {given.high:g} leaves 0 to 100")
         if isinstance(given, tuple):
-            _check_length(given)
+            check_length(given)
             twice = next((value for value in given if given.count(value) > 1), None)
             if twice is not None:
                 raise ValueError(f"{twice:g} is listed twice; list each percentage once")
@@ -83,7 +83,7 @@ class Axes(Frozen):
     def _once(cls, given: Any) -> Any:
         twice = None
         if isinstance(given, tuple):
-            _check_length(given)
+            check_length(given)
             twice = next((value for at, value in enumerate(given) if value in given[:at]), None)
         if twice is not None:
             raise ValueError(f"{twice} is listed twice; list each value once")
@@ -110,6 +110,23 @@ class Axes(Frozen):
         return ranges + (["data"] if self.data == "mixture" else [])
 
 
+class KnowledgeSearch(SearchSpec):
+    """How trials are chosen, and by which metric of the dev splits."""
+
+    metrics: ClassVar[tuple[str, ...]] = tuple(METRICS)
+    metric: str = Field("dev", description=f"one of {', '.join(METRICS)}")
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _measured_on_dev(cls, metric: Any) -> Any:
+        if metric == "kl":
+            raise ValueError(
+                "the KL divergence is measured on test facts, which choose nothing; judge by one of "
+                f"{', '.join(METRICS)}, and read the divergence in the report"
+            )
+        return metric
+
+
 class SweepSpec(Frozen):
     """A study file and what to vary in it."""
 
@@ -119,7 +136,7 @@ class SweepSpec(Frozen):
         default_factory=dict, description="fields of the study to override, as {sft: {precision: fp32}}"
     )
     axes: Axes = Axes()
-    search: SearchSpec = SearchSpec()
+    search: KnowledgeSearch = KnowledgeSearch()
     halving: HalvingSpec | None = None
     plugins: tuple[str, ...] = Field(
         (), description="modules, beside this file or on the PYTHONPATH, that register further strategies"
@@ -136,12 +153,12 @@ class SweepSpec(Frozen):
 
     @model_validator(mode="after")
     def _walkable(self) -> SweepSpec:
-        if self.search.kind == "grid" and self.axes.continuous:
+        if not self.search.walks_ranges and self.axes.continuous:
             names = ", ".join(self.axes.continuous)
             raise ValueError(f"a grid cannot walk the continuous axes {names}; list values, or search")
         if self.halving is not None and self.axes.epochs is not None:
             raise ValueError("`halving` walks the epochs itself; leave `axes.epochs` out")
         if self.halving is not None and "metric" not in self.search.model_fields_set:
-            known = ", ".join(METRICS)
+            known = ", ".join(self.search.metrics)
             raise ValueError(f"`halving` needs a `search.metric` by which trials fall behind, one of {known}")
         return self

@@ -61,7 +61,7 @@ class SweepSteps:
 
     @contextmanager
     def alone(self, step: Step) -> Iterator[bool]:
-        """Hold a step's lock, as the same sweep may run twice at once; tells whether the step is missing."""
+        """Hold a step's lock, as the same sweep may run twice at once; yields whether the step is missing."""
         with self.sweep.store.lock(step.lock):
             yield bool(self.sweep.base.lacking(step))
 
@@ -82,7 +82,7 @@ def steps_of_sweep(sweep: Sweep) -> Iterator[Step]:
 def variants_of(
     steps: SweepSteps, progress: Callable[[float, float, str], None] | None = None
 ) -> list[Variant]:
-    """The trials' tables, gathered by variant; `progress` hears how many variants are done, of how many, and which."""
+    """The trials' tables, gathered by variant; `progress` receives done, of how many, and which."""
     grouped, variants = _by_variant(steps), []
     for done, (name, members) in enumerate(grouped.items()):
         if progress is not None:

@@ -20,11 +20,13 @@ from sftlab.studies.knowledge.plan import Cell, Plan
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.studies.knowledge.sweep.spec import SweepSpec
-from sftlab.studies.knowledge.sweep.trials import Trial, TrialMaker
+from sftlab.studies.knowledge.sweep.trial import KnowledgeTrials
+from sftlab.studies.knowledge.sweep.trials import Trial
 from sftlab.sweeps.pools import StartPools, start_pools
-from sftlab.sweeps.records import over_file, read_records, record_file, trials_over
+from sftlab.sweeps.records import done_marker
+from sftlab.sweeps.searches import Search, search_of
 
-LADDER = ("change", "evaluation")  # the stages that tell whether a trial is finished
+LADDER = ("change", "evaluation")  # the stages that decide whether a trial is finished
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,12 @@ class Sweep:
     start: StartPools = start_pools  # what starts its engines and worker groups
 
     @cached_property
-    def maker(self) -> TrialMaker:
-        return TrialMaker(self.spec, self.study)
+    def maker(self) -> KnowledgeTrials:
+        return KnowledgeTrials(self.spec, self.study, self.sources)
+
+    @cached_property
+    def search(self) -> Search[Trial]:
+        return search_of(self.maker, self.spec.search, self.spec.halving, self.spec.name, self.records)
 
     @cached_property
     def id(self) -> str:
@@ -58,7 +64,7 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where the records of trials lie, and what a search has learnt."""
+        """Folder of the records of trials, and of what a search has learnt."""
         return self.store.root / "sweeps" / f"{self.spec.name}-{self.id[:12]}"
 
     @property
@@ -91,36 +97,14 @@ class Sweep:
 
     def listed(self) -> Iterator[Trial]:
         """The trials that are known before any has run, each once; none where a sampler chooses."""
-        kind = self.spec.search.kind
-        made = self.maker.grid() if kind == "grid" else self.maker.random() if kind == "random" else iter(())
-        seen: set[str] = set()
-        for trial in made:
-            key = record_file(self.records, trial).name
-            if key not in seen:
-                seen.add(key)
-                yield trial
-
-    def entries(self) -> Iterator[tuple[Trial, ...]]:
-        """What Ray Tune runs as one: a listed trial, or where the sweep halves, those of all seeds of a point.
-
-        Halving judges a point by the mean of its seeds: no training set goes on alone because it was a lucky one.
-        """
-        if self.spec.halving is None:
-            yield from ((trial,) for trial in self.listed())
-            return
-        points: dict[Any, list[Trial]] = {}
-        for trial in self.listed():
-            key = (trial.variant, trial.data, trial.size, trial.spec.restore.percents)
-            points.setdefault(key, []).append(trial)
-        yield from map(tuple, points.values())
+        return self.search.listed()
 
 
 def finished_sweep(sweep: Sweep) -> list[Trial]:
     """All trials of a finished sweep, as `run_sweep` returns them. Raises UserError where some are missing."""
     trials = list(sweep.listed())
-    optuna = sweep.spec.search.kind == "optuna"
     with sweep.store.listed(*LADDER):
-        left = _trials_left(sweep) if optuna else sum(not is_finished(sweep, trial) for trial in trials)
+        left = sweep.search.left(trials, lambda trial: is_finished(sweep, trial))
     if left:
         raise UserError(f"The sweep {sweep.spec.name} lacks {left:,} trials; `sftlab sweep` runs them.")
     return finished_trials(sweep, trials)
@@ -129,26 +113,11 @@ def finished_sweep(sweep: Sweep) -> list[Trial]:
 def is_finished(sweep: Sweep, trial: Trial) -> bool:
     """Whether a trial's ladder is evaluated, or where the sweep halves, whether the trial is over."""
     if sweep.spec.halving is not None:
-        return pull(over_file(sweep.records, trial)).exists()
+        return pull(done_marker(sweep.records, trial)).exists()
     cell = sweep.cell(trial)
     return not sweep.base.missing(cell.change, *cell.evaluations.values())
 
 
 def finished_trials(sweep: Sweep, listed: Sequence[Trial]) -> list[Trial]:
     """The trials with their ladders evaluated: of a search those that have records, every rung for itself."""
-    searched = sweep.spec.search.kind == "optuna"
-    if not searched and sweep.spec.halving is None:
-        return list(listed)
-    chosen = listed
-    if searched:
-        chosen = [t for r in read_records(sweep.records) for t in sweep.maker.trials_of(r.config)]
-    rungs = {
-        record_file(sweep.records, rung): rung for trial in chosen for rung in sweep.maker.rungs_of(trial)
-    }
-    pull(sweep.records)
-    return [rung for file, rung in rungs.items() if file.exists()]
-
-
-def _trials_left(sweep: Sweep) -> int:
-    assert sweep.spec.search.trials is not None
-    return max(0, sweep.spec.search.trials - trials_over(sweep.records))
+    return sweep.search.finished(listed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sftlab.studies.knowledge.sweep.sweep import Sweep
 from sftlab.studies.knowledge.sweep.tracked import fact_tables, key_of, sweep_card, tracked_models
 from sftlab.studies.knowledge.sweep.trials import Trial
 from sftlab.studies.knowledge.tracking.log import log_sweep
-from sftlab.sweeps.live import LiveTracking, Write
+from sftlab.sweeps.live import LiveTracking
 from sftlab.sweeps.times import LOGGING, keeping
 from sftlab.tracking import TrackedModel, TrackedSweep
 
@@ -20,7 +20,7 @@ from sftlab.tracking import TrackedModel, TrackedSweep
 def track_sweep(steps: SweepSteps, results: SweepResults, report: Path, best: Path) -> TrackedSweep:
     """Log a finished sweep; the recommended model's folder `best` is uploaded and registered.
 
-    Raises UserError where MLflow cannot be reached; what is logged until then stands, and logging again
+    Raises UserError where MLflow cannot be reached; what is logged until then is kept, and logging again
     completes it.
     """
     sweep = steps.sweep
@@ -41,7 +41,7 @@ def track_sweep(steps: SweepSteps, results: SweepResults, report: Path, best: Pa
 
 
 @contextmanager
-def live_tracking(sweep: Sweep) -> Iterator[LiveTracking | None]:
+def live_tracking(sweep: Sweep) -> Iterator[LiveTracking[Trial] | None]:
     """Log the trials of a sweep while it runs, where its runtime asks for tracking."""
     if not sweep.runtime.track:
         yield None
@@ -50,16 +50,15 @@ def live_tracking(sweep: Sweep) -> Iterator[LiveTracking | None]:
     live.start()
     try:
         yield live
-    except (
-        BaseException
-    ):  # whoever interrupts a sweep does not wait for a server; what is cut off is logged anew
+    except BaseException:
+        # Whoever interrupts a sweep does not wait for a server; what is cut off is logged again.
         live.stop(0)
         raise
     live.stop()
 
 
-def _writer(sweep: Sweep) -> Write:
-    """What logs trials as `track_sweep` does, less what only the whole sweep can tell."""
+def _writer(sweep: Sweep) -> Callable[[Sequence[Trial]], None]:
+    """What logs trials as `track_sweep` does, less what only the whole sweep knows."""
     from sftlab.studies.knowledge.stages.results import model_name
     from sftlab.studies.knowledge.sweep.steps import SweepSteps, variants_of
     from sftlab.studies.knowledge.sweep.tracked import fact_tables, key_of, tracked_models

@@ -11,54 +11,58 @@ from typing import Any
 from sftlab.execution.build import Build
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.repair import mending
-from sftlab.execution.runtime import Runtime
 from sftlab.inference.actors import result
-from sftlab.store.artifact import Store
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.results.choice import DEV_SPLITS, dev_scores
 from sftlab.studies.knowledge.sources import Sources
+from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.studies.knowledge.stages.change import build_change
 from sftlab.studies.knowledge.stages.evaluation import evaluation_request
 from sftlab.studies.knowledge.stages.mastery import buckets_of
 from sftlab.studies.knowledge.stages.results import accuracy_of
 from sftlab.studies.knowledge.stages.training_sets import build_training_sets
 from sftlab.studies.knowledge.stages.tuned import commit_tuned, sft_run
-from sftlab.studies.knowledge.sweep.trials import Trial
-from sftlab.sweeps.records import Outcome, StageTime, best_percent
+from sftlab.studies.knowledge.sweep.spec import SweepSpec
+from sftlab.studies.knowledge.sweep.trials import Trial, TrialMaker
+from sftlab.sweeps.outcome import Outcome, StageTime, best_percent
+from sftlab.sweeps.trial import TrialContext
 from sftlab.training.records import SFTRun
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What every trial is handed: the study's sources, the store, and the pools by name."""
+class KnowledgeTrials(TrialMaker):
+    """The trials of a sweep over a study of knowledge: `sweeps.trial.Trials`."""
 
-    sources: Sources
-    store: Store
-    runtime: Runtime
-    pools: str
-    metric: str
-    plugins: tuple[str, ...] = ()
+    def __init__(self, sweep: SweepSpec, study: StudySpec, sources: Sources) -> None:
+        super().__init__(sweep, study)
+        self.sources = sources
 
-    def build(self, trial: Trial) -> Build:
-        return Build(trial.plan(self.sources), self.store, self.runtime, SilentProgress())
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KnowledgeTrials, (self.sweep, self.study, self.sources)
 
-    def pool(self, which: str) -> Any:
-        import ray
+    def build(self, context: TrialContext, trials: Sequence[Trial]) -> list[Outcome]:
+        """Build trials that differ in their seed alone; one worker group trains all of them.
 
-        return ray.get_actor(f"{self.pools}-{which}")
+        What another trial builds at this moment is waited for. Damaged results are quarantined and built again.
+        Raises UserError where a cell cannot be built; what is finished stays committed.
+        """
+        builds = [
+            Build(trial.plan(self.sources), context.store, context.runtime, SilentProgress())
+            for trial in trials
+        ]
+        if len(builds) > 1:
+            for build in builds:
+                _draw(build, build.plan.cells[0], StageTime())
+            runs = [run for run in map(first_run, builds) if run is not None]
+            result(context.pool("training").submit.remote(runs))
+        return [build_trial(context, build) for build in builds]
 
 
-def build_trial(bench: Bench, trial: Trial) -> Outcome:
-    """Build what the trial's cell lacks and score it. What another trial builds at this moment is waited for.
-
-    Damaged results of the cell are set aside and built again. Raises UserError where the cell cannot be built; what
-    is finished stands.
-    """
-    build = bench.build(trial)
+def build_trial(context: TrialContext, build: Build) -> Outcome:
+    """Build what the one cell of a trial lacks, and score it; see `KnowledgeTrials.build`."""
     (cell,) = build.plan.cells
     return mending(
-        lambda: _build_cell(bench, build, cell),
+        lambda: _build_cell(context, build, cell),
         build.store,
         build.progress,
         lambda: steps_of(cell),
@@ -66,19 +70,8 @@ def build_trial(bench: Bench, trial: Trial) -> Outcome:
     )
 
 
-def build_point(bench: Bench, trials: Sequence[Trial]) -> list[Outcome]:
-    """`build_trial` for trials that differ in their seed alone; one worker group trains all of them."""
-    if len(trials) > 1:
-        builds = [bench.build(trial) for trial in trials]
-        for build in builds:
-            _draw(build, build.plan.cells[0], StageTime())
-        runs = [run for run in map(first_run, builds) if run is not None]
-        result(bench.pool("training").submit.remote(runs))
-    return [build_trial(bench, trial) for trial in trials]
-
-
 def first_run(build: Build) -> SFTRun | None:
-    """The fine-tuning that a trial begins with, that of its probe if it has one; None where it stands."""
+    """The fine-tuning that a trial begins with, that of its probe if it has one; None where it is finished."""
     (cell,) = build.plan.cells
     first = cell.probe or cell
     return sft_run(build, first) if build.missing(first.tuned) else None
@@ -90,15 +83,15 @@ def steps_of(cell: Cell) -> list[Step]:
     return [*before, cell.training_set, cell.tuned, cell.change, *cell.evaluations.values()]
 
 
-def _build_cell(bench: Bench, build: Build, cell: Cell) -> Outcome:
+def _build_cell(context: TrialContext, build: Build, cell: Cell) -> Outcome:
     times = {stage: StageTime() for stage in ("training-set", "tuned", "change", "evaluation")}
     _draw(build, cell, times["training-set"])
     for part in (cell.probe, cell):
         if part is not None:
-            _train(bench, build, part, times["tuned"])
+            _train(context, build, part, times["tuned"])
             _profile(build, part, times["change"])
-    _evaluate(bench, build, cell, times["evaluation"])
-    scores = trial_scores(build, cell, bench.metric)
+    _evaluate(context, build, cell, times["evaluation"])
+    scores = trial_scores(build, cell, context.metric)
     percent = best_percent(scores)
     return Outcome(scores, percent, scores[percent], times)
 
@@ -121,14 +114,14 @@ def _draw(build: Build, cell: Cell, spent: StageTime) -> None:
         build_training_sets(build)
 
 
-def _train(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
+def _train(context: TrialContext, build: Build, cell: Cell, spent: StageTime) -> None:
     if not build.missing(cell.tuned):
         spent.hits += 1
         return
     with build.store.lock(cell.tuned.lock):
         build.lacking(cell.tuned)
     with _timed(spent) as waited:
-        waited.own = result(bench.pool("training").train.remote(sft_run(build, cell)))
+        waited.worked = result(context.pool("training").train.remote(sft_run(build, cell)))
         with build.store.lock(cell.tuned.lock):
             if build.missing(cell.tuned):
                 commit_tuned(build, cell)
@@ -142,7 +135,7 @@ def _profile(build: Build, cell: Cell, spent: StageTime) -> None:
             spent.hits += 1
 
 
-def _evaluate(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
+def _evaluate(context: TrialContext, build: Build, cell: Cell, spent: StageTime) -> None:
     from sftlab.inference.evaluator import drop_pieces
 
     wanted = list(cell.evaluations.values())
@@ -153,7 +146,7 @@ def _evaluate(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
     with _timed(spent) as waited, build.store.lock(*(step.lock for step in missing)):
         build.lacking(*missing)
         steps, request = evaluation_request(build)
-        waited.own = result(bench.pool("engines").evaluate.remote(request)) if request.items else 0.0
+        waited.worked = result(context.pool("engines").evaluate.remote(request)) if request.items else 0.0
         for item in request.items:
             build.commit(steps[item.id])
         drop_pieces(request)
@@ -163,7 +156,7 @@ def _evaluate(bench: Bench, build: Build, cell: Cell, spent: StageTime) -> None:
 class _Waited:
     """Seconds of the work itself, where it was done by a pool; None where it was done here."""
 
-    own: float | None = None
+    worked: float | None = None
 
 
 @contextmanager
@@ -174,4 +167,4 @@ def _timed(spent: StageTime) -> Iterator[_Waited]:
     finally:
         seconds = time.monotonic() - started
         spent.seconds += seconds
-        spent.queued += 0.0 if waited.own is None else max(0.0, seconds - waited.own)
+        spent.queued += 0.0 if waited.worked is None else max(0.0, seconds - waited.worked)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -21,6 +20,7 @@ from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.studies.knowledge.sweep.spec import StrategyChoice, SweepSpec
 from sftlab.sweeps.search import Range
+from sftlab.sweeps.trial import Config, Space
 
 SHARE_STEPS = 20  # a search draws shares of a mixture in steps of 1/20
 
@@ -30,7 +30,7 @@ class Trial:
     """One fine-tuned model with its ladder.
 
     variant: what it has in common with the trials that differ from it in data, size and seed alone. spec: the
-    study with this variant's settings; its own grid is not used. percents: the ladder.
+    study with this variant's settings, whose grid is not used. percents: the ladder.
     """
 
     variant: str
@@ -48,6 +48,20 @@ class Trial:
     @property
     def name(self) -> str:
         return f"{self.cell} {self.variant}"
+
+    @property
+    def key(self) -> str:
+        """Its name and percentages, which belong to its identity in a search."""
+        return f"{self.name}/{','.join(f'{p:g}' for p in self.spec.restore.percents)}"
+
+    @property
+    def point(self) -> Hashable:
+        """All that identifies it but for its seed."""
+        return self.variant, self.data, self.size, self.spec.restore.percents
+
+    @property
+    def epochs(self) -> int:
+        return self.spec.sft.epochs
 
     def plan(self, sources: Sources) -> Plan:
         """The plan of this trial's one cell."""
@@ -91,8 +105,10 @@ class TrialMaker:
             point.percents,
             (("region", point.region), ("order", point.order)),
         )
-        own = spec.training_sets.buckets
-        data = chosen.training_set(point.data, None if own == self.study.training_sets.buckets else own)
+        buckets = spec.training_sets.buckets
+        data = chosen.training_set(
+            point.data, None if buckets == self.study.training_sets.buckets else buckets
+        )
         return Trial(name, strategy.name, settings, spec, data, point.size, point.seed)
 
     def _make_variant(
@@ -106,7 +122,7 @@ class TrialMaker:
     ) -> tuple[str, StudySpec, dict[str, Any], Strategy]:
         axes, given = self.sweep.axes, dict(parameters)
         known = type(get_strategy(strategy, given)).model_fields
-        # What an entry says of itself stands, and a strategy without a region or an order has none to vary.
+        # What an entry sets itself is kept, and a strategy without a region or an order has none to vary.
         given |= {key: value for key, value in choice if value and key in known and key not in given}
         sft: dict[str, Any] = {}
         if learning_rate is not None:
@@ -123,7 +139,7 @@ class TrialMaker:
         return label, spec, given | sft, chosen
 
     def grid(self) -> Iterator[Trial]:
-        """All points of the grid, data and sizes innermost so that a variant's trials stand together."""
+        """All points of the grid, data and sizes innermost, so that a variant's trials follow each other."""
         axes = self.sweep.axes
         assert not axes.continuous
         rates = axes.learning_rate or (None,)
@@ -135,24 +151,32 @@ class TrialMaker:
         ):
             yield self.trial(Point(strategy, data, size, seed, rate, passes, axes.percent, region, order))
 
-    def random(self) -> Iterator[Trial]:
-        """The trials of a random search, all seeds of a point: the n-th point is the same whatever their number."""
-        assert self.sweep.search.trials is not None
-        for number in range(self.sweep.search.trials):
-            draw = random.Random(f"{self.sweep.search.seed}/{number}")
-            config = {
-                name: domain[draw.randrange(len(domain))]
-                if isinstance(domain, tuple)
-                else _between(domain, draw.random())
-                for name, domain in space(self.sweep).items()
-            }
-            yield from self.trials_of(config)
+    @property
+    def seeds(self) -> int:
+        return len(self.sweep.axes.seed)
 
-    def trials_of(self, config: Mapping[str, Any]) -> tuple[Trial, ...]:
-        """The trials of the point that a sampler's values stand for, one for each seed; names as in `space`."""
+    def space(self) -> Space:
+        """What a search draws from; the strategy is drawn by its number, a mixture by its shares."""
+        axes = self.sweep.axes
+        found: dict[str, tuple[Any, ...] | Range] = {"strategy": tuple(range(len(axes.strategy)))}
+        if axes.data == "mixture":
+            found |= {f"share_{b}": Range(low=0.0, high=1.0) for b in BUCKETS}
+        else:
+            found["data"] = axes.data
+        found["size"] = axes.size
+        for name in ("learning_rate", "epochs", "region", "order"):
+            values = getattr(axes, name)
+            if values is not None:
+                found[name] = values
+        if isinstance(axes.percent, Range):
+            found["percent"] = axes.percent
+        return found
+
+    def trials_of(self, config: Config) -> tuple[Trial, ...]:
+        """The trials of the point with these values, one for each seed; names as in `space`."""
         return tuple(self.trial(self._point(config, seed)) for seed in self.sweep.axes.seed)
 
-    def _point(self, config: Mapping[str, Any], seed: int) -> Point:
+    def _point(self, config: Config, seed: int) -> Point:
         axes = self.sweep.axes
         data = config.get("data")
         if data is None:
@@ -189,7 +213,7 @@ class TrialMaker:
             for epochs in self.sweep.halving.rungs
         ]
 
-    def dearest(self) -> list[Trial]:
+    def most_expensive(self) -> list[Trial]:
         """Trials of a search, one of which takes at least as much as any other: each strategy on each data.
 
         Raises UserError where the strategies do not fit the search's data.
@@ -202,28 +226,6 @@ class TrialMaker:
             self.trial(Point(strategy, data, max(axes.size), axes.seed[0], None, epochs, percents))
             for strategy, data in product(axes.strategy, drawn)
         ]
-
-
-def space(sweep: SweepSpec) -> dict[str, tuple[Any, ...] | Range]:
-    """What a search draws from, by name: a tuple of choices or a range. The strategy is told by its number.
-
-    Seeds are not drawn: every point is tried with all of them, as points of different seeds could not be told
-    from lucky ones.
-    """
-    axes = sweep.axes
-    found: dict[str, tuple[Any, ...] | Range] = {"strategy": tuple(range(len(axes.strategy)))}
-    if axes.data == "mixture":
-        found |= {f"share_{b}": Range(low=0.0, high=1.0) for b in BUCKETS}
-    else:
-        found["data"] = axes.data
-    found["size"] = axes.size
-    for name in ("learning_rate", "epochs", "region", "order"):
-        values = getattr(axes, name)
-        if values is not None:
-            found[name] = values
-    if isinstance(axes.percent, Range):
-        found["percent"] = axes.percent
-    return found
 
 
 def mixture(weights: list[float]) -> int | str:
@@ -242,13 +244,6 @@ def mixture(weights: list[float]) -> int | str:
     if len(shares) == 1:
         return next(iter(shares))
     return "+".join(f"{b}:{share:g}" for b, share in shares.items())
-
-
-def _between(domain: Range, at: float) -> float:
-    if domain.log:
-        low, high = math.log(domain.low), math.log(domain.high)
-        return math.exp(low + at * (high - low))
-    return domain.low + at * (domain.high - domain.low)
 
 
 def _varied(axes: Any, name: str) -> bool:

@@ -11,7 +11,7 @@ from sftlab.errors import UserError
 from sftlab.files import write_text
 from sftlab.studies.knowledge.sweep.cost import check_limits, plan_sweep, shared_steps
 from sftlab.studies.knowledge.sweep.sweep import Sweep
-from sftlab.sweeps.records import over_file
+from sftlab.sweeps.records import done_marker
 from tests.support.small_sweeps import AXES, sweep_of
 
 
@@ -54,12 +54,12 @@ def test_limits_count_all_rungs_of_a_halving_and_so_does_the_plan(tmp_path: Path
     assert "2 trials, 0 finished" in plan_sweep(sweep)
     assert re.search(r"tuned +0 HIT +6 BUILD", plan_sweep(sweep))
     first = next(sweep.listed())
-    write_text(over_file(sweep.records, first), "")  # stopped before its first rung: nothing is left of it
+    write_text(done_marker(sweep.records, first), "")  # stopped before its first rung: nothing is left of it
     assert "2 trials, 1 finished" in plan_sweep(sweep)
     assert re.search(r"tuned +0 HIT +3 BUILD", plan_sweep(sweep))
 
 
-def test_limits_count_the_probe_of_a_mask_and_the_dearest_strategy_of_a_search(tmp_path: Path) -> None:
+def test_limits_count_the_probe_of_a_mask_and_the_most_expensive_strategy_of_a_search(tmp_path: Path) -> None:
     masked = {"name": "masked-update", "percent": 20, "size": 2}
     axes = {"data": [0], "size": [4], "seed": [0]}
     limits = {"max_trained_tokens": 1}

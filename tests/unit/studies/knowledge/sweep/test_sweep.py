@@ -20,12 +20,13 @@ from sftlab.store.artifact import Store
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.sweep.cost import check_limits, plan_sweep
 from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_sweep, finished_trials, is_finished
-from sftlab.studies.knowledge.sweep.trials import TrialMaker, mixture
+from sftlab.studies.knowledge.sweep.trial import KnowledgeTrials
+from sftlab.studies.knowledge.sweep.trials import mixture
 from sftlab.studies.load import load_runtime, load_sweep
+from sftlab.sweeps.outcome import Outcome, best_percent, mean_outcome
 from sftlab.sweeps.pools import pool_sizes
 from sftlab.sweeps.progress import SweepState
-from sftlab.sweeps.records import Outcome, best_percent, mean_outcome, over_file, write_record
-from sftlab.sweeps.tune import searched
+from sftlab.sweeps.records import done_marker, write_record
 from sftlab.sweeps.usage import Meter
 from tests.support.small_sweeps import AXES, CONFIGS, sweep_of
 
@@ -103,12 +104,12 @@ def test_a_point_of_a_search_is_tried_with_all_seeds_and_judged_by_their_mean(tm
 
 def test_halving_takes_the_seeds_of_a_point_together(tmp_path: Path) -> None:
     halved = sweep_of(tmp_path, axes=AXES, search={"metric": "dev"}, halving={"max_epochs": 4})
-    entries = list(halved.entries())
+    entries = list(halved.search.entries())
     assert len(entries) == 8 and sum(map(len, entries)) == 16
     for entry in entries:
         assert [trial.seed for trial in entry] == [0, 1]
         assert len({(trial.variant, trial.data, trial.size) for trial in entry}) == 1
-    assert [len(entry) for entry in sweep_of(tmp_path, axes=AXES).entries()] == [1] * 16
+    assert [len(entry) for entry in sweep_of(tmp_path, axes=AXES).search.entries()] == [1] * 16
 
 
 def test_regions_and_orders_are_axes_of_the_strategies_that_have_them(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_halving_makes_a_rung_of_each_number_of_epochs(tmp_path: Path) -> None:
 
 def test_a_maker_survives_the_way_to_another_process(tmp_path: Path) -> None:
     maker = sweep_of(tmp_path, axes=AXES).maker
-    again: TrialMaker = pickle.loads(pickle.dumps(maker))
+    again: KnowledgeTrials = pickle.loads(pickle.dumps(maker))
     assert [t.name for t in again.grid()] == [t.name for t in maker.grid()]
 
 
@@ -307,8 +308,8 @@ def test_the_best_percentage_is_the_smallest_with_the_best_score() -> None:
 
 def test_the_watcher_s_line_says_how_far_the_best_and_the_time_left() -> None:
     state = SweepState(total=10, found=2, metric="dev")
-    state.tell("a", 10.0, 0.5)
-    state.tell("b", 0.0, 0.4)
+    state.observe("a", 10.0, 0.5)
+    state.observe("b", 0.0, 0.4)
     state.done, state.running = 4, 1
     line = state.line({})
     assert "6 of 10 trials, 1 running" in line and "best dev 50.0% (a, 10 %)" in line
@@ -366,12 +367,12 @@ def test_a_search_keeps_trials_that_differ_in_their_percentage_alone(tmp_path: P
         config = {"strategy": 0, "data": 0, "size": 2, "percent": percent}
         (trial,) = sweep.maker.trials_of(config)
         write_record(sweep.records, trial, config, Outcome({0.0: 0.1, percent: 0.2}, percent, 0.2))
-        write_text(over_file(sweep.records, trial, "one"), "")
+        write_text(done_marker(sweep.records, trial, "one"), "")
     found = finished_trials(sweep, [])
     assert sorted(trial.spec.restore.percents for trial in found) == [(0.0, 5.0), (0.0, 17.3)]
     with pytest.raises(UserError, match="lacks 1 trials"):
         finished_sweep(sweep)
-    write_text(over_file(sweep.records, found[0], "another"), "")  # the sampler came upon a point again
+    write_text(done_marker(sweep.records, found[0], "another"), "")  # the sampler came upon a point again
     assert finished_sweep(sweep) == found and "3 are finished" in plan_sweep(sweep)
 
 
@@ -383,7 +384,7 @@ def test_a_search_with_halving_counts_trials_and_not_their_rungs(tmp_path: Path)
     (trial,) = sweep.maker.trials_of(config)
     for rung in sweep.maker.rungs_of(trial):
         write_record(sweep.records, rung, config, Outcome({0.0: 0.1}, 0.0, 0.1))
-    write_text(over_file(sweep.records, trial, "one"), "")
+    write_text(done_marker(sweep.records, trial, "one"), "")
     with pytest.raises(UserError, match="lacks 1 trials"):  # three records, one trial
         finished_sweep(sweep)
 
@@ -393,8 +394,8 @@ def test_a_journal_of_a_search_that_cannot_be_read_is_told_by_its_path(tmp_path:
     sweep = sweep_of(tmp_path, axes=AXES, search={"kind": "optuna", "trials": 1, "metric": "dev"})
     journal = sweep.folder / "optuna.journal"
     write_text(journal, text)
-    with pytest.raises(UserError, match=r"optuna\.journal: is no readable journal.*delete it"):
-        searched(sweep.maker, sweep.records, 1)(None)
+    with pytest.raises(UserError, match=r"optuna\.journal: not a readable journal.*delete it"):
+        sweep.search.points(()).draw(None)
 
 
 def test_a_lock_that_another_holds_is_told_at_once(tmp_path: Path) -> None:
