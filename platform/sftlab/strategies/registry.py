@@ -125,6 +125,18 @@ def get_edit_strategy(name: str, parameters: Mapping[str, Any] | None = None) ->
     return strategy
 
 
+def with_method(restore: RestoreSpec) -> RestoreSpec:
+    """The restoration with all parameters of its method written out, so that a default and its value share ids.
+
+    Raises UserError for an unknown method, wrong parameters, and percentages with which its edit cannot be made.
+    """
+    if restore.method is None:
+        return restore
+    strategy = get_edit_strategy(restore.method, restore.parameters)
+    strategy.check_percents(restore.percents)
+    return restore.model_copy(update={"parameters": strategy.model_dump(mode="json")})
+
+
 def edit_for(restore: RestoreSpec, percent: float, cuts: Mapping[str, Cut]) -> Edit | None:
     """What makes the model of a percentage of the ladder; None for 0 %, the tuned model as it is.
 

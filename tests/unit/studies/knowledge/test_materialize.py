@@ -34,7 +34,7 @@ def build_of(tmp_path: Path, *overrides: str, strategy: str | None = None) -> Bu
     grid = "training_sets={buckets: [0], sizes: [4], seeds: [0]}"
     spec = load_study(tmp_path / "study.yaml", [*overrides, grid, PERCENTS])
     if strategy is not None:
-        spec = get_strategy(strategy).apply(spec)
+        spec = spec.with_treatment(get_strategy(strategy).apply(spec.treatment))
     store = Store(tmp_path / "store")
     return Build(Plan(spec, resolve(spec, store.root)), store, Runtime(), SilentProgress())
 
