@@ -16,10 +16,10 @@ from sftlab.cli.study import open_study, print_plan, run_to_report
 from sftlab.cli.sweep import open_sweep
 from sftlab.cluster.session import await_gpus, gpu_bundles, joins_first, require_gpus, training_bundles
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.run import found_text, run_study
 from sftlab.execution.runtime import Runtime
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.check import RAY_JOB
 from sftlab.studies.load import load_runtime
 from tests.support.weights_models import write_checkpoint
@@ -136,7 +136,7 @@ def test_a_bad_base_model_is_told_before_the_first_stage(kind: str, tmp_path: Pa
     )
     with pytest.raises(UserError, match=message.replace("00002: ", r"00002\.safetensors: ")):
         plan, runtime, store = open_study(tmp_path / "study.yaml", None, tmp_path / "store", [])
-        run_study(Build(plan, store, runtime, SilentProgress()))
+        run_study(KnowledgeBuild(plan, store, runtime, SilentProgress()))
     assert not list((tmp_path / "store").glob("*/*/"))
 
 
@@ -168,7 +168,7 @@ def test_missing_gpus_are_told_before_the_first_stage(
     monkeypatch.setattr("sftlab.execution.run.ray_cluster", without_gpus)
     gpu = "runtime.engine.gpus_per_engine=1"
     plan, runtime, store = open_study(TINY, None, tmp_path / "store", [gpu])
-    build = Build(plan, store, runtime, SilentProgress())
+    build = KnowledgeBuild(plan, store, runtime, SilentProgress())
     with pytest.raises(UserError, match="asks for 1 GPUs, but the cluster has 0"):
         run_study(build)
     assert not list(store.root.glob("*/*/"))
@@ -186,7 +186,7 @@ def test_a_run_says_at_its_start_how_many_steps_it_finds(
     assert capsys.readouterr().out == f"1 of 1 steps are HITs\nbuilt up to facts in {tmp_path / 'store'}\n"
     plan, runtime, store = open_study(TINY, None, tmp_path / "store", [])
     steps = len(list(plan.steps()))
-    build = Build(plan, store, runtime, SilentProgress())
+    build = KnowledgeBuild(plan, store, runtime, SilentProgress())
     assert found_text(build, "mastery") == "1 of 3 steps are HITs, 2 to build"  # facts, model, mastery
     assert found_text(build) == f"1 of {steps} steps are HITs, {steps - 1} to build"
 

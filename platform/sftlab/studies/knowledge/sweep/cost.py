@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sftlab.errors import UserError
 from sftlab.execution.cost import Cost, cost_text
 from sftlab.store.record import Step
+from sftlab.studies.knowledge.pipeline import CELL_STAGES
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sweep.sweep import Sweep, is_finished
 from sftlab.sweeps.records import trials_over
@@ -116,9 +117,6 @@ def _counts(sweep: Sweep) -> dict[str, int]:
     return {"max_cells": rungs * len(ladders), "max_models": rungs * sum(ladders)}
 
 
-PLANNED = ("training-set", "tuned", "change", "evaluation")
-
-
 def plan_sweep(sweep: Sweep) -> str:
     """A text of a line a stage: HIT and BUILD counts, and the cost of what is missing."""
     shared = [(step, cost) for step, cost in shared_steps(sweep.base.plan) if sweep.base.missing(step)]
@@ -129,7 +127,7 @@ def plan_sweep(sweep: Sweep) -> str:
     before = sum((cost for _, cost in shared), Cost())
     if any(step.stage == "mastery" for step, _ in shared):
         before += Cost(engine_starts=sweep.runtime.engine.engines)
-    with sweep.store.listed(*PLANNED, names_only=True):
+    with sweep.store.listed(*CELL_STAGES, names_only=True):
         lines, cost, most = _plan_search(sweep) if sweep.spec.search.kind == "optuna" else _plan(sweep)
     if cost != Cost() or any(step.stage == "evaluation" for step, _ in shared):
         cost += Cost(engine_starts=sweep.runtime.sweep.engines or sweep.runtime.engine.engines)
@@ -145,7 +143,7 @@ def _plan_search(sweep: Sweep) -> tuple[list[str], Cost, str]:
 
 
 def _plan(sweep: Sweep) -> tuple[list[str], Cost, str]:
-    counts = {stage: Counter[str]() for stage in PLANNED}
+    counts = {stage: Counter[str]() for stage in CELL_STAGES}
     trials = finished = 0
     total = Cost()
     seen: set[bytes] = set()

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from sftlab.cluster.session import ray_cluster
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.execution.run import run_study
+from sftlab.studies.knowledge.build import KnowledgeBuild
+from sftlab.studies.knowledge.pipeline import LADDER_STAGES
 from sftlab.studies.knowledge.stages.evaluation import evaluation_request
 from sftlab.studies.knowledge.stages.training_sets import build_training_sets, read_candidates
 from sftlab.studies.knowledge.sweep.cost import check_limits
-from sftlab.studies.knowledge.sweep.sweep import LADDER, Sweep, _trials_left, finished_trials, is_finished
+from sftlab.studies.knowledge.sweep.sweep import Sweep, _trials_left, finished_trials, is_finished
 from sftlab.studies.knowledge.sweep.trial import Bench, first_run
 from sftlab.studies.knowledge.sweep.trials import Trial, check_sweep_model
 from sftlab.sweeps.pools import cluster_sizes
@@ -36,7 +37,7 @@ def run_sweep(sweep: Sweep, live: LiveTracking | None = None) -> list[Trial]:
     """
     check_limits(sweep)
     entries = list(sweep.entries())
-    with sweep.store.listed(*LADDER):
+    with sweep.store.listed(*LADDER_STAGES):
         pending = [entry for entry in entries if not all(is_finished(sweep, trial) for trial in entry)]
     optuna = sweep.spec.search.kind == "optuna"
     left = _trials_left(sweep) if optuna else len(pending)
@@ -116,7 +117,7 @@ def _first_runs(sweep: Sweep, pending: Sequence[Trial]) -> list[Any]:
     return list({run.run_id: run for run in runs if run is not None}.values())
 
 
-def _answer_with_base(base: Build, engines: Any) -> None:
+def _answer_with_base(base: KnowledgeBuild, engines: Any) -> None:
     from sftlab.inference.actors import result
 
     with base.store.lock(base.plan.base_evaluation.lock):
