@@ -85,7 +85,7 @@ class _Run:
             return
         build.plan.check(lacking, build.progress.say)
         self.hold_store(self.waiting)
-        early = any(stage.needs_ray for stage in lacking) and joins_first(build.runtime)
+        early = any(stage.needs_ray for stage in lacking) and joins_first(build.runtime.most_bundles)
         for stage in self.stages:
             with build.store.listed(stage.name):
                 missing = build.lacking(*self.steps[stage.name])
@@ -110,5 +110,7 @@ class _Run:
 
     def join_ray(self) -> None:
         if not self.ray_runs:
-            self.session.enter_context(ray_cluster(self.build.runtime, self.build.progress.say))
+            runtime, say = self.build.runtime, self.build.progress.say
+            cluster = ray_cluster(runtime.most_bundles, runtime.gpu_wait_minutes, runtime.logical_cpus, say)
+            self.session.enter_context(cluster)
             self.ray_runs = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from sftlab.cluster.session import Bundle, bundles_of, gpus_in
 from sftlab.config.frozen import Frozen
 from sftlab.inference.spec import EngineRuntime
 from sftlab.pocket.spec import PocketRuntime
@@ -63,3 +64,18 @@ class Runtime(Frozen):
     pocket: PocketRuntime = PocketRuntime()
     track: bool = Field(True, description="log the study to MLflow after it has run")
     tracking: TrackingSettings = TrackingSettings()
+
+    @property
+    def engine_bundles(self) -> list[Bundle]:
+        """What the engines take together; empty on CPUs."""
+        return bundles_of(self.engine.engines, self.engine.gpus_per_engine)
+
+    @property
+    def training_bundles(self) -> list[Bundle]:
+        """What the training workers take together; empty on CPUs."""
+        return bundles_of(self.training.workers, self.training.gpus_per_worker)
+
+    @property
+    def most_bundles(self) -> list[Bundle]:
+        """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
+        return max(self.engine_bundles, self.training_bundles, key=gpus_in)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sftlab.cluster.session import await_gpus, training_bundles
+from sftlab.cluster.session import await_gpus
 from sftlab.store.mirror import drop
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
@@ -74,7 +74,7 @@ def _train(build: KnowledgeBuild, missing: Sequence[Cell], title: str) -> None:
     if not missing:
         return
     if os.environ.get("RAY_ADDRESS"):
-        await_gpus(training_bundles(build.runtime), build.runtime, build.progress.say)
+        await_gpus(build.runtime.training_bundles, build.runtime.gpu_wait_minutes, build.progress.say)
     cells = {cell.run_id: cell for cell in missing}
     examples = {name: cell.size * cell.sft.epochs for name, cell in cells.items()}
     finished: set[str] = set()

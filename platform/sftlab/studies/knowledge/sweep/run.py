@@ -67,7 +67,10 @@ def _run_missing(
     def wait() -> None:
         sweep.progress.say(f"another run builds in {sweep.store}; waiting for it")
 
-    with ray_cluster(sweep.runtime, sweep.progress.say):
+    runtime = sweep.runtime
+    with ray_cluster(
+        runtime.most_bundles, runtime.gpu_wait_minutes, runtime.logical_cpus, sweep.progress.say
+    ):
         import ray  # not before its environment is set
 
         sizes = cluster_sizes(sweep.runtime)  # too few GPUs are told before mastery is scored
