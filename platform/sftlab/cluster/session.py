@@ -21,8 +21,8 @@ WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "RAY_DATA_LOG_LEVEL": "WARNING",
-    "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune's own table; sweeps draw theirs
-    # Tune's own files of every trial, and of its state, are never read: what stands is in the store.
+    "RAY_AIR_NEW_OUTPUT": "0",  # no table of Ray Tune; sweeps draw theirs
+    # Tune's files of every trial, and of its state, are never read: results are in the store.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     # Many actors that only wait are how a sweep works, and not an accident.
@@ -69,9 +69,9 @@ def ray_cluster(
             _join(address)
     else:
         own_token(Path.home())
-        # Ray lets everything else on a machine go first; a run that was asked for need not wait for its own driver.
+        # Ray lets everything else on a machine go first; a run that was asked for need not wait for its driver.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # Its core prints warnings about its own actors, which a reader would take for errors of the study.
+        # Its core prints warnings about its actors, which a reader would take for errors of the study.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         with own_sigterm():
             ray.init(
@@ -102,9 +102,9 @@ def own_sigterm() -> Iterator[None]:
 
 
 def _worker_environment() -> dict[str, str]:
-    """WORKER_ENVIRONMENT, where the modules of own strategies lie, and up to what size files are hashed."""
-    own = {name: os.environ[name] for name in (PLUGIN_PATH, HASH_LIMIT) if os.environ.get(name)}
-    return WORKER_ENVIRONMENT | own
+    """WORKER_ENVIRONMENT, where the modules of custom strategies are, and up to what size files are hashed."""
+    found = {name: os.environ[name] for name in (PLUGIN_PATH, HASH_LIMIT) if os.environ.get(name)}
+    return WORKER_ENVIRONMENT | found
 
 
 def _join(address: str) -> None:
@@ -165,22 +165,22 @@ def require_gpus(
     ask: Callable[[Sequence[Bundle]], None],
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until `count()` GPUs are those of the bundles; not at all where nobody is told (`say`).
+    """Wait until `count()` GPUs are those of the bundles; not at all without `say`.
 
     An autoscaler is `ask`ed for them meanwhile, again and again, as it keeps one wish for a whole cluster; what was
     asked for is taken back in the end, as it would outlive a driver that is killed, and keep nodes running.
 
     Raises UserError where they are still missing after so many minutes.
     """
-    wanted, found, told = gpus_in(bundles), count(), -1.0
+    wanted, found, reported = gpus_in(bundles), count(), -1.0
     left = 60 * minutes if say is not None else 0.0
     if found < wanted and left > 0 and say is not None:
         try:
             while found < wanted and left > 0:
                 ask(bundles)
-                if found != told:
+                if found != reported:
                     say(f"waiting for GPUs: {found:g} of {wanted:g} are there")
-                    told = found
+                    reported = found
                 pause(POLL_SECONDS)
                 left -= POLL_SECONDS
                 found = count()

@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Setting:
     """A key that an option set over a file.
 
-    option: what is told of it, such as "--set sft.epochs". known: how many of its parts the file itself has.
+    option: how it is named in messages, such as "--set sft.epochs". known: how many of its parts the file itself has.
     """
 
     option: str
@@ -28,7 +28,7 @@ class Setting:
     known: int
 
     def brought(self, place: Place) -> tuple[bool, int] | None:
-        """Whether a place lies in what was set, and how many parts they share; None where it came otherwise.
+        """Whether a place is in what was set, and how many parts they share; None where it came otherwise.
 
         Also what came into the document with the key was brought by it, such as the record that holds it.
         """

@@ -18,7 +18,7 @@ class SweepRuntime(Frozen):
     engines: int | None = Field(
         None,
         ge=1,
-        description="engines kept warm; if unset all GPUs beside training, on CPUs one a node or engine.engines",
+        description="engines kept warm; if unset all GPUs but those of training, on CPUs one a node or engine.engines",
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of each of these engines; those of engine.threads if unset"
@@ -53,7 +53,7 @@ class Runtime(Frozen):
         "have no hash; null hashes all, which reads the weights of large models twice",
     )
     logical_cpus: int | None = Field(
-        None, ge=1, description="CPUs that a local Ray is told of; twice the real ones, at least 4, if unset"
+        None, ge=1, description="CPUs of a local Ray; twice the real ones, at least 4, if unset"
     )
     gpu_wait_minutes: float = Field(
         0, ge=0, description="minutes to wait for GPUs that an autoscaler may still start; 0 refuses at once"

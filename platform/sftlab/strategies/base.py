@@ -59,7 +59,7 @@ class Strategy(Frozen, ABC):
 
     @abstractmethod
     def apply(self, treatment: Treatment) -> Treatment:
-        """The treatment with this strategy in place of its own settings.
+        """The treatment with this strategy in place of its settings.
 
         Raises UserError where the two contradict each other, and for a field that the specification lacks.
         """
@@ -89,7 +89,7 @@ class Strategy(Frozen, ABC):
 
 
 class EditStrategy(Strategy):
-    """A strategy with an edit of its own: its name may stand in `restore.method`.
+    """A strategy with a custom edit of finished weights: `restore.method` may name it.
 
     The edit is sent to the processes that load the model by pickle; the module that defines it must be
     importable there (on the PYTHONPATH of every node).
@@ -106,10 +106,10 @@ class EditStrategy(Strategy):
         that they have none on the ids either. Raises UserError as `check_percents` does.
         """
         self.check_percents(treatment.restore.percents)
-        own = {"method": self.name, "parameters": self.model_dump(mode="json")}
+        method = {"method": self.name, "parameters": self.model_dump(mode="json")}
         if self.uses_cut:
-            return changed(treatment, "restore", **own)
-        return replaced(treatment, "restore", percents=treatment.restore.percents, **own)
+            return changed(treatment, "restore", **method)
+        return replaced(treatment, "restore", percents=treatment.restore.percents, **method)
 
     def check_percents(self, percents: Sequence[float]) -> None:  # noqa: ARG002
         """Raises UserError for a percentage from 0 to 100 with which this edit cannot be made."""

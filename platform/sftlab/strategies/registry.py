@@ -1,4 +1,4 @@
-"""Strategies by name, own ones of users included."""
+"""Strategies by name, custom ones included."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Stra
         near = nearest(name, _KNOWN)
         hint = f"did you mean {near!r}? " if near else ""
         raise UserError(
-            f"strategy {name!r} is unknown; {hint}Known are {', '.join(known_strategies())}; own ones are known "
+            f"strategy {name!r} is unknown; {hint}Known are {', '.join(known_strategies())}; custom ones are known "
             "once their module is named under `plugins`."
         )
     kind = _KNOWN[name]
@@ -166,10 +166,10 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
             import_module(module)
         except UserError:
             raise
-        except Exception as error:  # an own module may raise anything; the cause stays attached
+        except Exception as error:  # a custom module may raise anything; the cause stays attached
             raise UserError(
                 f"plugins: {module} cannot be imported ({type(error).__name__}: {error}); expected a module's "
-                "dotted name, its file beside the study or sweep file, or its folder on the PYTHONPATH of every node."
+                "dotted name, its file in the folder of the study or sweep file, or its folder on the PYTHONPATH of every node."
             ) from error
 
 
