@@ -114,7 +114,7 @@ def show(
 
 def _data_file(file: Path, format: str | None, overrides: Sequence[str]) -> DataFileSpec:
     from sftlab.config.documents import unknown_hint
-    from sftlab.config.overrides import override, validated
+    from sftlab.config.overrides import origin_of, override, validated
     from sftlab.datasets.spec import FORMAT_NAMES, DataFileSpec
 
     if format is not None and format not in FORMAT_NAMES:

@@ -169,7 +169,7 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
         except Exception as error:  # a custom module may raise anything; the cause stays attached
             raise UserError(
                 f"plugins: {module} cannot be imported ({type(error).__name__}: {error}); expected a module's "
-                "dotted name, its file in the folder of the study or sweep file, or its folder on the PYTHONPATH of every node."
+                "dotted name, its file in the folder of the study or sweep file or on the PYTHONPATH of every node."
             ) from error
 
 
