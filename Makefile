@@ -23,7 +23,7 @@ help:
 	@echo "make test       set up, then lint and run the tests"
 	@echo "make test-cluster  the tests on three nodes and on an object store"
 	@echo "make test-fast  lint and the unit tests alone"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy and the directions of imports"
 	@echo "make long       tests that take minutes: training that moves to another machine, or whose rank is stopped"
 	@echo "make chaos      a small study on three nodes, killed at random moments (SEED=0, KILLS=60; as root: all faults;"
 	@echo "                PLAIN=1: the few blows of tests/e2e/test_nodes.py)"
@@ -55,6 +55,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: setup
 	$(BIN)/ruff check --fix .

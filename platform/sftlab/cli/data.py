@@ -114,7 +114,7 @@ def show(
 
 def _data_file(file: Path, format: str | None, overrides: Sequence[str]) -> DataFileSpec:
     from sftlab.config.documents import unknown_hint
-    from sftlab.config.overrides import _origin, override, validated
+    from sftlab.config.overrides import origin_of, override, validated
     from sftlab.datasets.spec import FORMAT_NAMES, DataFileSpec
 
     if format is not None and format not in FORMAT_NAMES:
@@ -124,7 +124,7 @@ def _data_file(file: Path, format: str | None, overrides: Sequence[str]) -> Data
             raise UserError(f"--set {text}: the file is the argument of the command; leave this option out.")
     settings = [f"format={format}", *overrides] if format else list(overrides)
     document: dict[str, Any] = {"source": str(file)}
-    origin = _origin(str(file), document, settings)
+    origin = origin_of(str(file), document, settings)
     return validated(DataFileSpec, override(document, settings), origin)
 
 

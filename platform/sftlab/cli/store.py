@@ -105,11 +105,11 @@ def track_finished(path: Path, runtime_file: Path | None, store: Place, override
         sweep = open_sweep(path, runtime_file, store, overrides)
         _conclude(sweep, finished_sweep(sweep), path)
         return
-    from sftlab.execution.build import Build
+    from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.stages.track import track_results
 
     plan, runtime, opened = open_study(path, runtime_file, store, overrides)
-    print(f"MLflow: {track_results(Build(plan, opened, runtime, _progress()))}")
+    print(f"MLflow: {track_results(KnowledgeBuild(plan, opened, runtime, _progress()))}")
 
 
 def verify_store(runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:

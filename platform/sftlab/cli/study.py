@@ -22,6 +22,7 @@ from sftlab.cli.common import (
     interruptible,
 )
 from sftlab.errors import UserError
+from sftlab.studies.knowledge.pipeline import STAGES
 
 if TYPE_CHECKING:
     from sftlab.execution.runtime import Runtime
@@ -70,35 +71,28 @@ def run_to_report(
     study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], until: str
 ) -> None:
     """Build the study up to a stage, log it if it is whole, and say where the report lies."""
-    from sftlab.execution.build import Build
-    from sftlab.execution.repair import mending
-    from sftlab.execution.run import found_text, run_study
-    from sftlab.studies.knowledge.plan import STAGES
+    from sftlab.execution.run import finish_study, found_text, run_study
+    from sftlab.studies.knowledge.build import KnowledgeBuild
 
-    if until not in STAGES:
-        raise UserError(f"--until {until}: is no stage; stages are {', '.join(STAGES)}.")
+    if until not in STAGE_NAMES:
+        raise UserError(f"--until {until}: unknown stage; stages are {', '.join(STAGE_NAMES)}.")
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
     progress = _progress()
-    if until == STAGES[-1] and runtime.track:
+    if until == STAGE_NAMES[-1] and runtime.track:
         from sftlab.tracking.settings import probe
 
         if runtime.tracking.is_server and runtime.tracking.address:
             probe(runtime.tracking.address)
-    build = Build(plan, opened, runtime, progress)
+    build = KnowledgeBuild(plan, opened, runtime, progress)
     progress.say(found_text(build, until))
-    if until != STAGES[-1]:
+    if until != STAGE_NAMES[-1]:
         run_study(build, until)
         progress.say(f"built up to {until} in {opened}")
         return
     from sftlab.studies.knowledge.stages.report import report_file
     from sftlab.studies.knowledge.stages.results import summary
 
-    def finish() -> str:
-        run_study(build, until)
-        return f"{summary(build)}\nreport: {report_file(plan, opened)}"
-
-    steps = [step for step, _ in plan.steps()]
-    print(mending(finish, opened, progress, lambda: steps, lambda _: opened.exclusive(lambda: None)))
+    print(finish_study(build, lambda: f"{summary(build)}\nreport: {report_file(plan, opened)}"))
     if runtime.track:
         from sftlab.studies.knowledge.stages.track import told_how_to_log_later, track_results
 
@@ -108,8 +102,8 @@ def run_to_report(
 
 
 Study = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
-# The stages of studies/knowledge/plan.py, which is heavy to import; a test compares them.
-UNTIL = "Last stage to build: facts, model, mastery, training-set, tuned, change, evaluation, results, best or report."
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+UNTIL = f"Last stage to build: {', '.join(STAGE_NAMES[:-1])} or {STAGE_NAMES[-1]}."
 
 
 def plan(
@@ -133,7 +127,7 @@ def run(
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
-    until: Annotated[str, typer.Option(help=UNTIL)] = "report",
+    until: Annotated[str, typer.Option(help=UNTIL)] = STAGE_NAMES[-1],
 ) -> None:
     """Build what a study lacks, to its report.
 

@@ -83,7 +83,7 @@ def print_sweep_plan(path: Path, runtime_file: Path | None, store: Place, overri
 
 def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
     """Run what a sweep lacks, log it, and say what it recommends and where the report lies."""
-    from sftlab.execution.repair import mending
+    from sftlab.execution.repair import repairing
     from sftlab.studies.knowledge.sweep.run import run_sweep
     from sftlab.studies.knowledge.sweep.steps import steps_of_sweep
     from sftlab.studies.knowledge.sweep.track import live_tracking
@@ -95,7 +95,7 @@ def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrid
             trials = run_sweep(sweep, live)
         _conclude(sweep, trials, path if sweep.runtime.track else None)
 
-    mending(
+    repairing(
         finish,
         sweep.store,
         sweep.progress,

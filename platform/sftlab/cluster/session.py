@@ -13,7 +13,6 @@ from pathlib import Path
 from sftlab import PLUGIN_PATH
 from sftlab.cluster.token import own_token, require_token
 from sftlab.errors import UserError
-from sftlab.execution.runtime import Runtime
 from sftlab.store.mirror import HASH_LIMIT
 
 # Set for drivers and workers alike, before torch is imported there: one count of threads gives one result.
@@ -22,8 +21,8 @@ WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "RAY_DATA_LOG_LEVEL": "WARNING",
-    "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune's own table; sweeps draw theirs
-    # Tune's own files of every trial, and of its state, are never read: what stands is in the store.
+    "RAY_AIR_NEW_OUTPUT": "0",  # no table of Ray Tune; sweeps draw theirs
+    # Tune's files of every trial, and of its state, are never read: results are in the store.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     # Many actors that only wait are how a sweep works, and not an accident.
@@ -35,15 +34,21 @@ WORKER_ENVIRONMENT = {
 POLL_SECONDS = 5.0
 
 Bundle = dict[str, float]
-"""GPUs of one engine or rank, which lie on one node."""
+"""GPUs of one engine or rank, which are on one node."""
 
 
 @contextmanager
-def ray_cluster(runtime: Runtime, say: Callable[[str], None] | None = None) -> Iterator[None]:
+def ray_cluster(
+    bundles: Sequence[Bundle],
+    minutes: float = 0,
+    cpus: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[None]:
     """Ray for the time of a run: RAY_ADDRESS or the cluster of a submitted job, else a local one.
 
-    Waits for GPUs that an autoscaler may still start, for `gpu_wait_minutes`, and tells `say` so.
-    Raises UserError where the runtime asks for GPUs that the cluster does not have.
+    bundles: GPUs that the run needs at once. minutes: how long to wait for those that an autoscaler may still start,
+    which is reported to `say`. cpus: CPUs of a local Ray; twice the real ones, at least 4, if None.
+    Raises UserError where the cluster does not have these GPUs.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()})
     import logging
@@ -64,21 +69,21 @@ def ray_cluster(runtime: Runtime, say: Callable[[str], None] | None = None) -> I
             _join(address)
     else:
         own_token(Path.home())
-        # Ray lets everything else on a machine go first; a run that was asked for need not wait for its own driver.
+        # Ray lets everything else on a machine go first; a run that was asked for need not wait for its driver.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # Its core prints warnings about its own actors, which a reader would take for errors of the study.
+        # Its core prints warnings about its actors, which a reader would take for errors of the study.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         with own_sigterm():
             ray.init(
                 address="local",
-                num_cpus=runtime.logical_cpus or max(4, 2 * cores),
+                num_cpus=cpus or max(4, 2 * cores),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
                 runtime_env={"env_vars": _worker_environment()},
             )
     try:
-        await_gpus(gpu_bundles(runtime), runtime, say if address else None)
+        await_gpus(bundles, minutes, say if address else None)
         yield
     finally:
         ray.shutdown()
@@ -97,9 +102,9 @@ def own_sigterm() -> Iterator[None]:
 
 
 def _worker_environment() -> dict[str, str]:
-    """WORKER_ENVIRONMENT, where the modules of own strategies lie, and up to what size files are hashed."""
-    own = {name: os.environ[name] for name in (PLUGIN_PATH, HASH_LIMIT) if os.environ.get(name)}
-    return WORKER_ENVIRONMENT | own
+    """WORKER_ENVIRONMENT, where the modules of custom strategies are, and up to what size files are hashed."""
+    found = {name: os.environ[name] for name in (PLUGIN_PATH, HASH_LIMIT) if os.environ.get(name)}
+    return WORKER_ENVIRONMENT | found
 
 
 def _join(address: str) -> None:
@@ -127,37 +132,29 @@ def _join(address: str) -> None:
         ) from error
 
 
-def joins_first(runtime: Runtime) -> bool:
-    """Whether Ray is joined before the first stage: on a cluster, and where GPUs may be missing.
+def joins_first(bundles: Sequence[Bundle]) -> bool:
+    """Whether Ray is joined before the first stage: on a cluster, and where GPUs (`bundles`) may be missing.
 
     A Ray of this machine alone is started when it is needed, as it would only slow pre-training down.
     """
-    return bool(os.environ.get("RAY_ADDRESS") or gpu_bundles(runtime))
+    return bool(os.environ.get("RAY_ADDRESS") or bundles)
 
 
-def gpu_bundles(runtime: Runtime) -> list[Bundle]:
-    """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
-    engine = runtime.engine
-    engines = [{"GPU": float(engine.gpus_per_engine)}] * engine.engines if engine.gpus_per_engine else []
-    return max(engines, training_bundles(runtime), key=gpus_in)
-
-
-def training_bundles(runtime: Runtime) -> list[Bundle]:
-    """What the training workers take together; empty on CPUs."""
-    training = runtime.training
-    return [{"GPU": float(training.gpus_per_worker)}] * training.workers if training.gpus_per_worker else []
+def bundles_of(processes: int, gpus_each: float) -> list[Bundle]:
+    """What engines or training workers take together; empty on CPUs."""
+    return [{"GPU": float(gpus_each)}] * processes if gpus_each else []
 
 
 def gpus_in(bundles: Sequence[Bundle]) -> float:
     return sum(bundle["GPU"] for bundle in bundles)
 
 
-def await_gpus(bundles: Sequence[Bundle], runtime: Runtime, say: Callable[[str], None] | None) -> None:
+def await_gpus(bundles: Sequence[Bundle], minutes: float, say: Callable[[str], None] | None) -> None:
     """Wait for GPUs that the cluster lacks now, see `require_gpus`; before every stage that trains.
 
     Nodes may be lost at any time, and an autoscaler ends those that idle.
     """
-    require_gpus(bundles, runtime.gpu_wait_minutes, _live_gpus, say, _ask_autoscaler)
+    require_gpus(bundles, minutes, _live_gpus, say, _ask_autoscaler)
 
 
 def require_gpus(
@@ -168,22 +165,22 @@ def require_gpus(
     ask: Callable[[Sequence[Bundle]], None],
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until `count()` GPUs are those of the bundles; not at all where nobody is told (`say`).
+    """Wait until `count()` GPUs are those of the bundles; not at all without `say`.
 
     An autoscaler is `ask`ed for them meanwhile, again and again, as it keeps one wish for a whole cluster; what was
     asked for is taken back in the end, as it would outlive a driver that is killed, and keep nodes running.
 
     Raises UserError where they are still missing after so many minutes.
     """
-    wanted, found, told = gpus_in(bundles), count(), -1.0
+    wanted, found, reported = gpus_in(bundles), count(), -1.0
     left = 60 * minutes if say is not None else 0.0
     if found < wanted and left > 0 and say is not None:
         try:
             while found < wanted and left > 0:
                 ask(bundles)
-                if found != told:
+                if found != reported:
                     say(f"waiting for GPUs: {found:g} of {wanted:g} are there")
-                    told = found
+                    reported = found
                 pause(POLL_SECONDS)
                 left -= POLL_SECONDS
                 found = count()

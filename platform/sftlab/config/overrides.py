@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from sftlab.config.documents import load_yaml, parse_yaml
 from sftlab.config.messages import Place, explained
 from sftlab.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Setting:
     """A key that an option set over a file.
 
-    option: what is told of it, such as "--set sft.epochs". known: how many of its parts the file itself has.
+    option: how it is named in messages, such as "--set sft.epochs". known: how many of its parts the file itself has.
     """
 
     option: str
@@ -32,7 +28,7 @@ class Setting:
     known: int
 
     def brought(self, place: Place) -> tuple[bool, int] | None:
-        """Whether a place lies in what was set, and how many parts they share; None where it came otherwise.
+        """Whether a place is in what was set, and how many parts they share; None where it came otherwise.
 
         Also what came into the document with the key was brought by it, such as the record that holds it.
         """
@@ -59,7 +55,7 @@ class Origin:
         return nearest.option if nearest is not None and shared else self.source
 
 
-def _origin(source: str, document: Mapping[str, Any], overrides: Sequence[str], prefix: str = "") -> Origin:
+def origin_of(source: str, document: Mapping[str, Any], overrides: Sequence[str], prefix: str = "") -> Origin:
     """The origin of a document that is not yet overridden; `prefix` was cut from the overrides."""
     keys = [text.partition("=")[0] for text in overrides]
     found = [(key, tuple(key.split("."))) for key in keys]
@@ -77,23 +73,24 @@ def _known(document: Any, parts: Sequence[str]) -> int:
     return len(parts)
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError where it is none, or a file of another kind than `model`."""
-    from sftlab.studies.load import KINDS
+def read_yaml(path: Path, model: type[BaseModel], kinds: Mapping[type[BaseModel], str]) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError where it is none, or a file of another kind than `model`.
 
+    kinds: what a file of each model is called, and how it is to be given.
+    """
     document = load_yaml(path, "give a YAML file.")
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected a mapping of keys to values at the top.")
     if not document.keys() <= model.model_fields.keys():
-        for other, kind in KINDS.items():
+        for other, kind in kinds.items():
             if document.keys() <= other.model_fields.keys():
                 raise UserError(f"{path}: is {kind}.")
     return document

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sftlab.datasets.conversations import Conversation, Turn
-from sftlab.datasets.templates import Rendered, Span, Specials
+from sftlab.datasets.rendered import Rendered, Span, Specials
 from sftlab.errors import UserError
 
 # Some templates write today's date into the system text; the ids of an example must not depend on the day.

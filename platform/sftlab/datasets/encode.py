@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from sftlab.datasets.conversations import Conversation
-from sftlab.datasets.templates import Rendered, Specials, Template
+from sftlab.datasets.rendered import Rendered, Specials, Template
 from sftlab.errors import UserError
 
 BATCH = 256  # conversations that a tokenizer takes at once

@@ -11,8 +11,8 @@ from typing import Any
 from sftlab.datasets.conversations import Conversation
 from sftlab.datasets.encode import BATCH, Encoded, Encoder
 from sftlab.datasets.overlap import Duplicates, Overlap
+from sftlab.datasets.rendered import Template
 from sftlab.datasets.source import Source
-from sftlab.datasets.templates import Template
 from sftlab.errors import UserError
 
 QUANTILES = {"min": 0.0, "median": 0.5, "95 %": 0.95, "max": 1.0}

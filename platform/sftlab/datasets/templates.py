@@ -20,10 +20,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sftlab.config.documents import nearest
 from sftlab.datasets.conversations import Conversation, Turn
+from sftlab.datasets.rendered import Rendered, Span, Specials, Template
 from sftlab.datasets.spec import JinjaTemplate, TemplateSpec
 from sftlab.errors import UserError
 
@@ -35,69 +36,6 @@ _CHANGED = (
     "located; write {{ response }} once, without a filter."
 )
 MAX_TEMPLATE = 2**16  # characters of a template file
-
-
-@dataclass(frozen=True)
-class Span:
-    """Characters of one trained response: [start, end), of which [close, end) is the closing token."""
-
-    start: int
-    close: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A text, its trained spans in rising order, and whether the beginning-of-sequence token comes before it."""
-
-    text: str
-    spans: tuple[Span, ...]
-    bos: bool
-
-
-class Template(Protocol):
-    """Renders conversations for one tokenizer."""
-
-    @property
-    def name(self) -> str:
-        """paper, chat or jinja."""
-        ...
-
-    def render(self, conversation: Conversation) -> Rendered:
-        """The whole conversation with the characters of its trained responses."""
-        ...
-
-    def render_prompt(self, conversation: Conversation) -> Rendered:
-        """A conversation that ends with the user, up to where the response begins; no spans."""
-        ...
-
-
-@dataclass(frozen=True)
-class Specials:
-    """The special tokens of a tokenizer as text. Without a tokenizer there are none, and nothing is closed."""
-
-    eos: str = ""
-    all: tuple[str, ...] = ()
-    has_bos: bool = False
-
-    @classmethod
-    def of(cls, tokenizer: Any, name: str) -> Specials:
-        """Raises UserError for a tokenizer without an end-of-sequence token."""
-        if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
-            raise UserError(
-                f"{name}: the tokenizer has no end-of-sequence token, so that a model could not learn where a response "
-                "ends; name one as eos_token in its tokenizer_config.json."
-            )
-        added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-        found = dict.fromkeys([str(tokenizer.eos_token), *added, *map(str, tokenizer.all_special_tokens)])
-        return cls(
-            str(tokenizer.eos_token), tuple(sorted(found, key=len, reverse=True)), bool(tokenizer.bos_token)
-        )
-
-    def at_start(self, text: str) -> str:
-        """The longest special token that a text begins with; empty where there is none."""
-        return next((token for token in self.all if text.startswith(token)), "")
-
 
 Pieces = Callable[[str, str, str], tuple[str, str]]
 """(instruction, response, system) -> the text before the response, and the text after it."""

@@ -11,17 +11,17 @@ from pathlib import Path
 from sftlab.errors import UserError
 from sftlab.execution.progress import Progress
 from sftlab.execution.runtime import Runtime
+from sftlab.execution.stage import StudyPlan
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
 from sftlab.store.record import WORK, Record, Step
-from sftlab.studies.knowledge.plan import Plan
 
 
 @dataclass(frozen=True)
 class Build:
-    """A study on its way: what to compute, where results lie, with which resources, who watches."""
+    """A study that is being built: what to compute, where results are, with which resources, and who watches."""
 
-    plan: Plan
+    plan: StudyPlan
     store: Store
     runtime: Runtime
     progress: Progress
@@ -45,9 +45,9 @@ class Build:
         """`missing`, for those who build them now: what is damaged is set aside, parts of others are fetched."""
         found = self.missing(*steps)
         for step in found:
-            told = self.store.set_aside(step)
-            if told is not None:
-                self.progress.say(told)
+            notice = self.store.set_aside(step)
+            if notice is not None:
+                self.progress.say(notice)
             elif self.store.is_begun(step):
                 pull(self.path(step))
         return found
@@ -58,7 +58,7 @@ class Build:
         Raises UserError where the file system refuses, and where a file outside the store that the step was made of
         has changed since the study was planned.
         """
-        self.plan.sources.require_unchanged(step.stage)
+        self.plan.require_unchanged(step.stage)
         try:
             record = self.store.commit(step, varying)
         except OSError as error:
@@ -70,14 +70,6 @@ class Build:
             else:
                 unfinished.unlink(missing_ok=True)
         return record
-
-    @property
-    def model_folder(self) -> Path:
-        """The base model: pre-trained here, or brought by the study."""
-        if self.plan.model is not None:
-            return self.path(self.plan.model) / "model"
-        assert self.plan.spec.model is not None
-        return Path(self.plan.spec.model.path).resolve()  # workers have other working folders
 
 
 def _advice(error: OSError) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 from sftlab.config.leaves import flat
 from sftlab.execution.cost import Cost, cost_text
 from sftlab.execution.runtime import Runtime
+from sftlab.execution.stage import StudyPlan
 from sftlab.reporting.text import listed
 from sftlab.store.artifact import Store
 from sftlab.store.fingerprint import canonical
 from sftlab.store.record import Record, Step, differences
-from sftlab.studies.knowledge.plan import STAGES, Plan
 
 REASONS_SHOWN = 3
 ENOUGH = 0.5  # share of equal fields from which on a result is one to compare with
@@ -30,27 +30,30 @@ class PlannedStep:
     cost: Cost
 
 
-def preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
-    """The state of every step. Engine starts stand at the first step of a stage that needs engines."""
-    with store.listed(*STAGES):
+def preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedStep]:
+    """The state of every step. Engine starts are counted at the first step of a stage that starts engines."""
+    with store.listed(*(stage.name for stage in plan.stages)):
         return _preview(plan, store, runtime)
 
 
-def _preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
-    records = {stage: store.records(stage) for stage in STAGES}
-    stages_started: set[str] = set()
+def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedStep]:
+    records = {stage.name: store.records(stage.name) for stage in plan.stages}
+    to_start = {stage.name for stage in plan.stages if stage.starts_engines}
+    planned: set[str] = set()
     to_build: set[str] = set()
     shown: list[PlannedStep] = []
     for step, cost in plan.steps():
+        of_results = not planned.isdisjoint(step.inputs.values())
+        planned.add(step.id)
         if store.find(step) is not None:
             shown.append(PlannedStep(step, True, "", Cost()))
             continue
-        if step.stage in ("mastery", "evaluation") and step.stage not in stages_started:
-            stages_started.add(step.stage)
+        if step.stage in to_start:
+            to_start.remove(step.stage)
             cost = cost + Cost(engine_starts=runtime.engine.engines)
         damage, begun = store.damage(step), store.is_begun(step)
         first = [name for name, id in step.inputs.items() if id in to_build]
-        reason = _needs(first) if first else why_not(step, records[step.stage])
+        reason = _needs(first) if first else why_not(step, records[step.stage], of_results)
         if damage is not None:
             reason = f"damaged ({damage}), will be set aside"
         else:
@@ -60,18 +63,18 @@ def _preview(plan: Plan, store: Store, runtime: Runtime) -> list[PlannedStep]:
     return shown
 
 
-def why_not(step: Step, records: Sequence[Record]) -> str:
+def why_not(step: Step, records: Sequence[Record], of_results: bool) -> str:
     """Why a step is not a HIT: the fields in which the nearest committed result differs.
 
     Nearest is, of those that were made of the most of the same inputs, the one with the largest share of equal
     fields. One with less than half of them, or with no input in common, belongs to another study and explains
-    nothing.
+    nothing. of_results: whether the step is made of other steps. One that is made of files alone, as facts are, has no
+    input in common with that of the same study before a file was changed.
     """
     if not records:
         return "not in the store"
     shared = [len(record.inputs.items() & step.inputs.items()) for record in records]
-    # The facts are made of files and of no result: a changed file is still the same study.
-    if step.inputs and step.stage != STAGES[0] and not max(shared):
+    if of_results and not max(shared):
         return NOTHING_ALIKE
     related = [record for record, count in zip(records, shared, strict=True) if count == max(shared)]
     wanted = _fields(canonical(step.spec), step.inputs)
@@ -125,26 +128,26 @@ def plan_json(shown: Sequence[PlannedStep]) -> dict[str, Any]:
 
 
 def print_preview(
-    plan: Plan, shown: Sequence[PlannedStep], every_step: bool, by_default: bool = False
+    plan: StudyPlan, shown: Sequence[PlannedStep], every_step: bool, by_default: bool = False
 ) -> None:
     """Print a row a stage (a row a step if `every_step`) and the total cost; `by_default`: no runtime was named."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table(title=f"study {plan.spec.name}", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"study {plan.name}", title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "step" if every_step else "steps", "state"):
         table.add_column(name, no_wrap=True)
     table.add_column("cost", overflow="fold")
     table.add_column("why", overflow="fold")
-    for stage in STAGES:
-        rows = [planned for planned in shown if planned.step.stage == stage]
+    for stage in plan.stages:
+        rows = [planned for planned in shown if planned.step.stage == stage.name]
         for group in [[row] for row in rows] if every_step else [rows] if rows else []:
             hits = sum(row.hit for row in group)
             state = "HIT" if hits == len(group) else "BUILD" if not hits else f"BUILD {len(group) - hits}"
             name = f"{group[0].step.slug} {group[0].step.id[:12]}" if every_step else str(len(group))
             reason = next((row.reason for row in group if not row.hit), "")
-            table.add_row(stage, name, state, cost_text(total_cost(group)), reason)
+            table.add_row(stage.name, name, state, cost_text(total_cost(group)), reason)
     console.print(table, highlight=False, markup=False)
     hits = sum(row.hit for row in shown)
     total = cost_text(total_cost(shown)) or "nothing"
@@ -153,6 +156,5 @@ def print_preview(
         console.print(
             "Planned for one machine; for a cluster name its runtime file by --runtime.", highlight=False
         )
-    for value in [*plan.sources.facts.values(), plan.sources.model or ""]:
-        if value.startswith("missing:"):
-            console.print(f"Not here yet: {value.removeprefix('missing:')}", highlight=False, markup=False)
+    for path in plan.missing_files():
+        console.print(f"Not here yet: {path}", highlight=False, markup=False)

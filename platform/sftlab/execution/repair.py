@@ -16,7 +16,7 @@ TIMES = 2  # that one result is set aside in one go; a disk that damages it agai
 Done = TypeVar("Done")
 
 
-def mending(
+def repairing(
     work: Callable[[], Done],
     store: Store,
     progress: Progress,
@@ -38,6 +38,6 @@ def mending(
                 raise
             seen[step.id] += 1
             with guard(step):
-                told = store.set_aside(step, thoroughly=True)
-            if told is not None:
-                progress.say(told)
+                notice = store.set_aside(step, thoroughly=True)
+            if notice is not None:
+                progress.say(notice)

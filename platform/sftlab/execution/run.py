@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 from sftlab.cluster.session import joins_first, ray_cluster
 from sftlab.execution.build import Build
-from sftlab.execution.repair import mending
+from sftlab.execution.repair import repairing
+from sftlab.execution.stage import Stage, stages_until
 from sftlab.store.record import Step
-from sftlab.studies.knowledge.check import check_base_model, check_base_tokenizer
-from sftlab.studies.knowledge.pipeline import BUILDERS, NEEDS_RAY
-from sftlab.studies.knowledge.plan import STAGES
-from sftlab.studies.knowledge.sources import READS_MODEL
+
+Done = TypeVar("Done")
+Waiting = Callable[[], None]
 
 
-def found_text(build: Build, until: str = STAGES[-1]) -> str:
+def found_text(build: Build, until: str | None = None) -> str:
     """What a run up to a stage finds: '36 of 117 steps are HITs, 81 to build'."""
-    stages = STAGES[: STAGES.index(until) + 1]
+    stages = {stage.name for stage in stages_until(build.plan.stages, until)}
     steps = [step for step, _ in build.plan.steps() if step.stage in stages]
     with build.store.listed(*stages):
         lacking = len(build.missing(*steps))
@@ -25,46 +28,89 @@ def found_text(build: Build, until: str = STAGES[-1]) -> str:
     return f"{len(steps) - lacking:,} of {len(steps):,} steps are HITs{left}"
 
 
-def run_study(build: Build, until: str = STAGES[-1], waiting: Callable[[], None] | None = None) -> None:
-    """Build every missing step up to and including the stage `until`.
+def run_study(build: Build, until: str | None = None, waiting: Waiting | None = None) -> None:
+    """Build every missing step up to and including the stage `until`, the last one if None.
 
     One stage is built for all cells before the next begins, so that engines and worker groups start once.
     A killed run goes on from its last committed piece when it is called again. Where another run builds in the
-    same store, calls `waiting` and waits for it, or raises UserError if that is None. A bad base model, a
-    tokenizer that does not read text as its file does, and missing GPUs are reported (UserError) before the first
-    stage. Damaged results are set aside and built again.
+    same store, calls `waiting` and waits for it, or raises UserError if that is None. What the plan checks and
+    missing GPUs are reported (UserError) before the first stage. Damaged results are set aside and built again.
     """
-    plan = build.plan
-    wanted = STAGES[: STAGES.index(until) + 1]
-    by_stage: dict[str, list[Step]] = {stage: [] for stage in STAGES}
-    for step, _ in plan.steps():
-        by_stage[step.stage].append(step)
-    with build.store.listed(*STAGES):
-        lacking = {stage for stage in wanted if build.missing(*by_stage[stage])}
-    if not lacking:
-        return
-    plan.sources.require()
-    if plan.spec.model is not None and lacking & READS_MODEL:
-        check_base_model(plan.spec.model, plan.spec.engine, plan.spec.sft)
-        if lacking & NEEDS_RAY and (lost := check_base_tokenizer(plan.spec)):
-            build.progress.say(f"{plan.spec.model.path}: the tokenizer does not keep {', '.join(lost)}")
-    with build.store.exclusive(waiting), ExitStack() as session:
-        ray_runs = False
-        early = bool(lacking & NEEDS_RAY) and joins_first(build.runtime)
+    finish_study(build, lambda: None, until, waiting)
 
-        def build_stages() -> None:
-            nonlocal ray_runs
-            for stage in wanted:
-                with build.store.listed(stage):
-                    missing = build.lacking(*by_stage[stage])
-                if not missing:
-                    continue
-                if (early or stage in NEEDS_RAY) and not ray_runs:
-                    session.enter_context(ray_cluster(build.runtime, build.progress.say))
-                    ray_runs = True
-                for step in missing:
-                    build.path(step).mkdir(parents=True, exist_ok=True)
-                BUILDERS[stage](build)
 
-        steps = [step for stage in wanted for step in by_stage[stage]]
-        mending(build_stages, build.store, build.progress, lambda: steps, lambda _: nullcontext())
+def finish_study(
+    build: Build, read: Callable[[], Done], until: str | None = None, waiting: Waiting | None = None
+) -> Done:
+    """`run_study`, then what `read` makes of the finished results; those that it finds damaged are built again too."""
+    with ExitStack() as session:
+        run = _Run(build, stages_until(build.plan.stages, until), waiting, session)
+
+        def finish() -> Done:
+            run.build_missing()
+            return read()
+
+        return repairing(finish, build.store, build.progress, run.all_steps, run.guard)
+
+
+@dataclass
+class _Run:
+    """One run up to a stage. It holds the store from the first missing step on, and Ray from the first need of it."""
+
+    build: Build
+    stages: Sequence[Stage]
+    waiting: Waiting | None
+    session: ExitStack
+    holds_store: bool = False
+    ray_runs: bool = False
+
+    @cached_property
+    def steps(self) -> dict[str, list[Step]]:
+        """The steps of each stage, by its name."""
+        found: dict[str, list[Step]] = {stage.name: [] for stage in self.stages}
+        for step, _ in self.build.plan.steps():
+            if step.stage in found:
+                found[step.stage].append(step)
+        return found
+
+    def all_steps(self) -> list[Step]:
+        return [step for steps in self.steps.values() for step in steps]
+
+    def build_missing(self) -> None:
+        """Build the missing steps of all stages."""
+        build = self.build
+        with build.store.listed(*self.steps):
+            lacking = [stage for stage in self.stages if build.missing(*self.steps[stage.name])]
+        if not lacking:
+            return
+        build.plan.check(lacking, build.progress.say)
+        self.hold_store(self.waiting)
+        early = any(stage.needs_ray for stage in lacking) and joins_first(build.runtime.most_bundles)
+        for stage in self.stages:
+            with build.store.listed(stage.name):
+                missing = build.lacking(*self.steps[stage.name])
+            if not missing:
+                continue
+            if early or stage.needs_ray:
+                self.join_ray()
+            for step in missing:
+                build.path(step).mkdir(parents=True, exist_ok=True)
+            stage.builder()(build)
+
+    def hold_store(self, waiting: Waiting | None) -> None:
+        """Keep other runs from building in the store until this run ends."""
+        if not self.holds_store:
+            self.session.enter_context(self.build.store.exclusive(waiting))
+            self.holds_store = True
+
+    def guard(self, _: Step) -> nullcontext[None]:
+        """What `repairing` sets a step aside in; it waits for another run, which may be repairing the same step."""
+        self.hold_store(self.waiting or (lambda: None))
+        return nullcontext()
+
+    def join_ray(self) -> None:
+        if not self.ray_runs:
+            runtime, say = self.build.runtime, self.build.progress.say
+            cluster = ray_cluster(runtime.most_bundles, runtime.gpu_wait_minutes, runtime.logical_cpus, say)
+            self.session.enter_context(cluster)
+            self.ray_runs = True

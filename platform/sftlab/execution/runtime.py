@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from sftlab.cluster.session import Bundle, bundles_of, gpus_in
 from sftlab.config.frozen import Frozen
 from sftlab.inference.spec import EngineRuntime
 from sftlab.pocket.spec import PocketRuntime
@@ -17,7 +18,7 @@ class SweepRuntime(Frozen):
     engines: int | None = Field(
         None,
         ge=1,
-        description="engines kept warm; if unset all GPUs beside training, on CPUs one a node or engine.engines",
+        description="engines kept warm; if unset all GPUs but those of training, on CPUs one a node or engine.engines",
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of each of these engines; those of engine.threads if unset"
@@ -52,7 +53,7 @@ class Runtime(Frozen):
         "have no hash; null hashes all, which reads the weights of large models twice",
     )
     logical_cpus: int | None = Field(
-        None, ge=1, description="CPUs that a local Ray is told of; twice the real ones, at least 4, if unset"
+        None, ge=1, description="CPUs of a local Ray; twice the real ones, at least 4, if unset"
     )
     gpu_wait_minutes: float = Field(
         0, ge=0, description="minutes to wait for GPUs that an autoscaler may still start; 0 refuses at once"
@@ -63,3 +64,18 @@ class Runtime(Frozen):
     pocket: PocketRuntime = PocketRuntime()
     track: bool = Field(True, description="log the study to MLflow after it has run")
     tracking: TrackingSettings = TrackingSettings()
+
+    @property
+    def engine_bundles(self) -> list[Bundle]:
+        """What the engines take together; empty on CPUs."""
+        return bundles_of(self.engine.engines, self.engine.gpus_per_engine)
+
+    @property
+    def training_bundles(self) -> list[Bundle]:
+        """What the training workers take together; empty on CPUs."""
+        return bundles_of(self.training.workers, self.training.gpus_per_worker)
+
+    @property
+    def most_bundles(self) -> list[Bundle]:
+        """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
+        return max(self.engine_bundles, self.training_bundles, key=gpus_in)

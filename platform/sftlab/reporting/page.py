@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sftlab.studies.knowledge.report import published
-from sftlab.studies.knowledge.report.buckets import BUCKET_COLOURS, bucket_colour, column_name
+from sftlab.reporting.legend import Legend
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def fill_page(train_buckets: Sequence[str], styles: Sequence[str], **content: Any) -> str:
-    """The page of a study or a sweep: its content, with the style sheets and the colours of the buckets."""
+def fill_page(legends: Mapping[str, Legend], styles: Sequence[str], **content: Any) -> str:
+    """A page: its content with the style sheets. legends: by section; that of "" is for all sections without one."""
     data = files("sftlab.reporting").joinpath("data")
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            **content,
-            buckets=train_buckets,
-            all_buckets=[bucket for bucket in BUCKET_COLOURS if bucket != "mixed"],
-            colours={b: bucket_colour(b) for b in (*BUCKET_COLOURS, *train_buckets)},
-            labels={bucket: column_name(bucket) for bucket in train_buckets},
-            style="".join(data.joinpath(name).read_text(encoding="utf-8") for name in styles),
-            paper=published.PAPER,
-            paper_model=published.PAPER_MODEL,
-        )
-    )
+    style = "".join(data.joinpath(name).read_text(encoding="utf-8") for name in styles)
+    return environment().get_template("page.html.j2").render(**content, legends=legends, style=style)
 
 
 def environment() -> Environment:

@@ -21,7 +21,7 @@ class Section:
     tables: Sequence[Table] = ()
     data: Sequence[str] = ()  # names of result tables to offer as CSV
     findings: Sequence[Finding] = ()
-    legend: bool = False  # of the train buckets
+    legend: bool = False  # whether it has one
     rings: bool = False  # the legend explains the rings of the choice
     small: bool = False  # many small figures
 

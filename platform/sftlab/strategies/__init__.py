@@ -1,6 +1,6 @@
 """Strategies: what one may do about the harm of fine-tuning, one file each, side by side.
 
-An own one is a class in a module of one's own:
+A custom strategy is a class in your module:
 
     from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ An own one is a class in a module of one's own:
     class ClippedUpdates(EditStrategy):
         name = "clip"
         title = "Largest updates clipped"
-        source = "own idea"
+        source = "our idea"
         region: str = "all"
 
         def edit(self, percent, cut):
@@ -51,11 +51,16 @@ from sftlab.strategies.registry import (
     load_plugins,
     register,
     source_of,
+    with_method,
 )
+from sftlab.strategies.treatment import RestoreSpec, TrainingSetsSpec, Treatment
 
 __all__ = [
     "EditStrategy",
+    "RestoreSpec",
     "Strategy",
+    "TrainingSetsSpec",
+    "Treatment",
     "edit_for",
     "get_edit_strategy",
     "get_strategy",
@@ -63,4 +68,5 @@ __all__ = [
     "load_plugins",
     "register",
     "source_of",
+    "with_method",
 ]

@@ -15,7 +15,7 @@ from sftlab.weights.cut import Measure, Order, Region
 from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
     from sftlab.weights.cut import Cut
     from sftlab.weights.edits import Edit
 
@@ -34,8 +34,8 @@ class Strategy(Frozen, ABC):
     The parameters region, order, measure and layers mean the same for every strategy, and their values are checked
     whatever type a subclass gives them.
 
-    A strategy is a function from study to study and changes nothing else, so that all strategies are
-    measured in the same way, on the same data and seeds. `strategies.registry.register` makes it known.
+    A strategy is a function from treatment to treatment and cannot change the rest of a study, so that all strategies
+    are measured in the same way. `strategies.registry.register` makes it known.
     """
 
     name: ClassVar[str]
@@ -58,8 +58,8 @@ class Strategy(Frozen, ABC):
         return value
 
     @abstractmethod
-    def apply(self, study: StudySpec) -> StudySpec:
-        """The study with this strategy in place of its own settings.
+    def apply(self, treatment: Treatment) -> Treatment:
+        """The treatment with this strategy in place of its settings.
 
         Raises UserError where the two contradict each other, and for a field that the specification lacks.
         """
@@ -67,7 +67,7 @@ class Strategy(Frozen, ABC):
     def training_set(self, asked: int | str, own: Sequence[int | str] | None) -> int | str:
         """What a trial of a sweep is trained on where the axis `data` asks for this bucket or mixture.
 
-        own: the buckets that `apply` put in place of the study's; None where it left them alone. Raises
+        own: the buckets that `apply` put in place of the treatment's; None where it left them alone. Raises
         UserError for data that the strategy is not made for.
         """
         if own is None or asked in own:
@@ -89,7 +89,7 @@ class Strategy(Frozen, ABC):
 
 
 class EditStrategy(Strategy):
-    """A strategy with an edit of its own: its name may stand in `restore.method`.
+    """A strategy with a custom edit of finished weights: `restore.method` may name it.
 
     The edit is sent to the processes that load the model by pickle; the module that defines it must be
     importable there (on the PYTHONPATH of every node).
@@ -99,16 +99,17 @@ class EditStrategy(Strategy):
     uses_cut: ClassVar[bool] = False
     """Whether `edit` is given the cut that region, layers, order, measure and seed of the study ask for."""
 
-    def apply(self, study: StudySpec) -> StudySpec:
-        """The study with `restore.method` set, and its percentages kept.
+    def apply(self, treatment: Treatment) -> Treatment:
+        """The treatment with `restore.method` set, and its percentages kept.
 
         Without a cut, region and order of the restoration have no effect; they are set to their defaults so
-        that they have none on the ids either.
+        that they have none on the ids either. Raises UserError as `check_percents` does.
         """
-        own = {"method": self.name, "parameters": self.model_dump(mode="json")}
+        self.check_percents(treatment.restore.percents)
+        method = {"method": self.name, "parameters": self.model_dump(mode="json")}
         if self.uses_cut:
-            return changed(study, "restore", **own)
-        return replaced(study, "restore", percents=study.restore.percents, **own)
+            return changed(treatment, "restore", **method)
+        return replaced(treatment, "restore", percents=treatment.restore.percents, **method)
 
     def check_percents(self, percents: Sequence[float]) -> None:  # noqa: ARG002
         """Raises UserError for a percentage from 0 to 100 with which this edit cannot be made."""
@@ -119,23 +120,23 @@ class EditStrategy(Strategy):
         """As `Strategy.edit`; cut is None unless `uses_cut`."""
 
 
-def changed(study: StudySpec, part: str, **fields: Any) -> StudySpec:
-    """The study with some fields of one part (`sft`, `restore`, ...) changed, checked like a study file."""
-    return replaced(study, part, **{**getattr(study, part).model_dump(), **fields})
+def changed(treatment: Treatment, part: str, **fields: Any) -> Treatment:
+    """The treatment with some fields of one part (`sft`, `restore`, ...) changed, checked like a study file."""
+    return replaced(treatment, part, **{**getattr(treatment, part).model_dump(), **fields})
 
 
-def replaced(study: StudySpec, part: str, **fields: Any) -> StudySpec:
-    """The study with these fields in one part of it and defaults in all others of that part."""
-    kind = type(getattr(study, part))
+def replaced(treatment: Treatment, part: str, **fields: Any) -> Treatment:
+    """The treatment with these fields in one part of it and defaults in all others of that part."""
+    kind = type(getattr(treatment, part))
     try:
-        return study.model_copy(update={part: kind.model_validate(fields)})
+        return treatment.model_copy(update={part: kind.model_validate(fields)})
     except ValidationError as error:
         raise UserError("\n".join(explain(error, part, list(kind.model_fields)))) from error
 
 
-def without_ladder(study: StudySpec) -> StudySpec:
-    """The study that leaves its tuned models as they are."""
-    return replaced(study, "restore", percents=(0,))
+def without_ladder(treatment: Treatment) -> Treatment:
+    """The treatment that leaves its tuned models as they are."""
+    return replaced(treatment, "restore", percents=(0,))
 
 
 def explain(error: ValidationError, where: str, known: Sequence[str]) -> list[str]:

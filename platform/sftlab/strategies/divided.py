@@ -10,7 +10,7 @@ from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
 
 
 @register
@@ -23,15 +23,15 @@ class Divided(Strategy):
 
     bucket: Literal[0, 1, 2, 3, 4] | None = None
 
-    def apply(self, study: StudySpec) -> StudySpec:
-        own = [bucket for bucket in study.training_sets.buckets if bucket in (0, 1, 2, 3, 4)]
+    def apply(self, treatment: Treatment) -> Treatment:
+        own = [bucket for bucket in treatment.training_sets.buckets if bucket in (0, 1, 2, 3, 4)]
         buckets = own if self.bucket is None else [self.bucket]
         if not buckets:
             raise UserError(
                 "strategy divided: training_sets.buckets holds no single bucket; list some of 0 to 4, or give "
                 "the strategy its `bucket`."
             )
-        return without_ladder(changed(study, "training_sets", buckets=buckets))
+        return without_ladder(changed(treatment, "training_sets", buckets=buckets))
 
     def training_set(self, asked: int | str, own: Sequence[int | str] | None) -> int | str:  # noqa: ARG002
         """Its own bucket, or the axis's, which must be a single one."""

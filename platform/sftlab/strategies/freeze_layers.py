@@ -9,7 +9,7 @@ from sftlab.strategies.registry import register
 from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
 
 
 @register
@@ -22,5 +22,5 @@ class FreezeLayers(Strategy):
 
     layers: LayerRange
 
-    def apply(self, study: StudySpec) -> StudySpec:
-        return without_ladder(changed(study, "sft", freeze_layers=self.layers))
+    def apply(self, treatment: Treatment) -> Treatment:
+        return without_ladder(changed(treatment, "sft", freeze_layers=self.layers))

@@ -10,7 +10,7 @@ from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
 
 
 @register
@@ -23,5 +23,5 @@ class KLToBase(Strategy):
 
     weight: float = Field(gt=0)
 
-    def apply(self, study: StudySpec) -> StudySpec:
-        return without_ladder(changed(study, "sft", kl_to_base=self.weight))
+    def apply(self, treatment: Treatment) -> Treatment:
+        return without_ladder(changed(treatment, "sft", kl_to_base=self.weight))

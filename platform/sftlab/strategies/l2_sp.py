@@ -10,7 +10,7 @@ from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
 
 
 @register
@@ -23,5 +23,5 @@ class L2SP(Strategy):
 
     strength: float = Field(gt=0)
 
-    def apply(self, study: StudySpec) -> StudySpec:
-        return without_ladder(changed(study, "sft", l2_sp=self.strength))
+    def apply(self, treatment: Treatment) -> Treatment:
+        return without_ladder(changed(treatment, "sft", l2_sp=self.strength))

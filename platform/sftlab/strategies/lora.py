@@ -10,7 +10,7 @@ from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
 
 
 @register
@@ -24,6 +24,6 @@ class LoRA(Strategy):
     rank: int = Field(default=8, ge=1)
     alpha: float = Field(default=16.0, gt=0)
 
-    def apply(self, study: StudySpec) -> StudySpec:
+    def apply(self, treatment: Treatment) -> Treatment:
         lora = {"rank": self.rank, "alpha": self.alpha}
-        return without_ladder(changed(study, "sft", lora=lora))
+        return without_ladder(changed(treatment, "sft", lora=lora))

@@ -10,7 +10,7 @@ from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
 
 
 @register
@@ -23,7 +23,7 @@ class LowRate(Strategy):
 
     factor: float = Field(default=0.1, gt=0, lt=1)
 
-    def apply(self, study: StudySpec) -> StudySpec:
+    def apply(self, treatment: Treatment) -> Treatment:
         # 12 digits: 1e-5 * 0.1 is not 1e-6 in floating point, and would be another result
-        rate = float(f"{study.sft.learning_rate * self.factor:.12g}")
-        return without_ladder(changed(study, "sft", learning_rate=rate))
+        rate = float(f"{treatment.sft.learning_rate * self.factor:.12g}")
+        return without_ladder(changed(treatment, "sft", learning_rate=rate))

@@ -11,7 +11,7 @@ from sftlab.strategies.registry import register
 from sftlab.weights.cut import Order, Region
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
 
 
 @register
@@ -27,5 +27,5 @@ class MaskedUpdate(Strategy):
     region: Region = "layers"
     order: Order = "top"
 
-    def apply(self, study: StudySpec) -> StudySpec:
-        return without_ladder(changed(study, "sft", mask=self.model_dump()))
+    def apply(self, treatment: Treatment) -> Treatment:
+        return without_ladder(changed(treatment, "sft", mask=self.model_dump()))

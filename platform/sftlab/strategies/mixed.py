@@ -9,7 +9,7 @@ from sftlab.strategies.base import Strategy, changed, without_ladder
 from sftlab.strategies.registry import register
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
 
 
 @register
@@ -20,8 +20,8 @@ class Mixed(Strategy):
     title = "SFT (mixed)"
     source = "Ye et al. 2025, arXiv 2509.16596, Table 7"
 
-    def apply(self, study: StudySpec) -> StudySpec:
-        return without_ladder(changed(study, "training_sets", buckets=("mixed",)))
+    def apply(self, treatment: Treatment) -> Treatment:
+        return without_ladder(changed(treatment, "training_sets", buckets=("mixed",)))
 
     def training_set(self, asked: int | str, own: Sequence[int | str] | None) -> int | str:  # noqa: ARG002
         """The bucket `mixed`, whatever the axis has."""

@@ -1,4 +1,4 @@
-"""Strategies by name, own ones of users included."""
+"""Strategies by name, custom ones included."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Stra
         near = nearest(name, _KNOWN)
         hint = f"did you mean {near!r}? " if near else ""
         raise UserError(
-            f"strategy {name!r} is unknown; {hint}Known are {', '.join(known_strategies())}; own ones are known "
+            f"strategy {name!r} is unknown; {hint}Known are {', '.join(known_strategies())}; custom ones are known "
             "once their module is named under `plugins`."
         )
     kind = _KNOWN[name]
@@ -123,6 +123,18 @@ def get_edit_strategy(name: str, parameters: Mapping[str, Any] | None = None) ->
             f"makes; methods are {methods}, and unset for the restoration."
         )
     return strategy
+
+
+def with_method(restore: RestoreSpec) -> RestoreSpec:
+    """The restoration with all parameters of its method written out, so that a default and its value share ids.
+
+    Raises UserError for an unknown method, wrong parameters, and percentages with which its edit cannot be made.
+    """
+    if restore.method is None:
+        return restore
+    strategy = get_edit_strategy(restore.method, restore.parameters)
+    strategy.check_percents(restore.percents)
+    return restore.model_copy(update={"parameters": strategy.model_dump(mode="json")})
 
 
 def edit_for(restore: RestoreSpec, percent: float, cuts: Mapping[str, Cut]) -> Edit | None:
@@ -154,10 +166,10 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
             import_module(module)
         except UserError:
             raise
-        except Exception as error:  # an own module may raise anything; the cause stays attached
+        except Exception as error:  # a custom module may raise anything; the cause stays attached
             raise UserError(
                 f"plugins: {module} cannot be imported ({type(error).__name__}: {error}); expected a module's "
-                "dotted name, its file beside the study or sweep file, or its folder on the PYTHONPATH of every node."
+                "dotted name, its file in the folder of the study or sweep file or on the PYTHONPATH of every node."
             ) from error
 
 

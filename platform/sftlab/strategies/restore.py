@@ -11,7 +11,7 @@ from sftlab.weights.edits import Edit, Restoration
 from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
     from sftlab.weights.cut import Cut
 
 
@@ -30,8 +30,8 @@ class Restore(Strategy):
     measure: Measure = "relative"
     seed: int = 0
 
-    def apply(self, study: StudySpec) -> StudySpec:
-        return replaced(study, "restore", percents=study.restore.percents, **self.model_dump())
+    def apply(self, treatment: Treatment) -> Treatment:
+        return replaced(treatment, "restore", percents=treatment.restore.percents, **self.model_dump())
 
     def edit(self, percent: float, cut: Cut | None) -> Edit:  # noqa: ARG002
         assert cut is not None

@@ -11,7 +11,7 @@ from sftlab.weights.edits import Edit, Restoration
 from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
-    from sftlab.studies.knowledge.spec import StudySpec
+    from sftlab.strategies.treatment import Treatment
     from sftlab.weights.cut import Cut
 
 
@@ -31,11 +31,11 @@ class Ties(Strategy):
     region: Region = "all"
     layers: LayerRange | None = None
 
-    def apply(self, study: StudySpec) -> StudySpec:
+    def apply(self, treatment: Treatment) -> Treatment:
         return replaced(
-            study,
+            treatment,
             "restore",
-            percents=study.restore.percents,
+            percents=treatment.restore.percents,
             region=self.region,
             layers=self.layers,
             order="bottom",

@@ -1,4 +1,4 @@
-"""The parts of a study that a strategy changes: training sets and restoration."""
+"""The part of a study that a strategy may change: fine-tuning, restoration and training sets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
 from sftlab.facts.training_sets import canonical_bucket
+from sftlab.training.spec import SFTSpec
 from sftlab.weights.cut import Measure, Order, Region
 from sftlab.weights.spec import LayerRange
 
@@ -52,7 +53,10 @@ class TrainingSetsSpec(Frozen):
 
 
 class RestoreSpec(Frozen):
-    """The ladder of every tuned model: the restoration (paper, section 5.1), or another edit by `method`."""
+    """The ladder of every tuned model: the restoration (paper, section 5.1), or another edit by `method`.
+
+    The strategies are not known here; `strategies.registry.with_method` checks `method` and `parameters`.
+    """
 
     percents: tuple[Percent, ...] = Field((0, 1, 3, 5, 10, 20, 40, 60), min_length=1, max_length=MOST_VALUES)
     region: Region = "layers"
@@ -63,32 +67,10 @@ class RestoreSpec(Frozen):
     method: str | None = Field(None, description="strategy that edits weights in place of the restoration")
     parameters: dict[str, Any] | None = Field(None, description="parameters of `method`")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _whole_parameters(cls, data: Any) -> Any:
-        """Writes the defaults of a method's parameters out, so that a default and its value share ids."""
-        if not isinstance(data, dict) or data.get("method") is None:
-            return data
-        from sftlab.strategies import get_edit_strategy
-
-        try:
-            strategy = get_edit_strategy(data["method"], data.get("parameters"))
-        except UserError as error:
-            raise ValueError(str(error)) from error
-        return data | {"parameters": strategy.model_dump(mode="json")}
-
     @model_validator(mode="after")
-    def _method_and_percents(self) -> RestoreSpec:
-        if self.method is None:
-            if self.parameters is not None:
-                raise ValueError("`parameters` belong to a `method`; name one or leave them out")
-            return self
-        from sftlab.strategies import get_edit_strategy
-
-        try:
-            get_edit_strategy(self.method, self.parameters).check_percents(self.percents)
-        except UserError as error:
-            raise ValueError(str(error)) from error
+    def _parameters_of_a_method(self) -> RestoreSpec:
+        if self.method is None and self.parameters is not None:
+            raise ValueError("`parameters` belong to a `method`; name one or leave them out")
         return self
 
     @field_validator("measure")
@@ -102,3 +84,11 @@ class RestoreSpec(Frozen):
         if len(set(percents)) != len(percents):
             raise ValueError("a percentage is listed twice")
         return tuple(sorted({0.0, *percents}))
+
+
+class Treatment(Frozen):
+    """What a strategy is given and returns. The other parts of a study are the same for all strategies."""
+
+    sft: SFTSpec = SFTSpec()
+    restore: RestoreSpec = RestoreSpec()
+    training_sets: TrainingSetsSpec = TrainingSetsSpec()

@@ -1,4 +1,4 @@
-"""The only reader of study and runtime files: YAML, overrides, and errors that a user can act on."""
+"""The only reader of study, sweep and runtime files, and the only file that knows all studies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sftlab.config.documents import load_yaml
-from sftlab.config.overrides import Origin, _leaves, _origin, override, read_yaml, validated
+from sftlab.config.overrides import Origin, leaves, origin_of, override, read_yaml, validated
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
 from sftlab.strategies import load_plugins
@@ -32,8 +32,8 @@ KINDS: dict[type[BaseModel], str] = {
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    document = read_yaml(path, StudySpec)
-    origin = _origin(str(path), document, mine)
+    document = read_yaml(path, StudySpec, KINDS)
+    origin = origin_of(str(path), document, mine)
     return _study(path, override(document, mine), origin)
 
 
@@ -48,20 +48,20 @@ def _study(path: Path, document: dict[str, Any], source: Origin) -> StudySpec:
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, StudySpec]:
     """Read and check a sweep file and the study that it varies; `overrides` as for a study, of the sweep's keys."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    document = read_yaml(path, SweepSpec)
+    document = read_yaml(path, SweepSpec, KINDS)
     for text in mine:
         top = text.partition("=")[0].partition(".")[0]
         if top in StudySpec.model_fields and top not in SweepSpec.model_fields:
             raise UserError(f"--set {text}: {top!r} is a key of the sweep's study; use --set set.{text}")
-    origin = _origin(str(path), document, mine)
+    origin = origin_of(str(path), document, mine)
     sweep = validated(SweepSpec, override(document, mine), origin)
     load_plugins(sweep.plugins, path.parent)  # the study may name their strategies too
     study = path.parent / sweep.study
-    document = read_yaml(study, StudySpec)
+    document = read_yaml(study, StudySpec, KINDS)
     source = f"{study} with `set` of {path}" if sweep.set else str(study)
     inner = [text.removeprefix(SWEEP_PREFIX) for text in mine if text.startswith(SWEEP_PREFIX)]
-    origin = _origin(source, document, inner, SWEEP_PREFIX)
-    settings = [f"{key}={json.dumps(value)}" for key, value in _leaves(sweep.set)]
+    origin = origin_of(source, document, inner, SWEEP_PREFIX)
+    settings = [f"{key}={json.dumps(value)}" for key, value in leaves(sweep.set)]
     varied = _study(study, override(document, settings), origin)
     try:
         check_models(sweep.models(len(varied.restore.percents)))
@@ -73,8 +73,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
 def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
     """Read and check a runtime file (all defaults without one); `overrides` as `runtime.a.b=c` texts."""
     mine = [t.removeprefix(RUNTIME_PREFIX) for t in overrides if t.startswith(RUNTIME_PREFIX)]
-    document = read_yaml(path, Runtime) if path else {}
-    origin = _origin(str(path or "runtime"), document, mine, RUNTIME_PREFIX)
+    document = read_yaml(path, Runtime, KINDS) if path else {}
+    origin = origin_of(str(path or "runtime"), document, mine, RUNTIME_PREFIX)
     return validated(Runtime, override(document, mine), origin)
 
 

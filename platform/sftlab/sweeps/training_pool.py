@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 
-from sftlab.cluster.session import await_gpus, training_bundles
+from sftlab.cluster.session import await_gpus
 from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
 from sftlab.sweeps.usage import Meter, Usage
@@ -109,7 +109,7 @@ class TrainingPool:
                         open_runs.remove(run)
                         self.queue.put(run)
                 if self.waits and mine:  # in vain: an error of all of them, and not of the first alone
-                    await_gpus(training_bundles(self.runtime), self.runtime, log.warning)
+                    await_gpus(self.runtime.training_bundles, self.runtime.gpu_wait_minutes, log.warning)
                 if mine:
                     open_runs.clear()
                     self._train(mine)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from sftlab.cli.app import main
-from sftlab.execution.build import Build
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.tracking.settings import probe
 
 TINY = Path(__file__).parents[3] / "jobs" / "configs" / "tiny.yaml"
@@ -52,7 +52,7 @@ def run(store: Path, port: int) -> int:
     return left.value.code
 
 
-def log(build: Build) -> str:
+def log(build: KnowledgeBuild) -> str:
     """Asks for the server as the first step of logging does."""
     address = build.runtime.tracking.address
     assert address is not None
@@ -66,7 +66,12 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a command's answers to signals are not pytest's
     monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
-    monkeypatch.setattr("sftlab.execution.run.run_study", lambda _, until: ran.append(until))
+
+    def finish(build: KnowledgeBuild, read: Callable[[], str]) -> str:
+        ran.append(build.plan.stages[-1].name)
+        return read()
+
+    monkeypatch.setattr("sftlab.execution.run.finish_study", finish)
     monkeypatch.setattr("sftlab.studies.knowledge.stages.results.summary", lambda _: "recommended: a model")
     monkeypatch.setattr("sftlab.studies.knowledge.stages.track.track_results", log)
     return ran
@@ -90,11 +95,12 @@ def test_a_server_that_goes_away_costs_nothing_and_the_command_that_logs_later_i
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def last_stage(_: Build, until: str) -> None:
-        stages.append(until)
+    def last_stage(build: KnowledgeBuild, read: Callable[[], str]) -> str:
+        stages.append(build.plan.stages[-1].name)
         leave(server)
+        return read()
 
-    monkeypatch.setattr("sftlab.execution.run.run_study", last_stage)
+    monkeypatch.setattr("sftlab.execution.run.finish_study", last_stage)
     assert run(tmp_path / "store", server.server_port) == 2 and stages == ["report"]
     told = capsys.readouterr()
     assert "recommended: a model\nreport: " in told.out

@@ -7,7 +7,6 @@ import ray
 
 from sftlab.cluster.session import ray_cluster
 from sftlab.errors import UserError
-from sftlab.execution.runtime import Runtime
 
 
 @pytest.mark.parametrize(
@@ -31,5 +30,5 @@ def test_a_cluster_that_cannot_be_joined_is_the_user_s_to_mend(
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(UserError, match=message), ray_cluster(Runtime()):
+    with pytest.raises(UserError, match=message), ray_cluster([]):
         raise AssertionError("a cluster was joined")

@@ -11,8 +11,9 @@ from tokenizers import AddedToken
 
 from sftlab.datasets.conversations import Conversation, Turn, exchange, question
 from sftlab.datasets.encode import Encoder
+from sftlab.datasets.rendered import Rendered, Span
 from sftlab.datasets.spec import JinjaTemplate
-from sftlab.datasets.templates import Rendered, Span, make_template, read_template
+from sftlab.datasets.templates import make_template, read_template
 from sftlab.errors import UserError
 from tests.support.tokenizers_built import CHATML, byte_level, merging, metaspace
 

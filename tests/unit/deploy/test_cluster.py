@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sftlab.cluster.session import gpu_bundles
 from sftlab.studies.load import load_runtime
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +41,7 @@ def test_every_shipped_gpu_runtime_fits_on_the_cluster(path: Path) -> None:
         a_node = min(node["resources"]["GPU"] // gpus, node["resources"]["CPU"] // cpus)
         assert count <= nodes * a_node  # neither an engine nor a worker is spread over nodes
     nodes_meant = {"8x": 1, "32x": 4}[path.stem.partition("-")[0]]
-    asked = sum(bundle["GPU"] for bundle in gpu_bundles(runtime))
+    asked = sum(bundle["GPU"] for bundle in runtime.most_bundles)
     if path.stem.endswith("-sweep"):  # engines and workers at the same time
         asked = engine.engines * engine.gpus_per_engine + training.workers * training.gpus_per_worker
     assert asked == nodes_meant * node["resources"]["GPU"]

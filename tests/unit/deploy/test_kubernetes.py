@@ -14,7 +14,6 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from sftlab.cluster.session import gpu_bundles
 from sftlab.studies.load import load_runtime
 
 ROOT = Path(__file__).parents[3]
@@ -244,7 +243,7 @@ def test_every_shipped_gpu_runtime_fits_on_the_worker_group(path: Path) -> None:
     (group,) = the("RayCluster")["spec"]["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     runtime = load_runtime(path)
-    assert sum(b["GPU"] for b in gpu_bundles(runtime)) <= group["maxReplicas"] * limits["nvidia.com/gpu"]
+    assert sum(b["GPU"] for b in runtime.most_bundles) <= group["maxReplicas"] * limits["nvidia.com/gpu"]
     cpus = runtime.training.cpus_per_worker * limits["nvidia.com/gpu"] / runtime.training.gpus_per_worker
     assert cpus <= int(limits["cpu"])
     head = the("RayCluster")["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["resources"]

@@ -10,7 +10,7 @@ import pytest
 from sftlab.cli.store import verify_results as verify
 from sftlab.errors import UserError
 from sftlab.execution.progress import SilentProgress
-from sftlab.execution.repair import TIMES, mending
+from sftlab.execution.repair import TIMES, repairing
 from sftlab.files import write_text
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import HASH_LIMIT, forget, pull
@@ -56,7 +56,7 @@ class Study:
         def guard(step: Step) -> AbstractContextManager[None]:
             return self.store.lock(step.lock)
 
-        return mending(self.work, self.store, self.told, lambda: (FIRST, SECOND), guard)
+        return repairing(self.work, self.store, self.told, lambda: (FIRST, SECOND), guard)
 
     def flip(self, step: Step) -> None:
         file = self.file(step)
@@ -106,11 +106,11 @@ def test_damage_of_another_s_result_or_without_end_is_raised(study: Study) -> No
         raise Damaged(study.store.path(step), "always")
 
     with pytest.raises(Damaged, match=r"out\.txt has other bytes"):
-        mending(broken, study.store, study.told, lambda: (FIRST,), lambda step: study.store.lock(step.lock))
+        repairing(broken, study.store, study.told, lambda: (FIRST,), lambda step: study.store.lock(step.lock))
     assert len(study.told.lines) == TIMES
     other = Step("facts", "other", {})
     with pytest.raises(Damaged, match="always"):
-        mending(
+        repairing(
             lambda: damaged(other), study.store, study.told, lambda: (FIRST,), lambda _: study.store.lock("x")
         )
 

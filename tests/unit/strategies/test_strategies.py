@@ -24,7 +24,7 @@ from sftlab.strategies import (
     register,
     registry,
 )
-from sftlab.strategies.treatment import RestoreSpec
+from sftlab.strategies.treatment import RestoreSpec, Treatment
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
@@ -67,7 +67,8 @@ def study(**fields: Any) -> StudySpec:
 
 
 def applied(name: str, spec: StudySpec | None = None, **parameters: Any) -> StudySpec:
-    return get_strategy(name, parameters).apply(spec or study())
+    spec = spec or study()
+    return spec.with_treatment(get_strategy(name, parameters).apply(spec.treatment))
 
 
 def plan(spec: StudySpec, folder: Path) -> Plan:
@@ -85,7 +86,7 @@ def test_every_strategy_is_known_described_and_tested_here() -> None:
 def test_a_strategy_gives_a_valid_study_and_changes_nothing_but_its_fields(name: str) -> None:
     spec = study(sft={"epochs": 3}, training_sets={"sizes": [7], "seeds": [1, 2]}, answers={"max_tokens": 8})
     strategy = get_strategy(name, SETTINGS[name])
-    found = strategy.apply(spec)
+    found = spec.with_treatment(strategy.apply(spec.treatment))
     assert StudySpec.model_validate(found.model_dump()) == found
     assert found.restore.percents == (LADDER if strategy.has_ladder else (0,))
     assert found.sft.epochs == 3 and found.training_sets.sizes == (7,) and found.training_sets.seeds == (1, 2)
@@ -125,6 +126,36 @@ def test_changes_of_fine_tuning_by_hand() -> None:
     assert applied("kl-to-base", weight=0.1).sft.kl_to_base == 0.1
     mask = applied("masked-update", percent=20, size=16, region="mlp", order="bottom").sft.mask
     assert mask == MaskSpec(percent=20, size=16, region="mlp", order="bottom")
+
+
+@pytest.mark.usefixtures("own_names")
+def test_a_custom_strategy_changes_fine_tuning_and_what_it_returns_is_checked() -> None:
+    @register
+    class Longer(Strategy):
+        name = "longer"
+        title = "More epochs"
+        source = "test"
+        factor: int
+        method: str | None = None
+
+        def apply(self, study: Treatment) -> Treatment:  # as strategies called it before treatments
+            longer = study.sft.model_copy(update={"epochs": self.factor * study.sft.epochs})
+            restore = study.restore.model_copy(update={"method": self.method})
+            return study.model_copy(update={"sft": longer, "restore": restore})
+
+    spec = study(sft={"epochs": 3})
+    found = applied("longer", spec, factor=2)
+    assert found == spec.model_copy(update={"sft": spec.sft.model_copy(update={"epochs": 6})})
+    assert applied("longer", spec, factor=1, method="dare").restore == applied("dare", spec).restore
+    with pytest.raises(UserError, match="strategy 'dear' is unknown; did you mean 'dare'"):
+        applied("longer", spec, factor=1, method="dear")
+
+
+def test_the_parameters_of_a_method_are_written_out_in_a_study_alone() -> None:
+    fields = {"percents": LADDER, "method": "dare"}
+    assert RestoreSpec.model_validate(fields).parameters is None
+    assert study(restore=fields).restore.parameters == {"seed": 0, "region": "all", "layers": None}
+    assert study(restore=fields).treatment.restore == study(restore=fields).restore
 
 
 def test_data_of_table_7() -> None:

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.execution.progress import Bar
 from sftlab.execution.run import run_study
 from sftlab.execution.runtime import Runtime
 from sftlab.files import write_text
 from sftlab.store.artifact import Store
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
@@ -109,10 +109,10 @@ def weights(shift: float) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Build:
+def build(tmp_path: Path) -> KnowledgeBuild:
     """A study with masks whose training sets are drawn."""
     plan = plan_of(write_checkpoint(tmp_path / "base", weights(0)), MASK)
-    build = Build(plan, Store(tmp_path / "store"), Runtime(training=TrainingRuntime()), Quiet())
+    build = KnowledgeBuild(plan, Store(tmp_path / "store"), Runtime(training=TrainingRuntime()), Quiet())
     for step, _ in plan.steps():
         if step.stage in ("facts", "mastery", "training-set"):
             write_text(build.path(step) / "train.parquet", step.id)
@@ -139,7 +139,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[SFTRun]]:
 
 
 def test_the_tuned_stage_trains_and_profiles_a_missing_probe_before_the_cells(
-    build: Build, trained: list[list[SFTRun]]
+    build: KnowledgeBuild, trained: list[list[SFTRun]]
 ) -> None:
     build_tuned(build)
     plan, (probes, cells) = build.plan, trained
@@ -154,9 +154,11 @@ def test_the_tuned_stage_trains_and_profiles_a_missing_probe_before_the_cells(
     assert mask.cut.count == 4 and mask.cut.region == "layers"
 
 
-def test_a_probe_that_another_study_has_made_is_used(build: Build, trained: list[list[SFTRun]]) -> None:
+def test_a_probe_that_another_study_has_made_is_used(
+    build: KnowledgeBuild, trained: list[list[SFTRun]]
+) -> None:
     plain = Plan(build.plan.spec.model_copy(update={"sft": build.plan.probes[0].sft}), SOURCES)
-    build_tuned(Build(plain, build.store, build.runtime, build.progress))
+    build_tuned(KnowledgeBuild(plain, build.store, build.runtime, build.progress))
     assert [[run.run_id for run in runs] for runs in trained] == [[cell.run_id for cell in plain.cells]]
     trained.clear()
     build_tuned(build)
@@ -164,12 +166,12 @@ def test_a_probe_that_another_study_has_made_is_used(build: Build, trained: list
 
 
 def test_a_lost_profile_of_a_probe_is_made_again_by_the_change_stage(
-    build: Build, trained: list[list[SFTRun]]
+    build: KnowledgeBuild, trained: list[list[SFTRun]]
 ) -> None:
     build_tuned(build)
     (probe,) = build.plan.probes
     (build.path(probe.change) / "record.json").unlink()
     trained.clear()
-    run_study(Build(build.plan, build.store, build.runtime, build.progress), until="change")
+    run_study(KnowledgeBuild(build.plan, build.store, build.runtime, build.progress), until="change")
     assert not build.missing(probe.change, *(cell.change for cell in build.plan.cells))
     assert not trained

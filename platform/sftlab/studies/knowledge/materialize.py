@@ -14,8 +14,14 @@ from sftlab.errors import UserError
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
 from sftlab.store.record import FOLDER_DIGITS, Damaged, Record
-from sftlab.strategies import edit_for, get_edit_strategy, load_plugins, source_of
-from sftlab.strategies.treatment import RestoreSpec
+from sftlab.strategies import (
+    RestoreSpec,
+    edit_for,
+    get_edit_strategy,
+    load_plugins,
+    source_of,
+    with_method,
+)
 from sftlab.studies.knowledge.stages.change import FILE as CHANGE_FILE
 from sftlab.tracking.models import artifact_of
 from sftlab.tracking.settings import TrackingSettings
@@ -85,7 +91,12 @@ def find_recipe(
         )
     restore: dict[str, Any] = dict(record.spec.get("restore") or {})
     percent = float(restore.pop("percent", 0.0))
-    spec = validated(RestoreSpec, restore | {"percents": (percent,)}, f"strategy of {record.slug}")
+    origin = f"strategy of {record.slug}"
+    spec = validated(RestoreSpec, restore | {"percents": (percent,)}, origin)
+    try:
+        spec = with_method(spec)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
     _require_method(record, spec)
     tuned = _tuned_folder(store, record)
     return Recipe(record, _base_folder(store, record.inputs["model"], base), tuned, spec, percent)

@@ -1,31 +1,41 @@
-"""The stages of the study: their builders, and what each of them needs."""
+"""The study on one page: its stages in the order in which they are built. Each is declared here and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from sftlab.execution.stage import Stage
 
-from sftlab.execution.build import Build
-from sftlab.studies.knowledge.stages.best import build_best
-from sftlab.studies.knowledge.stages.change import build_changes
-from sftlab.studies.knowledge.stages.evaluation import build_evaluations
-from sftlab.studies.knowledge.stages.facts import build_facts
-from sftlab.studies.knowledge.stages.mastery import build_mastery
-from sftlab.studies.knowledge.stages.model import build_model
-from sftlab.studies.knowledge.stages.report import build_report
-from sftlab.studies.knowledge.stages.results import build_results
-from sftlab.studies.knowledge.stages.training_sets import build_training_sets
-from sftlab.studies.knowledge.stages.tuned import build_tuned
+_STAGES = "sftlab.studies.knowledge.stages"
 
-BUILDERS: dict[str, Callable[[Build], None]] = {
-    "facts": build_facts,
-    "model": build_model,
-    "mastery": build_mastery,
-    "training-set": build_training_sets,
-    "tuned": build_tuned,
-    "change": build_changes,
-    "evaluation": build_evaluations,
-    "results": build_results,
-    "best": build_best,
-    "report": build_report,
-}
-NEEDS_RAY = frozenset({"mastery", "tuned", "evaluation"})
+STAGES = (
+    Stage("facts", 1, f"{_STAGES}.facts:build_facts", reads_facts=True),
+    Stage("model", 1, f"{_STAGES}.model:build_model"),
+    Stage(
+        "mastery",
+        1,
+        f"{_STAGES}.mastery:build_mastery",
+        needs_ray=True,
+        starts_engines=True,
+        reads_model=True,
+    ),
+    Stage("training-set", 1, f"{_STAGES}.training_sets:build_training_sets", per_cell=True),
+    Stage("tuned", 1, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads_model=True, per_cell=True),
+    Stage("change", 1, f"{_STAGES}.change:build_changes", reads_model=True, per_cell=True),
+    Stage(
+        "evaluation",
+        1,
+        f"{_STAGES}.evaluation:build_evaluations",
+        needs_ray=True,
+        starts_engines=True,
+        reads_model=True,
+        per_cell=True,
+    ),
+    Stage("results", 2, f"{_STAGES}.results:build_results"),
+    Stage("best", 1, f"{_STAGES}.best:build_best", reads_model=True),
+    Stage("report", 1, f"{_STAGES}.report:build_report"),
+)
+
+CELL_STAGES = tuple(stage.name for stage in STAGES if stage.per_cell)
+LADDER_STAGES = ("change", "evaluation")  # those whose results show that a cell is finished
+
+READS_FACTS = frozenset(stage.name for stage in STAGES if stage.reads_facts)
+READS_MODEL = frozenset(stage.name for stage in STAGES if stage.reads_model) | {"sweep-best"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -10,29 +10,18 @@ from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.execution.cost import Cost
+from sftlab.execution.stage import Stage
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.fingerprint import HashedOften
 from sftlab.store.record import Step
 from sftlab.strategies import source_of
 from sftlab.strategies.treatment import RestoreSpec
+from sftlab.studies.knowledge.pipeline import STAGES
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.training.spec import MaskSpec, SFTSpec
 
-# A stage whose meaning changes gets the next number: its results, and what rests on them, move to new ids.
-REVISIONS = {
-    "facts": 1,
-    "model": 1,
-    "mastery": 1,
-    "training-set": 1,
-    "tuned": 1,
-    "change": 1,
-    "evaluation": 1,
-    "results": 2,
-    "best": 1,
-    "report": 1,
-}
-STAGES = tuple(REVISIONS)
+REVISIONS = {stage.name: stage.revision for stage in STAGES}
 EVALUATION_SPLITS = ("dev", "dev_ood", "test", "test_ood")
 TOKENS_PER_EXAMPLE = 32  # prompt and target of one question, for estimates alone
 
@@ -80,6 +69,31 @@ class Plan:
     spec: StudySpec
     sources: Sources
     only: tuple[tuple[int | str, int, int], ...] | None = None  # (bucket, size, seed) in place of the grid
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        return STAGES
+
+    def missing_files(self) -> list[str]:
+        return self.sources.missing()
+
+    def require_unchanged(self, stage: str) -> None:
+        self.sources.require_unchanged(stage)
+
+    def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
+        """Raises UserError for missing files, a bad base model, and a tokenizer that reads a text otherwise."""
+        from sftlab.studies.knowledge.check import check_base_model, check_base_tokenizer
+
+        self.sources.require()
+        if self.spec.model is None or not any(stage.reads_model for stage in stages):
+            return
+        check_base_model(self.spec.model, self.spec.engine, self.spec.sft)
+        if any(stage.needs_ray for stage in stages) and (lost := check_base_tokenizer(self.spec)):
+            say(f"{self.spec.model.path}: the tokenizer does not keep {', '.join(lost)}")
 
     @cached_property
     def facts(self) -> Step:

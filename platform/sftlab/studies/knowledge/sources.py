@@ -16,15 +16,13 @@ from sftlab.pocket.extent import fact_counts, model_bytes
 from sftlab.pocket.world import world_topics
 from sftlab.store.hashes import HASHES, FileHashes
 from sftlab.store.outside import Outside, _hashed, _id
+from sftlab.studies.knowledge.pipeline import READS_FACTS, READS_MODEL
 from sftlab.studies.knowledge.spec import FactsSpec, StudySpec
 from sftlab.weights.model_id import _model
 from sftlab.weights.shards import model_files
 
 PUBLISHED_TEMPLATES = 21
-READS_FACTS = frozenset(
-    {"facts"}
-)  # stages that read the files of the facts, and those of a brought base model
-READS_MODEL = frozenset({"mastery", "tuned", "change", "evaluation", "best", "sweep-best"})
+MISSING = "missing:"
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,14 @@ class Sources:
 
     def require(self) -> None:
         """Raises UserError where a file that the study reads is not there."""
-        for value in [*self.facts.values(), self.model or ""]:
-            if value.startswith("missing:"):
-                path = value.removeprefix("missing:")
-                hint = "; `make data` fetches EntityQuestions" if "entity_questions" in path else ""
-                raise UserError(f"{path}: not found{hint}. Mend the path in the study file or by --set.")
+        for path in self.missing():
+            hint = "; `make data` fetches EntityQuestions" if "entity_questions" in path else ""
+            raise UserError(f"{path}: not found{hint}. Correct the path in the study file or by --set.")
+
+    def missing(self) -> list[str]:
+        """The files and folders that are not there."""
+        named = [*self.facts.values(), self.model or ""]
+        return [value.removeprefix(MISSING) for value in named if value.startswith(MISSING)]
 
 
 def resolve(spec: StudySpec, root: Path) -> Sources:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sftlab.config.frozen import Frozen
+from sftlab.errors import UserError
 from sftlab.inference.spec import EngineSpec
 from sftlab.measurements.spec import AnswerSpec, DivergenceSpec, MasterySpec
 from sftlab.pocket.spec import PocketSpec
-from sftlab.strategies.treatment import RestoreSpec, TrainingSetsSpec
+from sftlab.strategies import RestoreSpec, TrainingSetsSpec, Treatment, with_method
 from sftlab.training.spec import SFTSpec
 
 MOST_MODELS = 200_000  # of one study or sweep: a plan of that many takes a minute and a gigabyte
@@ -66,6 +67,14 @@ class StudySpec(Frozen):
         None, description="modules, beside this file or on the PYTHONPATH, that register further strategies"
     )
 
+    @field_validator("restore")
+    @classmethod
+    def _known_method(cls, restore: RestoreSpec) -> RestoreSpec:
+        try:
+            return with_method(restore)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
     @model_validator(mode="after")
     def _one_origin(self) -> StudySpec:
         if self.pocket is None and (self.facts is None or self.model is None):
@@ -75,3 +84,13 @@ class StudySpec(Frozen):
         grid = self.training_sets
         check_models(len(grid.buckets) * len(grid.sizes) * len(grid.seeds) * len(self.restore.percents))
         return self
+
+    @property
+    def treatment(self) -> Treatment:
+        """The part of this study that a strategy may change."""
+        return Treatment(sft=self.sft, restore=self.restore, training_sets=self.training_sets)
+
+    def with_treatment(self, treatment: Treatment) -> StudySpec:
+        """This study with another treatment. Raises UserError as `strategies.registry.with_method` does."""
+        parts = {"sft": treatment.sft, "training_sets": treatment.training_sets}
+        return self.model_copy(update=parts | {"restore": with_method(treatment.restore)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ import torch
 
 from sftlab.cli.study import open_study, print_plan, run_to_report
 from sftlab.cli.sweep import open_sweep
-from sftlab.cluster.session import await_gpus, gpu_bundles, joins_first, require_gpus, training_bundles
+from sftlab.cluster.session import Bundle, await_gpus, joins_first, require_gpus
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.run import found_text, run_study
 from sftlab.execution.runtime import Runtime
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.check import RAY_JOB
 from sftlab.studies.load import load_runtime
 from tests.support.weights_models import write_checkpoint
@@ -136,7 +136,7 @@ def test_a_bad_base_model_is_told_before_the_first_stage(kind: str, tmp_path: Pa
     )
     with pytest.raises(UserError, match=message.replace("00002: ", r"00002\.safetensors: ")):
         plan, runtime, store = open_study(tmp_path / "study.yaml", None, tmp_path / "store", [])
-        run_study(Build(plan, store, runtime, SilentProgress()))
+        run_study(KnowledgeBuild(plan, store, runtime, SilentProgress()))
     assert not list((tmp_path / "store").glob("*/*/"))
 
 
@@ -152,23 +152,23 @@ def test_a_cluster_is_joined_before_the_first_stage_and_a_laptop_s_ray_when_it_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert joins_first(GPUS) and not joins_first(Runtime())
+    assert joins_first(GPUS.most_bundles) and not joins_first([])
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert joins_first(Runtime())
+    assert joins_first([])
 
 
 def test_missing_gpus_are_told_before_the_first_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def without_gpus(runtime: Runtime, _: Callable[[str], None]) -> Iterator[None]:
-        require_gpus(gpu_bundles(runtime), 0, lambda: 0.0, None, lambda _: None)
+    def without_gpus(bundles: Sequence[Bundle], *_: object) -> Iterator[None]:
+        require_gpus(bundles, 0, lambda: 0.0, None, lambda _: None)
         yield
 
     monkeypatch.setattr("sftlab.execution.run.ray_cluster", without_gpus)
     gpu = "runtime.engine.gpus_per_engine=1"
     plan, runtime, store = open_study(TINY, None, tmp_path / "store", [gpu])
-    build = Build(plan, store, runtime, SilentProgress())
+    build = KnowledgeBuild(plan, store, runtime, SilentProgress())
     with pytest.raises(UserError, match="asks for 1 GPUs, but the cluster has 0"):
         run_study(build)
     assert not list(store.root.glob("*/*/"))
@@ -186,16 +186,16 @@ def test_a_run_says_at_its_start_how_many_steps_it_finds(
     assert capsys.readouterr().out == f"1 of 1 steps are HITs\nbuilt up to facts in {tmp_path / 'store'}\n"
     plan, runtime, store = open_study(TINY, None, tmp_path / "store", [])
     steps = len(list(plan.steps()))
-    build = Build(plan, store, runtime, SilentProgress())
+    build = KnowledgeBuild(plan, store, runtime, SilentProgress())
     assert found_text(build, "mastery") == "1 of 3 steps are HITs, 2 to build"  # facts, model, mastery
     assert found_text(build) == f"1 of {steps} steps are HITs, {steps - 1} to build"
 
 
 def test_gpus_are_those_of_the_engines_or_of_training_whichever_are_more() -> None:
-    assert gpu_bundles(Runtime()) == []
-    assert gpu_bundles(GPUS) == [{"GPU": 4.0}] * 2
+    assert Runtime().most_bundles == []
+    assert GPUS.most_bundles == GPUS.engine_bundles == [{"GPU": 4.0}] * 2
     more = GPUS.model_copy(update={"training": GPUS.training.model_copy(update={"workers": 9})})
-    assert gpu_bundles(more) == [{"GPU": 1.0}] * 9
+    assert more.most_bundles == [{"GPU": 1.0}] * 9
 
 
 def counts(*values: float) -> Iterator[float]:
@@ -207,7 +207,7 @@ def counts(*values: float) -> Iterator[float]:
 def test_gpus_that_an_autoscaler_starts_are_asked_for_waited_for_and_told() -> None:
     told, found, waits = list[str](), counts(0, 0, 4, 8), list[float]()
     asked: list[Any] = []
-    wanted = gpu_bundles(GPUS)
+    wanted = GPUS.most_bundles
     require_gpus(wanted, 1, lambda: next(found), told.append, asked.append, waits.append)
     assert told == ["waiting for GPUs: 0 of 8 are there", "waiting for GPUs: 4 of 8 are there"]
     assert len(waits) == 3 and asked == [wanted] * 3 + [[]]  # in the end nothing is asked for any more
@@ -218,7 +218,7 @@ def test_gpus_that_do_not_come_are_refused(minutes: float, said: bool, waits: in
     paused, asked = list[float](), list[Any]()
     with pytest.raises(UserError, match=r"asks for 8 GPUs, but the cluster has 4\."):
         require_gpus(
-            gpu_bundles(GPUS), minutes, lambda: 4.0, print if said else None, asked.append, paused.append
+            GPUS.most_bundles, minutes, lambda: 4.0, print if said else None, asked.append, paused.append
         )
     assert len(paused) == waits and asked[waits:] == ([[]] if waits else [])
 
@@ -229,16 +229,15 @@ def test_gpus_that_are_there_are_not_asked_for_and_training_asks_for_its_own_alo
     asked: list[Any] = []
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
     monkeypatch.setattr("sftlab.cluster.session._live_gpus", lambda: 4.0)
-    await_gpus(training_bundles(GPUS), GPUS, print)
+    await_gpus(GPUS.training_bundles, GPUS.gpu_wait_minutes, print)
     assert asked == []
-    waiting = GPUS.model_copy(update={"gpu_wait_minutes": 0.01})
     monkeypatch.setattr("sftlab.cluster.session.POLL_SECONDS", 0.5)
     with pytest.raises(UserError, match="asks for 8 GPUs"):
-        await_gpus(gpu_bundles(GPUS), waiting, print)
+        await_gpus(GPUS.most_bundles, 0.01, print)
     assert asked == [[{"GPU": 4.0}] * 2] * 2 + [[]]
 
 
 def test_the_shipped_gpu_runtimes_wait_for_an_autoscaler() -> None:
     for path in (CONFIGS / "runtimes").glob("*.yaml"):
         runtime = load_runtime(path)
-        assert bool(runtime.gpu_wait_minutes) == bool(gpu_bundles(runtime))
+        assert bool(runtime.gpu_wait_minutes) == bool(runtime.most_bundles)

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.execution.preview import PlannedStep, preview
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
 from sftlab.strategies import base, registry
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
@@ -172,7 +172,7 @@ def test_a_result_of_files_that_have_changed_since_the_plan_is_not_committed(
 ) -> None:
     spec, store = brought(tmp_path / "in"), Store(tmp_path / "store")
     plan = plan_of(spec, store)
-    build = Build(plan, store, Runtime(), SilentProgress())
+    build = KnowledgeBuild(plan, store, Runtime(), SilentProgress())
     set_times(tmp_path / "in")  # other stamps, the same content
     steps = {step.stage: step for step, _ in plan.steps()}
     for name in (stage, others):

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.runtime import Runtime
 from sftlab.files import write_text
 from sftlab.store.artifact import Store
 from sftlab.strategies import edit_for, get_strategy, registry
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.materialize import find_recipe, materialize, write_model
 from sftlab.studies.knowledge.plan import Cell, Plan
 from sftlab.studies.knowledge.sources import resolve
@@ -26,7 +26,7 @@ from tests.support.weights_models import save_model, save_tuned, stored
 PERCENTS = "restore.percents=[0, 10, 40]"
 
 
-def build_of(tmp_path: Path, *overrides: str, strategy: str | None = None) -> Build:
+def build_of(tmp_path: Path, *overrides: str, strategy: str | None = None) -> KnowledgeBuild:
     """A study of one cell, with a pocket model, or a model that the user brings."""
     (tmp_path / "study.yaml").write_text("name: t\n")
     if not overrides:
@@ -34,12 +34,12 @@ def build_of(tmp_path: Path, *overrides: str, strategy: str | None = None) -> Bu
     grid = "training_sets={buckets: [0], sizes: [4], seeds: [0]}"
     spec = load_study(tmp_path / "study.yaml", [*overrides, grid, PERCENTS])
     if strategy is not None:
-        spec = get_strategy(strategy).apply(spec)
+        spec = spec.with_treatment(get_strategy(strategy).apply(spec.treatment))
     store = Store(tmp_path / "store")
-    return Build(Plan(spec, resolve(spec, store.root)), store, Runtime(), SilentProgress())
+    return KnowledgeBuild(Plan(spec, resolve(spec, store.root)), store, Runtime(), SilentProgress())
 
 
-def finish(build: Build) -> Cell:
+def finish(build: KnowledgeBuild) -> Cell:
     """Commit a base model, a tuned model, its change, and evaluations without answers."""
     (cell,) = build.plan.cells
     if build.plan.model is not None and build.missing(build.plan.model):
@@ -57,7 +57,7 @@ def finish(build: Build) -> Cell:
     return cell
 
 
-def as_best_writes(build: Build, cell: Cell, percent: float, folder: Path) -> Path:
+def as_best_writes(build: KnowledgeBuild, cell: Cell, percent: float, folder: Path) -> Path:
     """The folder that the stage `best` would write."""
     edit = edit_for(build.plan.spec.restore, percent, read_change(build, cell).cuts)
     written = write_restored(build.model_folder, build.path(cell.tuned) / "model", {"x": edit}, folder)

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.execution.preview import preview, total_cost, why_not
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.runtime import Runtime
 from sftlab.files import write_text
 from sftlab.store.artifact import Store
 from sftlab.store.record import Step
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
@@ -266,8 +266,8 @@ def test_a_miss_with_nothing_alike_says_so(tmp_path: Path) -> None:
     committed(store, other.facts, other.model, other.mastery, third.facts, third.model)
     assert reasons(third, store)["mastery"] == "nothing alike in the store"
     far = Step("facts", "t", {f"field{n}": n for n in range(9)})
-    assert why_not(far, store.records("facts")) == "nothing alike in the store"
-    assert why_not(far, []) == "not in the store"
+    assert why_not(far, store.records("facts"), of_results=False) == "nothing alike in the store"
+    assert why_not(far, [], of_results=False) == "not in the store"
 
 
 def test_an_unfinished_step_is_said_to_be_resumed(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_commit_that_the_file_system_refuses_says_what_to_do(
 
     monkeypatch.setattr("sftlab.store.artifact.write_text", refuse)
     with pytest.raises(UserError, match=message):
-        Build(plan, store, Runtime(), SilentProgress()).commit(plan.facts)
+        KnowledgeBuild(plan, store, Runtime(), SilentProgress()).commit(plan.facts)
 
 
 def test_a_spec_s_defaults_are_the_study_s() -> None:
@@ -320,8 +320,8 @@ def test_a_step_lies_under_its_stage_slug_and_id(tmp_path: Path) -> None:
 
 
 def test_facts_without_any_dev_question_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
-    from sftlab.execution.build import Build
     from sftlab.execution.progress import SilentProgress
+    from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.stages.facts import build_facts
 
     facts, topics = tmp_path / "facts.jsonl", tmp_path / "topics.yaml"
@@ -333,7 +333,7 @@ def test_facts_without_any_dev_question_are_refused_before_anything_is_computed(
     text = f"name: t\nfacts: {{source: {facts}, templates: {topics}}}\nmodel: {{path: {tmp_path}/none}}\n"
     spec = load_study(study(tmp_path, text), ["training_sets.sizes=[2]"])
     plan = Plan(spec, resolve(spec, tmp_path))
-    build = Build(plan, Store(tmp_path / "store"), Runtime(), SilentProgress())
+    build = KnowledgeBuild(plan, Store(tmp_path / "store"), Runtime(), SilentProgress())
     with pytest.raises(UserError, match="dev and dev_ood have no facts"):
         build_facts(build)
     assert build.missing(plan.facts)

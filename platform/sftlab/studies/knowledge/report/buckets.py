@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sftlab.reporting.legend import Legend, LegendItem, Shape
 from sftlab.reporting.text import listed, restored
 
 # Okabe and Ito's palette, told apart under every common colour-blindness, from warm (a fact the base model
@@ -16,6 +19,15 @@ BUCKET_COLOURS = {
 }
 BUCKET_MARKERS = {"0": "o", "1": "s", "2": "^", "3": "D", "4": "v", "mixed": "P"}
 MIXTURE_MARKER = "X"
+BUCKET_SHAPES: dict[str, Shape] = {
+    "0": "circle",
+    "1": "square",
+    "2": "triangle",
+    "3": "diamond",
+    "4": "triangle-down",
+}
+BASE_MODEL = LegendItem("base model", "#66727f", "dashes")
+PAPER = LegendItem("paper", "#b8c2cc")
 
 
 def bucket_colour(train_bucket: str) -> str:
@@ -33,6 +45,24 @@ def bucket_colour(train_bucket: str) -> str:
 
 def bucket_marker(train_bucket: str) -> str:
     return BUCKET_MARKERS.get(train_bucket, MIXTURE_MARKER)
+
+
+def legends(train_buckets: Sequence[str]) -> dict[str, Legend]:
+    """The legends of a page by section; that of "" is for all others."""
+    trained = [
+        LegendItem(column_name(bucket), bucket_colour(bucket), BUCKET_SHAPES.get(bucket, "cross"))
+        for bucket in train_buckets
+    ]
+    mastery = [LegendItem(bucket, bucket_colour(bucket)) for bucket in BUCKET_COLOURS if bucket != "mixed"]
+    title = "Trained on bucket"
+    with_base = Legend(title, [*trained, BASE_MODEL])
+    return {
+        "": Legend(title, trained),
+        "mastery": Legend("Mastery bucket", mastery, "0: never right · 4: right more than 3 times in 4"),
+        "accuracy": with_base,
+        "ladder": with_base,
+        "concentration": Legend(title, [*trained, PAPER]),
+    }
 
 
 RESTORE = "restore"

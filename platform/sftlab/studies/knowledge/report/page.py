@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sftlab.reporting.page import csv_address, fill_page
+from sftlab.studies.knowledge.report import published
+from sftlab.studies.knowledge.report.buckets import legends
 from sftlab.studies.knowledge.report.findings import all_findings
 from sftlab.studies.knowledge.report.lookup import View
 from sftlab.studies.knowledge.report.origin import Origin
@@ -22,7 +24,7 @@ def render(results: StudyResults, origin: Origin | None = None) -> str:
     view, origin = View(results), origin or Origin()
     findings = all_findings(view)
     return fill_page(
-        view.train_buckets,
+        legends(view.train_buckets),
         ["style.css"],
         results=results,
         summary=summarise(view, origin),
@@ -30,6 +32,8 @@ def render(results: StudyResults, origin: Origin | None = None) -> str:
         sections=sections(view, findings, origin),
         downloads=csv_links(results),
         whole="study",
+        paper=published.PAPER,
+        paper_model=published.PAPER_MODEL,
         paper_after="",
     )
 

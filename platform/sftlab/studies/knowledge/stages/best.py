@@ -6,9 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-from sftlab.execution.build import Build
 from sftlab.files import write_text
 from sftlab.strategies import edit_for
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.results.tables import ChoiceRow, StudyResults
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.results import read_results
@@ -16,7 +16,7 @@ from sftlab.weights.cut import percent_label
 from sftlab.weights.restore import write_restored
 
 
-def build_best(build: Build) -> None:
+def build_best(build: KnowledgeBuild) -> None:
     """Write the model that the dev split recommends, with the figures that speak for it."""
     step, row = build.plan.best, recommended(read_results(build))
     cell = next(cell for cell in build.plan.cells if cell.name == row.cell)
@@ -28,7 +28,7 @@ def build_best(build: Build) -> None:
     build.commit(step)
 
 
-def best_folder(build: Build) -> Path:
+def best_folder(build: KnowledgeBuild) -> Path:
     """Hugging Face folder of the recommended model."""
     return build.path(build.plan.best) / f"restored-{percent_label(recommended(read_results(build)).percent)}"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from sftlab.execution.build import Build
 from sftlab.files import write_text
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.weights.cut import percent_label
 from sftlab.weights.profile import ChangeProfile, profile, read_profile
@@ -13,7 +13,7 @@ from sftlab.weights.profile import ChangeProfile, profile, read_profile
 FILE = "change.json"
 
 
-def build_changes(build: Build) -> None:
+def build_changes(build: KnowledgeBuild) -> None:
     """Profile every tuned model that has none yet, probes included."""
     plan = build.plan
     cells = [cell for cell in (*plan.probes, *plan.cells) if build.missing(cell.change)]
@@ -24,7 +24,7 @@ def build_changes(build: Build) -> None:
         bar.update(len(cells), len(cells))
 
 
-def build_change(build: Build, cell: Cell) -> None:
+def build_change(build: KnowledgeBuild, cell: Cell) -> None:
     """Profile one tuned model and commit the profile."""
     restore = cell.restore
     found = profile(
@@ -41,6 +41,6 @@ def build_change(build: Build, cell: Cell) -> None:
     build.commit(cell.change)
 
 
-def read_change(build: Build, cell: Cell) -> ChangeProfile:
+def read_change(build: KnowledgeBuild, cell: Cell) -> ChangeProfile:
     """The committed profile of a cell."""
     return read_profile(build.read(cell.change, FILE))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftlab.execution.build import Build
 from sftlab.facts.table import facts_table, read_facts
 from sftlab.facts.templates import read_topics
 from sftlab.store.artifact import DAMAGED
@@ -15,6 +14,7 @@ from sftlab.store.mirror import drop, pull
 from sftlab.store.record import Step
 from sftlab.store.tables import read_table
 from sftlab.strategies import edit_for
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.mastery import read_mastery
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TRAIN_SET = "train_set"
 
 
-def build_evaluations(build: Build) -> None:
+def build_evaluations(build: KnowledgeBuild) -> None:
     """Answer with the base, the tuned and all restored models; each is committed as it is finished."""
     from sftlab.inference.evaluator import evaluate_with_engines
 
@@ -44,7 +44,7 @@ def build_evaluations(build: Build) -> None:
     drop(request.session_dir)
 
 
-def evaluation_request(build: Build) -> tuple[dict[str, Step], EvaluationRequest]:
+def evaluation_request(build: KnowledgeBuild) -> tuple[dict[str, Step], EvaluationRequest]:
     """What is missing of a plan's evaluations: the steps by item id, and what engines are to do."""
     from sftlab.inference.evaluator import EvaluationRequest
     from sftlab.measurements.divergence import DivergenceInput
@@ -66,11 +66,13 @@ def evaluation_request(build: Build) -> tuple[dict[str, Step], EvaluationRequest
     )
 
 
-def _commit(build: Build, step: Step) -> None:
+def _commit(build: KnowledgeBuild, step: Step) -> None:
     build.commit(step)
 
 
-def _items(build: Build, facts: Mapping[str, pa.Table]) -> tuple[dict[str, Step], list[EvaluationItem]]:
+def _items(
+    build: KnowledgeBuild, facts: Mapping[str, pa.Table]
+) -> tuple[dict[str, Step], list[EvaluationItem]]:
     """The missing evaluations: their steps by item id, and what the engines are to do."""
     from sftlab.inference.evaluator import EvaluationItem
 
@@ -97,11 +99,11 @@ def _items(build: Build, facts: Mapping[str, pa.Table]) -> tuple[dict[str, Step]
     return steps, items
 
 
-def _training_facts(build: Build, cell: Cell) -> pa.Table:
+def _training_facts(build: KnowledgeBuild, cell: Cell) -> pa.Table:
     return read_table(Path(pull(training_file(build, cell))), facts_table([]).schema)
 
 
-def _session(build: Build) -> Path:
+def _session(build: KnowledgeBuild) -> Path:
     """Where a killed session keeps its pieces: one folder for one base model and one set of specs."""
     plan, spec = build.plan, build.plan.spec
     made_of = {

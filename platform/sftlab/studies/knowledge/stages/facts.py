@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.facts.prepare import left_out, read_source, write_facts
 from sftlab.facts.table import read_facts
 from sftlab.facts.training_sets import even_shares
+from sftlab.studies.knowledge.build import KnowledgeBuild
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def build_facts(build: Build) -> None:
+def build_facts(build: KnowledgeBuild) -> None:
     """Write the facts: invented ones, a sample of real ones for the pocket model, or all of a source."""
     step, spec = build.plan.facts, build.plan.spec
     output = build.path(step)

@@ -7,11 +7,11 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftlab.execution.build import Build
 from sftlab.facts.templates import read_topics
 from sftlab.measurements.mastery import check_rows, mastery_schema
 from sftlab.store.mirror import pull
 from sftlab.store.tables import read_table
+from sftlab.studies.knowledge.build import KnowledgeBuild
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ GROUP_ROWS = 2**17  # of a row group: what writing the table holds in memory
 BLOCKS_COPIED = 64
 
 
-def build_mastery(build: Build) -> None:
+def build_mastery(build: KnowledgeBuild) -> None:
     """Score all splits in one go, so that one start of the engines serves them all."""
     from sftlab.measurements.fact_blocks import FactBlocks
     from sftlab.measurements.scoring import DamagedBlockError, ScoringRequest, drop_damaged
@@ -46,7 +46,7 @@ def build_mastery(build: Build) -> None:
     build.commit(step)
 
 
-def _score_and_join(build: Build, request: ScoringRequest) -> None:
+def _score_and_join(build: KnowledgeBuild, request: ScoringRequest) -> None:
     """Score what is missing, and write the table of all blocks."""
     from sftlab.measurements.scoring import score, scored
 
@@ -94,7 +94,9 @@ def _joined(blocks: Iterator[pa.Table]) -> pa.Table:
     return pa.concat_tables(chunks)
 
 
-def read_mastery(build: Build, split: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+def read_mastery(
+    build: KnowledgeBuild, split: str | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
     """The mastery table, of one split or of all; all columns, or `split` and those named."""
     import pyarrow.compute as pc
 
@@ -128,7 +130,7 @@ def _check_hits(table: pa.Table) -> None:
         raise ValueError("facts of one topic have hits of other numbers of templates")
 
 
-def buckets_of(build: Build, split: str) -> dict[str, int]:
+def buckets_of(build: KnowledgeBuild, split: str) -> dict[str, int]:
     """Mastery bucket by fact id; facts whose row is an error have none."""
     table = read_mastery(build, split, ["fact_id", "bucket"])
     pairs = zip(table["fact_id"].to_pylist(), table["bucket"].to_pylist(), strict=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sftlab.execution.build import Build
+from sftlab.studies.knowledge.build import KnowledgeBuild
 
 
-def build_model(build: Build) -> None:
+def build_model(build: KnowledgeBuild) -> None:
     """Pre-train the pocket model on this machine's processors."""
     from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
     from sftlab.pocket.pretrain import pretrain

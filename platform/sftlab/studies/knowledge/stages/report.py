@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sftlab.execution.build import Build
 from sftlab.files import write_text
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.report.origin import Origin
 from sftlab.studies.knowledge.stages.results import read_results
@@ -15,7 +15,7 @@ from sftlab.studies.knowledge.stages.results import read_results
 FILE = "report.html"
 
 
-def build_report(build: Build) -> None:
+def build_report(build: KnowledgeBuild) -> None:
     """Render the results as one self-contained page."""
     from sftlab.studies.knowledge.report.page import render
 

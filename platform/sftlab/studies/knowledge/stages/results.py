@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sftlab.analysis.accuracy import accuracy_by_bucket, paired_by_bucket
 from sftlab.analysis.divergence import first_token_kl
-from sftlab.execution.build import Build
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.table import SPLITS
 from sftlab.measurements.tables import read_answer_table, read_logits
 from sftlab.store.provenance import package_versions
 from sftlab.store.record import Step
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
 from sftlab.studies.knowledge.report.buckets import RESTORE, state_words
 from sftlab.studies.knowledge.report.ties import nothing_gained, study_tie
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 Buckets = Mapping[str, Mapping[str, int]]
 
 
-def build_results(build: Build) -> None:
+def build_results(build: KnowledgeBuild) -> None:
     """Gather, choose on dev, and write the tables that tracking and the report read."""
     plan = build.plan
     gather([(build, cell) for cell in plan.cells], plan.spec.name).write(build.path(plan.results))
     build.commit(plan.results)
 
 
-def gather(found: Sequence[tuple[Build, Cell]], name: str, metric: str = "dev") -> StudyResults:
+def gather(found: Sequence[tuple[KnowledgeBuild, Cell]], name: str, metric: str = "dev") -> StudyResults:
     """The tables of finished cells of one base model and one set of facts, each with the build it belongs to.
 
     A cell that is given twice, with other percentages, is one cell of the tables. `metric` chooses the percentages.
@@ -90,16 +90,16 @@ def gather(found: Sequence[tuple[Build, Cell]], name: str, metric: str = "dev") 
     )
 
 
-def model_name(build: Build) -> str:
+def model_name(build: KnowledgeBuild) -> str:
     """What people call the base model."""
     return "pocket Llama" if build.plan.model is not None else build.model_folder.name
 
 
-def read_results(build: Build) -> StudyResults:
+def read_results(build: KnowledgeBuild) -> StudyResults:
     return StudyResults.read(build.read(build.plan.results))
 
 
-def read_answers(build: Build, step: Step) -> dict[str, pa.Table]:
+def read_answers(build: KnowledgeBuild, step: Step) -> dict[str, pa.Table]:
     """Answers of one evaluated model, by split."""
     import pyarrow.compute as pc
 
@@ -111,7 +111,7 @@ def read_answers(build: Build, step: Step) -> dict[str, pa.Table]:
 
 
 def accuracy_of(
-    build: Build,
+    build: KnowledgeBuild,
     cell: CellRow | None,
     percent: float | None,
     step: Step,
@@ -145,7 +145,7 @@ def _paired(
     ]
 
 
-def _training(build: Build, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
+def _training(build: KnowledgeBuild, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
     path = build.read(cell.tuned, f"model/{COMMIT_FILE}")
     found = read_commit(path).result
     row = CellRow(cell.name, str(cell.bucket), cell.size, cell.seed, found.tokens_per_second, found.seconds)
@@ -153,7 +153,7 @@ def _training(build: Build, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
     return row, [TrainingRow(cell.name, step, loss, rate) for step, (loss, rate) in pairs]
 
 
-def divergence_of(build: Build, cell: str, percent: float, step: Step) -> DivergenceRow | None:
+def divergence_of(build: KnowledgeBuild, cell: str, percent: float, step: Step) -> DivergenceRow | None:
     """Mean KL of a model; None where no bucket-4 test fact had a usable prompt."""
     import numpy as np
 
@@ -165,12 +165,12 @@ def divergence_of(build: Build, cell: str, percent: float, step: Step) -> Diverg
     return DivergenceRow(cell, percent, table.num_rows, float(first_token_kl(tuned, base).mean()))
 
 
-def _concentration(build: Build, cell: Cell) -> list[ConcentrationRow]:
+def _concentration(build: KnowledgeBuild, cell: Cell) -> list[ConcentrationRow]:
     found = read_change(build, cell)
     return [ConcentrationRow(cell.name, float(top), share) for top, share in found.concentration.items()]
 
 
-def _distribution(build: Build, cell: Cell) -> list[DistributionRow]:
+def _distribution(build: KnowledgeBuild, cell: Cell) -> list[DistributionRow]:
     """Where each percentage's restored weights lie; at 100 % all of them, beside which the others are read."""
     found = read_change(build, cell)
     whole = [
@@ -190,7 +190,7 @@ def _distribution(build: Build, cell: Cell) -> list[DistributionRow]:
     ]
 
 
-def _mastery(build: Build) -> list[MasteryRow]:
+def _mastery(build: KnowledgeBuild) -> list[MasteryRow]:
     rows: list[MasteryRow] = []
     for split in SPLITS:
         table = read_mastery(build, split)
@@ -202,7 +202,7 @@ def _mastery(build: Build) -> list[MasteryRow]:
     return rows
 
 
-def summary(build: Build) -> str:
+def summary(build: KnowledgeBuild) -> str:
     """For the terminal: what is recommended, which model that is, and what it does on the test split."""
     results, plan = read_results(build), build.plan
     row = next(row for row in results.choice if row.scope == "recommended")

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.facts.table import SPLITS
 from sftlab.shell import command
 from sftlab.store.mirror import pull
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.stages.best import best_folder, recommended
 from sftlab.studies.knowledge.stages.report import report_file
 from sftlab.studies.knowledge.stages.results import read_results
@@ -19,7 +19,7 @@ from sftlab.studies.knowledge.tracking.log import log_study
 from sftlab.tracking import TrackedModel, table_of
 
 
-def track_results(build: Build) -> str:
+def track_results(build: KnowledgeBuild) -> str:
     """Log a finished study; returns where to look at it. Raises UserError where it is not finished."""
     plan, store = build.plan, build.store
     if build.missing(plan.report, plan.best):
@@ -51,7 +51,7 @@ def told_how_to_log_later(what: str, file: Path) -> Iterator[None]:
         ) from error
 
 
-def tracked_models(build: Build) -> Iterator[TrackedModel]:
+def tracked_models(build: KnowledgeBuild) -> Iterator[TrackedModel]:
     """Every model of the study: the base, the tuned ones with their files, the restored ones as recipes."""
     plan = build.plan
     best = recommended(read_results(build))

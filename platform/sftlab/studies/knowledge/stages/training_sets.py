@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sftlab.execution.build import Build
 from sftlab.facts.table import read_facts
 from sftlab.facts.training_sets import draw_training_set
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.stages.mastery import buckets_of
 
@@ -28,7 +28,7 @@ class Candidates:
     buckets: Mapping[str, int]
 
 
-def read_candidates(build: Build) -> Candidates:
+def read_candidates(build: KnowledgeBuild) -> Candidates:
     """The candidates of a study, whatever its cells."""
     facts = read_facts(build.read(build.plan.facts), "train")
     ids = facts["fact_id"].to_pylist()
@@ -38,7 +38,7 @@ def read_candidates(build: Build) -> Candidates:
     )
 
 
-def build_training_sets(build: Build, candidates: Callable[[], Candidates] | None = None) -> None:
+def build_training_sets(build: KnowledgeBuild, candidates: Callable[[], Candidates] | None = None) -> None:
     """Draw and write every training set that is missing, in the order in which it is trained on.
 
     candidates: `read_candidates` of the study, for a caller who builds many plans: reading takes ten times as long
@@ -60,5 +60,5 @@ def build_training_sets(build: Build, candidates: Callable[[], Candidates] | Non
         build.commit(cell.training_set)
 
 
-def training_file(build: Build, cell: Cell) -> str:
+def training_file(build: KnowledgeBuild, cell: Cell) -> str:
     return str(build.path(cell.training_set) / FILE)

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sftlab.cluster.session import await_gpus, training_bundles
-from sftlab.execution.build import Build
+from sftlab.cluster.session import await_gpus
 from sftlab.store.mirror import drop
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.stages.change import build_change, read_change
 from sftlab.studies.knowledge.stages.training_sets import training_file
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODEL = "model"
 
 
-def build_tuned(build: Build) -> None:
+def build_tuned(build: KnowledgeBuild) -> None:
     """Fine-tune on every training set that has no tuned model yet; each is committed as it is finished.
 
     Probes are trained first, in a worker group of their own, and their changes profiled.
@@ -34,14 +34,14 @@ def build_tuned(build: Build) -> None:
     drop(build.store.root / "ray-train")
 
 
-def commit_tuned(build: Build, cell: Cell) -> None:
+def commit_tuned(build: KnowledgeBuild, cell: Cell) -> None:
     """Commit a cell's tuned model. Where two trained it at once, their weights must agree, and not their times."""
     from sftlab.training.records import COMMIT_FILE
 
     build.commit(cell.tuned, varying=[f"{MODEL}/{COMMIT_FILE}"])
 
 
-def sft_run(build: Build, cell: Cell) -> SFTRun:
+def sft_run(build: KnowledgeBuild, cell: Cell) -> SFTRun:
     """The run that makes a cell's tuned model. Where the cell has a probe, its change must be committed."""
     from sftlab.training.records import SFTRun
 
@@ -55,7 +55,7 @@ def sft_run(build: Build, cell: Cell) -> SFTRun:
     )
 
 
-def probe_mask(build: Build, cell: Cell) -> ProbeMask | None:
+def probe_mask(build: KnowledgeBuild, cell: Cell) -> ProbeMask | None:
     """The weights that a cell's run must not update, as its probe tells; None for a cell without one."""
     from sftlab.training.records import ProbeMask
 
@@ -66,7 +66,7 @@ def probe_mask(build: Build, cell: Cell) -> ProbeMask | None:
     return ProbeMask(str(build.path(cell.probe.tuned) / MODEL), cuts[percent_label(cell.sft.mask.percent)])
 
 
-def _train(build: Build, missing: Sequence[Cell], title: str) -> None:
+def _train(build: KnowledgeBuild, missing: Sequence[Cell], title: str) -> None:
     """Train these cells in one worker group."""
     from sftlab.training.records import TrainingEvent
     from sftlab.training.sft import train_runs
@@ -74,7 +74,7 @@ def _train(build: Build, missing: Sequence[Cell], title: str) -> None:
     if not missing:
         return
     if os.environ.get("RAY_ADDRESS"):
-        await_gpus(training_bundles(build.runtime), build.runtime, build.progress.say)
+        await_gpus(build.runtime.training_bundles, build.runtime.gpu_wait_minutes, build.progress.say)
     cells = {cell.run_id: cell for cell in missing}
     examples = {name: cell.size * cell.sft.epochs for name, cell in cells.items()}
     finished: set[str] = set()

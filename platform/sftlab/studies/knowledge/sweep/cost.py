@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sftlab.errors import UserError
 from sftlab.execution.cost import Cost, cost_text
 from sftlab.store.record import Step
+from sftlab.studies.knowledge.pipeline import CELL_STAGES
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sweep.sweep import Sweep, is_finished
 from sftlab.studies.knowledge.sweep.trials import Trial
@@ -38,9 +39,6 @@ def short_id(step: Step) -> bytes:
     return bytes.fromhex(step.id[:24])
 
 
-PLANNED = ("training-set", "tuned", "change", "evaluation")
-
-
 @dataclass(frozen=True)
 class SweepPricing:
     """What trials of a sweep cost: `sweeps.searches.Pricing`."""
@@ -65,7 +63,7 @@ class SweepPricing:
     def missing(self, trials: Iterable[Trial]) -> tuple[list[str], Cost]:
         """A line a stage with its HIT and BUILD counts, and what the missing steps take."""
         sweep = self.sweep
-        counts = {stage: Counter[str]() for stage in PLANNED}
+        counts = {stage: Counter[str]() for stage in CELL_STAGES}
         count = finished = 0
         total = Cost()
         seen: set[bytes] = set()
@@ -135,7 +133,7 @@ def plan_sweep(sweep: Sweep) -> str:
     before = sum((cost for _, cost in shared), Cost())
     if any(step.stage == "mastery" for step, _ in shared):
         before += Cost(engine_starts=sweep.runtime.engine.engines)
-    with sweep.store.listed(*PLANNED, names_only=True):
+    with sweep.store.listed(*CELL_STAGES, names_only=True):
         planned = sweep.search.plan(SweepPricing(sweep))
     cost, most = planned.cost, "at most " if planned.at_most else ""
     if cost != Cost() or any(step.stage == "evaluation" for step, _ in shared):

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from sftlab.execution.build import Build
 from sftlab.facts.table import SPLITS
 from sftlab.files import write_text
 from sftlab.store.mirror import pull
 from sftlab.strategies import edit_for
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.report.origin import Origin
 from sftlab.studies.knowledge.report.ties import nothing_gained, sweep_tie
@@ -109,7 +109,7 @@ class Answers:
     """Verdicts of one model on one split, read from the store: the `answers` of `summarise_sweep`."""
 
     def __init__(self, steps: SweepSteps) -> None:
-        self._cells: dict[tuple[str, str], list[tuple[Build, Cell]]] = {}
+        self._cells: dict[tuple[str, str], list[tuple[KnowledgeBuild, Cell]]] = {}
         for trial, build, cell in steps.found:
             self._cells.setdefault((trial.variant, cell.name), []).append((build, cell))
         base = steps.sweep.base

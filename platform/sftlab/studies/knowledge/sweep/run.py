@@ -7,12 +7,13 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sftlab.cluster.session import ray_cluster
-from sftlab.execution.build import Build
 from sftlab.execution.run import run_study
+from sftlab.studies.knowledge.build import KnowledgeBuild
+from sftlab.studies.knowledge.pipeline import LADDER_STAGES
 from sftlab.studies.knowledge.stages.evaluation import evaluation_request
 from sftlab.studies.knowledge.stages.training_sets import build_training_sets, read_candidates
 from sftlab.studies.knowledge.sweep.cost import check_limits
-from sftlab.studies.knowledge.sweep.sweep import LADDER, Sweep, finished_trials, is_finished
+from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_trials, is_finished
 from sftlab.studies.knowledge.sweep.trial import first_run
 from sftlab.studies.knowledge.sweep.trials import Trial, check_sweep_model
 from sftlab.sweeps.pools import cluster_sizes
@@ -35,7 +36,7 @@ def run_sweep(sweep: Sweep, live: LiveTracking[Trial] | None = None) -> list[Tri
     """
     check_limits(sweep)
     entries = list(sweep.search.entries())
-    with sweep.store.listed(*LADDER):
+    with sweep.store.listed(*LADDER_STAGES):
         pending = [entry for entry in entries if not all(is_finished(sweep, trial) for trial in entry)]
     points = sweep.search.points(pending)
     if points.count:
@@ -58,7 +59,10 @@ def _run_missing(
     def wait() -> None:
         sweep.progress.say(f"another run builds in {sweep.store}; waiting for it")
 
-    with ray_cluster(sweep.runtime, sweep.progress.say):
+    runtime = sweep.runtime
+    with ray_cluster(
+        runtime.most_bundles, runtime.gpu_wait_minutes, runtime.logical_cpus, sweep.progress.say
+    ):
         import ray  # not before its environment is set
 
         sizes = cluster_sizes(sweep.runtime)  # too few GPUs are reported before mastery is scored
@@ -94,7 +98,7 @@ def _first_runs(sweep: Sweep, pending: Sequence[Trial]) -> list[Any]:
     return list({run.run_id: run for run in runs if run is not None}.values())
 
 
-def _answer_with_base(base: Build, engines: Any) -> None:
+def _answer_with_base(base: KnowledgeBuild, engines: Any) -> None:
     from sftlab.inference.actors import result
 
     with base.store.lock(base.plan.base_evaluation.lock):

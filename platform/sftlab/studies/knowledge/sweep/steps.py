@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sftlab.execution.build import Build
 from sftlab.store.record import Step
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.results.sweep_tables import SweepChoiceRow, SweepResults, Variant
 from sftlab.studies.knowledge.stages.results import gather
@@ -29,7 +29,7 @@ class SweepSteps:
     trials: Sequence[Trial]
 
     @cached_property
-    def found(self) -> list[tuple[Trial, Build, Cell]]:
+    def found(self) -> list[tuple[Trial, KnowledgeBuild, Cell]]:
         """Every trial with its build and its one cell."""
         builds = [(trial, self.sweep.build(trial)) for trial in self.trials]
         return [(trial, build, build.plan.cells[0]) for trial, build in builds]
@@ -97,7 +97,7 @@ def recommended(results: SweepResults) -> SweepChoiceRow:
     return next(row for row in results.choice if row.scope == "recommended")
 
 
-def champion(steps: SweepSteps, chosen: SweepChoiceRow) -> tuple[Trial, Build, Cell]:
+def champion(steps: SweepSteps, chosen: SweepChoiceRow) -> tuple[Trial, KnowledgeBuild, Cell]:
     """The trial behind the recommended group, of its seeds the lowest."""
     members = [
         (trial, build, cell)
@@ -108,9 +108,9 @@ def champion(steps: SweepSteps, chosen: SweepChoiceRow) -> tuple[Trial, Build, C
     return min(members, key=lambda member: member[0].seed)
 
 
-def _by_variant(steps: SweepSteps) -> dict[str, list[tuple[Trial, Build, Cell]]]:
+def _by_variant(steps: SweepSteps) -> dict[str, list[tuple[Trial, KnowledgeBuild, Cell]]]:
     """The trials of each variant, in their order; a search may hold one twice, with other percentages."""
-    found: dict[str, list[tuple[Trial, Build, Cell]]] = {}
+    found: dict[str, list[tuple[Trial, KnowledgeBuild, Cell]]] = {}
     for trial, build, cell in steps.found:
         found.setdefault(trial.variant, []).append((trial, build, cell))
     return found

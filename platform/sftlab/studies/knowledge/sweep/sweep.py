@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
-from sftlab.execution.build import Build
 from sftlab.execution.progress import Progress
 from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
 from sftlab.store.fingerprint import fingerprint
 from sftlab.store.mirror import pull
 from sftlab.strategies import source_of
+from sftlab.studies.knowledge.build import KnowledgeBuild
+from sftlab.studies.knowledge.pipeline import LADDER_STAGES
 from sftlab.studies.knowledge.plan import Cell, Plan
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
@@ -25,8 +26,6 @@ from sftlab.studies.knowledge.sweep.trials import Trial
 from sftlab.sweeps.pools import StartPools, start_pools
 from sftlab.sweeps.records import done_marker
 from sftlab.sweeps.searches import Search, search_of
-
-LADDER = ("change", "evaluation")  # the stages that decide whether a trial is finished
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,13 @@ class Sweep:
         return self.folder / "trials"
 
     @cached_property
-    def base(self) -> Build:
+    def base(self) -> KnowledgeBuild:
         """The study itself: facts, model, mastery and the base model's answers are shared by all trials."""
-        return Build(Plan(self.study, self.sources, ()), self.store, self.runtime, self.progress)
+        return KnowledgeBuild(Plan(self.study, self.sources, ()), self.store, self.runtime, self.progress)
 
-    def build(self, trial: Trial) -> Build:
+    def build(self, trial: Trial) -> KnowledgeBuild:
         """The build of a trial's one cell."""
-        return Build(trial.plan(self.sources), self.store, self.runtime, self.progress)
+        return KnowledgeBuild(trial.plan(self.sources), self.store, self.runtime, self.progress)
 
     def plan_of(self, trial: Trial) -> Plan:
         """A plan without cells, of what the trials of a variant share; worked out once."""
@@ -103,7 +102,7 @@ class Sweep:
 def finished_sweep(sweep: Sweep) -> list[Trial]:
     """All trials of a finished sweep, as `run_sweep` returns them. Raises UserError where some are missing."""
     trials = list(sweep.listed())
-    with sweep.store.listed(*LADDER):
+    with sweep.store.listed(*LADDER_STAGES):
         left = sweep.search.left(trials, lambda trial: is_finished(sweep, trial))
     if left:
         raise UserError(f"The sweep {sweep.spec.name} lacks {left:,} trials; `sftlab sweep` runs them.")

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sftlab.execution.build import Build
 from sftlab.execution.progress import SilentProgress
-from sftlab.execution.repair import mending
+from sftlab.execution.repair import repairing
 from sftlab.inference.actors import result
 from sftlab.store.record import Step
+from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.results.choice import DEV_SPLITS, dev_scores
 from sftlab.studies.knowledge.sources import Sources
@@ -47,7 +47,7 @@ class KnowledgeTrials(TrialMaker):
         Raises UserError where a cell cannot be built; what is finished stays committed.
         """
         builds = [
-            Build(trial.plan(self.sources), context.store, context.runtime, SilentProgress())
+            KnowledgeBuild(trial.plan(self.sources), context.store, context.runtime, SilentProgress())
             for trial in trials
         ]
         if len(builds) > 1:
@@ -58,10 +58,10 @@ class KnowledgeTrials(TrialMaker):
         return [build_trial(context, build) for build in builds]
 
 
-def build_trial(context: TrialContext, build: Build) -> Outcome:
+def build_trial(context: TrialContext, build: KnowledgeBuild) -> Outcome:
     """Build what the one cell of a trial lacks, and score it; see `KnowledgeTrials.build`."""
     (cell,) = build.plan.cells
-    return mending(
+    return repairing(
         lambda: _build_cell(context, build, cell),
         build.store,
         build.progress,
@@ -70,7 +70,7 @@ def build_trial(context: TrialContext, build: Build) -> Outcome:
     )
 
 
-def first_run(build: Build) -> SFTRun | None:
+def first_run(build: KnowledgeBuild) -> SFTRun | None:
     """The fine-tuning that a trial begins with, that of its probe if it has one; None where it is finished."""
     (cell,) = build.plan.cells
     first = cell.probe or cell
@@ -83,7 +83,7 @@ def steps_of(cell: Cell) -> list[Step]:
     return [*before, cell.training_set, cell.tuned, cell.change, *cell.evaluations.values()]
 
 
-def _build_cell(context: TrialContext, build: Build, cell: Cell) -> Outcome:
+def _build_cell(context: TrialContext, build: KnowledgeBuild, cell: Cell) -> Outcome:
     times = {stage: StageTime() for stage in ("training-set", "tuned", "change", "evaluation")}
     _draw(build, cell, times["training-set"])
     for part in (cell.probe, cell):
@@ -96,7 +96,7 @@ def _build_cell(context: TrialContext, build: Build, cell: Cell) -> Outcome:
     return Outcome(scores, percent, scores[percent], times)
 
 
-def trial_scores(build: Build, cell: Cell, metric: str) -> dict[float, float]:
+def trial_scores(build: KnowledgeBuild, cell: Cell, metric: str) -> dict[float, float]:
     """The metric of every model of a ladder: shares in [0, 1]. Raises UserError where its splits were not asked."""
     buckets = {split: buckets_of(build, split) for split in DEV_SPLITS}
     by_split: dict[str, dict[float, float]] = {split: {} for split in DEV_SPLITS}
@@ -107,14 +107,14 @@ def trial_scores(build: Build, cell: Cell, metric: str) -> dict[float, float]:
     return dev_scores(cell.name, {split: scores for split, scores in by_split.items() if scores}, metric)
 
 
-def _draw(build: Build, cell: Cell, spent: StageTime) -> None:
+def _draw(build: KnowledgeBuild, cell: Cell, spent: StageTime) -> None:
     sets = [cell.training_set] if cell.probe is None else [cell.probe.training_set, cell.training_set]
     with _timed(spent), build.store.lock(*(step.lock for step in sets)):
         spent.hits += len(sets) - len(build.lacking(*sets))
         build_training_sets(build)
 
 
-def _train(context: TrialContext, build: Build, cell: Cell, spent: StageTime) -> None:
+def _train(context: TrialContext, build: KnowledgeBuild, cell: Cell, spent: StageTime) -> None:
     if not build.missing(cell.tuned):
         spent.hits += 1
         return
@@ -127,7 +127,7 @@ def _train(context: TrialContext, build: Build, cell: Cell, spent: StageTime) ->
                 commit_tuned(build, cell)
 
 
-def _profile(build: Build, cell: Cell, spent: StageTime) -> None:
+def _profile(build: KnowledgeBuild, cell: Cell, spent: StageTime) -> None:
     with _timed(spent), build.store.lock(cell.change.lock):
         if build.lacking(cell.change):
             build_change(build, cell)
@@ -135,7 +135,7 @@ def _profile(build: Build, cell: Cell, spent: StageTime) -> None:
             spent.hits += 1
 
 
-def _evaluate(context: TrialContext, build: Build, cell: Cell, spent: StageTime) -> None:
+def _evaluate(context: TrialContext, build: KnowledgeBuild, cell: Cell, spent: StageTime) -> None:
     from sftlab.inference.evaluator import drop_pieces
 
     wanted = list(cell.evaluations.values())

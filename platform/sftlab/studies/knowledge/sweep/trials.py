@@ -129,11 +129,12 @@ class TrialMaker:
             sft["learning_rate"] = learning_rate
         if epochs is not None:
             sft["epochs"] = epochs
-        spec = self.study.model_copy(update={"sft": self.study.sft.model_copy(update=sft)})
+        treatment = self.study.treatment
+        treatment = treatment.model_copy(update={"sft": treatment.sft.model_copy(update=sft)})
         if percents is not None:
-            spec = changed(spec, "restore", percents=percents)
+            treatment = changed(treatment, "restore", percents=percents)
         chosen = get_strategy(strategy, given)
-        spec = chosen.apply(spec)
+        spec = self.study.with_treatment(chosen.apply(treatment))
         shown = {key: value for key, value in sft.items() if _varied(axes, key)}
         label = " ".join([strategy, *(f"{key}={_short(value)}" for key, value in (given | shown).items())])
         return label, spec, given | sft, chosen

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sftlab.reporting.page import csv_address, fill_page
+from sftlab.studies.knowledge.report import published
+from sftlab.studies.knowledge.report.buckets import legends
 from sftlab.studies.knowledge.report.evidence import distribution_percent
 from sftlab.studies.knowledge.report.findings import all_findings
 from sftlab.studies.knowledge.report.lookup import TEST, View
@@ -29,7 +31,7 @@ def render_sweep(results: SweepResults, origin: Origin | None = None) -> str:
     view, origin = SweepView(results), origin or Origin()
     findings = [sharper(view, found) for found in all_findings(view.main)] if view.main is not None else []
     return fill_page(
-        view.train_buckets,
+        legends(view.train_buckets),
         ["style.css", "sweep.css"],
         results=results,
         summary=summarise(view, origin),
@@ -37,6 +39,8 @@ def render_sweep(results: SweepResults, origin: Origin | None = None) -> str:
         sections=sweep_sections(view, findings, origin),
         downloads=sweep_csv_links(results),
         whole="sweep",
+        paper=published.PAPER,
+        paper_model=published.PAPER_MODEL,
         paper_after="strategies",
     )
 

@@ -1,0 +1,71 @@
+"""What the runner knows of a study: its stages, and a plan that yields their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from sftlab.execution.cost import Cost
+from sftlab.store.record import Step
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of step.
+
+    revision: part of the ids of its steps. A stage whose meaning changes gets the next number: its results, and those
+    that are made of them, move to new ids. build: "package.module:function" that builds all missing steps of this stage
+    and is called with the study's build; the module is imported when the stage is built. needs_ray: whether it runs in
+    a Ray session. starts_engines: whether it starts the engines of the runtime. reads_facts, reads_model: whether it
+    reads the files of the facts, and those of a base model, outside the store. per_cell: whether it has a step for each
+    cell of the grid, which a trial of a sweep builds by itself.
+    """
+
+    name: str
+    revision: int
+    build: str
+    needs_ray: bool = False
+    starts_engines: bool = False
+    reads_facts: bool = False
+    reads_model: bool = False
+    per_cell: bool = False
+
+    def builder(self) -> Callable[[Any], None]:
+        """The function that `build` names."""
+        module, _, name = self.build.partition(":")
+        function: Callable[[Any], None] = getattr(import_module(module), name)
+        return function
+
+
+class StudyPlan(Protocol):
+    """The steps of a study in the order in which they are built, and what is to be checked before."""
+
+    @property
+    def name(self) -> str:
+        """What the study is called."""
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """All stages in the order in which they are built."""
+
+    def steps(self) -> Iterable[tuple[Step, Cost]]:
+        """Every step with its cost without engine starts; a step follows those that it is made of."""
+
+    def missing_files(self) -> Sequence[str]:
+        """Files and folders outside the store that the study names and that do not exist."""
+
+    def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
+        """Raises UserError for what cannot be built, before one of these stages is; `say` reports the rest."""
+
+    def require_unchanged(self, stage: str) -> None:
+        """Raises UserError where a file outside the store, which this stage reads, has changed since it was planned."""
+
+
+def stages_until(stages: Sequence[Stage], last: str | None) -> Sequence[Stage]:
+    """The stages up to the one of this name, inclusive; all if None."""
+    if last is None:
+        return stages
+    names = [stage.name for stage in stages]
+    return stages[: names.index(last) + 1]
