@@ -1,0 +1,190 @@
+"""An effect with its uncertainty: cluster bootstrap, sign flips, permutations, the smallest detectable effect.
+
+Models and training sets are the clusters: cells of one model, or of one set, are not independent observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sftlab.errors import UserError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+RESAMPLES = 2000
+PERMUTATIONS = 4999
+POWER = 0.8
+LEVEL = 0.05
+# Up to this many clusters all 2^n sign patterns are counted.
+EXACT_FLIPS = 14
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A number with a 95 % interval, a p value, and what the test could have seen.
+
+    `detectable` is the smallest true effect that a two-sided test at 5 % finds with 80 % power, before any
+    correction for several claims. `interval_over` and `p_by` say in words how the interval and p were made.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+    clusters: int
+    interval_over: str
+    p_by: str
+
+
+def mean_effect(values: npt.ArrayLike, axes: tuple[str, ...], seed: int, flip: int = 0) -> Effect:
+    """The mean of values [clusters] or [clusters, clusters], with its interval and p.
+
+    The interval is a percentile cluster bootstrap over every axis at once. p is that of a sign-flip test of the
+    clusters of axis `flip` (Fisher 1935): without an effect each cluster's mean is as likely to be negative as
+    positive.
+
+    Args:
+        values: no NaN.
+        axes: the name of each axis, such as ("models", "data sets").
+        flip: the axis whose clusters change sign.
+
+    Raises UserError with fewer than two clusters.
+    """
+    cells = np.asarray(values, dtype=np.float64)
+    if cells.ndim != len(axes):
+        raise ValueError(f"values have {cells.ndim} axes, but {len(axes)} names")
+    means = cells.mean(axis=tuple(axis for axis in range(cells.ndim) if axis != flip))
+    if means.size < 2:
+        raise UserError(f"An effect over {axes[flip]} needs two of them at least; {means.size} given.")
+    rng = np.random.default_rng(seed)
+    draws = bootstrap_means(cells, rng)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    counted = "all" if means.size <= EXACT_FLIPS else f"{PERMUTATIONS:,}"
+    return Effect(
+        value=float(cells.mean()),
+        low=float(low),
+        high=float(high),
+        p=sign_flip_p(means, rng),
+        detectable=detectable(float(draws.std()), means.size),
+        clusters=means.size,
+        interval_over=f"cluster bootstrap over {' and '.join(axes)}",
+        p_by=f"{counted} sign flips of {means.size} {axes[flip]}",
+    )
+
+
+def bootstrap_means(cells: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    """Means of `resamples` samples with replacement of the clusters of every axis (one or two axes)."""
+    first = cluster_weights(cells.shape[0], rng, resamples)
+    if cells.ndim == 1:
+        result: Floats = first @ cells
+        return result
+    second = cluster_weights(cells.shape[1], rng, resamples)
+    result = np.einsum("ra,ab,rb->r", first, cells, second, optimize=True)
+    return result
+
+
+def cluster_weights(clusters: int, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    """How often each cluster is drawn, as a share: [resamples, clusters], rows sum to 1."""
+    result: Floats = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples) / clusters
+    return result
+
+
+def sign_flip_p(means: npt.ArrayLike, rng: np.random.Generator) -> float:
+    """Two-sided p of a mean of clusters under random signs; exact for up to `EXACT_FLIPS` clusters."""
+    values = np.asarray(means, dtype=np.float64)
+    observed = abs(values.sum()) - _rounding(values)
+    if values.size <= EXACT_FLIPS:
+        bits = np.arange(2**values.size)[:, None] >> np.arange(values.size) & 1
+        sums = np.abs((1 - 2 * bits) @ values)
+        return float(np.count_nonzero(sums >= observed) / sums.size)
+    signs = rng.integers(0, 2, size=(PERMUTATIONS, values.size)) * 2 - 1
+    return _share_as_far(np.abs(signs @ values), observed)
+
+
+def permutation_p(null: npt.ArrayLike, observed: float, two_sided: bool = True) -> float:
+    """(number of permuted values at least as far as the observed one + 1) / (permutations + 1).
+
+    Two-sided, distances are measured from the mean of the permuted values.
+    """
+    values = np.asarray(null, dtype=np.float64)
+    if not two_sided:
+        return _share_as_far(values, observed - _rounding(values))
+    centre = values.mean()
+    return _share_as_far(np.abs(values - centre), abs(observed - centre) - _rounding(values))
+
+
+def bootstrap_sets(
+    statistic: Callable[[Floats], float], cells: Floats, axis: int, seed: int, resamples: int = RESAMPLES
+) -> Floats:
+    """The statistic on samples with replacement along `axis` of the cells: [resamples], without NaN.
+
+    For statistics that are no mean, such as a difference of correlations. A sample whose statistic is not
+    defined (all draws the same cluster) is left out.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, cells.shape[axis], size=(resamples, cells.shape[axis]))
+    values = np.array([statistic(np.take(cells, index, axis=axis)) for index in drawn])
+    return values[np.isfinite(values)]
+
+
+def resampled_effect(
+    value: float, draws: Floats, p: float, clusters: int, words: tuple[str, str]
+) -> Effect:
+    """An effect from its bootstrap draws and a p value that was found otherwise; `words`: the two methods."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Effect(
+        float(value),
+        float(low),
+        float(high),
+        float(p),
+        detectable(float(draws.std()), clusters),
+        clusters,
+        *words,
+    )
+
+
+def detectable(standard_error: float, clusters: int) -> float:
+    """(t_0.975 + t_0.8) x standard error, with clusters - 1 degrees of freedom."""
+    from scipy.stats import t
+
+    freedom = max(clusters - 1, 1)
+    return float((t.ppf(1 - LEVEL / 2, freedom) + t.ppf(POWER, freedom)) * standard_error)
+
+
+def jackknife_p(without: npt.ArrayLike, value: float) -> float:
+    """Two-sided p of a statistic against 0 from its values without each cluster in turn (t, n - 1 degrees).
+
+    For statistics of pairs of clusters, of which no permutation is a null. Its standard error is
+    sqrt((n - 1) / n x sum of squared deviations), which is conservative for means over pairs.
+    """
+    from scipy.stats import t
+
+    left = np.asarray(without, dtype=np.float64)
+    n = left.size
+    error = np.sqrt((n - 1) / n * np.square(left - left.mean()).sum())
+    if error == 0:
+        return 1.0 if value == 0 else 0.0
+    return float(2 * t.sf(abs(value) / error, n - 1))
+
+
+def fisher_mean(correlations: npt.ArrayLike, axis: int | None = None) -> Floats:
+    """Mean of correlations through Fisher's z; values of exactly 1 count as 1 - 1e-9."""
+    limit = 1 - 1e-9
+    z = np.arctanh(np.clip(np.asarray(correlations, dtype=np.float64), -limit, limit))
+    result: Floats = np.tanh(z.mean(axis=axis))
+    return result
+
+
+def _share_as_far(distances: Floats, observed: float) -> float:
+    return float((np.count_nonzero(distances >= observed) + 1) / (distances.size + 1))
+
+
+def _rounding(values: Floats) -> float:
+    """Sums of the same numbers in another order differ in the last bits."""
+    return 1e-10 * float(np.abs(values).max(initial=0.0))

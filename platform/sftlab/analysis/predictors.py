@@ -1,0 +1,39 @@
+"""Does a property of the training sets, such as their length, predict the gain (Figure 4b)?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sftlab.analysis.effects import PERMUTATIONS, Floats, fisher_mean, permutation_p
+
+
+def r_by_model(predictor: npt.ArrayLike, gains: npt.ArrayLike) -> Floats:
+    """Pearson r over the sets, for each model: [models]; NaN where a model's gains are constant.
+
+    Args:
+        predictor: [sets], at least three and not constant.
+        gains: [models, sets], such as the mean standardised gain over benchmarks.
+    """
+    x = np.asarray(predictor, dtype=np.float64)
+    y = np.asarray(gains, dtype=np.float64)
+    x, y = x - x.mean(), y - y.mean(axis=1, keepdims=True)
+    length = np.sqrt(np.square(x).sum() * np.square(y).sum(axis=1))
+    result: Floats = (y @ x) / np.where(length > 0, length, np.nan)
+    return result
+
+
+def mean_r(predictor: npt.ArrayLike, gains: npt.ArrayLike) -> float:
+    """Mean over models of the correlations, through Fisher's z."""
+    return float(fisher_mean(r_by_model(predictor, gains)))
+
+
+def mean_r_p(predictor: npt.ArrayLike, gains: npt.ArrayLike, seed: int) -> float:
+    """Two-sided p of `mean_r` under permutations of the predictor over the sets, the same for all models.
+
+    The models see the same sets, so their correlations are not independent: ten models are no ten replicates.
+    """
+    x = np.asarray(predictor, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    null = np.array([mean_r(rng.permutation(x), gains) for _ in range(PERMUTATIONS)])
+    return permutation_p(null, mean_r(x, gains))
