@@ -74,12 +74,27 @@ def paired_t(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedTest:
     return PairedTest(float(found.statistic), float(found.pvalue), one.size)
 
 
-def structure_contrast(gains: npt.ArrayLike) -> float:
-    """Mean over pairs of models of r(benchmark structure) - r(set structure); NaN with fewer than two models."""
+def structure_differences(gains: npt.ArrayLike) -> Floats:
+    """r(benchmark structure) - r(set structure) of each pair of models: [models, models], diagonal 0."""
     benchmarks = structure_agreement(benchmark_correlations(gains))
-    sets = structure_agreement(set_correlations(gains))
-    differences = lower_triangle(benchmarks - sets)
-    return float(differences.mean()) if differences.size else float("nan")
+    differences = benchmarks - structure_agreement(set_correlations(gains))
+    np.fill_diagonal(differences, 0)
+    return differences
+
+
+def mean_over_pairs(matrix: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
+    """Weighted means of a symmetric [models, models] matrix over pairs of different models: [...].
+
+    Args:
+        weights: [..., models], such as how often a bootstrap sample draws each model. Pairs of a model with itself,
+            which a sample with replacement would hold, do not count.
+    """
+    values, shares = np.asarray(matrix, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    apart = 1 - np.eye(len(values))
+    total = np.einsum("...i,ij,...j->...", shares, values * apart, shares)
+    pairs = np.einsum("...i,ij,...j->...", shares, apart, shares)
+    result: Floats = total / np.where(pairs > 0, pairs, np.nan)
+    return result
 
 
 def label_contrast(matrix: npt.ArrayLike, labels: Sequence[str], block: Sequence[str] | None = None) -> float:

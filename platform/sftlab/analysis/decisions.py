@@ -10,18 +10,22 @@
      whole interval is inside the margin; otherwise *open*. Absence of evidence is no evidence of absence.
    - `not positive`: *differs* where a positive effect is established that reaches the margin; *agrees* where
      the interval ends below the margin; otherwise *open*.
-3. Treatments that use the baseline form one side, treatments that do not the other. A side's word is that of its
-   treatments if they agree with each other, otherwise *open*.
+3. Treatments that use the baseline form one side, treatments that do not the other. A side has the word of its
+   main treatment, standardised or baseline-free, and where the claim has none the other's (raw, double-centred).
+   It is *open* where the other treatment establishes the opposite.
 4. Both sides alike, or only one side defined: that word. Otherwise: *depends on the baseline*.
+5. A claim that was published with a test is decided a second time by that test, uncorrected. Where rule 4 leaves the
+   claim open and the published test makes it depend on the baseline, so it is worded: the published conclusion
+   changes with the treatment, and the stricter test does not decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from sftlab.analysis.effects import LEVEL, Effect
-from sftlab.analysis.gains import USES_BASELINE
+from sftlab.analysis.gains import BASELINE_FREE, DOUBLE_CENTRED, RAW, STANDARDISED
 
 AGREES: Final = "agrees"
 DIFFERS: Final = "differs"
@@ -42,9 +46,7 @@ def word(effect: Effect, corrected_p: float, prediction: str, margin: float = 0.
         raise ValueError(f"unknown prediction {prediction!r}; expected one of {', '.join(PREDICTIONS)}")
     established = corrected_p < LEVEL and not effect.low <= 0 <= effect.high
     if prediction in (POSITIVE, NEGATIVE):
-        if not established:
-            return OPEN
-        return AGREES if (effect.value > 0) == (prediction == POSITIVE) else DIFFERS
+        return _directed(effect.value, established, prediction)
     if prediction == NONE:
         if -margin < effect.low and effect.high < margin:
             return AGREES
@@ -54,18 +56,44 @@ def word(effect: Effect, corrected_p: float, prediction: str, margin: float = 0.
     return DIFFERS if established and effect.value >= margin else OPEN
 
 
-def decide(words: Mapping[str, str]) -> str:
-    """The word of a claim from those of its treatments (rules 3 and 4); `words` by treatment, at least one."""
+def word_of_published_test(effect: Effect, p: float, prediction: str) -> str:
+    """The word of one treatment by the published test alone (rule 5): a direction, and p < 0.05."""
+    if prediction not in (POSITIVE, NEGATIVE):
+        raise ValueError("a published test needs a predicted direction")
+    return _directed(effect.value, p < LEVEL, prediction)
+
+
+def decide(words: Mapping[str, str], published: Mapping[str, str] | None = None) -> str:
+    """The word of a claim from those of its treatments (rules 3 to 5); at least one, by treatment.
+
+    Args:
+        words: by our test.
+        published: by the published test, where there is one.
+    """
+    found = _of_sides(words)
+    if found == OPEN and published and _of_sides(published) == DEPENDS:
+        return DEPENDS
+    return found
+
+
+def _of_sides(words: Mapping[str, str]) -> str:
     sides = [
-        _side(said for name, said in words.items() if USES_BASELINE[name] is uses)
-        for uses in (True, False)
-        if any(USES_BASELINE[name] is uses for name in words)
+        _side(words, main, other)
+        for main, other in ((STANDARDISED, RAW), (BASELINE_FREE, DOUBLE_CENTRED))
+        if main in words or other in words
     ]
     if not sides:
         raise ValueError("a claim needs the word of one treatment at least")
     return sides[0] if len(set(sides)) == 1 else DEPENDS
 
 
-def _side(words: Iterable[str]) -> str:
-    found = set(words)
-    return found.pop() if len(found) == 1 else OPEN
+def _side(words: Mapping[str, str], main: str, other: str) -> str:
+    if main not in words:
+        return words[other]
+    return OPEN if {words[main], words.get(other)} == {AGREES, DIFFERS} else words[main]
+
+
+def _directed(value: float, established: bool, prediction: str) -> str:
+    if not established:
+        return OPEN
+    return AGREES if (value > 0) == (prediction == POSITIVE) else DIFFERS

@@ -173,6 +173,22 @@ def jackknife_p(without: npt.ArrayLike, value: float) -> float:
     return float(2 * t.sf(abs(value) / error, n - 1))
 
 
+def jackknife_effect(without: npt.ArrayLike, value: float, p: float, axis: str, p_by: str) -> Effect:
+    """An effect whose interval is value +- t x jackknife standard error, from its values without each cluster.
+
+    For statistics that duplicates in a bootstrap sample would bias, such as ranks and shares of components.
+    """
+    from scipy.stats import t
+
+    left = np.asarray(without, dtype=np.float64)
+    error = float(np.sqrt((left.size - 1) / left.size * np.square(left - left.mean()).sum()))
+    half = float(t.ppf(1 - LEVEL / 2, left.size - 1)) * error
+    over = f"jackknife over {axis}"
+    return Effect(
+        value, value - half, value + half, p, detectable(error, left.size), left.size, over, p_by
+    )
+
+
 def fisher_mean(correlations: npt.ArrayLike, axis: int | None = None) -> Floats:
     """Mean of correlations through Fisher's z; values of exactly 1 count as 1 - 1e-9."""
     limit = 1 - 1e-9

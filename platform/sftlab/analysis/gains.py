@@ -29,8 +29,6 @@ STANDARDISED: Final = "standardised"
 BASELINE_FREE: Final = "baseline-free"
 DOUBLE_CENTRED: Final = "double-centred"
 TREATMENTS: Final = (RAW, STANDARDISED, BASELINE_FREE, DOUBLE_CENTRED)
-# Whether the score of the base model has any influence on the treated gain.
-USES_BASELINE: Final = {RAW: True, STANDARDISED: True, BASELINE_FREE: False, DOUBLE_CENTRED: False}
 
 
 def gains(scores: npt.ArrayLike, base: npt.ArrayLike) -> Floats:

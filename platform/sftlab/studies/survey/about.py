@@ -1,0 +1,133 @@
+"""What a table of scores does not say itself: families, languages, lengths, chance levels, main benchmarks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from sftlab.config.documents import load_yaml, nearest, parse_yaml
+from sftlab.config.frozen import Frozen
+from sftlab.config.messages import explained
+from sftlab.errors import UserError
+from sftlab.studies.survey.score_table import BASE, ScoreTable
+
+_SHOTS = re.compile(r"[-_ ](\d+)[-_ ]?shots?$", re.IGNORECASE)
+
+
+class AboutModel(Frozen):
+    """`family`: models that were trained from one another. `language`: of the pre-training, such as en."""
+
+    family: str | None = None
+    language: str | None = None
+
+
+class AboutData(Frozen):
+    """`length`: mean words or tokens of an example. `group`: a kind of sets, such as maths."""
+
+    length: float | None = Field(default=None, gt=0)
+    group: str | None = None
+
+
+class AboutBenchmark(Frozen):
+    """`chance` and scores share a unit. `mean_of`: the benchmarks whose mean this one is said to be.
+
+    `main`: whether the main analysis uses it. `transfer`: of benchmarks with the same questions in several
+    languages, the language.
+    """
+
+    chance: float | None = None
+    questions: int | None = Field(default=None, gt=0)
+    group: str | None = None
+    main: bool = False
+    transfer: str | None = None
+    mean_of: tuple[str, ...] = ()
+
+
+class About(Frozen):
+    """Facts about the models, training sets and benchmarks of a table, by their names in it.
+
+    `mixture` is the name of the set of all sets; `without` begins the name of the mixture of all sets but one.
+    The order of the names is the order of the report.
+    """
+
+    models: dict[str, AboutModel] = {}
+    data: dict[str, AboutData] = {}
+    benchmarks: dict[str, AboutBenchmark] = {}
+    mixture: str = "all"
+    without: str = "w/o-"
+
+    def labels(self, models: Sequence[str], field: str) -> list[str]:
+        """The family or language of each model; a model of which it is unknown stands for itself."""
+        known = [getattr(self.models.get(model, AboutModel()), field) for model in models]
+        return [label or model for label, model in zip(known, models, strict=True)]
+
+    def single_sets(self, table: ScoreTable) -> list[str]:
+        """The training sets that are no mixtures, in the order of the report."""
+        found = dict.fromkeys(run.data for run in table.runs if run.data != BASE)
+        return ordered(
+            (name for name in found if name != self.mixture and not name.startswith(self.without)), self.data
+        )
+
+    def main_benchmarks(self, table: ScoreTable) -> list[str]:
+        """Those marked `main`; where none is marked, all but few-shot forms and parts of another one."""
+        marked = [name for name, about in self.benchmarks.items() if about.main and name in table.benchmarks]
+        if marked:
+            return marked
+        parts = {part for about in self.benchmarks.values() for part in about.mean_of}
+        return ordered((b for b in table.benchmarks if not shots(b)[1] and b not in parts), self.benchmarks)
+
+
+def shots(benchmark: str) -> tuple[str, int]:
+    """The benchmark without its number of examples, and that number: ('gsm8k', 4) of 'gsm8k-4shot'."""
+    found = _SHOTS.search(benchmark)
+    return (benchmark[: found.start()], int(found[1])) if found else (benchmark, 0)
+
+
+def ordered(names: Iterable[str], first: Iterable[str]) -> list[str]:
+    """The names, those of `first` before the others and in its order."""
+    present = list(names)
+    known = [name for name in first if name in set(present)]
+    return known + [name for name in present if name not in set(known)]
+
+
+def read_about(path: Path, table: ScoreTable) -> About:
+    """Read facts about a table from YAML.
+
+    Raises UserError for a wrong field, and for a name that is nearly, but not quite, one of the table's.
+    """
+    about = parse_about(load_yaml(path, "give a YAML file with models, data and benchmarks."), str(path))
+    present: Mapping[str, Sequence[str]] = {
+        "models": table.models,
+        "data": list(dict.fromkeys(run.data for run in table.runs)),
+        "benchmarks": table.benchmarks,
+    }
+    for field, names in present.items():
+        given = getattr(about, field)
+        for name in given:
+            near = None if name in names else nearest(name, [other for other in names if other not in given])
+            if near:
+                raise UserError(
+                    f"{path}: {field}.{name}: {table.source} has no such name; did you mean {near!r}?"
+                )
+    return about
+
+
+def parse_about(document: object, where: str) -> About:
+    """A document as `About`; UserError with all that is wrong, by field."""
+    if not isinstance(document, Mapping):
+        raise UserError(f"{where}: expected the keys models, data and benchmarks.")
+    try:
+        return About.model_validate(document)
+    except ValidationError as error:
+        lines = [line for _, line in explained(About, document, error)]
+        raise UserError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+def about_massive_sft() -> About:
+    """What the paper says about its models, sets and benchmarks, by the names of its CSV."""
+    text = files("sftlab.studies.survey").joinpath("data/massive_sft_about.yaml").read_text(encoding="utf-8")
+    return parse_about(parse_yaml(text, "massive_sft_about.yaml"), "massive_sft_about.yaml")
