@@ -110,6 +110,23 @@ def label_contrast(matrix: npt.ArrayLike, labels: Sequence[str], block: Sequence
     return _contrast(values, same & counted, ~same & counted)
 
 
+def weighted_label_contrast(
+    matrix: npt.ArrayLike, labels: Sequence[str], weights: npt.ArrayLike, block: Sequence[str] | None = None
+) -> float:
+    """`label_contrast` of a bootstrap sample that draws the models with these weights [models].
+
+    A pair counts by the product of its models' weights; pairs of a model with itself do not count.
+    """
+    same, counted = _pairs(labels, block)
+    shares = np.asarray(weights, dtype=np.float64)
+    rows, columns = np.tril_indices(shares.size, -1)
+    pairs, values = shares[rows] * shares[columns] * counted, lower_triangle(matrix)
+    inside, outside = pairs * same, pairs * ~same
+    if not inside.any() or not outside.any():
+        return float("nan")
+    return float(inside @ values / inside.sum() - outside @ values / outside.sum())
+
+
 def label_contrast_null(
     matrix: npt.ArrayLike, labels: Sequence[str], seed: int, block: Sequence[str] | None = None
 ) -> tuple[Floats, float]:
@@ -118,11 +135,17 @@ def label_contrast_null(
     A Mantel test: whole rows and columns are exchanged, never single pairs, as pairs of one model depend on each other.
     """
     rng = np.random.default_rng(seed)
-    observed = label_contrast(matrix, labels, block)
-    null = [label_contrast(matrix, list(rng.permutation(labels)), block) for _ in range(PERMUTATIONS)]
-    values = np.array(null)
-    values = values[np.isfinite(values)]
-    return values, permutation_p(values, observed)
+    _, codes = np.unique(np.asarray(labels), return_inverse=True)
+    orders = rng.random((PERMUTATIONS, codes.size)).argsort(axis=1)
+    _, counted = _pairs(labels, block)
+    rows, columns = np.tril_indices(codes.size, -1)
+    same = codes[orders][:, rows] == codes[orders][:, columns]
+    values = lower_triangle(matrix)
+    inside, outside = same & counted, ~same & counted
+    with np.errstate(invalid="ignore", divide="ignore"):
+        null = (inside @ values) / inside.sum(axis=1) - (outside @ values) / outside.sum(axis=1)
+    null = null[np.isfinite(null)]
+    return null, permutation_p(null, label_contrast(matrix, labels, block))
 
 
 def leaf_order(matrix: npt.ArrayLike) -> tuple[list[int], Floats]:

@@ -13,7 +13,9 @@
 3. Treatments that use the baseline form one side, treatments that do not the other. A side has the word of its
    main treatment, standardised or baseline-free, and where the claim has none the other's (raw, double-centred).
    It is *open* where the other treatment establishes the opposite.
-4. Both sides alike, or only one side defined: that word. Otherwise: *depends on the baseline*.
+4. Both sides alike, or only one side defined: that word. Where one side is open and the other is not: the other's
+   word if the open side's effect has the same sign and its interval does not contain 0, so that the correction
+   alone leaves it open. In all other cases: *depends on the baseline*.
 5. A claim that was published with a test is decided a second time by that test, uncorrected. Where rule 4 leaves the
    claim open and the published test makes it depend on the baseline, so it is worded: the published conclusion
    changes with the treatment, and the stricter test does not decide.
@@ -63,28 +65,42 @@ def word_of_published_test(effect: Effect, p: float, prediction: str) -> str:
     return _directed(effect.value, p < LEVEL, prediction)
 
 
-def decide(words: Mapping[str, str], published: Mapping[str, str] | None = None) -> str:
+def decide(
+    words: Mapping[str, str], effects: Mapping[str, Effect], published: Mapping[str, str] | None = None
+) -> str:
     """The word of a claim from those of its treatments (rules 3 to 5); at least one, by treatment.
 
     Args:
         words: by our test.
-        published: by the published test, where there is one.
+        effects: of the same treatments.
+        published: words by the published test, where there is one.
     """
-    found = _of_sides(words)
-    if found == OPEN and published and _of_sides(published) == DEPENDS:
+    found = _of_sides(words, effects)
+    if found == OPEN and published and _of_sides(published, effects) == DEPENDS:
         return DEPENDS
     return found
 
 
-def _of_sides(words: Mapping[str, str]) -> str:
+def _of_sides(words: Mapping[str, str], effects: Mapping[str, Effect]) -> str:
     sides = [
-        _side(words, main, other)
+        (main if main in words else other, _side(words, main, other))
         for main, other in ((STANDARDISED, RAW), (BASELINE_FREE, DOUBLE_CENTRED))
         if main in words or other in words
     ]
     if not sides:
         raise ValueError("a claim needs the word of one treatment at least")
-    return sides[0] if len(set(sides)) == 1 else DEPENDS
+    if len({said for _, said in sides}) == 1:
+        return sides[0][1]
+    unsettled = [effects[name] for name, said in sides if said == OPEN]
+    settled = [(effects[name], said) for name, said in sides if said != OPEN]
+    if unsettled and _alike(unsettled[0], settled[0][0]):
+        return settled[0][1]
+    return DEPENDS
+
+
+def _alike(unsettled: Effect, settled: Effect) -> bool:
+    same_sign = (unsettled.value > 0) == (settled.value > 0)
+    return same_sign and not unsettled.low <= 0 <= unsettled.high
 
 
 def _side(words: Mapping[str, str], main: str, other: str) -> str:

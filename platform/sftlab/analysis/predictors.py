@@ -9,17 +9,17 @@ from sftlab.analysis.effects import PERMUTATIONS, Floats, fisher_mean, permutati
 
 
 def r_by_model(predictor: npt.ArrayLike, gains: npt.ArrayLike) -> Floats:
-    """Pearson r over the sets, for each model: [models]; NaN where a model's gains are constant.
+    """Pearson r over the sets, for each model: [..., models]; NaN where a model's gains are constant.
 
     Args:
-        predictor: [sets], at least three and not constant.
+        predictor: [..., sets], at least three and not constant.
         gains: [models, sets], such as the mean standardised gain over benchmarks.
     """
     x = np.asarray(predictor, dtype=np.float64)
     y = np.asarray(gains, dtype=np.float64)
-    x, y = x - x.mean(), y - y.mean(axis=1, keepdims=True)
-    length = np.sqrt(np.square(x).sum() * np.square(y).sum(axis=1))
-    result: Floats = (y @ x) / np.where(length > 0, length, np.nan)
+    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    length = np.sqrt(np.square(x).sum(axis=-1)[..., None] * np.square(y).sum(axis=1))
+    result: Floats = (x @ y.T) / np.where(length > 0, length, np.nan)
     return result
 
 
@@ -35,5 +35,6 @@ def mean_r_p(predictor: npt.ArrayLike, gains: npt.ArrayLike, seed: int) -> float
     """
     x = np.asarray(predictor, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    null = np.array([mean_r(rng.permutation(x), gains) for _ in range(PERMUTATIONS)])
+    orders = rng.random((PERMUTATIONS, x.size)).argsort(axis=1)
+    null = fisher_mean(r_by_model(x[orders], gains), axis=1)
     return permutation_p(null, mean_r(x, gains))

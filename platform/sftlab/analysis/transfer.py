@@ -27,6 +27,23 @@ def group_correlations(gains: npt.ArrayLike, groups: Sequence[str]) -> dict[str,
     }
 
 
+def mean_correlation(gains: npt.ArrayLike, groups: Sequence[str]) -> float:
+    """The mean r over all groups and pairs of benchmarks; NaN where one is not defined."""
+    found = group_correlations(gains, groups)
+    return float(np.mean([lower_triangle(matrix).mean() for matrix in found.values()]))
+
+
+def mean_correlation_p(gains: npt.ArrayLike, groups: Sequence[str], seed: int, permutations: int = 999) -> float:
+    """Two-sided p of `mean_correlation` with the sets of each benchmark in random order, the same for all models."""
+    cells = np.asarray(gains, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    null = []
+    for _ in range(permutations):
+        orders = rng.random(cells.shape[1:]).argsort(axis=0)
+        null.append(mean_correlation(np.take_along_axis(cells, orders[None], axis=1), groups))
+    return permutation_p(null, mean_correlation(cells, groups))
+
+
 def weakest(gains: npt.ArrayLike, groups: Sequence[str]) -> float:
     """The smallest r over all groups and pairs of benchmarks; NaN where one is not defined."""
     found = group_correlations(gains, groups)

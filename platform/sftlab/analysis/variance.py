@@ -46,8 +46,14 @@ def synergy(gains: npt.ArrayLike) -> float:
     """Of what a (set, benchmark) pair adds to its set and its benchmark, the share that is common to all models.
 
     The sum of squares of data x benchmark over that and the three-way part. A baseline, being constant for a model
-    and benchmark, changes neither.
+    and benchmark, changes neither. NaN where a pair adds nothing.
+
+    Args:
+        gains: [models, sets, benchmarks].
     """
-    shares = variance_parts(gains)
-    common = shares["data x benchmark"]
-    return common / (common + shares["model x data x benchmark"])
+    cells = np.asarray(gains, dtype=np.float64)
+    added = cells - cells.mean(axis=1, keepdims=True) - cells.mean(axis=2, keepdims=True)
+    added = added + cells.mean(axis=(1, 2), keepdims=True)
+    total = np.square(added).sum()
+    common = len(cells) * np.square(added.mean(axis=0)).sum()
+    return float(common / total) if total > 0 else float("nan")
