@@ -1,0 +1,1 @@
+"""The page of a table of scores: figures, tables and sections."""

@@ -1,0 +1,344 @@
+"""Figures of a survey as inline SVG. Each takes the survey or rows of its tables, and returns None without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sftlab.analysis import agreement
+from sftlab.analysis.gains import BASELINE_FREE, RAW, STANDARDISED, min_max_scaled
+from sftlab.reporting.svg import FAINT, INK, drawing, inline
+from sftlab.studies.survey.survey import Floats, Survey
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = Mapping[str, Any]
+# Okabe and Ito's palette, which is distinct under all common forms of colour blindness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#F0E442")
+MARKERS = "osD^vPX*"
+DIVERGING = "RdBu"
+
+
+def short(name: str, length: int = 22) -> str:
+    """A name that fits an axis: without what all benchmarks of a table end with, and not too long."""
+    text = name.removesuffix("-0shot").removesuffix("-total")
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def mean_gain_map(survey: Survey) -> str:
+    """Figure 2a: sets x benchmarks, colour scaled by benchmark to [-1, 1], the mean raw gain written in each cell."""
+    raw = survey.gains[RAW].mean(axis=0)
+    sets, benchmarks = survey.grid.sets, survey.grid.benchmarks
+    with drawing(max(4.7, 0.55 * len(benchmarks) + 2.2), 0.32 * len(sets) + 1.6) as (figure, axes):
+        _map(axes, min_max_scaled(raw), sets, benchmarks)
+        for d in range(len(sets)):
+            for b in range(len(benchmarks)):
+                value = raw[d, b]
+                text = f"{value:+.2f}" if abs(value) < 0.995 else f"{value:+.0f}"
+                axes.text(b + 0.5, d + 0.5, text.replace("-", "−"), ha="center", va="center", fontsize=7, color=INK)
+        axes.set_title("Mean gain over the models; colour scaled by benchmark")
+        return inline(figure, "mean-gains", "Mean gain of each training set on each benchmark")
+
+
+def model_gain_maps(survey: Survey) -> list[str]:
+    """Figure 2b: for each model, sets x benchmarks, colour scaled by benchmark to [-1, 1]."""
+    found = []
+    for m, model in enumerate(survey.grid.models):
+        with drawing(3.6, 2.7) as (figure, axes):
+            _map(axes, min_max_scaled(survey.gains[RAW][m]), survey.grid.sets, survey.grid.benchmarks, size=6.5)
+            axes.set_title(short(model, 30))
+            found.append(inline(figure, f"gains-{m}", f"Gains of {model}"))
+    return found
+
+
+def agreement_map(survey: Survey, treatment: str) -> str:
+    """Figure 2c: r between models with the dendrogram (average linkage on 1 - r)."""
+    matrix = agreement.model_correlations(survey.gains[treatment])
+    order, tree = agreement.leaf_order(matrix)
+    names = [survey.grid.models[m] for m in order]
+    size = 0.33 * len(names)
+    with drawing(size + 2.6, size + 2.2) as (figure, axes):
+        axes.remove()
+        top, main = figure.subplots(2, 1, height_ratios=[0.6, size + 1], sharex=False)
+        _dendrogram(top, tree, len(names))
+        _map(main, matrix[np.ix_(order, order)], names, names, low=-1, high=1, size=7.5)
+        for i in range(len(names)):
+            for j in range(len(names)):
+                value = matrix[order[i], order[j]]
+                if i != j and np.isfinite(value):
+                    text = f"{value:.2f}".replace("0.", ".", 1).replace("-", "−")
+                    main.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6.2, color=_on(value))
+        top.set_title(f"r between models, gains {treatment}")
+        return inline(figure, f"agreement-{treatment}", f"Correlations between models, {treatment} gains")
+
+
+def component_curves(rows: Sequence[Row]) -> str:
+    """Figure 2d: cumulative explained variance, with the null of shuffled sets in grey."""
+    with drawing(4.7, 3.1) as (figure, axes):
+        for number, treatment in enumerate((RAW, BASELINE_FREE)):
+            here = [row for row in rows if row["treatment"] == treatment]
+            k = [row["components"] for row in here]
+            colour = COLOURS[number]
+            axes.plot(k, [100 * row["explained"] for row in here], color=colour, marker=MARKERS[number], label=treatment)
+            axes.fill_between(
+                k,
+                [100 * row["null_low"] for row in here],
+                [100 * row["null_high"] for row in here],
+                color=colour,
+                alpha=0.22,
+                linewidth=0,
+                label=f"{treatment}, sets shuffled",
+            )
+        axes.axhline(90, color=FAINT, linewidth=0.8, linestyle="--")
+        axes.set_xlabel("components")
+        axes.set_ylabel("explained variance (%)")
+        axes.set_ylim(0, 102)
+        axes.set_xticks([row["components"] for row in rows if row["treatment"] == RAW])
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.set_title("Components of the gains")
+        return inline(figure, "components", "Explained variance by number of components")
+
+
+def inner_map(matrices: Floats, names: Sequence[str], title: str, key: str) -> str:
+    """Figures 3a and 3b: the mean over models of r between benchmarks, or between sets."""
+    size = 0.3 * len(names)
+    with drawing(size + 1.9, size + 1.5) as (figure, axes):
+        _map(axes, np.nanmean(matrices, axis=0), names, names, low=-1, high=1, size=7)
+        axes.set_title(title)
+        return inline(figure, key, title)
+
+
+def structure_points(rows: Sequence[Row]) -> str:
+    """Figure 3d in three treatments: each pair of models once, agreement on benchmarks against agreement on sets."""
+    names = list(dict.fromkeys(row["treatment"] for row in rows))
+    with drawing(4.7, 3.3) as (figure, axes):
+        ends = [value for row in rows for value in (row["benchmarks"], row["sets"])]
+        low, high = min(ends), max(ends)
+        axes.plot([low, high], [low, high], color=FAINT, linewidth=0.8, linestyle="--")
+        for number, name in enumerate(names):
+            here = [row for row in rows if row["treatment"] == name]
+            axes.scatter(
+                [row["sets"] for row in here],
+                [row["benchmarks"] for row in here],
+                s=13,
+                color=COLOURS[number],
+                marker=MARKERS[number],
+                alpha=0.75,
+                linewidths=0,
+                label=name,
+            )
+        axes.set_xlabel("r of training-set structure")
+        axes.set_ylabel("r of benchmark structure")
+        axes.legend(frameon=False, fontsize=8)
+        axes.set_title("Agreement of each pair of models")
+        return inline(figure, "structure", "Agreement of pairs of models on benchmarks and on training sets")
+
+
+def length_points(survey: Survey, lengths: Floats) -> str:
+    """Figure 4b: mean standardised gain of each set against its length; a thin line for each model."""
+    cells = survey.gains[STANDARDISED].mean(axis=2)
+    order = np.argsort(lengths)
+    with drawing(4.7, 3.3) as (figure, axes):
+        for by_set in cells:
+            axes.plot(lengths[order], by_set[order], color="#b8c2cc", linewidth=0.7)
+        mean = cells.mean(axis=0)
+        axes.scatter(lengths, mean, color=COLOURS[0], zorder=3)
+        for name, x, y in zip(survey.grid.sets, lengths, mean, strict=True):
+            right = x > np.median(lengths) * 1.5
+            axes.annotate(
+                short(name, 18),
+                (x, y),
+                xytext=(-5 if right else 5, 4),
+                textcoords="offset points",
+                fontsize=7,
+                ha="right" if right else "left",
+            )
+        axes.axhline(0, color=FAINT, linewidth=0.8)
+        axes.set_xlabel("mean length of an example")
+        axes.set_ylabel("mean standardised gain")
+        axes.set_title("Length of the examples and gain")
+        return inline(figure, "length", "Mean gain of each training set against the length of its examples")
+
+
+def set_effects(rows: Sequence[Row]) -> str:
+    """Mean gain of each set with its interval, with the baseline and free of it."""
+    ordered = sorted(rows, key=lambda row: row["standardised"])
+    with drawing(4.9, 0.33 * len(rows) + 1.2) as (figure, axes):
+        for number, name in enumerate(("standardised", "baseline_free")):
+            y = np.arange(len(ordered)) + (0.14 if number == 0 else -0.14)
+            _intervals(
+                axes,
+                [row[name] for row in ordered],
+                [(row[f"{name}_low"], row[f"{name}_high"]) for row in ordered],
+                y,
+                number,
+                name.replace("_", "-"),
+            )
+        axes.set_yticks(range(len(ordered)), [short(row["data"]) for row in ordered])
+        axes.set_xlabel("mean gain (standard deviations), 95 % interval over models")
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.set_title("Training sets")
+        return inline(figure, "sets", "Mean gain of each training set with intervals")
+
+
+def variance_bars(rows: Sequence[Row]) -> str:
+    """Shares of the sum of squares, one bar for each treatment."""
+    parts = [row["part"] for row in rows if row["treatment"] == RAW]
+    names = list(dict.fromkeys(row["treatment"] for row in rows))
+    with drawing(6.4, 0.38 * len(names) + 1.5) as (figure, axes):
+        left = np.zeros(len(names))
+        for number, part in enumerate(parts):
+            width = np.array(
+                [next(r["share"] for r in rows if (r["treatment"], r["part"]) == (name, part)) for name in names]
+            )
+            axes.barh(range(len(names)), 100 * width, left=100 * left, color=COLOURS[number], height=0.62, label=part)
+            for y, (start, share) in enumerate(zip(left, width, strict=True)):
+                if share > 0.045:
+                    axes.text(
+                        100 * (start + share / 2), y, f"{100 * share:.0f}", ha="center", va="center", fontsize=7.5,
+                        color="white" if number in (0, 1, 2, 6) else INK,
+                    )
+            left += width
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.grid(False)
+        axes.set_xlabel("share of the variance (%)")
+        figure.legend(frameon=False, fontsize=7.5, ncols=4, loc="outside lower center")
+        axes.set_title("What the gains depend on")
+        return inline(figure, "variance", "Shares of the variance of the gains")
+
+
+def method_bars(rows: Sequence[Row]) -> str | None:
+    """Difference of two methods by benchmark, in standard deviations."""
+    if not rows:
+        return None
+    with drawing(4.7, 0.28 * len(rows) + 1.2) as (figure, axes):
+        values = [row["standardised"] for row in rows]
+        colours = [COLOURS[0] if value > 0 else COLOURS[1] for value in values]
+        axes.barh(range(len(rows)), values, color=colours, height=0.65)
+        for y, row in enumerate(rows):
+            axes.text(
+                row["standardised"], y, f" p {row['p_over_models']:.3f} ", fontsize=7, va="center",
+                ha="left" if row["standardised"] > 0 else "right", color=FAINT,
+            )
+        axes.set_yticks(range(len(rows)), [short(row["benchmark"]) for row in rows])
+        axes.invert_yaxis()
+        axes.axvline(0, color=FAINT, linewidth=0.8)
+        axes.margins(x=0.25)
+        axes.set_xlabel(f"{rows[0]['first']} less {rows[0]['second']} (standard deviations)")
+        axes.set_title("Methods")
+        return inline(figure, "methods", "Difference of methods by benchmark")
+
+
+def lines(
+    groups: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, title: str, key: str
+) -> str | None:
+    """Named lines of (x, y) points."""
+    shown = {name: points for name, points in groups.items() if len(points) > 1}
+    if not shown:
+        return None
+    with drawing(4.7, 3.1) as (figure, axes):
+        for number, (name, points) in enumerate(shown.items()):
+            axes.plot(
+                *zip(*points, strict=True),
+                color=COLOURS[number % 7],
+                marker=MARKERS[number % 8],
+                markersize=4,
+                label=name,
+            )
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        if len(shown) > 1:
+            figure.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=1 if len(shown) < 4 else 2)
+        axes.set_title(title)
+        return inline(figure, key, title)
+
+
+def mixture_points(rows: Sequence[Row]) -> str | None:
+    """For each model, the mixture against the mean and the best of the single sets."""
+    if not rows:
+        return None
+    with drawing(4.9, 0.33 * len(rows) + 1.3) as (figure, axes):
+        y = np.arange(len(rows))
+        axes.hlines(y, [row["mean_single"] for row in rows], [row["best"] for row in rows], color="#b8c2cc", linewidth=2)
+        for number, (key, label) in enumerate(
+            (("mixture", "mixture"), ("best", "best single set"), ("mean_single", "mean of single sets"))
+        ):
+            axes.scatter([row[key] for row in rows], y, color=COLOURS[number], marker=MARKERS[number], label=label, zorder=3)
+        axes.set_yticks(y, [short(row["model"]) for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("mean standardised gain")
+        figure.legend(frameon=False, fontsize=7.5, ncols=3, loc="outside lower center")
+        axes.set_title("The mixture of all sets")
+        return inline(figure, "mixture", "Gain of the mixture against single sets")
+
+
+def claim_effects(points: Sequence[tuple[str, str, float, float, float]]) -> str | None:
+    """Standardised effects of claims with intervals, by what they became: (label, word, value, low, high)."""
+    if not points:
+        return None
+    words = ("agrees", "differs", "depends on the baseline", "open")
+    with drawing(6.2, 0.27 * len(points) + 1.2) as (figure, axes):
+        for number, said in enumerate(words):
+            here = [(n, point) for n, point in enumerate(points) if point[1] == said]
+            if here:
+                _intervals(
+                    axes,
+                    [point[2] for _, point in here],
+                    [(point[3], point[4]) for _, point in here],
+                    np.array([n for n, _ in here], dtype=np.float64),
+                    {"agrees": 2, "differs": 1, "open": 6}.get(said, 3),
+                    said,
+                )
+        axes.set_yticks(range(len(points)), [short(point[0], 60) for point in points])
+        axes.invert_yaxis()
+        axes.axvline(0, color=FAINT, linewidth=0.8)
+        figure.legend(frameon=False, fontsize=7.5, ncols=4, loc="outside lower center")
+        axes.set_xlabel("effect in the unit of the claim, 95 % interval")
+        return inline(figure, "claims-figure", "Effect of each claim with its interval")
+
+
+def _map(
+    axes: Axes,
+    values: Floats,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    low: float = -1,
+    high: float = 1,
+    size: float = 8,
+) -> None:
+    axes.pcolormesh(np.ma.masked_invalid(values), cmap=DIVERGING, vmin=low, vmax=high, edgecolors="white", linewidth=0.4)
+    axes.set_xlim(0, len(columns))
+    axes.set_ylim(len(rows), 0)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [short(name) for name in columns], rotation=55, ha="right", fontsize=size, rotation_mode="anchor")
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [short(name) for name in rows], fontsize=size)
+    axes.grid(False)
+
+
+def _dendrogram(axes: Axes, tree: Floats, leaves: int) -> None:
+    from scipy.cluster.hierarchy import dendrogram
+
+    found = dendrogram(tree, no_plot=True)
+    for xs, ys in zip(found["icoord"], found["dcoord"], strict=True):
+        axes.plot(np.asarray(xs) / 10, ys, color=FAINT, linewidth=1)
+    axes.set_xlim(0, leaves)
+    axes.axis("off")
+
+
+def _intervals(
+    axes: Axes,
+    values: Sequence[float],
+    ends: Sequence[tuple[float, float]],
+    y: Floats,
+    colour: int,
+    label: str,
+) -> None:
+    axes.hlines(y, [low for low, _ in ends], [high for _, high in ends], color=COLOURS[colour], linewidth=1.6)
+    axes.scatter(values, y, s=22, color=COLOURS[colour], marker=MARKERS[colour], label=label, zorder=3)
+
+
+def _on(value: float) -> str:
+    return "white" if abs(value) > 0.72 else INK

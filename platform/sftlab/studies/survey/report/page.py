@@ -1,0 +1,237 @@
+"""The page of a compared table of scores: one self-contained HTML file, the finding first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from sftlab.analysis.gains import BASELINE_FREE, DOUBLE_CENTRED, RAW, STANDARDISED, TREATMENTS
+from sftlab.reporting.table import NOTHING, Entry, Row, Table
+from sftlab.reporting.text import count, listed, number, percent
+from sftlab.studies.survey.compare import Comparison
+from sftlab.studies.survey.report.figures import claim_effects
+from sftlab.studies.survey.report.sections import sections
+from sftlab.studies.survey.verdicts import Outcome
+
+WORDS = ("agrees", "differs", "depends on the baseline", "open")
+RULES = (
+    "A direction agrees or differs where the corrected p is below 0.05 and the interval does not contain 0, otherwise "
+    "it is open; a claim of no effect agrees where the whole interval is inside a margin set beforehand. A claim "
+    "depends on the baseline where its verdict changes when the base models' scores are taken out."
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One large number of the summary."""
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """A row of the table of claims."""
+
+    says: str
+    where: str
+    with_baseline: str
+    free: str
+    word: str
+
+
+def render(comparison: Comparison) -> str:
+    """The page as HTML text. It refers to nothing outside itself; the same comparison gives the same bytes."""
+    survey, grid = comparison.survey, comparison.survey.grid
+    defined = comparison.defined
+    return (
+        _environment()
+        .get_template("compare.html.j2")
+        .render(
+            title=survey.table.source,
+            grid=f"{count(len(grid.models), 'model')} × {count(len(grid.sets), 'training set')} × "
+            f"{count(len(grid.benchmarks), 'benchmark')}: {grid.condition}",
+            finding=finding(comparison),
+            keys=keys(comparison),
+            sentences=sentences(comparison),
+            claims=[_claim_row(outcome) for outcome in defined],
+            claims_figure=claim_effects(_points(defined)),
+            claims_table=claims_table(defined),
+            untested=untested_table(comparison.outcomes),
+            rules=RULES,
+            paper=str(comparison.published.paper),
+            sections=sections(comparison),
+            counts={name: len(rows) for name, rows in comparison.tables.items() if rows},
+            seed=survey.seed,
+            style=_style(),
+        )
+    )
+
+
+def _environment():  # type: ignore[no-untyped-def]
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("sftlab.studies.survey.report", "data"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _style() -> str:
+    shared = files("sftlab.reporting").joinpath("data/style.css").read_text(encoding="utf-8")
+    return shared + files("sftlab.studies.survey.report").joinpath("data/compare.css").read_text(encoding="utf-8")
+
+
+def finding(comparison: Comparison) -> str:
+    """The first sentence: the sets that help and harm, beyond the correction, and whether faults stand in the way."""
+    rows = comparison.tables["sets"]
+    helps = [row for row in rows if row["standardised_p"] < 0.05 and row["standardised_low"] > 0]
+    harms = [row for row in rows if row["standardised_p"] < 0.05 and row["standardised_high"] < 0]
+    best = sorted(helps, key=lambda row: -row["standardised"])
+    worst = sorted(harms, key=lambda row: row["standardised"])
+    parts = []
+    if best:
+        parts.append(f"{listed([row['data'] for row in best])} {'raises' if len(best) == 1 else 'raise'} the scores")
+    if worst:
+        parts.append(f"{listed([row['data'] for row in worst])} {'lowers' if len(worst) == 1 else 'lower'} them")
+    said = "; ".join(parts) if parts else "No training set raises or lowers the scores beyond chance"
+    copies = comparison.tables["copied_baselines"]
+    warning = (
+        f" Beware: {count(len(copies), 'pair')} of baselines {'is' if len(copies) == 1 else 'are'} copied, which "
+        "shifts every gain of these models."
+        if copies
+        else ""
+    )
+    return f"{said}.{warning}"
+
+
+def keys(comparison: Comparison) -> list[Key]:
+    survey = comparison.survey
+    words = comparison.counts()
+    missing = len(comparison.tables["missing_runs"])
+    gaps = sum(row["runs"] * row["benchmarks"] for row in comparison.tables["missing_scores"])
+    found = [
+        Key("models scored", f"{len(survey.table.runs):,}", f"on {count(len(survey.table.benchmarks), 'benchmark')}"),
+        Key(
+            "copied baselines",
+            str(len(comparison.tables["copied_baselines"])),
+            "pairs of base models with the same scores",
+        ),
+        Key("missing", f"{gaps:,}", f"scores; and {count(missing, 'run')} of nearly complete grids"),
+    ]
+    if words:
+        others = [f"{words[word]} {'depend' if word.startswith('depends') else word}" for word in WORDS[1:] if word in words]
+        found.insert(1, Key("claims that agree", f"{words.get('agrees', 0)} of {sum(words.values())}", listed(others)))
+    return found
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """What else a reader has to know, from the numbers."""
+    found = []
+    for row in comparison.tables["copied_baselines"]:
+        found.append(
+            f"The baselines of {row['first']} (row {row['first_row']}) and {row['second']} (row {row['second_row']}) "
+            f"are equal in {row['equal']} of {row['compared']} scores."
+        )
+    low = [row for row in comparison.tables["below_chance"] if row["share_below"] > 0.1]
+    if low:
+        shares = [f"{row['benchmark']} {percent(row['share_below'], 0)}" for row in low]
+        found.append(
+            f"Below chance are, of all scores: {listed(shares)}. Answers that guessing would beat are answers in "
+            "another form than asked, so that gains there are of form first."
+        )
+    depends = [o.claim.says for o in comparison.defined if o.word.startswith("depends")]
+    if depends:
+        found.append(f"Depends on the baseline: {'; '.join(depends)}.")
+    differs = [o.claim.says for o in comparison.defined if o.word == "differs"]
+    if differs:
+        found.append(f"Differs from the paper: {'; '.join(differs)}.")
+    if comparison.survey.grid.left_out:
+        found.append(f"Not in the main grid: {'; '.join(comparison.survey.grid.left_out)}.")
+    changes = [row for row in comparison.tables["shots"] if row["sign_changes"]]
+    if changes:
+        pairs = listed([f"{row['zero_shot']} / {row['few_shot']}" for row in changes])
+        found.append(f"The mean effect changes its sign between zero-shot and few-shot: {pairs}.")
+    return found
+
+
+def _claim_row(outcome: Outcome) -> ClaimRow:
+    with_baseline = STANDARDISED if STANDARDISED in outcome.effects else RAW
+    free = BASELINE_FREE if BASELINE_FREE in outcome.effects else DOUBLE_CENTRED
+    missing = "no baseline in it: a difference of tuned models"
+    return ClaimRow(
+        outcome.claim.says,
+        outcome.claim.where,
+        _effect_text(outcome, with_baseline),
+        _effect_text(outcome, free) if free in outcome.effects else missing,
+        outcome.word,
+    )
+
+
+def _effect_text(outcome: Outcome, treatment: str) -> str:
+    effect = outcome.effects[treatment]
+    p = outcome.corrected[treatment]
+    return f"{signed(effect.value)} [{signed(effect.low)}, {signed(effect.high)}], {p_text(p)}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    text = number(value, digits)
+    return text if value < 0 or float(text.replace("−", "-").replace(",", "")) == 0 else f"+{text}"
+
+
+def p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
+def _points(outcomes: Sequence[Outcome]) -> list[tuple[str, str, float, float, float]]:
+    found = []
+    for outcome in outcomes:
+        name = STANDARDISED if STANDARDISED in outcome.effects else RAW
+        effect = outcome.effects[name]
+        found.append((outcome.claim.says, outcome.word, effect.value, effect.low, effect.high))
+    return found
+
+
+def claims_table(outcomes: Sequence[Outcome]) -> Table:
+    """Every claim in every treatment, with what the test could have seen."""
+    rows = []
+    for outcome in outcomes:
+        entries = []
+        for name in TREATMENTS:
+            effect = outcome.effects.get(name)
+            if effect is None:
+                entries.append(NOTHING)
+                continue
+            below = [
+                f"[{signed(effect.low)}, {signed(effect.high)}]",
+                f"{p_text(outcome.corrected[name])}; detectable {number(effect.detectable, 2)}",
+                outcome.words[name],
+            ]
+            if name in outcome.published_p:
+                below.append(f"published test: p {outcome.published_p[name]:.2g}")
+            entries.append(Entry(signed(effect.value), below=below))
+        first = next(iter(outcome.effects.values()))
+        entries += [Entry(outcome.unit), Entry(first.interval_over), Entry(first.p_by)]
+        rows.append(Row(outcome.claim.id, entries))
+    return Table(
+        "Every claim in every treatment",
+        "claim",
+        [*TREATMENTS, "unit", "interval", "p"],
+        rows,
+        note="Raw gains have the units of their benchmarks, which do not average. Detectable: the smallest true effect "
+        "that the test finds with 80 % power at 5 %, before correction.",
+        folded=f"All {len(rows)} claims in all treatments",
+    )
+
+
+def untested_table(outcomes: Sequence[Outcome]) -> Table | None:
+    """Claims that this table cannot decide, and why."""
+    rows = [Row(o.claim.says, [Entry(o.reason)]) for o in outcomes if not o.word]
+    if not rows:
+        return None
+    return Table("Claims that this table does not decide", "claim", ["why"], rows, folded=f"{count(len(rows), 'claim')} not tested")
