@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,7 @@ def mean_effect(values: npt.ArrayLike, axes: tuple[str, ...], seed: int, flip: i
     if means.size < 2:
         raise UserError(f"An effect over {axes[flip]} needs two of them at least; {means.size} given.")
     rng = np.random.default_rng(seed)
-    draws = bootstrap_means(cells, rng)
+    draws = bootstrap_means(cells, rng, RESAMPLES)
     low, high = np.quantile(draws, [0.025, 0.975])
     counted = "all" if means.size <= EXACT_FLIPS else f"{PERMUTATIONS:,}"
     return Effect(
@@ -78,7 +79,7 @@ def mean_effect(values: npt.ArrayLike, axes: tuple[str, ...], seed: int, flip: i
     )
 
 
-def bootstrap_means(cells: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+def bootstrap_means(cells: Floats, rng: np.random.Generator, resamples: int) -> Floats:
     """Means of `resamples` samples with replacement of the clusters of every axis (one or two axes)."""
     first = cluster_weights(cells.shape[0], rng, resamples)
     if cells.ndim == 1:
@@ -100,8 +101,7 @@ def sign_flip_p(means: npt.ArrayLike, rng: np.random.Generator) -> float:
     values = np.asarray(means, dtype=np.float64)
     observed = abs(values.sum()) - _rounding(values)
     if values.size <= EXACT_FLIPS:
-        bits = np.arange(2**values.size)[:, None] >> np.arange(values.size) & 1
-        sums = np.abs((1 - 2 * bits) @ values)
+        sums = np.abs(_all_signs(values.size) @ values)
         return float(np.count_nonzero(sums >= observed) / sums.size)
     signs = rng.integers(0, 2, size=(PERMUTATIONS, values.size)) * 2 - 1
     return _share_as_far(np.abs(signs @ values), observed)
@@ -199,6 +199,13 @@ def fisher_mean(correlations: npt.ArrayLike, axis: int | None = None) -> Floats:
 
 def _share_as_far(distances: Floats, observed: float) -> float:
     return float((np.count_nonzero(distances >= observed) + 1) / (distances.size + 1))
+
+
+@cache
+def _all_signs(clusters: int) -> Floats:
+    """All patterns of signs: [2^clusters, clusters]."""
+    bits = np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1
+    return (1 - 2 * bits).astype(np.float64)
 
 
 def _rounding(values: Floats) -> float:

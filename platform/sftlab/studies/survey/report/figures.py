@@ -32,13 +32,14 @@ def mean_gain_map(survey: Survey) -> str:
     """Figure 2a: sets x benchmarks, colour scaled by benchmark to [-1, 1], the mean raw gain written in each cell."""
     raw = survey.gains[RAW].mean(axis=0)
     sets, benchmarks = survey.grid.sets, survey.grid.benchmarks
-    with drawing(max(4.7, 0.55 * len(benchmarks) + 2.2), 0.32 * len(sets) + 1.6) as (figure, axes):
-        _map(axes, min_max_scaled(raw), sets, benchmarks)
+    scaled = min_max_scaled(raw)
+    with drawing(max(4.7, 0.5 * len(benchmarks) + 2), 0.32 * len(sets) + 1.5) as (figure, axes):
+        _map(axes, scaled, sets, benchmarks)
         for d in range(len(sets)):
             for b in range(len(benchmarks)):
                 value = raw[d, b]
                 text = f"{value:+.2f}" if abs(value) < 0.995 else f"{value:+.0f}"
-                axes.text(b + 0.5, d + 0.5, text.replace("-", "−"), ha="center", va="center", fontsize=7, color=INK)
+                axes.text(b + 0.5, d + 0.5, text.replace("-", "−"), ha="center", va="center", fontsize=7.5, color=_on(scaled[d, b]))
         axes.set_title("Mean gain over the models; colour scaled by benchmark")
         return inline(figure, "mean-gains", "Mean gain of each training set on each benchmark")
 
@@ -138,12 +139,11 @@ def structure_points(rows: Sequence[Row]) -> str:
 
 
 def length_points(survey: Survey, lengths: Floats) -> str:
-    """Figure 4b: mean standardised gain of each set against its length; a thin line for each model."""
+    """Figure 4b: mean standardised gain of each set against its length; a small dot for each model."""
     cells = survey.gains[STANDARDISED].mean(axis=2)
-    order = np.argsort(lengths)
     with drawing(4.7, 3.3) as (figure, axes):
         for by_set in cells:
-            axes.plot(lengths[order], by_set[order], color="#b8c2cc", linewidth=0.7)
+            axes.scatter(lengths, by_set, s=7, color="#b8c2cc", linewidths=0)
         mean = cells.mean(axis=0)
         axes.scatter(lengths, mean, color=COLOURS[0], zorder=3)
         for name, x, y in zip(survey.grid.sets, lengths, mean, strict=True):
@@ -178,7 +178,7 @@ def set_effects(rows: Sequence[Row]) -> str:
                 name.replace("_", "-"),
             )
         axes.set_yticks(range(len(ordered)), [short(row["data"]) for row in ordered])
-        axes.set_xlabel("mean gain (standard deviations), 95 % interval over models")
+        axes.set_xlabel("mean gain (sd), 95 % interval")
         axes.legend(frameon=False, fontsize=8, loc="lower right")
         axes.set_title("Training sets")
         return inline(figure, "sets", "Mean gain of each training set with intervals")
@@ -221,7 +221,7 @@ def method_bars(rows: Sequence[Row]) -> str | None:
         axes.barh(range(len(rows)), values, color=colours, height=0.65)
         for y, row in enumerate(rows):
             axes.text(
-                row["standardised"], y, f" p {row['p_over_models']:.3f} ", fontsize=7, va="center",
+                row["standardised"], y, _p(row["p_over_models"]), fontsize=7, va="center",
                 ha="left" if row["standardised"] > 0 else "right", color=FAINT,
             )
         axes.set_yticks(range(len(rows)), [short(row["benchmark"]) for row in rows])
@@ -281,7 +281,7 @@ def claim_effects(points: Sequence[tuple[str, str, float, float, float]]) -> str
     if not points:
         return None
     words = ("agrees", "differs", "depends on the baseline", "open")
-    with drawing(6.2, 0.27 * len(points) + 1.2) as (figure, axes):
+    with drawing(7.4, 0.25 * len(points) + 1.1) as (figure, axes):
         for number, said in enumerate(words):
             here = [(n, point) for n, point in enumerate(points) if point[1] == said]
             if here:
@@ -293,11 +293,11 @@ def claim_effects(points: Sequence[tuple[str, str, float, float, float]]) -> str
                     {"agrees": 2, "differs": 1, "open": 6}.get(said, 3),
                     said,
                 )
-        axes.set_yticks(range(len(points)), [short(point[0], 60) for point in points])
+        axes.set_yticks(range(len(points)), [short(point[0], 64) for point in points], fontsize=8)
         axes.invert_yaxis()
         axes.axvline(0, color=FAINT, linewidth=0.8)
         figure.legend(frameon=False, fontsize=7.5, ncols=4, loc="outside lower center")
-        axes.set_xlabel("effect in the unit of the claim, 95 % interval")
+        axes.set_xlabel("effect, 95 % interval")
         return inline(figure, "claims-figure", "Effect of each claim with its interval")
 
 
@@ -340,5 +340,9 @@ def _intervals(
     axes.scatter(values, y, s=22, color=COLOURS[colour], marker=MARKERS[colour], label=label, zorder=3)
 
 
+def _p(p: float) -> str:
+    return " p < 0.001 " if p < 0.001 else f" p {p:.3f} "
+
+
 def _on(value: float) -> str:
-    return "white" if abs(value) > 0.72 else INK
+    return "white" if abs(value) > 0.55 else INK

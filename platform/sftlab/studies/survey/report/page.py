@@ -163,7 +163,7 @@ def sentences(comparison: Comparison) -> list[str]:
 def _claim_row(outcome: Outcome) -> ClaimRow:
     with_baseline = STANDARDISED if STANDARDISED in outcome.effects else RAW
     free = BASELINE_FREE if BASELINE_FREE in outcome.effects else DOUBLE_CENTRED
-    missing = "no baseline in it: a difference of tuned models"
+    missing = "no baseline in it"
     return ClaimRow(
         outcome.claim.says,
         outcome.claim.where,
@@ -176,7 +176,10 @@ def _claim_row(outcome: Outcome) -> ClaimRow:
 def _effect_text(outcome: Outcome, treatment: str) -> str:
     effect = outcome.effects[treatment]
     p = outcome.corrected[treatment]
-    return f"{signed(effect.value)} [{signed(effect.low)}, {signed(effect.high)}], {p_text(p)}"
+    before = "r " if outcome.unit == "r" else ""
+    after = " sd" if outcome.unit in ("gain", "standard deviations") and treatment != RAW else ""
+    ends = f"[{signed(effect.low)}, {signed(effect.high)}]"
+    return f"{before}{signed(effect.value)}{after} {ends}, {p_text(p)}"
 
 
 def signed(value: float, digits: int = 2) -> str:

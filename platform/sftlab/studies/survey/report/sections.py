@@ -44,7 +44,7 @@ def _faults(comparison: Comparison) -> Section:
     tables = comparison.tables
     shown = [
         _table("Copied baselines", "base model", tables["copied_baselines"], "first",
-               {"second": "and", "equal": "equal", "compared": "of", "first_row": "row", "second_row": "row "}),
+               {"second": "and", "equal": "equal", "compared": "of", "first_row": "row", "second_row": "and row"}),
         _table("Scores below chance", "benchmark", tables["below_chance"], "benchmark",
                {"chance": "chance", "scores": "scores", "share_below": "below", "share_below_base": "of base models",
                 "share_clearly_below": "clearly below"}, shares=True,
@@ -54,7 +54,7 @@ def _faults(comparison: Comparison) -> Section:
         _table("Missing runs", "model", tables["missing_runs"], "model",
                {"data": "training set", "method": "method", "size": "size", "epoch": "epoch", "schedule": "schedule"}),
         _table("Totals and the mean of their parts", "total", tables["totals"], "benchmark",
-               {"parts": "parts", "largest_gap": "largest gap"}),
+               {"parts": "parts", "largest_gap": "largest gap"}, digits=2),
     ]
     found = present(*shown)
     see = "Nothing was found." if not found else "Found without being asked."
@@ -124,7 +124,7 @@ def _agreement(comparison: Comparison) -> Section:
     see = (
         f"Gains of two models correlate by {number(float(np.nanmean(raw)), 2)} on average, baseline-free by "
         f"{number(float(np.nanmean(free)), 2)}. {count(needed[RAW], 'component')} explain over 90 % of the raw gains, "
-        f"{needed[BASELINE_FREE]} of the baseline-free ones; the grey bands show what shuffled sets would explain."
+        f"{needed[BASELINE_FREE]} of the baseline-free ones; the bands show what shuffled sets would explain."
     )
     table = Table(
         "Cumulative explained variance (%)",
@@ -218,7 +218,7 @@ def _methods(comparison: Comparison) -> Section | None:
     table = _table(f"Gains of {first} and {second}", "model", similar, "model",
                    {"r": "r", "size_first": f"size, {first}", "size_second": f"size, {second}"}, digits=2,
                    note="Size: mean absolute standardised gain.")
-    return Section("methods", f"{first} and {second} (section 4.4)", see, present(figures.method_bars(rows)),
+    return Section("methods", f"Methods: {first} and {second} (section 4.4)", see, present(figures.method_bars(rows)),
                    present(table), data=("methods", "method_gains"))
 
 
@@ -268,7 +268,7 @@ def _mixtures(comparison: Comparison) -> Section | None:
         best = sum(rank == 1 for rank in ranks)
         see.append(
             f"Among the {rows[0]['of']} ways to train, the mixture is rank {ranks[0]} to {ranks[-1]}; "
-            f"it is the best for {count(best, 'model')}."
+            f"it is the best for {count(best, 'model') if best else 'no model'}."
         )
     names = list(dict.fromkeys(f"{row['model']}, {row['method']}" for row in left))
     table = None
