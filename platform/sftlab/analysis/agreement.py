@@ -25,7 +25,8 @@ def correlations(rows: npt.ArrayLike) -> Floats:
     # What is left of a constant after centring is rounding.
     size = np.abs(values).max(axis=-1, keepdims=True) * values.shape[-1]
     unit = centred / np.where(length > 1e-12 * size, length, np.nan)
-    return np.clip(unit @ np.swapaxes(unit, -1, -2), -1.0, 1.0)
+    found: Floats = np.clip(unit @ np.swapaxes(unit, -1, -2), -1.0, 1.0)
+    return found
 
 
 def model_correlations(gains: npt.ArrayLike) -> Floats:
@@ -103,7 +104,7 @@ def label_contrast(matrix: npt.ArrayLike, labels: Sequence[str], block: Sequence
     Args:
         matrix: [models, models] correlations.
         labels: of each model, such as its family or language.
-        block: if given, only pairs of different blocks count, so that a block's own likeness does not.
+        block: if given, only pairs of different blocks count, so that likeness within a block does not.
     """
     same, counted = _pairs(labels, block)
     values = lower_triangle(matrix)

@@ -83,11 +83,11 @@ def bootstrap_means(cells: Floats, rng: np.random.Generator, resamples: int) -> 
     """Means of `resamples` samples with replacement of the clusters of every axis (one or two axes)."""
     first = cluster_weights(cells.shape[0], rng, resamples)
     if cells.ndim == 1:
-        result: Floats = first @ cells
-        return result
+        means: Floats = first @ cells
+        return means
     second = cluster_weights(cells.shape[1], rng, resamples)
-    result = np.einsum("ra,ab,rb->r", first, cells, second, optimize=True)
-    return result
+    means = np.einsum("ra,ab,rb->r", first, cells, second, optimize=True)
+    return np.asarray(means, dtype=np.float64)
 
 
 def cluster_weights(clusters: int, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
@@ -129,13 +129,14 @@ def bootstrap_sets(
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, cells.shape[axis], size=(resamples, cells.shape[axis]))
-    values = np.array([statistic(np.take(cells, index, axis=axis)) for index in drawn])
-    return values[np.isfinite(values)]
+    values = np.array([statistic(np.take(cells, index, axis=axis)) for index in drawn], dtype=np.float64)
+    defined: Floats = values[np.isfinite(values)]
+    if not defined.size:
+        raise UserError("No bootstrap sample has a value; the table has too few models or sets for this.")
+    return defined
 
 
-def resampled_effect(
-    value: float, draws: Floats, p: float, clusters: int, words: tuple[str, str]
-) -> Effect:
+def resampled_effect(value: float, draws: Floats, p: float, clusters: int, words: tuple[str, str]) -> Effect:
     """An effect from its bootstrap draws and a p value that was found otherwise; `words`: the two methods."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return Effect(
@@ -184,9 +185,7 @@ def jackknife_effect(without: npt.ArrayLike, value: float, p: float, axis: str, 
     error = float(np.sqrt((left.size - 1) / left.size * np.square(left - left.mean()).sum()))
     half = float(t.ppf(1 - LEVEL / 2, left.size - 1)) * error
     over = f"jackknife over {axis}"
-    return Effect(
-        value, value - half, value + half, p, detectable(error, left.size), left.size, over, p_by
-    )
+    return Effect(value, value - half, value + half, p, detectable(error, left.size), left.size, over, p_by)
 
 
 def fisher_mean(correlations: npt.ArrayLike, axis: int | None = None) -> Floats:
@@ -205,7 +204,8 @@ def _share_as_far(distances: Floats, observed: float) -> float:
 def _all_signs(clusters: int) -> Floats:
     """All patterns of signs: [2^clusters, clusters]."""
     bits = np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1
-    return (1 - 2 * bits).astype(np.float64)
+    signs: Floats = (1 - 2 * bits).astype(np.float64)
+    return signs
 
 
 def _rounding(values: Floats) -> float:

@@ -64,7 +64,8 @@ def coincidence(background: npt.ArrayLike) -> Floats:
         _, counts = np.unique(present, return_counts=True)
         pairs = present.size * (present.size - 1)
         chances.append((counts * (counts - 1)).sum() / pairs if pairs else 0.0)
-    return np.maximum(np.array(chances), 1e-3)
+    floored: Floats = np.maximum(np.array(chances), 1e-3)
+    return floored
 
 
 def at_least(chances: npt.ArrayLike, successes: int) -> float:

@@ -33,7 +33,9 @@ def mean_correlation(gains: npt.ArrayLike, groups: Sequence[str]) -> float:
     return float(np.mean([lower_triangle(matrix).mean() for matrix in found.values()]))
 
 
-def mean_correlation_p(gains: npt.ArrayLike, groups: Sequence[str], seed: int, permutations: int = 999) -> float:
+def mean_correlation_p(
+    gains: npt.ArrayLike, groups: Sequence[str], seed: int, permutations: int = 999
+) -> float:
     """Two-sided p of `mean_correlation` with the sets of each benchmark in random order, the same for all models."""
     cells = np.asarray(gains, dtype=np.float64)
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sftlab import __version__
-from sftlab.cli import data, store, study, sweep, weights
+from sftlab.cli import compare, data, store, study, sweep, weights
 from sftlab.errors import UserError
 from sftlab.shell import command
 
@@ -73,6 +73,9 @@ app.command(epilog="Example: sftlab materialize 3fa94c1b2d07 --output models/res
 app.command(
     epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"
 )(store.track)
+app.command(epilog="Example: sftlab compare scores.csv --about about.yaml --output runs/compare")(
+    compare.compare
+)
 app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")(store.verify)
 
 

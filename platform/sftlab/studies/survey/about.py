@@ -54,14 +54,14 @@ class About(Frozen):
     The order of the names is the order of the report.
     """
 
-    models: dict[str, AboutModel] = {}
-    data: dict[str, AboutData] = {}
-    benchmarks: dict[str, AboutBenchmark] = {}
+    models: dict[str, AboutModel] = Field(default_factory=dict)
+    data: dict[str, AboutData] = Field(default_factory=dict)
+    benchmarks: dict[str, AboutBenchmark] = Field(default_factory=dict)
     mixture: str = "all"
     without: str = "w/o-"
 
     def labels(self, models: Sequence[str], field: str) -> list[str]:
-        """The family or language of each model; a model of which it is unknown stands for itself."""
+        """The family or language of each model; a model of which it is unknown has its name."""
         known = [getattr(self.models.get(model, AboutModel()), field) for model in models]
         return [label or model for label, model in zip(known, models, strict=True)]
 

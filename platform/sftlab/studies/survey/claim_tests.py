@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Measured:
 
 
 def measure(survey: Survey, claim: Claim) -> Measured:
-    """The effects of a claim. Raises NotDefined where the table cannot tell."""
+    """The effects of a claim. Raises NotDefined where the table does not decide it."""
     return _MEASURES[claim.test.kind](survey, claim)
 
 
@@ -90,7 +91,10 @@ def _labels(survey: Survey, claim: Claim) -> Measured:
 def _label_draws(
     survey: Survey, name: str, labels: Sequence[str], block: Sequence[str] | None, seed: int
 ) -> Floats:
-    """Label contrasts of samples with replacement of the sets and of the models; a sample without a pair is left out."""
+    """Label contrasts of samples with replacement of the sets and of the models.
+
+    A sample without a pair is left out.
+    """
     weights = iter(effects.cluster_weights(len(labels), np.random.default_rng(seed), RESAMPLES))
 
     def contrast(raw: Floats) -> float:
@@ -133,9 +137,7 @@ def _structure(survey: Survey, claim: Claim) -> Measured:
     for name in TREATMENTS:
         cells = survey.gains[name]
         matrix = agreement.structure_differences(cells)
-        weights = effects.cluster_weights(
-            models, np.random.default_rng(survey.seed_for(claim.id, name))
-        )
+        weights = effects.cluster_weights(models, np.random.default_rng(survey.seed_for(claim.id, name)))
         draws = agreement.mean_over_pairs(matrix, weights)
         value = float(agreement.mean_over_pairs(matrix, np.ones(models)))
         without = [agreement.mean_over_pairs(matrix, np.arange(models) != m) for m in range(models)]
@@ -158,7 +160,7 @@ def _synergy(survey: Survey, claim: Claim) -> Measured:
         centre = float(null.mean())
         value = synergy(cells)
         draws = effects.bootstrap_sets(
-            lambda raw, name=name, centre=centre: synergy(treated(name, raw)) - centre,
+            partial(_synergy_over, name, centre),
             survey.gains[RAW],
             1,
             survey.seed_for(claim.id, name, "interval"),
@@ -173,8 +175,12 @@ def _synergy(survey: Survey, claim: Claim) -> Measured:
     return Measured("share of variance", found)
 
 
+def _synergy_over(name: str, centre: float, raw: Floats) -> float:
+    return synergy(treated(name, raw)) - centre
+
+
 def _sets_permuted(cells: Floats, rng: np.random.Generator) -> Floats:
-    """The sets of each model in an order of its own, the same for all benchmarks."""
+    """The sets in a random order for each model, the same for all benchmarks."""
     orders = rng.random(cells.shape[:2]).argsort(axis=1)
     return np.take_along_axis(cells, orders[:, :, None], axis=1)
 
@@ -284,13 +290,23 @@ def _transfer(survey: Survey, claim: Claim) -> Measured:
     for name in TREATMENTS:
         seed = survey.seed_for(claim.id, name)
         draws = effects.bootstrap_sets(
-            lambda cells, name=name: statistic(treated(name, cells)[..., at], groups), raw, 1, seed, RESAMPLES
+            partial(_of_treated, statistic, name, at, groups), raw, 1, seed, RESAMPLES
         )
         cells = survey.gains[name][..., at]
         value, p = statistic(cells, groups), test_p(cells, groups, seed)
         words = ("cluster bootstrap over data sets", how)
         found[name] = effects.resampled_effect(value, draws, p, len(survey.grid.sets), words)
     return Measured("r", found)
+
+
+def _of_treated(
+    statistic: Callable[[Floats, Sequence[str]], float],
+    name: str,
+    at: Sequence[int],
+    groups: Sequence[str],
+    raw: Floats,
+) -> float:
+    return statistic(treated(name, raw)[..., list(at)], groups)
 
 
 def _benchmarks(survey: Survey, names: Sequence[str], besides: Sequence[str] = ()) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -84,7 +84,8 @@ class TransferClaim(Frozen):
     measure: Literal["weakest", "mean"]
 
 
-Test = Annotated[
+# `kind` makes exactly one of them valid.
+Test = (
     SetsClaim
     | LabelsClaim
     | ComponentsClaim
@@ -94,9 +95,8 @@ Test = Annotated[
     | MethodClaim
     | SizeClaim
     | EpochsClaim
-    | TransferClaim,
-    Field(discriminator="kind"),
-]
+    | TransferClaim
+)
 
 
 class Claim(Frozen):

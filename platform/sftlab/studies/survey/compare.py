@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from sftlab.studies.survey.verdicts import Outcome, judge
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 Progress = Callable[[int, int, str], None]
 PAGE = "compare.html"
 TABLES = "tables"
@@ -31,7 +32,10 @@ TABLES = "tables"
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose. `about`: a YAML file on models, sets and benchmarks; `baseline`: a word for base models."""
+    """What a user may choose.
+
+    `about` is a YAML file on models, sets and benchmarks, `baseline` another word for base models.
+    """
 
     about: Path | None = None
     baseline: str | None = None
@@ -75,7 +79,7 @@ def compare_file(path: Path, options: Options, progress: Progress | None = None)
 
 
 def _about(table: ScoreTable) -> About:
-    """The paper's own facts for its form of table, none for any other."""
+    """What the paper says for its form of table, nothing for any other."""
     return about_massive_sft() if table.form == "wide" else About()
 
 
@@ -138,7 +142,12 @@ def claim_rows(outcomes: Sequence[Outcome]) -> list[Row]:
     rows = []
     for outcome in outcomes:
         claim = outcome.claim
-        head = {"id": claim.id, "question": claim.question, "says": claim.says, "word": outcome.word or "not tested"}
+        head = {
+            "id": claim.id,
+            "question": claim.question,
+            "says": claim.says,
+            "word": outcome.word or "not tested",
+        }
         for name, effect in outcome.effects.items() or [("", None)]:
             rows.append(
                 {
@@ -187,7 +196,18 @@ def summary(comparison: Comparison) -> dict[str, Any]:
                 "reason": outcome.reason,
                 "effects": {
                     row["treatment"]: _plain(
-                        {key: row[key] for key in ("treatment_word", "effect", "low", "high", "p", "p_holm", "detectable")}
+                        {
+                            key: row[key]
+                            for key in (
+                                "treatment_word",
+                                "effect",
+                                "low",
+                                "high",
+                                "p",
+                                "p_holm",
+                                "detectable",
+                            )
+                        }
                     )
                     for row in comparison.tables["claims"]
                     if row["id"] == outcome.claim.id and row["treatment"]
@@ -200,15 +220,13 @@ def summary(comparison: Comparison) -> dict[str, Any]:
 
 def write(comparison: Comparison, page: str, folder: Path) -> None:
     """Write the page, and every table with rows as CSV and as parquet, below `folder`."""
-    made: dict[str, Callable[[Path], object]] = {
-        PAGE: lambda path: path.write_text(page, encoding="utf-8")
-    }
+    made: dict[str, Callable[[Path], object]] = {PAGE: lambda path: path.write_text(page, encoding="utf-8")}
     write_together(folder, made)
     files: dict[str, Callable[[Path], object]] = {}
     for name, rows in comparison.tables.items():
         if rows:
-            files[f"{name}.csv"] = lambda path, rows=rows: path.write_text(csv_text(rows), encoding="utf-8")
-            files[f"{name}.parquet"] = lambda path, rows=rows: _write_parquet(rows, path)
+            files[f"{name}.csv"] = partial(_write_csv, rows)
+            files[f"{name}.parquet"] = partial(_write_parquet, rows)
     write_together(folder / TABLES, files)
 
 
@@ -219,6 +237,10 @@ def csv_text(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(_plain(row) for row in rows)
     return buffer.getvalue()
+
+
+def _write_csv(rows: Sequence[Row], path: Path) -> None:
+    path.write_text(csv_text(rows), encoding="utf-8")
 
 
 def _write_parquet(rows: Sequence[Row], path: Path) -> None:

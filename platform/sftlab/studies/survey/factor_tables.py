@@ -1,9 +1,8 @@
-"""Tables of the other factors of fine-tuning: method, size, epochs, mixtures, leave-one-out, number of examples shown."""
+"""Tables of the other factors of fine-tuning: method, size, epochs, mixtures, leave-one-out, few-shot forms."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +25,7 @@ from sftlab.studies.survey.grid import (
 from sftlab.studies.survey.score_table import BASE, Run
 from sftlab.studies.survey.survey import Floats, Survey
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def methods(survey: Survey) -> list[Row]:
@@ -55,9 +54,7 @@ def method_gains(survey: Survey) -> list[Row]:
     rows: list[Row] = []
     for arms in method_arms(survey.table, survey.grid):
         base, spread = _base(survey, arms.models, arms.benchmarks), _spread(survey, arms.benchmarks)
-        first, second = (
-            plain_gains(scores[:, :, -1], base) / spread for scores in (arms.first, arms.second)
-        )
+        first, second = (plain_gains(scores[:, :, -1], base) / spread for scores in (arms.first, arms.second))
         for m, model in enumerate(arms.models):
             raw = np.stack([first[m] * spread, second[m] * spread]).reshape(2, -1)
             rows.append(
@@ -217,9 +214,7 @@ def shot_gains(survey: Survey) -> list[Row]:
 
 def _both_forms(survey: Survey, zero: str, few: str) -> Row | None:
     grid, names = survey.grid, [zero, few]
-    tuned = cube(
-        survey.table, [[grid.condition.run(m, d) for d in grid.sets] for m in grid.models], names
-    )
+    tuned = cube(survey.table, [[grid.condition.run(m, d) for d in grid.sets] for m in grid.models], names)
     base = cube(survey.table, [[Run(m, BASE)] for m in grid.models], names)[:, 0]
     kept, _ = complete(tuned - base[:, None])
     if len(kept[2]) < 2 or not kept[0] or not kept[1]:
@@ -250,11 +245,13 @@ def _mixture_run(survey: Survey, model: str, data: str, method: str | None = Non
 
 
 def _base(survey: Survey, models: tuple[str, ...], benchmarks: tuple[str, ...]) -> Floats:
-    return cube(survey.table, [[Run(model, BASE) for model in models]], benchmarks)[0]
+    scores: Floats = cube(survey.table, [[Run(model, BASE) for model in models]], benchmarks)[0]
+    return scores
 
 
 def _spread(survey: Survey, benchmarks: tuple[str, ...]) -> Floats:
-    return survey.spread[survey.benchmarks_at(benchmarks)]
+    spread: Floats = survey.spread[survey.benchmarks_at(benchmarks)]
+    return spread
 
 
 def arms_of(survey: Survey, kind: str) -> list[Arms]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +12,7 @@ from sftlab.analysis.score_checks import clearly_below, copied_rows, largest_gap
 from sftlab.studies.survey.about import About, ordered
 from sftlab.studies.survey.score_table import BASE, Run, ScoreTable
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 # Below this share of present scores a benchmark is an exception, not a column with gaps.
 RARE = 0.5
 # A grid with this share of its runs was meant to be complete.
@@ -123,8 +122,6 @@ def wrong_totals(table: ScoreTable, about: About) -> list[Row]:
         if not known.mean_of or not {name, *known.mean_of} <= set(table.benchmarks):
             continue
         columns = [table.benchmarks.index(part) for part in known.mean_of]
-        gap = largest_gap_to_mean(
-            table.scores[:, table.benchmarks.index(name)], table.scores[:, columns]
-        )
+        gap = largest_gap_to_mean(table.scores[:, table.benchmarks.index(name)], table.scores[:, columns])
         rows.append({"benchmark": name, "parts": len(known.mean_of), "largest_gap": gap})
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +81,13 @@ def main_grid(table: ScoreTable, about: About) -> Grid:
         )
     index = np.ix_(*kept)
     return Grid(
-        condition,
-        *(tuple(names[axis][n] for n in kept[axis]) for axis in range(3)),
-        cells[index],
-        base[index][:, 0],
-        left_out,
+        condition=condition,
+        models=tuple(models[n] for n in kept[0]),
+        sets=tuple(sets[n] for n in kept[1]),
+        benchmarks=tuple(benchmarks[n] for n in kept[2]),
+        scores=cells[index],
+        base=base[index][:, 0],
+        left_out=left_out,
     )
 
 
@@ -180,7 +183,7 @@ def size_arms(table: ScoreTable, grid: Grid) -> list[Arms]:
                 if (r.method, r.schedule) == (method, schedule) and r.data in grid.sets
             }
         )
-        for small, large in zip(sizes, sizes[1:], strict=False):
+        for small, large in pairwise(sizes):
             first = Condition(method, large, schedule, grid.condition.epoch)
             arms = _arms(table, grid, first, replace(first, size=small), "size")
             found += [arms] if arms else []
@@ -206,9 +209,8 @@ def _arms(table: ScoreTable, grid: Grid, first: Condition, second: Condition, fi
     if not all(kept):
         return None
     index = np.ix_(*kept)
-    labels = {"size": lambda c: f"{c.size:,} examples", "method": lambda c: c.method}[field]
     return Arms(
-        (labels(first), labels(second)),
+        (_label(first, field), _label(second, field)),
         tuple(grid.models[n] for n in kept[0]),
         tuple(grid.sets[n] for n in kept[1]),
         tuple(epochs[n] for n in kept[2]),
@@ -216,6 +218,10 @@ def _arms(table: ScoreTable, grid: Grid, first: Condition, second: Condition, fi
         one[index],
         two[index],
     )
+
+
+def _label(condition: Condition, field: str) -> str:
+    return f"{condition.size:,} examples" if field == "size" else condition.method
 
 
 def trajectories(

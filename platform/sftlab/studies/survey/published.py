@@ -1,4 +1,4 @@
-"""What Harada et al. (EMNLP 2025, arXiv 2506.14681) say about scores: claims to test, and statements with their values."""
+"""What Harada et al. (EMNLP 2025, arXiv 2506.14681) say about scores: claims, and statements with their values."""
 
 from __future__ import annotations
 

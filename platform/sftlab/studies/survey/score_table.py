@@ -108,7 +108,7 @@ def read_scores(path: Path, baseline: str | None = None) -> ScoreTable:
 
     Args:
         path: UTF-8, with a header.
-        baseline: what `data` says in the rows of base models, beside "base" and "pretrain".
+        baseline: what `data` says in the rows of base models, other than "base" and "pretrain".
 
     Raises UserError that names the file, row and column for what cannot be read, for a score that is given twice,
     and for models without a baseline.
@@ -123,7 +123,7 @@ def read_scores(path: Path, baseline: str | None = None) -> ScoreTable:
         if (run, benchmark) in cells:
             raise UserError(
                 f"{path}: rows {cells[run, benchmark][0]} and {row} both hold {benchmark} of {run}; "
-                "expected one score for each; remove one of the rows, or name what tells them apart in "
+                "expected one score for each; remove one of the rows, or name how they differ in "
                 f"{', '.join(OPTIONAL)}."
             )
         cells[run, benchmark] = (row, score)
@@ -221,7 +221,9 @@ def _run(
         return Run(model, BASE)
     size = _number(path, row, names.get("size", "size"), cells.get("size", ""))
     if size != int(size):
-        raise UserError(f"{path}: row {row}, column {names.get('size', 'size')!r}: is {size}; expected a whole number.")
+        raise UserError(
+            f"{path}: row {row}, column {names.get('size', 'size')!r}: is {size}; expected a whole number."
+        )
     epoch = _number(path, row, names.get("epoch", "epoch"), cells.get("epoch", ""))
     return Run(model, data, cells.get("method", ""), int(size), epoch, cells.get("schedule", ""))
 

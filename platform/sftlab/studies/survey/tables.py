@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from sftlab.analysis.statistics import holm
 from sftlab.analysis.variance import PARTS, variance_parts
 from sftlab.studies.survey.survey import Survey
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 COMPONENT_DRAWS = 200
 
 
@@ -37,7 +37,7 @@ def gains(survey: Survey) -> list[Row]:
 
 
 def mean_gains(survey: Survey) -> list[Row]:
-    """Mean over models for each set and benchmark, raw, scaled to [-1, 1] by benchmark, and standardised (Figure 2a)."""
+    """Mean over models for each set and benchmark: raw, scaled by benchmark, standardised (Figure 2a)."""
     grid = survey.grid
     raw = survey.gains[RAW].mean(axis=0)
     scaled, standard = min_max_scaled(raw), survey.gains[STANDARDISED].mean(axis=0)
@@ -214,7 +214,7 @@ def variance(survey: Survey) -> list[Row]:
 
 
 def lengths(survey: Survey) -> list[Row]:
-    """r of the sets' length with the mean standardised gain, for each model (Figure 4b); empty if lengths are unknown."""
+    """r of the sets' length with the mean gain, for each model (Figure 4b); empty where lengths are unknown."""
     known = set_lengths(survey)
     if known is None:
         return []

@@ -47,9 +47,7 @@ def judge(
             progress(number + 1, len(claims), claim.id)
     corrected = _corrected(measured)
     return [
-        Outcome(claim, "", reason=found)
-        if isinstance(found, str)
-        else _outcome(claim, found, p_values)
+        Outcome(claim, "", reason=found) if isinstance(found, str) else _outcome(claim, found, p_values)
         for (claim, found), p_values in zip(measured, corrected, strict=True)
     ]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sftlab.analysis import agreement
-from sftlab.analysis.gains import BASELINE_FREE, RAW, STANDARDISED, min_max_scaled
+from sftlab.analysis.gains import BASELINE_FREE, RAW, STANDARDISED
 from sftlab.reporting.svg import FAINT, INK, drawing, inline
+from sftlab.studies.survey.report.maps import short
 from sftlab.studies.survey.survey import Floats, Survey
 
 if TYPE_CHECKING:
@@ -19,61 +19,6 @@ Row = Mapping[str, Any]
 # Okabe and Ito's palette, which is distinct under all common forms of colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#F0E442")
 MARKERS = "osD^vPX*"
-DIVERGING = "RdBu"
-
-
-def short(name: str, length: int = 22) -> str:
-    """A name that fits an axis: without what all benchmarks of a table end with, and not too long."""
-    text = name.removesuffix("-0shot").removesuffix("-total")
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def mean_gain_map(survey: Survey) -> str:
-    """Figure 2a: sets x benchmarks, colour scaled by benchmark to [-1, 1], the mean raw gain written in each cell."""
-    raw = survey.gains[RAW].mean(axis=0)
-    sets, benchmarks = survey.grid.sets, survey.grid.benchmarks
-    scaled = min_max_scaled(raw)
-    with drawing(max(4.7, 0.5 * len(benchmarks) + 2), 0.32 * len(sets) + 1.5) as (figure, axes):
-        _map(axes, scaled, sets, benchmarks)
-        for d in range(len(sets)):
-            for b in range(len(benchmarks)):
-                value = raw[d, b]
-                text = f"{value:+.2f}" if abs(value) < 0.995 else f"{value:+.0f}"
-                axes.text(b + 0.5, d + 0.5, text.replace("-", "−"), ha="center", va="center", fontsize=7.5, color=_on(scaled[d, b]))
-        axes.set_title("Mean gain over the models; colour scaled by benchmark")
-        return inline(figure, "mean-gains", "Mean gain of each training set on each benchmark")
-
-
-def model_gain_maps(survey: Survey) -> list[str]:
-    """Figure 2b: for each model, sets x benchmarks, colour scaled by benchmark to [-1, 1]."""
-    found = []
-    for m, model in enumerate(survey.grid.models):
-        with drawing(3.6, 2.7) as (figure, axes):
-            _map(axes, min_max_scaled(survey.gains[RAW][m]), survey.grid.sets, survey.grid.benchmarks, size=6.5)
-            axes.set_title(short(model, 30))
-            found.append(inline(figure, f"gains-{m}", f"Gains of {model}"))
-    return found
-
-
-def agreement_map(survey: Survey, treatment: str) -> str:
-    """Figure 2c: r between models with the dendrogram (average linkage on 1 - r)."""
-    matrix = agreement.model_correlations(survey.gains[treatment])
-    order, tree = agreement.leaf_order(matrix)
-    names = [survey.grid.models[m] for m in order]
-    size = 0.33 * len(names)
-    with drawing(size + 2.6, size + 2.2) as (figure, axes):
-        axes.remove()
-        top, main = figure.subplots(2, 1, height_ratios=[0.6, size + 1], sharex=False)
-        _dendrogram(top, tree, len(names))
-        _map(main, matrix[np.ix_(order, order)], names, names, low=-1, high=1, size=7.5)
-        for i in range(len(names)):
-            for j in range(len(names)):
-                value = matrix[order[i], order[j]]
-                if i != j and np.isfinite(value):
-                    text = f"{value:.2f}".replace("0.", ".", 1).replace("-", "−")
-                    main.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6.2, color=_on(value))
-        top.set_title(f"r between models, gains {treatment}")
-        return inline(figure, f"agreement-{treatment}", f"Correlations between models, {treatment} gains")
 
 
 def component_curves(rows: Sequence[Row]) -> str:
@@ -83,7 +28,13 @@ def component_curves(rows: Sequence[Row]) -> str:
             here = [row for row in rows if row["treatment"] == treatment]
             k = [row["components"] for row in here]
             colour = COLOURS[number]
-            axes.plot(k, [100 * row["explained"] for row in here], color=colour, marker=MARKERS[number], label=treatment)
+            axes.plot(
+                k,
+                [100 * row["explained"] for row in here],
+                color=colour,
+                marker=MARKERS[number],
+                label=treatment,
+            )
             axes.fill_between(
                 k,
                 [100 * row["null_low"] for row in here],
@@ -101,15 +52,6 @@ def component_curves(rows: Sequence[Row]) -> str:
         axes.legend(frameon=False, fontsize=8, loc="lower right")
         axes.set_title("Components of the gains")
         return inline(figure, "components", "Explained variance by number of components")
-
-
-def inner_map(matrices: Floats, names: Sequence[str], title: str, key: str) -> str:
-    """Figures 3a and 3b: the mean over models of r between benchmarks, or between sets."""
-    size = 0.3 * len(names)
-    with drawing(size + 1.9, size + 1.5) as (figure, axes):
-        _map(axes, np.nanmean(matrices, axis=0), names, names, low=-1, high=1, size=7)
-        axes.set_title(title)
-        return inline(figure, key, title)
 
 
 def structure_points(rows: Sequence[Row]) -> str:
@@ -168,7 +110,7 @@ def set_effects(rows: Sequence[Row]) -> str:
     ordered = sorted(rows, key=lambda row: row["standardised"])
     with drawing(4.9, 0.33 * len(rows) + 1.2) as (figure, axes):
         for number, name in enumerate(("standardised", "baseline_free")):
-            y = np.arange(len(ordered)) + (0.14 if number == 0 else -0.14)
+            y = np.arange(len(ordered), dtype=np.float64) + (0.14 if number == 0 else -0.14)
             _intervals(
                 axes,
                 [row[name] for row in ordered],
@@ -192,13 +134,28 @@ def variance_bars(rows: Sequence[Row]) -> str:
         left = np.zeros(len(names))
         for number, part in enumerate(parts):
             width = np.array(
-                [next(r["share"] for r in rows if (r["treatment"], r["part"]) == (name, part)) for name in names]
+                [
+                    next(r["share"] for r in rows if (r["treatment"], r["part"]) == (name, part))
+                    for name in names
+                ]
             )
-            axes.barh(range(len(names)), 100 * width, left=100 * left, color=COLOURS[number], height=0.62, label=part)
+            axes.barh(
+                range(len(names)),
+                100 * width,
+                left=100 * left,
+                color=COLOURS[number],
+                height=0.62,
+                label=part,
+            )
             for y, (start, share) in enumerate(zip(left, width, strict=True)):
                 if share > 0.045:
                     axes.text(
-                        100 * (start + share / 2), y, f"{100 * share:.0f}", ha="center", va="center", fontsize=7.5,
+                        100 * (start + share / 2),
+                        y,
+                        f"{100 * share:.0f}",
+                        ha="center",
+                        va="center",
+                        fontsize=7.5,
                         color="white" if number in (0, 1, 2, 6) else INK,
                     )
             left += width
@@ -221,8 +178,13 @@ def method_bars(rows: Sequence[Row]) -> str | None:
         axes.barh(range(len(rows)), values, color=colours, height=0.65)
         for y, row in enumerate(rows):
             axes.text(
-                row["standardised"], y, _p(row["p_over_models"]), fontsize=7, va="center",
-                ha="left" if row["standardised"] > 0 else "right", color=FAINT,
+                row["standardised"],
+                y,
+                _p(row["p_over_models"]),
+                fontsize=7,
+                va="center",
+                ha="left" if row["standardised"] > 0 else "right",
+                color=FAINT,
             )
         axes.set_yticks(range(len(rows)), [short(row["benchmark"]) for row in rows])
         axes.invert_yaxis()
@@ -252,7 +214,9 @@ def lines(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         if len(shown) > 1:
-            figure.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=1 if len(shown) < 4 else 2)
+            figure.legend(
+                frameon=False, fontsize=7.5, loc="outside lower center", ncols=1 if len(shown) < 4 else 2
+            )
         axes.set_title(title)
         return inline(figure, key, title)
 
@@ -263,11 +227,24 @@ def mixture_points(rows: Sequence[Row]) -> str | None:
         return None
     with drawing(4.9, 0.33 * len(rows) + 1.3) as (figure, axes):
         y = np.arange(len(rows))
-        axes.hlines(y, [row["mean_single"] for row in rows], [row["best"] for row in rows], color="#b8c2cc", linewidth=2)
+        axes.hlines(
+            y,
+            [row["mean_single"] for row in rows],
+            [row["best"] for row in rows],
+            color="#b8c2cc",
+            linewidth=2,
+        )
         for number, (key, label) in enumerate(
             (("mixture", "mixture"), ("best", "best single set"), ("mean_single", "mean of single sets"))
         ):
-            axes.scatter([row[key] for row in rows], y, color=COLOURS[number], marker=MARKERS[number], label=label, zorder=3)
+            axes.scatter(
+                [row[key] for row in rows],
+                y,
+                color=COLOURS[number],
+                marker=MARKERS[number],
+                label=label,
+                zorder=3,
+            )
         axes.set_yticks(y, [short(row["model"]) for row in rows])
         axes.invert_yaxis()
         axes.set_xlabel("mean standardised gain")
@@ -282,7 +259,7 @@ def claim_effects(points: Sequence[tuple[str, str, float, float, float]]) -> str
         return None
     words = ("agrees", "differs", "depends on the baseline", "open")
     with drawing(7.4, 0.25 * len(points) + 1.1) as (figure, axes):
-        for number, said in enumerate(words):
+        for said in words:
             here = [(n, point) for n, point in enumerate(points) if point[1] == said]
             if here:
                 _intervals(
@@ -301,33 +278,6 @@ def claim_effects(points: Sequence[tuple[str, str, float, float, float]]) -> str
         return inline(figure, "claims-figure", "Effect of each claim with its interval")
 
 
-def _map(
-    axes: Axes,
-    values: Floats,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    low: float = -1,
-    high: float = 1,
-    size: float = 8,
-) -> None:
-    axes.pcolormesh(np.ma.masked_invalid(values), cmap=DIVERGING, vmin=low, vmax=high, edgecolors="white", linewidth=0.4)
-    axes.set_xlim(0, len(columns))
-    axes.set_ylim(len(rows), 0)
-    axes.set_xticks(np.arange(len(columns)) + 0.5, [short(name) for name in columns], rotation=55, ha="right", fontsize=size, rotation_mode="anchor")
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [short(name) for name in rows], fontsize=size)
-    axes.grid(False)
-
-
-def _dendrogram(axes: Axes, tree: Floats, leaves: int) -> None:
-    from scipy.cluster.hierarchy import dendrogram
-
-    found = dendrogram(tree, no_plot=True)
-    for xs, ys in zip(found["icoord"], found["dcoord"], strict=True):
-        axes.plot(np.asarray(xs) / 10, ys, color=FAINT, linewidth=1)
-    axes.set_xlim(0, leaves)
-    axes.axis("off")
-
-
 def _intervals(
     axes: Axes,
     values: Sequence[float],
@@ -342,7 +292,3 @@ def _intervals(
 
 def _p(p: float) -> str:
     return " p < 0.001 " if p < 0.001 else f" p {p:.3f} "
-
-
-def _on(value: float) -> str:
-    return "white" if abs(value) > 0.55 else INK

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from sftlab.analysis.gains import BASELINE_FREE, DOUBLE_CENTRED, RAW, STANDARDISED, TREATMENTS
 from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent
 from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.report.figures import claim_effects
+from sftlab.studies.survey.report.plain import p_text, signed
 from sftlab.studies.survey.report.sections import sections
 from sftlab.studies.survey.verdicts import Outcome
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 WORDS = ("agrees", "differs", "depends on the baseline", "open")
 RULES = (
@@ -70,7 +75,7 @@ def render(comparison: Comparison) -> str:
     )
 
 
-def _environment():  # type: ignore[no-untyped-def]
+def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -84,7 +89,9 @@ def _environment():  # type: ignore[no-untyped-def]
 
 def _style() -> str:
     shared = files("sftlab.reporting").joinpath("data/style.css").read_text(encoding="utf-8")
-    return shared + files("sftlab.studies.survey.report").joinpath("data/compare.css").read_text(encoding="utf-8")
+    return shared + files("sftlab.studies.survey.report").joinpath("data/compare.css").read_text(
+        encoding="utf-8"
+    )
 
 
 def finding(comparison: Comparison) -> str:
@@ -96,9 +103,13 @@ def finding(comparison: Comparison) -> str:
     worst = sorted(harms, key=lambda row: row["standardised"])
     parts = []
     if best:
-        parts.append(f"{listed([row['data'] for row in best])} {'raises' if len(best) == 1 else 'raise'} the scores")
+        parts.append(
+            f"{listed([row['data'] for row in best])} {'raises' if len(best) == 1 else 'raise'} the scores"
+        )
     if worst:
-        parts.append(f"{listed([row['data'] for row in worst])} {'lowers' if len(worst) == 1 else 'lower'} them")
+        parts.append(
+            f"{listed([row['data'] for row in worst])} {'lowers' if len(worst) == 1 else 'lower'} them"
+        )
     said = "; ".join(parts) if parts else "No training set raises or lowers the scores beyond chance"
     copies = comparison.tables["copied_baselines"]
     warning = (
@@ -116,7 +127,11 @@ def keys(comparison: Comparison) -> list[Key]:
     missing = len(comparison.tables["missing_runs"])
     gaps = sum(row["runs"] * row["benchmarks"] for row in comparison.tables["missing_scores"])
     found = [
-        Key("models scored", f"{len(survey.table.runs):,}", f"on {count(len(survey.table.benchmarks), 'benchmark')}"),
+        Key(
+            "models scored",
+            f"{len(survey.table.runs):,}",
+            f"on {count(len(survey.table.benchmarks), 'benchmark')}",
+        ),
         Key(
             "copied baselines",
             str(len(comparison.tables["copied_baselines"])),
@@ -125,8 +140,14 @@ def keys(comparison: Comparison) -> list[Key]:
         Key("missing", f"{gaps:,}", f"scores; and {count(missing, 'run')} of nearly complete grids"),
     ]
     if words:
-        others = [f"{words[word]} {'depend' if word.startswith('depends') else word}" for word in WORDS[1:] if word in words]
-        found.insert(1, Key("claims that agree", f"{words.get('agrees', 0)} of {sum(words.values())}", listed(others)))
+        others = [
+            f"{words[word]} {'depend' if word.startswith('depends') else word}"
+            for word in WORDS[1:]
+            if word in words
+        ]
+        found.insert(
+            1, Key("claims that agree", f"{words.get('agrees', 0)} of {sum(words.values())}", listed(others))
+        )
     return found
 
 
@@ -179,16 +200,11 @@ def _effect_text(outcome: Outcome, treatment: str) -> str:
     before = "r " if outcome.unit == "r" else ""
     after = " sd" if outcome.unit in ("gain", "standard deviations") and treatment != RAW else ""
     ends = f"[{signed(effect.low)}, {signed(effect.high)}]"
-    return f"{before}{signed(effect.value)}{after} {ends}, {p_text(p)}"
+    return f"{before}{signed(effect.value)}{after} {ends}, {_p(p)}"
 
 
-def signed(value: float, digits: int = 2) -> str:
-    text = number(value, digits)
-    return text if value < 0 or float(text.replace("−", "-").replace(",", "")) == 0 else f"+{text}"
-
-
-def p_text(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+def _p(p: float) -> str:
+    return f"p {p_text(p)}"
 
 
 def _points(outcomes: Sequence[Outcome]) -> list[tuple[str, str, float, float, float]]:
@@ -212,7 +228,7 @@ def claims_table(outcomes: Sequence[Outcome]) -> Table:
                 continue
             below = [
                 f"[{signed(effect.low)}, {signed(effect.high)}]",
-                f"{p_text(outcome.corrected[name])}; detectable {number(effect.detectable, 2)}",
+                f"{_p(outcome.corrected[name])}; detectable {number(effect.detectable, 2)}",
                 outcome.words[name],
             ]
             if name in outcome.published_p:
@@ -237,4 +253,10 @@ def untested_table(outcomes: Sequence[Outcome]) -> Table | None:
     rows = [Row(o.claim.says, [Entry(o.reason)]) for o in outcomes if not o.word]
     if not rows:
         return None
-    return Table("Claims that this table does not decide", "claim", ["why"], rows, folded=f"{count(len(rows), 'claim')} not tested")
+    return Table(
+        "Claims that this table does not decide",
+        "claim",
+        ["why"],
+        rows,
+        folded=f"{count(len(rows), 'claim')} not tested",
+    )

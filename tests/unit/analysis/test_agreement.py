@@ -18,7 +18,13 @@ from sftlab.analysis.agreement import (
     structure_differences,
     weighted_label_contrast,
 )
-from sftlab.analysis.components import components_needed, explained, explained_by_columns, explained_null, sets_shuffled
+from sftlab.analysis.components import (
+    components_needed,
+    explained,
+    explained_by_columns,
+    explained_null,
+    sets_shuffled,
+)
 from sftlab.analysis.variance import PARTS, synergy, variance_parts
 
 MATRIX = np.array([[1, 0.9, 0.2, 0.1], [0.9, 1, 0.3, 0.4], [0.2, 0.3, 1, 0.8], [0.1, 0.4, 0.8, 1]])
@@ -43,8 +49,12 @@ def test_a_constant_has_no_correlation() -> None:
 
 def test_each_kind_of_correlation_is_over_the_right_axes() -> None:
     gains = cells()
-    assert model_correlations(gains)[1, 2] == pytest.approx(pearsonr(gains[1].ravel(), gains[2].ravel()).statistic)
-    assert benchmark_correlations(gains)[3, 0, 4] == pytest.approx(pearsonr(gains[3, :, 0], gains[3, :, 4]).statistic)
+    assert model_correlations(gains)[1, 2] == pytest.approx(
+        pearsonr(gains[1].ravel(), gains[2].ravel()).statistic
+    )
+    assert benchmark_correlations(gains)[3, 0, 4] == pytest.approx(
+        pearsonr(gains[3, :, 0], gains[3, :, 4]).statistic
+    )
     assert set_correlations(gains)[2, 1, 3] == pytest.approx(pearsonr(gains[2, 1], gains[2, 3]).statistic)
 
 
@@ -61,7 +71,11 @@ def test_the_paired_test_is_over_pairs_of_models() -> None:
     first, second = model_correlations(cells(1)), model_correlations(cells(2))
     found = paired_t(first, second)
     expected = stats.ttest_rel(lower_triangle(first), lower_triangle(second))
-    assert (found.t, found.p, found.pairs) == (pytest.approx(expected.statistic), pytest.approx(expected.pvalue), 6)
+    assert (found.t, found.p, found.pairs) == (
+        pytest.approx(expected.statistic),
+        pytest.approx(expected.pvalue),
+        6,
+    )
 
 
 def test_structure_differences_average_to_the_difference_of_means() -> None:
@@ -92,7 +106,9 @@ def test_pairs_of_one_block_are_left_out() -> None:
 
 
 def test_weights_of_one_give_the_plain_contrast() -> None:
-    assert weighted_label_contrast(MATRIX, LABELS, np.ones(4)) == pytest.approx(label_contrast(MATRIX, LABELS))
+    assert weighted_label_contrast(MATRIX, LABELS, np.ones(4)) == pytest.approx(
+        label_contrast(MATRIX, LABELS)
+    )
     # Model 1 twice: within 0.9 (weight 2) and 0.8 (1); across 0.2, 0.1 (1 each), 0.3, 0.4 (2 each).
     expected = (2 * 0.9 + 0.8) / 3 - (0.2 + 0.1 + 2 * 0.3 + 2 * 0.4) / 6
     assert weighted_label_contrast(MATRIX, LABELS, [1, 2, 1, 1]) == pytest.approx(expected)

@@ -54,7 +54,10 @@ def test_an_unknown_prediction_is_refused() -> None:
 
 def of(**named: tuple[str, Effect]) -> tuple[dict[str, str], dict[str, Effect]]:
     names = {"raw": RAW, "standardised": STANDARDISED, "free": BASELINE_FREE, "double": DOUBLE_CENTRED}
-    return ({names[k]: said for k, (said, _) in named.items()}, {names[k]: one for k, (_, one) in named.items()})
+    return (
+        {names[k]: said for k, (said, _) in named.items()},
+        {names[k]: one for k, (_, one) in named.items()},
+    )
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,10 @@ def test_one_row_is_one_score(tmp_path: Path) -> None:
 
 def test_one_row_is_one_model_in_the_wide_form(tmp_path: Path) -> None:
     table = read(tmp_path, WIDE)
-    assert table.runs[1:] == (Run("m", "good", "full", 1000, 3.0, "cosine"), Run("m", "good", "lora", 1000, 3.0, "cosine"))
+    assert table.runs[1:] == (
+        Run("m", "good", "full", 1000, 3.0, "cosine"),
+        Run("m", "good", "lora", 1000, 3.0, "cosine"),
+    )
     assert table.benchmarks == ("quiz-0shot", "sums-4shot")
     np.testing.assert_array_equal(table.scores, [[40, 7], [55.5, np.nan], [50, 8]])
     assert table.form == "wide"
@@ -62,8 +65,14 @@ def test_a_byte_order_mark_quotes_and_empty_lines_are_read(tmp_path: Path) -> No
     [
         ("", "scores.csv: is empty; expected a header with the columns model, data, benchmark, score"),
         ("model,data,method,size,epoch,benchmark,score\n", "scores.csv: holds no scores below its header"),
-        (LONG.replace("benchmark,", "benchmrk,"), "row 1: unknown column 'benchmrk'; did you mean 'benchmark'?"),
-        ("model,data,score\nm,base,1\n", "row 1: column 'benchmark' is missing; expected model, data, benchmark, score"),
+        (
+            LONG.replace("benchmark,", "benchmrk,"),
+            "row 1: unknown column 'benchmrk'; did you mean 'benchmark'?",
+        ),
+        (
+            "model,data,score\nm,base,1\n",
+            "row 1: column 'benchmark' is missing; expected model, data, benchmark, score",
+        ),
         ("model,model,data,benchmark,score\n", "row 1: column 'model' is there twice"),
         (LONG.replace("55.5", "good"), "row 3, column 'score': is 'good'; expected a number such as 61.3"),
         (LONG.replace("55.5", "inf"), "row 3, column 'score': is 'inf'; expected a number"),
@@ -72,10 +81,16 @@ def test_a_byte_order_mark_quotes_and_empty_lines_are_read(tmp_path: Path) -> No
         (LONG.replace("1000", "0.5"), "row 3, column 'size': is 0.5; expected a whole number"),
         (LONG.replace("m,good", ",good"), "row 3, column 'model': is empty; expected a name"),
         (LONG.replace("quiz,55.5", ",55.5"), "row 3, column 'benchmark': is empty"),
-        (LONG + "m,good,full,1000,3,quiz,56\n", "rows 3 and 4 both hold quiz of m, good, full, size 1,000, epoch 3"),
+        (
+            LONG + "m,good,full,1000,3,quiz,56\n",
+            "rows 3 and 4 both hold quiz of m, good, full, size 1,000, epoch 3",
+        ),
         (LONG + "m,good,full,1000,3,quiz\n", "row 4: has 6 cells, expected 7 as in the header"),
         (LONG + '"m,good\n', "is not valid CSV"),
-        (LONG + "n,good,full,1000,3,quiz,56\n", "row 4: model 'n' has no baseline, so that its gains are not defined"),
+        (
+            LONG + "n,good,full,1000,3,quiz,56\n",
+            "row 4: model 'n' has no baseline, so that its gains are not defined",
+        ),
         ("model,data,benchmark,score\nm,base,quiz,1\n", "holds baselines alone"),
         (WIDE.replace("true", "maybe"), "row 4, column 'lora': is 'maybe'; expected true or false"),
         (WIDE.replace("50,true", "x,true"), "row 4, column 'quiz-0shot': is 'x'; expected a number"),
@@ -121,7 +136,9 @@ def test_facts_about_a_table_are_read_with_errors_that_name_the_field(tmp_path: 
     path.write_text("benchmarks: {quiz: {chance: 25, questions: 100}}\n")
     assert read_about(path, table).benchmarks["quiz"].chance == 25
     path.write_text("benchmarks: {quizz: {chance: 25}}\n")
-    with pytest.raises(UserError, match=r"benchmarks.quizz: scores.csv has no such name; did you mean 'quiz'"):
+    with pytest.raises(
+        UserError, match=r"benchmarks.quizz: scores.csv has no such name; did you mean 'quiz'"
+    ):
         read_about(path, table)
     path.write_text("benchmarks: {quiz: {chances: 25}}\n")
     with pytest.raises(UserError, match=r"benchmarks.quiz.chances.*did you mean 'chance'"):
@@ -136,7 +153,9 @@ def test_a_model_of_unknown_family_is_its_own_family() -> None:
 
 
 def test_a_table_without_a_complete_grid_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"only 1 models and 1 training sets have all scores; expected two of each"):
+    with pytest.raises(
+        UserError, match=r"only 1 models and 1 training sets have all scores; expected two of each"
+    ):
         main_grid(read(tmp_path, LONG), About())
 
 

@@ -20,7 +20,9 @@ def test_a_planted_copy_is_found() -> None:
     values = scores()
     values[7, :9] = values[2, :9]
     found = copied_rows(values, values)
-    assert [(copy.first, copy.second, copy.equal, copy.compared) for copy in found] == [(2, 7, tuple(range(9)), 10)]
+    assert [(copy.first, copy.second, copy.equal, copy.compared) for copy in found] == [
+        (2, 7, tuple(range(9)), 10)
+    ]
     assert found[0].p < 1e-12
 
 
@@ -39,7 +41,9 @@ def test_missing_scores_are_not_compared() -> None:
 
 
 def test_random_tables_hold_no_copies() -> None:
-    assert not any(copied_rows(values, values) for values in (scores(20, 12, seed).round(0) for seed in range(30)))
+    assert not any(
+        copied_rows(values, values) for values in (scores(20, 12, seed).round(0) for seed in range(30))
+    )
 
 
 def test_coincidence_is_the_share_of_equal_pairs() -> None:

@@ -57,7 +57,9 @@ def test_baseline_free_gains_are_centred_over_sets_then_scaled() -> None:
 def test_no_baseline_changes_what_is_free_of_it(name: str) -> None:
     rng = np.random.default_rng(0)
     scores, base, other = rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 3)), 100 * rng.normal(size=(4, 3))
-    np.testing.assert_allclose(treated(name, gains(scores, base)), treated(name, gains(scores, other)), atol=1e-10)
+    np.testing.assert_allclose(
+        treated(name, gains(scores, base)), treated(name, gains(scores, other)), atol=1e-10
+    )
 
 
 def test_a_copied_baseline_changes_standardised_gains() -> None:

@@ -26,7 +26,10 @@ def rng() -> np.random.Generator:
 
 def test_sign_flips_of_few_clusters_are_all_counted() -> None:
     # Of 16 patterns of +-1, +-2, +-3, +-4 four have a sum of at least 8: 10, 8, and their negatives.
-    sums = [abs(sum(s * v for s, v in zip(signs, (1, 2, 3, 4), strict=True))) for signs in product((1, -1), repeat=4)]
+    sums = [
+        abs(sum(s * v for s, v in zip(signs, (1, 2, 3, 4), strict=True)))
+        for signs in product((1, -1), repeat=4)
+    ]
     assert sum(value >= 8 for value in sums) == 4
     assert sign_flip_p([-1, 2, 3, 4], rng()) == 4 / 16
 

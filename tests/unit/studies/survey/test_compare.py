@@ -16,7 +16,7 @@ from sftlab.studies.survey.report.page import render
 from sftlab.studies.survey.score_table import ScoreTable, read_scores
 from sftlab.studies.survey.survey import Survey, open_survey
 from sftlab.studies.survey.verdicts import Outcome, judge
-from tests.unit import survey_tables as planted
+from tests.support import survey_tables as planted
 
 ABOUT = {
     "models": {
@@ -24,7 +24,11 @@ ABOUT = {
         **{f"m{n}": {"language": "ja" if n % 2 else "en"} for n in range(3, 8)},
     },
     "data": {name: {"length": length} for name, length in zip(planted.SETS, (90, 50, 55, 10), strict=True)},
-    "benchmarks": {"quiz": {"chance": 45, "questions": 1000}, "words": {"transfer": "en"}, "facts": {"transfer": "ja"}},
+    "benchmarks": {
+        "quiz": {"chance": 45, "questions": 1000},
+        "words": {"transfer": "en"},
+        "facts": {"transfer": "ja"},
+    },
 }
 
 
@@ -80,7 +84,12 @@ def test_mean_gains_are_those_of_the_table_by_hand(tmp_path: Path) -> None:
     survey = open_survey(table_of(tmp_path, rows), About())
     found = {(row["data"], row["benchmark"]): row for row in tables.mean_gains(survey)}
     # Gains: x (4, 2) and y (0, 6) of model a; x (6, -2) and y (2, 2) of model b.
-    assert [found[key]["gain"] for key in (("x", "quiz"), ("x", "sums"), ("y", "quiz"), ("y", "sums"))] == [5, 0, 1, 4]
+    assert [found[key]["gain"] for key in (("x", "quiz"), ("x", "sums"), ("y", "quiz"), ("y", "sums"))] == [
+        5,
+        0,
+        1,
+        4,
+    ]
     assert found["x", "quiz"]["scaled"] == 1 and found["x", "sums"]["scaled"] == -1
     assert found["x", "sums"]["models_better"] == 0.5
     np.testing.assert_allclose(survey.spread, [np.sqrt(5), np.sqrt(8)])
@@ -89,7 +98,9 @@ def test_mean_gains_are_those_of_the_table_by_hand(tmp_path: Path) -> None:
 def test_a_planted_copied_baseline_is_found(tmp_path: Path) -> None:
     rows = planted.rows()
     base = {row[5]: row[6] for row in rows if row[:2] == ("m2", "base")}
-    copied = [(*row[:6], base[row[5]]) if row[:2] == ("m6", "base") and row[5] != "chat" else row for row in rows]
+    copied = [
+        (*row[:6], base[row[5]]) if row[:2] == ("m6", "base") and row[5] != "chat" else row for row in rows
+    ]
     (found,) = faults.copied_baselines(table_of(tmp_path, copied))
     assert (found["first"], found["second"], found["equal"], found["compared"]) == ("m2", "m6", 5, 6)
     assert (found["first_row"], found["second_row"]) == (62, 182)
@@ -148,9 +159,18 @@ def test_methods_sizes_and_epochs_show_what_was_planted(whole: Survey) -> None:
     np.testing.assert_allclose([row["difference"] for row in methods], -2, atol=0.15)
     assert all(row["first_better"] == 0 for row in methods)
     (size,) = factor_tables.sizes(whole)
-    assert (size["first"], size["second"], size["models"], size["sets"]) == ("4,000 examples", "1,000 examples", 8, 4)
+    assert (size["first"], size["second"], size["models"], size["sets"]) == (
+        "4,000 examples",
+        "1,000 examples",
+        8,
+        4,
+    )
     assert abs(size["difference"]) < 0.02 and 0.4 < size["share_better"] < 0.6
-    steps = [row["step_to_next"] for row in factor_tables.epochs(whole) if row["condition"] == "full, 1,000 examples"]
+    steps = [
+        row["step_to_next"]
+        for row in factor_tables.epochs(whole)
+        if row["condition"] == "full, 1,000 examples"
+    ]
     # Half of the way, then four tenths of it, then one tenth.
     assert steps[0] == pytest.approx(4 * steps[1], rel=0.15) and steps[2] is None
 
@@ -185,7 +205,15 @@ def test_zero_and_few_shot_forms_are_paired(tmp_path: Path) -> None:
 
 def claim(id: str, predicts: str, **test: object) -> Claim:
     return Claim.model_validate(
-        {"id": id, "question": "q", "where": "here", "says": id, "predicts": predicts, "margin": 0, "test": test}
+        {
+            "id": id,
+            "question": "q",
+            "where": "here",
+            "says": id,
+            "predicts": predicts,
+            "margin": 0,
+            "test": test,
+        }
     )
 
 
@@ -225,9 +253,13 @@ def test_planted_claims_get_their_words(judged: dict[str, Outcome]) -> None:
     assert judged["unknown benchmark"].reason == "the grid has no benchmark nothing"
 
 
-def test_p_values_are_corrected_over_the_claims_of_a_question_by_treatment(judged: dict[str, Outcome]) -> None:
+def test_p_values_are_corrected_over_the_claims_of_a_question_by_treatment(
+    judged: dict[str, Outcome],
+) -> None:
     smallest = 2 / 2**8
-    found = [o for o in judged.values() if STANDARDISED in o.effects and o.effects[STANDARDISED].p == smallest]
+    found = [
+        o for o in judged.values() if STANDARDISED in o.effects and o.effects[STANDARDISED].p == smallest
+    ]
     assert len(found) == 5
     tested = sum(STANDARDISED in outcome.effects for outcome in judged.values())
     more = [o.effects[STANDARDISED].p for o in judged.values() if STANDARDISED in o.effects]
@@ -235,7 +267,9 @@ def test_p_values_are_corrected_over_the_claims_of_a_question_by_treatment(judge
     assert all(o.corrected[STANDARDISED] == pytest.approx((tested - below) * smallest) for o in found)
 
 
-def test_a_difference_of_tuned_models_has_no_treatment_without_the_baseline(judged: dict[str, Outcome]) -> None:
+def test_a_difference_of_tuned_models_has_no_treatment_without_the_baseline(
+    judged: dict[str, Outcome],
+) -> None:
     assert BASELINE_FREE not in judged["good beats bad"].effects
     assert BASELINE_FREE in judged["good helps"].effects
 
@@ -299,7 +333,9 @@ def test_the_page_refers_to_nothing_outside_itself_and_names_each_id_once(compar
     assert not re.findall(r'(?:src|href)="(?!#)[^"]*"|url\((?!#)|@import|<script', page)
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
-    assert {"claims", "faults", "gains", "agreement", "structure", "epochs", "mixtures", "transfer"} <= set(ids)
+    assert {"claims", "faults", "gains", "agreement", "structure", "epochs", "mixtures", "transfer"} <= set(
+        ids
+    )
 
 
 def test_names_from_the_table_are_escaped(tmp_path: Path) -> None:
@@ -310,7 +346,11 @@ def test_names_from_the_table_are_escaped(tmp_path: Path) -> None:
 
 
 def test_a_small_table_gets_a_page_with_what_it_has(tmp_path: Path) -> None:
-    rows = [row for row in planted.rows(models=["m0", "m1"]) if row[1] in ("base", "good", "bad") and row[5] != "chat"]
+    rows = [
+        row
+        for row in planted.rows(models=["m0", "m1"])
+        if row[1] in ("base", "good", "bad") and row[5] != "chat"
+    ]
     found = compare_file(planted.write(tmp_path / "s.csv", rows), Options())
     page = render(found)
     assert 'id="methods"' not in page

@@ -62,7 +62,9 @@ def write(path: Path, table: Iterable[Row], columns: Iterable[str] = COLUMNS) ->
     return path
 
 
-def changed(table: Iterable[Row], model: str, data: str, benchmark: str, score: object) -> list[tuple[object, ...]]:
+def changed(
+    table: Iterable[Row], model: str, data: str, benchmark: str, score: object
+) -> list[tuple[object, ...]]:
     """The table with one score replaced; None leaves the row out."""
     found: list[tuple[object, ...]] = []
     for row in table:
