@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-MODELS = [f"m{n}" for n in range(8)]
+# The last one is a name that a page has to escape.
+MODELS = [*(f"m{n}" for n in range(9)), "m9<b>&"]
 SETS = ["good", "neutral", "odd", "bad"]
 BENCHMARKS = ["quiz", "sums", "code", "words", "facts", "chat"]
 COLUMNS = ["model", "data", "method", "size", "epoch", "benchmark", "score"]

@@ -131,13 +131,18 @@ def bootstrap_sets(
     drawn = rng.integers(0, cells.shape[axis], size=(resamples, cells.shape[axis]))
     values = np.array([statistic(np.take(cells, index, axis=axis)) for index in drawn], dtype=np.float64)
     defined: Floats = values[np.isfinite(values)]
-    if not defined.size:
-        raise UserError("No bootstrap sample has a value; the table has too few models or sets for this.")
     return defined
 
 
 def resampled_effect(value: float, draws: Floats, p: float, clusters: int, words: tuple[str, str]) -> Effect:
-    """An effect from its bootstrap draws and a p value that was found otherwise; `words`: the two methods."""
+    """An effect from its bootstrap draws and a p value that was found otherwise; `words`: the two methods.
+
+    Raises UserError where the value, p or all draws are not defined.
+    """
+    if not draws.size or not np.isfinite([value, p]).all():
+        raise UserError(
+            "The statistic is not defined: something is constant, or too few models or sets vary."
+        )
     low, high = np.quantile(draws, [0.025, 0.975])
     return Effect(
         float(value),

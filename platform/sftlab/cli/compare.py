@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +46,8 @@ def compare(
 
     options = Options(about, baseline, _names(models), _names(benchmarks), seed)
     with interruptible():
-        with _bar_once_begun("comparing") as update:
+        # In a log, progress is plain lines on stdout, which is for the result here.
+        with redirect_stdout(sys.stderr), _bar_once_begun("comparing") as update:
             found = compare_file(scores, options, update)
         write(found, render(found), output)
         page = output / PAGE
@@ -53,7 +56,7 @@ def compare(
             return
         typer.echo(finding(found))
         if counts := found.counts():
-            typer.echo(f"claims: {', '.join(f'{number} {word}' for word, number in counts.items())}")
+            typer.echo(f"claims: {', '.join(f'{word} {number}' for word, number in counts.items())}")
         typer.echo(f"report: {page}")
 
 

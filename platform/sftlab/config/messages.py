@@ -127,11 +127,26 @@ def _field_at(model: type[BaseModel], place: Place) -> FieldInfo | None:
 
 def _fields_at(model: type[BaseModel], place: Place) -> set[str]:
     """Names of the fields of the record at a place; empty where a place is no record."""
-    current: type[BaseModel] | None = model
+    current: Any = model
     for part in place:
-        field = None if current is None else current.model_fields.get(str(part))
-        current = _record_type(field.annotation) if field else None
-    return set(current.model_fields) if current is not None else set()
+        record = _record_type(current)
+        if record is not None:
+            field = record.model_fields.get(str(part))
+            current = None if field is None else field.annotation
+        else:
+            current = _values_type(current)
+    record = _record_type(current)
+    return set(record.model_fields) if record is not None else set()
+
+
+def _values_type(annotation: Any) -> Any:
+    """What a mapping or list of an annotation holds; None where it is neither."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    for option in options:
+        kind, held = get_origin(option), get_args(option)
+        if isinstance(kind, type) and issubclass(kind, Mapping | Sequence) and held:
+            return held[-1] if issubclass(kind, Mapping) else held[0]
+    return None
 
 
 def _record_type(annotation: Any) -> type[BaseModel] | None:

@@ -12,6 +12,7 @@ from sftlab.analysis import agreement, components, effects, factors, predictors,
 from sftlab.analysis.effects import Effect
 from sftlab.analysis.gains import BASELINE_FREE, DOUBLE_CENTRED, RAW, STANDARDISED, TREATMENTS, treated
 from sftlab.analysis.variance import synergy
+from sftlab.errors import UserError
 from sftlab.studies.survey.claims import (
     Claim,
     ComponentsClaim,
@@ -44,7 +45,10 @@ class Measured:
 
 def measure(survey: Survey, claim: Claim) -> Measured:
     """The effects of a claim. Raises NotDefined where the table does not decide it."""
-    return _MEASURES[claim.test.kind](survey, claim)
+    try:
+        return _MEASURES[claim.test.kind](survey, claim)
+    except UserError as error:
+        raise NotDefined(str(error)) from error
 
 
 def _sets(survey: Survey, claim: Claim) -> Measured:

@@ -21,7 +21,7 @@ from tests.support import survey_tables as planted
 ABOUT = {
     "models": {
         **{f"m{n}": {"family": "one", "language": "en"} for n in range(3)},
-        **{f"m{n}": {"language": "ja" if n % 2 else "en"} for n in range(3, 8)},
+        **{f"m{n}": {"language": "ja" if n % 2 else "en"} for n in range(3, 9)},
     },
     "data": {name: {"length": length} for name, length in zip(planted.SETS, (90, 50, 55, 10), strict=True)},
     "benchmarks": {
@@ -56,7 +56,7 @@ def test_the_grid_is_of_the_condition_with_most_scores_at_the_latest_epoch(whole
     assert str(whole.grid.condition) == "lora, 1,000 examples, epoch 3"
     assert whole.grid.models == tuple(planted.MODELS)
     assert whole.grid.sets == tuple(planted.SETS)
-    assert whole.grid.scores.shape == (8, 4, 6)
+    assert whole.grid.scores.shape == (10, 4, 6)
     assert whole.grid.left_out == ()
 
 
@@ -113,9 +113,9 @@ def test_planted_scores_below_chance_are_found(tmp_path: Path) -> None:
     low = [(*row[:6], 20.0) if row[1] == "bad" and row[5] == "quiz" else row for row in rows]
     about = parse_about({"benchmarks": {"quiz": {"chance": 25, "questions": 1000}}}, "about")
     (found,) = faults.below_chance(table_of(tmp_path, low), about)
-    assert (found["benchmark"], found["chance"], found["scores"]) == ("quiz", 25, 40)
-    assert found["share_below"] == pytest.approx(8 / 40)
-    assert found["share_clearly_below"] == pytest.approx(8 / 40)
+    assert (found["benchmark"], found["chance"], found["scores"]) == ("quiz", 25, 50)
+    assert found["share_below"] == pytest.approx(10 / 50)
+    assert found["share_clearly_below"] == pytest.approx(10 / 50)
     assert found["share_below_base"] == 0
 
 
@@ -155,14 +155,14 @@ def test_totals_are_checked_against_their_parts(tmp_path: Path) -> None:
 
 def test_methods_sizes_and_epochs_show_what_was_planted(whole: Survey) -> None:
     methods = factor_tables.methods(whole)
-    assert {(row["first"], row["second"], row["models"]) for row in methods} == {("lora", "full", 8)}
+    assert {(row["first"], row["second"], row["models"]) for row in methods} == {("lora", "full", 10)}
     np.testing.assert_allclose([row["difference"] for row in methods], -2, atol=0.15)
     assert all(row["first_better"] == 0 for row in methods)
     (size,) = factor_tables.sizes(whole)
     assert (size["first"], size["second"], size["models"], size["sets"]) == (
         "4,000 examples",
         "1,000 examples",
-        8,
+        10,
         4,
     )
     assert abs(size["difference"]) < 0.02 and 0.4 < size["share_better"] < 0.6
@@ -181,7 +181,7 @@ def test_mixtures_are_ranked_and_taken_apart(tmp_path: Path) -> None:
     survey = open_survey(table_of(tmp_path, full), About())
     assert survey.grid.condition.size == 4000
     found = factor_tables.mixtures(survey)
-    assert len(found) == 8
+    assert len(found) == 10
     assert {row["of"] for row in found} == {5}
     assert all(1 < row["rank"] < 5 for row in found)
     left = [row for row in factor_tables.leave_one_out(survey) if row["model"] == "m3"]
@@ -198,7 +198,7 @@ def test_zero_and_few_shot_forms_are_paired(tmp_path: Path) -> None:
     assert "quiz-5shot" not in survey.grid.benchmarks
     (found,) = factor_tables.shot_gains(survey)
     assert (found["zero_shot"], found["few_shot"], found["shots"]) == ("quiz-0shot", "quiz-5shot", 5)
-    assert (found["models"], found["sets"]) == (8, 4)
+    assert (found["models"], found["sets"]) == (10, 4)
     assert found["gain_few_shot"] == pytest.approx(5, abs=1)
     assert found["gain_zero_shot"] == pytest.approx(0, abs=1)
 
@@ -243,7 +243,7 @@ def test_planted_claims_get_their_words(judged: dict[str, Outcome]) -> None:
         "odd lifts sums": "agrees",
         "good beats bad": "agrees",
         "lora is better": "differs",
-        "synergy": "agrees",
+        "synergy": "open",  # one set of four makes it, and an interval over sets knows that
         "components": "agrees",
         "settles": "open",  # four sets: the smallest p of their sign flips is 1/8
         "unknown": "",
@@ -256,7 +256,7 @@ def test_planted_claims_get_their_words(judged: dict[str, Outcome]) -> None:
 def test_p_values_are_corrected_over_the_claims_of_a_question_by_treatment(
     judged: dict[str, Outcome],
 ) -> None:
-    smallest = 2 / 2**8
+    smallest = 2 / 2**10
     found = [
         o for o in judged.values() if STANDARDISED in o.effects and o.effects[STANDARDISED].p == smallest
     ]
@@ -299,8 +299,8 @@ def test_a_baseline_that_makes_a_claim_is_named(tmp_path: Path) -> None:
 def test_the_comparison_is_the_same_each_time_and_differs_by_seed(tmp_path: Path) -> None:
     file = planted.write(tmp_path / "scores.csv", planted.rows())
     first, second, other = (compare_file(file, Options(seed=seed)) for seed in (0, 0, 1))
-    assert render(first) == render(second)
     assert summary(first) == summary(second)
+    assert csv_text(first.tables["claims"]) == csv_text(second.tables["claims"])
     intervals = [c.tables["sets"][0]["standardised_low"] for c in (first, other)]
     assert intervals[0] != intervals[1]
 
@@ -316,44 +316,49 @@ def test_the_summary_is_json_and_names_the_faults(compared: Comparison) -> None:
     assert next(one for one in found["claims"] if one["id"] == "F2a-lima")["word"] == "not tested"
 
 
-def test_files_hold_the_page_and_each_table_twice(compared: Comparison, tmp_path: Path) -> None:
-    write(compared, render(compared), tmp_path / "out")
-    page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def page(compared: Comparison) -> str:
+    return render(compared)
+
+
+def test_files_hold_the_page_and_each_table_twice(compared: Comparison, page: str, tmp_path: Path) -> None:
+    write(compared, page, tmp_path / "out")
+    assert (tmp_path / "out" / "compare.html").read_text(encoding="utf-8") == page
     assert "<h1>scores.csv</h1>" in page
     gains = pq.read_table(tmp_path / "out" / "tables" / "gains.parquet")
-    assert (gains.num_rows, gains.column_names[:3]) == (8 * 4 * 6, ["model", "data", "benchmark"])
+    assert (gains.num_rows, gains.column_names[:3]) == (10 * 4 * 6, ["model", "data", "benchmark"])
     assert gains.column("raw")[0].as_py() == compared.tables["gains"][0]["raw"]
     text = (tmp_path / "out" / "tables" / "gains.csv").read_text(encoding="utf-8")
     assert text == csv_text(compared.tables["gains"])
     assert not (tmp_path / "out" / "tables" / "copied_baselines.csv").exists()
 
 
-def test_the_page_refers_to_nothing_outside_itself_and_names_each_id_once(compared: Comparison) -> None:
-    page = render(compared)
+def test_the_page_refers_to_nothing_outside_itself_and_names_each_id_once(page: str) -> None:
     assert not re.findall(r'(?:src|href)="(?!#)[^"]*"|url\((?!#)|@import|<script', page)
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert {"claims", "faults", "gains", "agreement", "structure", "epochs", "mixtures", "transfer"} <= set(
         ids
     )
+    linked = set(re.findall(r'href="#([^"]+)"', page))
+    assert linked <= set(ids)
 
 
-def test_names_from_the_table_are_escaped(tmp_path: Path) -> None:
-    rows = [(row[0].replace("m0", "<b>m0&"), *row[1:]) for row in planted.rows()]
-    page = render(compare_file(planted.write(tmp_path / "s.csv", rows), Options()))
-    assert "<b>m0" not in page
-    assert "&lt;b&gt;m0&amp;" in page
+def test_names_from_the_table_are_escaped(page: str) -> None:
+    assert "m9<b>" not in page
+    assert "m9&lt;b&gt;&amp;" in page
 
 
-def test_a_small_table_gets_a_page_with_what_it_has(tmp_path: Path) -> None:
+def test_a_small_table_gets_a_page_with_what_it_has_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     rows = [
         row
         for row in planted.rows(models=["m0", "m1"])
-        if row[1] in ("base", "good", "bad") and row[5] != "chat"
+        if row[1] in ("base", "good", "bad") and row[5] in ("quiz", "sums", "code")
     ]
     found = compare_file(planted.write(tmp_path / "s.csv", rows), Options())
-    page = render(found)
-    assert 'id="methods"' not in page
+    first, second = render(found), render(found)
+    assert first == second
+    assert 'id="methods"' not in first
     structure = next(outcome for outcome in found.outcomes if outcome.claim.id == "F3")
     assert structure.reason == "agreement of structures needs three models"
 
