@@ -200,11 +200,13 @@ def _effect_text(outcome: Outcome, treatment: str) -> str:
     before = "r " if outcome.unit == "r" else ""
     after = " sd" if outcome.unit in ("gain", "standard deviations") and treatment != RAW else ""
     ends = f"[{signed(effect.low)}, {signed(effect.high)}]"
-    return f"{before}{signed(effect.value)}{after} {ends}, {_p(p)}"
+    published = outcome.published_p.get(treatment)
+    other = "" if published is None else f"; the paper's test: p\N{NO-BREAK SPACE}{published:.2g}"
+    return f"{before}{signed(effect.value)}{after} {ends}, {_p(p)}{other}"
 
 
 def _p(p: float) -> str:
-    return f"p {p_text(p)}"
+    return f"p\N{NO-BREAK SPACE}{p_text(p)}"
 
 
 def _points(outcomes: Sequence[Outcome]) -> list[tuple[str, str, float, float, float]]:
