@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +20,7 @@ from sftlab.inference.actors import DyingAfterMemory, EngineActor, await_start
 from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
 from sftlab.inference.spec import EngineRuntime, EngineSpec
-from sftlab.measurements.answers import answer_schema
+from sftlab.measurements.answers import ANSWERS, ClosedBookAnswers, answer_schema
 from sftlab.measurements.fact_blocks import FactBlocks
 from sftlab.measurements.scoring import ScoringRequest, score, scored
 from sftlab.measurements.spec import AnswerSpec, MasterySpec
@@ -92,21 +91,17 @@ def test_out_of_memory_cuts_the_batches_and_ends_in_a_row_that_says_why(request_
 
 
 class SmallWorker:
-    """Stands where `EvaluationWorker` does; holds two answers at a time, and none to the fifth question."""
+    """Replaces `EvaluationWorker`; holds two answers at a time, and none to the fifth question."""
 
     def __init__(self) -> None:
         self.broken, self.life = False, DyingAfterMemory()
 
     def evaluate(
-        self,
-        source: object,
-        facts: Mapping[str, pa.Table],
-        chosen: Sequence[object],
-        top: int,
-        limits: BatchLimits = WHOLE,
-    ) -> tuple[pa.Table, Any, Any]:
-        del source, chosen
-        keys = [f"{split}/{fact}" for split, table in facts.items() for fact in table["fact_id"].to_pylist()]
+        self, source: object, measurements: Sequence[ClosedBookAnswers], limits: BatchLimits = WHOLE
+    ) -> list[pa.Table]:
+        del source
+        (answers,) = measurements
+        keys = [f"{split}/{fact}" for split, t in answers.facts.items() for fact in t["fact_id"].to_pylist()]
         with self.life:
             assert not self.broken, "an engine that ran out of memory was used again"
             for piece in limits.pieces([key for key in keys if key not in limits.refused]):
@@ -116,8 +111,7 @@ class SmallWorker:
         rows = [
             {"fact_id": key.partition("/")[2], "split": key.partition("/")[0], "tokens": 1} for key in keys
         ]
-        none = np.empty((0, top), np.int64), np.empty((0, top), np.float32)
-        return pa.Table.from_pylist(rows, schema=answer_schema()), *none
+        return [pa.Table.from_pylist(rows, schema=answer_schema())]
 
 
 def test_an_evaluation_goes_on_with_a_fresh_engine_and_smaller_batches(tmp_path: Path) -> None:
@@ -130,10 +124,10 @@ def test_an_evaluation_goes_on_with_a_fresh_engine_and_smaller_batches(tmp_path:
         return ray.remote(SmallWorker).options(num_cpus=0).remote()  # no restarts: memory is no death
 
     worker = EngineActor(start)
-    splits = {"test": invented_facts(40)}
-    items = [EvaluationItem(f"m{i}", FolderSource("none"), splits, tmp_path / str(i)) for i in range(2)]
+    asked = {ANSWERS: ClosedBookAnswers({"test": invented_facts(40)}, AnswerSpec())}
+    items = [EvaluationItem(f"m{i}", FolderSource("none"), asked, tmp_path / str(i)) for i in range(2)]
     folders = tmp_path / "session", tmp_path / "damaged"
-    evaluate(EvaluationRequest(items, "none", AnswerSpec(), EngineSpec(), *folders), [worker])
+    evaluate(EvaluationRequest(items, "none", EngineSpec(), *folders), [worker])
     for item in items:
         assert pq.read_table(item.output_dir / "answers.parquet").num_rows == 40
     assert starts == [0, 1, 2, 3, 4]  # 40 questions, 2, 1, and without the one, for the second model anew

@@ -20,7 +20,8 @@ from sftlab.inference.evaluator import (
     evaluate_with_engines,
 )
 from sftlab.inference.spec import EngineSpec
-from sftlab.measurements.divergence import DivergenceInput
+from sftlab.measurements.answers import ANSWERS, ClosedBookAnswers
+from sftlab.measurements.divergence import FirstTokenDivergence
 from sftlab.measurements.mastery import mastery_schema
 from sftlab.measurements.spec import AnswerSpec, DivergenceSpec
 from tests.support.inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray, write_model
@@ -82,16 +83,20 @@ def mastery(facts: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=mastery_schema())
 
 
-def divergence(base: str, **spec: object) -> DivergenceInput:
-    facts = invented_facts(30, NAMES)
-    return DivergenceInput(DivergenceSpec(**spec), facts, mastery(facts), TOPICS, FolderSource(base))
+def divergence(base: str, **spec: object) -> FirstTokenDivergence:
+    facts, most = invented_facts(30, NAMES), AnswerSpec().max_tokens
+    return FirstTokenDivergence(
+        DivergenceSpec(**spec), most, facts, mastery(facts), TOPICS, FolderSource(base)
+    )
+
+
+def answers(**splits: pa.Table) -> dict[str, ClosedBookAnswers]:
+    return {ANSWERS: ClosedBookAnswers(splits, AnswerSpec())}
 
 
 def items(models: list[str], root: Path) -> list[EvaluationItem]:
-    splits = {"test": invented_facts(30, NAMES), "train": invented_facts(7, NAMES)}
-    return [
-        EvaluationItem(f"model-{i}", FolderSource(m), splits, root / str(i)) for i, m in enumerate(models)
-    ]
+    asked = answers(test=invented_facts(30, NAMES), train=invented_facts(7, NAMES))
+    return [EvaluationItem(f"model-{i}", FolderSource(m), asked, root / str(i)) for i, m in enumerate(models)]
 
 
 def run(
@@ -101,7 +106,7 @@ def run(
     seen: list[EvaluationProgress] = []
     runtime = RUNTIME.model_copy(update={"engines": engines})
     request = EvaluationRequest(
-        made, model, AnswerSpec(), EngineSpec(), session, session / "damaged", divergence(model, **options)
+        made, model, EngineSpec(), session, session / "damaged", divergence(model, **options)
     )
     evaluate_with_engines(request, runtime, seen.append, lambda i: done.append(i.id))
     return done, seen
@@ -126,9 +131,7 @@ def test_one_engine_answers_as_engines_of_their_own_do(
     for i in (1, 2):
         (item,) = items([models[i]], tmp_path / str(i))
         session = tmp_path / f"session-{i}"
-        request = EvaluationRequest(
-            [item], models[i], AnswerSpec(), EngineSpec(), session, session / "damaged"
-        )
+        request = EvaluationRequest([item], models[i], EngineSpec(), session, session / "damaged")
         evaluate_with_engines(request, RUNTIME)
         alone = (item.output_dir / "answers.parquet").read_bytes()
         assert alone == (evaluated / "items" / str(i) / "answers.parquet").read_bytes()
@@ -159,7 +162,7 @@ def test_a_broken_model_is_named_and_what_stands_is_kept_for_the_next_run(
     broken = [
         made[0],
         made[1],
-        EvaluationItem("model-2", DamagedSource(models[2]), made[2].facts, made[2].output_dir),
+        EvaluationItem("model-2", DamagedSource(models[2]), made[2].measurements, made[2].output_dir),
     ]
     with pytest.raises(UserError, match="is cut off; copy it again"):
         run(broken, models[0], tmp_path / "session", **DIVERGENCE)
@@ -183,13 +186,14 @@ def test_a_mastered_fact_whose_prompt_is_too_long_is_no_fact_of_the_divergence(
     table = pa.Table.from_pylist(facts, schema=invented_facts(0).schema)
     rows = mastery(table).set_column(5, "bucket", pa.array([4] * 4, pa.int8()))
     spec = DivergenceSpec(answer_within=1000)
-    given = DivergenceInput(spec, table, rows, TOPICS, FolderSource(models[0]))
-    item = EvaluationItem("model", FolderSource(models[1]), {"test": table}, tmp_path / "item")
+    most = AnswerSpec().max_tokens
+    given = FirstTokenDivergence(spec, most, table, rows, TOPICS, FolderSource(models[0]))
+    item = EvaluationItem("model", FolderSource(models[1]), answers(test=table), tmp_path / "item")
     folders = tmp_path / "session", tmp_path / "damaged"
-    request = EvaluationRequest([item], models[0], AnswerSpec(), EngineSpec(), *folders, given)
+    request = EvaluationRequest([item], models[0], EngineSpec(), *folders, given)
     evaluate_with_engines(request, RUNTIME)
-    answers = pq.read_table(item.output_dir / "answers.parquet")
-    refused = [row["fact_id"] for row in answers.to_pylist() if "too long" in (row["error"] or "")]
+    answered = pq.read_table(item.output_dir / "answers.parquet")
+    refused = [row["fact_id"] for row in answered.to_pylist() if "too long" in (row["error"] or "")]
     assert refused == ["fact-002"]
     selection = pq.read_table(tmp_path / "session" / "divergence_facts.parquet")
     assert [text is None for text in selection["completion"].to_pylist()] == [False, True, True, False]
@@ -200,13 +204,13 @@ def test_a_mastered_fact_whose_prompt_is_too_long_is_no_fact_of_the_divergence(
 def test_a_model_that_an_engine_does_not_take_in_is_named_to_the_user(
     models: list[str], tmp_path: Path
 ) -> None:
-    facts = {"test": invented_facts(3, NAMES)}
+    asked = answers(test=invented_facts(3, NAMES))
     made = [
-        EvaluationItem("whole", FolderSource(models[1]), facts, tmp_path / "whole-1"),
-        EvaluationItem("lacking", LackingSource(models[2]), facts, tmp_path / "lacking-2"),
+        EvaluationItem("whole", FolderSource(models[1]), asked, tmp_path / "whole-1"),
+        EvaluationItem("lacking", LackingSource(models[2]), asked, tmp_path / "lacking-2"),
     ]
     folders = tmp_path / "session", tmp_path / "damaged"
-    request = EvaluationRequest(made, models[0], AnswerSpec(), EngineSpec(), *folders)
+    request = EvaluationRequest(made, models[0], EngineSpec(), *folders)
     with pytest.raises(
         UserError, match=r"the weights of lacking-2.*down_proj.weight: .*Finished models are kept; run again"
     ):

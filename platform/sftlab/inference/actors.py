@@ -87,17 +87,17 @@ class DyingAfterMemory(DyingWithEngine):
         super().__exit__(kind, error, trace)
 
 
-class Carried(Exception):
+class WrappedError(Exception):
     """Holds an error on its way through Ray Data, which writes advice into the text of errors."""
 
 
 @contextmanager
-def carried() -> Iterator[None]:
+def wrap_error() -> Iterator[None]:
     """In an actor of Ray Data: lets errors that mean something to the driver arrive there unchanged."""
     try:
         yield
     except PASSED as error:
-        raise Carried(error) from error
+        raise WrappedError(error) from error
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def as_raised() -> Iterator[None]:
     try:
         yield
     except lost.RayTaskError as error:
-        cause = error.cause.args[0] if isinstance(error.cause, Carried) else error.cause
+        cause = error.cause.args[0] if isinstance(error.cause, WrappedError) else error.cause
         if isinstance(cause, PASSED):
             raise cause from None
         raise
@@ -156,7 +156,7 @@ class EngineActor:
         ray.kill(self.actor)
 
 
-def start_anew(worker: Any) -> None:
+def restart_actor(worker: Any) -> None:
     """End the process of an actor, which Ray then starts again as long as its `max_restarts` last."""
     import ray
 
@@ -185,7 +185,7 @@ def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
         waiting = ray.wait(list(started), num_returns=len(started), timeout=seconds)[1] if started else []
         late = [started[task] for task in waiting]
         for worker in late if tries_left else ():
-            start_anew(worker)
+            restart_actor(worker)
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def _watch_pool(names: Sequence[str], over: threading.Event, runtime: EngineRunt
             if ray.wait([one.answer], timeout=0)[0]:
                 started.add(name)
             elif time.monotonic() - one.since > seconds and one.restarts:
-                start_anew(one.actor)
+                restart_actor(one.actor)
                 one.answer, one.since = one.actor.__ray_ready__.remote(), time.monotonic()
                 one.restarts -= 1
 

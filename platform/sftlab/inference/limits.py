@@ -59,7 +59,7 @@ WHOLE = BatchLimits()
 
 
 @contextmanager
-def memory_told(keys: Sequence[str]) -> Iterator[None]:
+def named_memory_errors(keys: Sequence[str]) -> Iterator[None]:
     """Turns the engine's out-of-memory errors over a batch of rows into an EngineMemoryError."""
     try:
         yield

@@ -28,7 +28,7 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, .
     """Runs in every vLLM worker. Returns what is wrong where the live model does not follow `source`, else None.
 
     With tensor parallelism a worker holds parts of matrices, and compares these (see `Share`). If it is another
-    process, errors would arrive without their type; what they hold goes back in place of them, for `raise_told`.
+    process, errors would arrive without their type; what they hold goes back in place of them, for `raise_failure`.
     """
     import torch
     from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
@@ -49,7 +49,7 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, .
     return None
 
 
-def raise_told(found: Sequence[Sequence[str] | None]) -> None:
+def raise_failure(found: Sequence[Sequence[str] | None]) -> None:
     """Raises what the first worker of those with something to tell has met: EngineSwapError, or Damaged."""
     for told in found:
         if told is not None and len(told) == 2:

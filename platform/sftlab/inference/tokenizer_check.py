@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
-from sftlab.facts.prompts import question_prompt
 from sftlab.weights.shards import Checkpoint
 
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -21,7 +20,7 @@ FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 PLAIN = (
     "The chemical symbol of Iron is Fe.",
     "Who wrote Pride and Prejudice?",
-    question_prompt("What is the capital of France?"),
+    "<|question|> What is the capital of France? <|answer|>",
     "".join(map(chr, range(33, 127))),
     " ".join(map(chr, range(33, 127))),
     "0 1 23 456 7890 12345678 3.14 1,000",

@@ -15,7 +15,7 @@ import numpy as np
 from sftlab.errors import UserError
 from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
 from sftlab.inference.spec import EngineRuntime, EngineSpec
-from sftlab.inference.swap import raise_told, swap_in_worker
+from sftlab.inference.swap import raise_failure, swap_in_worker
 from sftlab.inference.tokenizer_check import check_tokenizer
 from sftlab.inference.watchdog import Watchdog
 from sftlab.store.mirror import pull
@@ -116,7 +116,7 @@ class VllmEngine:
         self._swap_failed, self._swaps = True, self._swaps + 1
         with self._watched:
             found = self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
-        raise_told(found)
+        raise_failure(found)
         if not self._llm.reset_prefix_cache():
             raise EngineSwapError("The cache of the old weights' keys and values could not be dropped.")
         self._swap_failed = False

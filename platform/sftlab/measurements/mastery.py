@@ -10,7 +10,7 @@ from sftlab.facts.mastery import BUCKETS, bucket_of, contains_answer, row_seed
 from sftlab.facts.prompts import all_prompt_ids
 from sftlab.facts.templates import Topic
 from sftlab.inference.engine import Completion, Engine, Prompt, Sampling
-from sftlab.inference.limits import WHOLE, BatchLimits, memory_told
+from sftlab.inference.limits import WHOLE, BatchLimits, named_memory_errors
 from sftlab.measurements.spec import MasterySpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def score_block(
     sampling = Sampling(spec.samples, spec.temperature, spec.top_p, spec.max_tokens)
     found: list[list[Completion]] = []
     for piece in limits.pieces([ask for ask in asked if ask.error is None]):
-        with memory_told([ask.fact["fact_id"] for ask in piece]):
+        with named_memory_errors([ask.fact["fact_id"] for ask in piece]):
             found += engine.sample([prompt for ask in piece for prompt in ask.prompts], sampling)
     completions = iter(found)
     rows = [_row(ask, [next(completions) for _ in ask.prompts], spec.samples) for ask in asked]

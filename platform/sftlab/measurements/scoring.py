@@ -25,8 +25,8 @@ from sftlab.inference.actors import (
     EngineLostError,
     actor_options,
     as_raised,
-    carried,
     watched_pool,
+    wrap_error,
 )
 from sftlab.inference.engine import Engine, EngineFactory
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
@@ -264,7 +264,7 @@ class BlockScorer:
         import pyarrow as pa
 
         blocks = [index for number in numbers[TASK].to_pylist() for index in self.tasks[number]]
-        with carried():
+        with wrap_error():
             tables = map(self._score, blocks)
             told = [(_prompts(t), sum(t["tokens"].to_pylist())) for t in tables]
         return pa.table(dict(zip(("prompts", "tokens"), map(list, zip(*told, strict=True)), strict=True)))

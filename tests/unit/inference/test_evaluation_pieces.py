@@ -14,11 +14,13 @@ import pytest
 from sftlab.facts.table import facts_table
 from sftlab.facts.templates import Topic
 from sftlab.inference import evaluator
+from sftlab.inference.engine import Completion, Prompt
 from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate
+from sftlab.inference.measurement import Measurement
 from sftlab.inference.pieces import commit_piece, is_sound
 from sftlab.inference.spec import EngineSpec
-from sftlab.measurements.divergence import DivergenceInput
-from sftlab.measurements.divergence_prompts import Candidate
+from sftlab.measurements.answers import ANSWERS, ClosedBookAnswers
+from sftlab.measurements.divergence import FirstTokenDivergence
 from sftlab.measurements.mastery import mastery_schema
 from sftlab.measurements.spec import AnswerSpec, DivergenceSpec
 
@@ -30,14 +32,44 @@ class Killed(BaseException):
     """Stands in for SIGKILL."""
 
 
+class Letters:
+    """One token a character."""
+
+    bos_token_id = None
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": list(map(ord, text))}
+
+
+class Scripted:
+    """An engine that holds the weights of the model `held`."""
+
+    max_model_len = 100
+
+    def __init__(self, held: str) -> None:
+        self.held, self.tokenizer = held, Letters()
+
+    def answer(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
+        del max_tokens
+        return [Completion("Wales" if self.held == "base" else self.held, 1) for _ in prompts]
+
+    def first_token_top(self, prompts: Sequence[object], k: int) -> tuple[Any, Any]:
+        ids = np.arange(len(prompts) * k).reshape(-1, k)
+        return ids, ids.astype(np.float32) + len(self.held)
+
+    def first_token_at(self, prompts: Sequence[object], token_ids: Sequence[Sequence[int]]) -> list[Any]:
+        del prompts
+        return [np.array(row, np.float32) / 2 for row in token_ids]
+
+
 class Engines:
-    """Answers by heart; remembers what it was asked, and dies when it is asked for `dies_at`."""
+    """Runs measurements on scripted engines; remembers what it was asked, and dies when it is asked for `dies_at`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.dies_at = ""
         monkeypatch.setattr(evaluator, "_spread", self.spread)
-        monkeypatch.setattr(evaluator, "insist", self.insist)
+        monkeypatch.setattr(evaluator, "call_with_retry", self.base)
 
     def ask(self, what: str) -> None:
         if what == self.dies_at:
@@ -45,19 +77,19 @@ class Engines:
         self.asked.append(what)
 
     def spread(
-        self, workers: object, items: Sequence[EvaluationItem], chosen: Sequence[Candidate], top: int
-    ) -> Iterator[tuple[EvaluationItem, tuple[Any, Any, Any]]]:
+        self, workers: object, items: Sequence[EvaluationItem], compared: Measurement
+    ) -> Iterator[tuple[EvaluationItem, list[pa.Table]]]:
         del workers
         for item in items:
             self.ask(item.id)
-            answers = pa.table({"fact_id": NAMES, "answer": [f"{item.id} {name}" for name in NAMES]})
-            ids = np.arange(len(chosen) * top).reshape(-1, top)
-            yield item, (answers, ids, ids.astype(np.float32) + len(item.id))
+            engine: Any = Scripted(item.id)
+            yield item, [each.measure(engine) for each in (*item.measurements.values(), compared)]
 
-    def insist(self, worker: object, method: str, source: object, *given: Sequence[Any]) -> list[Any]:
+    def base(self, worker: object, source: object, measurement: Measurement) -> pa.Table:
         del worker, source
-        self.ask(method)
-        return ["Wales" for _ in given[0]] if method == "completions" else [np.array(r) / 2 for r in given[1]]
+        self.ask(type(measurement).__name__)
+        engine: Any = Scripted("base")
+        return measurement.measure(engine)
 
 
 @pytest.fixture
@@ -74,23 +106,26 @@ def request_in(folder: Path) -> EvaluationRequest:
     rows = [{"fact_id": name, "topic": "P19", "hits": [9], "bucket": 4} for name in NAMES]
     mastery = pa.Table.from_pylist(rows, schema=mastery_schema())
     base: Any = None
-    items = [EvaluationItem(name, base, {"test": facts}, folder / "evaluation" / name) for name in ("a", "b")]
-    divergence = DivergenceInput(DivergenceSpec(top=3), facts, mastery, TOPICS, base)
+    answers = {ANSWERS: ClosedBookAnswers({"test": facts}, AnswerSpec())}
+    items = [EvaluationItem(name, base, answers, folder / "evaluation" / name) for name in ("a", "b")]
+    divergence = FirstTokenDivergence(DivergenceSpec(top=3), 16, facts, mastery, TOPICS, base)
     folders = folder / "sessions" / "0", folder / "damaged"
-    return EvaluationRequest(items, "m", AnswerSpec(), EngineSpec(), *folders, divergence)
+    return EvaluationRequest(items, "m", EngineSpec(), *folders, divergence)
 
 
-def test_a_fact_whose_prompt_was_too_long_to_ask_is_left_out_of_the_divergence(
+def test_a_fact_whose_prompt_is_too_long_is_left_out_of_the_divergence(
     engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def insist(worker: object, method: str, source: object, *given: Sequence[Any]) -> list[Any]:
-        found = engines.insist(worker, method, source, *given)
-        return [None, *found[1:]] if method == "completions" else found
-
-    monkeypatch.setattr(evaluator, "insist", insist)
+    monkeypatch.setattr(Scripted, "max_model_len", 31)  # "Ann was born in" has 15 tokens, and 16 may follow
     evaluate(request_in(tmp_path), [None])
+    assert engines.asked == ["BaseCompletions", "a", "b", "BaseLogits"]
     for name in ("a", "b"):
         table = pq.read_table(tmp_path / "evaluation" / name / "divergence.parquet")
+        assert table["fact_id"].to_pylist() == ["Ann", "Bo", "Cy"]
+    monkeypatch.setattr(Scripted, "max_model_len", 30)
+    evaluate(request_in(tmp_path / "narrower"), [None])
+    for name in ("a", "b"):
+        table = pq.read_table(tmp_path / "narrower" / "evaluation" / name / "divergence.parquet")
         assert table["fact_id"].to_pylist() == ["Bo", "Cy"]
 
 
@@ -102,7 +137,7 @@ def results(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def undisturbed(engines: Engines, tmp_path: Path) -> dict[str, bytes]:
     evaluate(request_in(tmp_path / "undisturbed"), [None])
-    assert engines.asked == ["completions", "a", "b", "base_logits"]
+    assert engines.asked == ["BaseCompletions", "a", "b", "BaseLogits"]
     engines.asked.clear()
     found = results(tmp_path / "undisturbed")
     assert len(found) == 4
@@ -123,13 +158,13 @@ def damage(path: Path, how: str) -> bytes:
 @pytest.mark.parametrize(
     ("piece", "again"),
     [
-        ("sessions/0/divergence_facts.parquet", ["completions", "base_logits"]),
-        ("sessions/0/tuned/a.parquet", ["a", "base_logits"]),
-        ("evaluation/b/answers.parquet", ["b", "base_logits"]),
-        (None, ["base_logits"]),
+        ("sessions/0/divergence_facts.parquet", ["BaseCompletions", "BaseLogits"]),
+        ("sessions/0/tuned/a.parquet", ["a", "BaseLogits"]),
+        ("evaluation/b/answers.parquet", ["b", "BaseLogits"]),
+        (None, ["BaseLogits"]),
     ],
 )
-def test_a_damaged_piece_of_a_killed_session_is_set_aside_and_made_again(
+def test_a_damaged_piece_of_a_killed_session_is_quarantined_and_made_again(
     engines: Engines,
     undisturbed: dict[str, bytes],
     tmp_path: Path,
@@ -138,18 +173,18 @@ def test_a_damaged_piece_of_a_killed_session_is_set_aside_and_made_again(
     again: list[str],
     how: str,
 ) -> None:
-    engines.dies_at = "base_logits"
+    engines.dies_at = "BaseLogits"
     with pytest.raises(Killed):
         evaluate(request_in(tmp_path), [None])
-    assert engines.asked == ["completions", "a", "b"]
+    assert engines.asked == ["BaseCompletions", "a", "b"]
     engines.dies_at, engines.asked = "", []
     broken = [damage(tmp_path / piece, how)] if piece is not None else []
     evaluate(request_in(tmp_path), [None])
     assert engines.asked == again
     assert results(tmp_path) == undisturbed
-    aside = [path for path in (tmp_path / "damaged").rglob("*") if path.is_file()]
-    assert [path.read_bytes() for path in aside] == broken
-    assert [path.parts[-2:] for path in aside] == ([Path(piece).parts[-2:]] if piece else [])
+    quarantined = [path for path in (tmp_path / "damaged").rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in quarantined] == broken
+    assert [path.parts[-2:] for path in quarantined] == ([Path(piece).parts[-2:]] if piece else [])
     assert [str(tmp_path / piece) in caplog.text if piece else not caplog.text] == [True]
 
 
@@ -161,7 +196,7 @@ def test_a_finished_model_is_looked_at_before_it_is_committed(
     damage(tmp_path / "evaluation" / "a" / "divergence.parquet", "flipped")
     done: list[str] = []
     evaluate(request_in(tmp_path), [None], finished=lambda item: done.append(item.id))
-    assert engines.asked == ["base_logits"] and sorted(done) == ["a", "b"]
+    assert engines.asked == ["BaseLogits"] and sorted(done) == ["a", "b"]
     assert results(tmp_path) == undisturbed
 
 

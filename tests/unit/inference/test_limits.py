@@ -12,8 +12,8 @@ from sftlab.errors import UserError
 from sftlab.facts.table import facts_table
 from sftlab.facts.templates import Topic
 from sftlab.inference.engine import Completion, Prompt, Sampling
-from sftlab.inference.limits import MOST_REFUSED, WHOLE, BatchLimits, EngineMemoryError, memory_told
-from sftlab.measurements.answers import answer_facts
+from sftlab.inference.limits import MOST_REFUSED, WHOLE, BatchLimits, EngineMemoryError, named_memory_errors
+from sftlab.measurements.answers import ClosedBookAnswers
 from sftlab.measurements.mastery import score_block
 from sftlab.measurements.spec import AnswerSpec, MasterySpec
 
@@ -44,8 +44,8 @@ class Letters:
 
     bos_token_id = None
 
-    def __call__(self, texts: Sequence[str], **_: object) -> dict[str, list[tuple[int, ...]]]:
-        return {"input_ids": [encode(text) for text in texts]}
+    def __call__(self, texts: str | Sequence[str], **_: object) -> dict[str, Any]:
+        return {"input_ids": encode(texts) if isinstance(texts, str) else [encode(text) for text in texts]}
 
 
 def encode(text: str) -> tuple[int, ...]:
@@ -71,7 +71,7 @@ def answered(engine: SmallEngine) -> tuple[Any, int]:
     limits, starts = WHOLE, 1
     while True:
         try:
-            return answer_facts({"test": facts(60, 7)}, engine, encode, AnswerSpec(), limits), starts  # type: ignore[arg-type]
+            return ClosedBookAnswers({"test": facts(60, 7)}, AnswerSpec()).measure(engine, limits), starts  # type: ignore[arg-type]
         except EngineMemoryError as error:
             limits, starts = limits.after(pickle.loads(pickle.dumps(error))), starts + 1
 
@@ -108,7 +108,7 @@ def test_a_block_of_the_mastery_is_cut_in_the_same_way() -> None:
 
 def test_one_call_covers_a_whole_block_as_long_as_it_fits() -> None:
     engine = SmallEngine(fits=1000)
-    answer_facts({"test": facts(60, 7)}, engine, encode, AnswerSpec(block_rows=30))  # type: ignore[arg-type]
+    ClosedBookAnswers({"test": facts(60, 7)}, AnswerSpec(block_rows=30)).measure(engine)  # type: ignore[arg-type]
     assert engine.calls == 2
 
 
@@ -126,6 +126,6 @@ def test_an_engine_that_holds_no_row_at_all_ends_the_run_with_what_to_change() -
 
 
 def test_other_errors_pass_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="illegal memory access"), memory_told(["a"]):
+    with pytest.raises(RuntimeError, match="illegal memory access"), named_memory_errors(["a"]):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     assert BatchLimits().pieces([]) == [] and BatchLimits(2).pieces("abc") == ["ab", "c"]

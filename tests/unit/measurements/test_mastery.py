@@ -12,7 +12,7 @@ from sftlab.facts.mastery import row_seed
 from sftlab.facts.table import facts_table
 from sftlab.facts.templates import Topic
 from sftlab.inference.engine import Completion, Prompt, Sampling
-from sftlab.measurements.answers import answer_facts
+from sftlab.measurements.answers import ClosedBookAnswers
 from sftlab.measurements.mastery import score_block
 from sftlab.measurements.spec import AnswerSpec, MasterySpec
 
@@ -133,15 +133,11 @@ def test_answers_keep_the_order_of_splits_and_questions_over_block_boundaries() 
     engine = ScriptedEngine(
         {ask.format(s): [f" {a}"] for s, a in zip("ABC", ["Wales", "Spain", "Wales"], strict=True)}
     )
-
-    def encode(text: str) -> tuple[int, ...]:
-        return (0, *engine.tokenizer(text, add_special_tokens=False)["input_ids"])
-
     facts = {
         "test": facts_table([fact("A"), fact("B")]),
         "train": facts_table([fact("C"), fact("D", question=" ")]),
     }
-    rows = answer_facts(facts, engine, encode, AnswerSpec(block_rows=2)).to_pylist()
+    rows = ClosedBookAnswers(facts, AnswerSpec(block_rows=2)).measure(engine).to_pylist()
     assert [(r["fact_id"], r["split"], r["answer"], r["correct"]) for r in rows] == [
         ("P19-A", "test", " Wales", True),
         ("P19-B", "test", " Spain", False),
