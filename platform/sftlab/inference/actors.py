@@ -55,7 +55,7 @@ class DyingWithEngine:
     """Context that ends the process where the engine inside failed.
 
     After an error of the machine (memory, disk, CUDA, torch) an in-process engine is in an unknown state. Ray
-    starts an actor whose process died anew and repeats its task; an exception would send the retry to the
+    restarts an actor whose process died and repeats its task; an exception would send the retry to the
     same broken engine. Every other exception passes: it is a finding or a fault, and would come again.
     """
 
@@ -102,7 +102,7 @@ def wrap_error() -> Iterator[None]:
 
 @contextmanager
 def as_raised() -> Iterator[None]:
-    """Lets an actor's own errors pass as they were raised there, and says what it means where actors were lost.
+    """Lets an actor's errors pass as they were raised there, and explains where actors were lost.
 
     Raises EngineLostError where the call may be repeated, and UserError where an engine died more often than
     `engine.max_restarts` allows.
@@ -173,8 +173,8 @@ def start_seconds(runtime: EngineRuntime) -> float | None:
 def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
     """Return when actors take calls, or cannot start at all; the first call to one then raises the reason.
 
-    One that takes longer than its engine's start may is started anew, `max_restarts` times at most: what stops a
-    process before its own watcher runs (`watchdog`) is seen from outside alone.
+    One that takes longer than its engine's start may is restarted, `max_restarts` times at most: what stops a
+    process before its watcher runs (`watchdog`) is seen only from outside.
     """
     import ray
 
@@ -207,7 +207,7 @@ def watched_pool(runtime: EngineRuntime) -> Iterator[Callable[[], dict[str, Any]
         yield name
     finally:
         over.set()
-        thread.join()  # it would start a Ray of its own, were it to ask after this one has ended
+        thread.join()  # a call after Ray has ended would start another Ray
 
 
 @dataclass

@@ -213,7 +213,7 @@ class _Session:
         return [item.output_dir / name for name in names]
 
     def _is_measured(self, item: EvaluationItem) -> bool:
-        """Whether the model's own part is done, and only the comparison has to finish."""
+        """Whether the model is measured, and only the comparison has to finish."""
         files = [item.output_dir / name for name in item.measurements]
         return self.sound.issuperset(files if self.comparison is None else [*files, self.model_path(item)])
 

@@ -74,7 +74,7 @@ def check_tokenizer(
     """What a tokenizer does not give back of a text, such as letter case: a list of words, empty for most.
 
     tokenizer: the transformers tokenizer that was loaded from `folder`. rows: of the model's input embedding, where
-    they are to be compared. texts: more to read beside the fixed probes, such as the templates of a study.
+    they are to be compared. texts: more to read besides the fixed probes, such as the templates of a study.
 
     Raises UserError where the ids are not those of tokenizer.json, plain ASCII does not come back, an id has no row
     in the embedding, the end-of-sequence token is missing, or a special token is not in the vocabulary or occurs in

@@ -86,17 +86,17 @@ def check_rows(table: pa.Table, columns: Sequence[str] | None = None) -> None:
     if list(table.schema) != wanted:
         raise ValueError(f"has the columns {', '.join(map(str, table.schema))}")
     table.validate(full=True)
-    told = {name: table[name] for name in table.column_names}
-    if any(told[name].null_count for name in ("fact_id", "topic", "samples", "tokens") if name in told):
+    given = {name: table[name] for name in table.column_names}
+    if any(given[name].null_count for name in ("fact_id", "topic", "samples", "tokens") if name in given):
         raise ValueError("lacks values")
-    if "bucket" in told and not set(pc.unique(told["bucket"].drop_null()).to_pylist()) <= set(BUCKETS):
+    if "bucket" in given and not set(pc.unique(given["bucket"].drop_null()).to_pylist()) <= set(BUCKETS):
         raise ValueError("has buckets that cannot be")
     if columns is not None:
         return
-    scored = told["error"].is_null()
-    if any(not told[name].is_valid().equals(scored) for name in ("hits", "r", "bucket")):
+    scored = given["error"].is_null()
+    if any(not given[name].is_valid().equals(scored) for name in ("hits", "r", "bucket")):
         raise ValueError("has rows that are neither scored nor errors")
-    if pc.list_flatten(told["hits"]).null_count:
+    if pc.list_flatten(given["hits"]).null_count:
         raise ValueError("has hits that cannot be")
 
 

@@ -67,7 +67,7 @@ def facts(count: int, whale: int) -> Any:
 
 
 def answered(engine: SmallEngine) -> tuple[Any, int]:
-    """What a driver does: it starts an engine anew, with the limits that follow."""
+    """What a driver does: it restarts an engine, with the limits that follow."""
     limits, starts = WHOLE, 1
     while True:
         try:

@@ -172,8 +172,8 @@ def test_what_a_worker_of_another_process_has_met_is_raised_with_its_type() -> N
     raise_failure([None, None])
     with pytest.raises(EngineSwapError, match="lm_head"):
         raise_failure([None, ("lm_head: stale",), ("a", "b")])
-    with pytest.raises(Damaged) as told:
+    with pytest.raises(Damaged) as raised:
         raise_failure(
             [["store/tuned/b0", "model.safetensors has other bytes"]]
         )  # a list after some transports
-    assert told.value.folder == Path("store/tuned/b0")
+    assert raised.value.folder == Path("store/tuned/b0")
