@@ -130,7 +130,7 @@ def test_an_evaluation_goes_on_with_a_fresh_engine_and_smaller_batches(tmp_path:
     evaluate(EvaluationRequest(items, "none", EngineSpec(), *folders), [worker])
     for item in items:
         assert pq.read_table(item.output_dir / "answers.parquet").num_rows == 40
-    assert starts == [0, 1, 2, 3, 4]  # 40 questions, 2, 1, and without the one, for the second model anew
+    assert starts == [0, 1, 2, 3, 4]  # 40 questions, 2, 1, and without the one, for the second model again
     worker.end()
 
 

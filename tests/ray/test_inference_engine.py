@@ -67,7 +67,7 @@ class Bench:
         return [Prompt(tuple(prompt_ids(tokenizer, text)), stop, 1000 * i) for i, text in enumerate(TEXTS)]
 
     def look(self, folder: str) -> list[Any]:
-        """Everything that an engine tells of its weights."""
+        """Everything that an engine shows of its weights."""
         engine, prompts = self.engine(folder), self.prompts(folder)
         ids, logits = engine.first_token_top([p.token_ids for p in prompts], 8)
         at = self.engine(folder).first_token_at([p.token_ids for p in prompts], ids.tolist())

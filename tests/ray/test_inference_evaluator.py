@@ -1,4 +1,4 @@
-"""Many models through one engine: equal to engines of their own, resumable, and refusing a broken model."""
+"""Many models through one engine: equal to separate engines, resumable, and refusing a broken model."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def evaluated(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root
 
 
-def test_one_engine_answers_as_engines_of_their_own_do(
+def test_one_engine_answers_as_separate_engines_do(
     models: list[str], evaluated: Path, tmp_path: Path
 ) -> None:
     for i in (1, 2):
@@ -155,7 +155,7 @@ def test_the_base_model_does_not_diverge_from_itself_and_others_do(evaluated: Pa
     assert selection.num_rows == 20 and set(selection["template"].to_pylist()) == {1}
 
 
-def test_a_broken_model_is_named_and_what_stands_is_kept_for_the_next_run(
+def test_a_broken_model_is_named_and_finished_results_are_kept_for_the_next_run(
     models: list[str], evaluated: Path, tmp_path: Path
 ) -> None:
     made = items(models, tmp_path / "items")
@@ -201,7 +201,7 @@ def test_a_mastered_fact_whose_prompt_is_too_long_is_no_fact_of_the_divergence(
     assert set(compared) <= {"fact-000", "fact-003"}
 
 
-def test_a_model_that_an_engine_does_not_take_in_is_named_to_the_user(
+def test_a_model_that_an_engine_does_not_take_in_is_named_in_the_error(
     models: list[str], tmp_path: Path
 ) -> None:
     asked = answers(test=invented_facts(3, NAMES))

@@ -55,7 +55,7 @@ class DyingWithEngine:
     """Context that ends the process where the engine inside failed.
 
     After an error of the machine (memory, disk, CUDA, torch) an in-process engine is in an unknown state. Ray
-    starts an actor whose process died anew and repeats its task; an exception would send the retry to the
+    restarts an actor whose process died and repeats its task; an exception would send the retry to the
     same broken engine. Every other exception passes: it is a finding or a fault, and would come again.
     """
 
@@ -87,22 +87,22 @@ class DyingAfterMemory(DyingWithEngine):
         super().__exit__(kind, error, trace)
 
 
-class Carried(Exception):
+class WrappedError(Exception):
     """Holds an error on its way through Ray Data, which writes advice into the text of errors."""
 
 
 @contextmanager
-def carried() -> Iterator[None]:
+def wrap_error() -> Iterator[None]:
     """In an actor of Ray Data: lets errors that mean something to the driver arrive there unchanged."""
     try:
         yield
     except PASSED as error:
-        raise Carried(error) from error
+        raise WrappedError(error) from error
 
 
 @contextmanager
 def as_raised() -> Iterator[None]:
-    """Lets an actor's own errors pass as they were raised there, and says what it means where actors were lost.
+    """Lets an actor's errors pass as they were raised there, and explains where actors were lost.
 
     Raises EngineLostError where the call may be repeated, and UserError where an engine died more often than
     `engine.max_restarts` allows.
@@ -112,7 +112,7 @@ def as_raised() -> Iterator[None]:
     try:
         yield
     except lost.RayTaskError as error:
-        cause = error.cause.args[0] if isinstance(error.cause, Carried) else error.cause
+        cause = error.cause.args[0] if isinstance(error.cause, WrappedError) else error.cause
         if isinstance(cause, PASSED):
             raise cause from None
         raise
@@ -156,7 +156,7 @@ class EngineActor:
         ray.kill(self.actor)
 
 
-def start_anew(worker: Any) -> None:
+def restart_actor(worker: Any) -> None:
     """End the process of an actor, which Ray then starts again as long as its `max_restarts` last."""
     import ray
 
@@ -173,8 +173,8 @@ def start_seconds(runtime: EngineRuntime) -> float | None:
 def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
     """Return when actors take calls, or cannot start at all; the first call to one then raises the reason.
 
-    One that takes longer than its engine's start may is started anew, `max_restarts` times at most: what stops a
-    process before its own watcher runs (`watchdog`) is seen from outside alone.
+    One that takes longer than its engine's start may is restarted, `max_restarts` times at most: what stops a
+    process before its watcher runs (`watchdog`) is seen only from outside.
     """
     import ray
 
@@ -185,7 +185,7 @@ def await_start(workers: Sequence[Any], runtime: EngineRuntime) -> None:
         waiting = ray.wait(list(started), num_returns=len(started), timeout=seconds)[1] if started else []
         late = [started[task] for task in waiting]
         for worker in late if tries_left else ():
-            start_anew(worker)
+            restart_actor(worker)
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def watched_pool(runtime: EngineRuntime) -> Iterator[Callable[[], dict[str, Any]
         yield name
     finally:
         over.set()
-        thread.join()  # it would start a Ray of its own, were it to ask after this one has ended
+        thread.join()  # a call after Ray has ended would start another Ray
 
 
 @dataclass
@@ -239,7 +239,7 @@ def _watch_pool(names: Sequence[str], over: threading.Event, runtime: EngineRunt
             if ray.wait([one.answer], timeout=0)[0]:
                 started.add(name)
             elif time.monotonic() - one.since > seconds and one.restarts:
-                start_anew(one.actor)
+                restart_actor(one.actor)
                 one.answer, one.since = one.actor.__ray_ready__.remote(), time.monotonic()
                 one.restarts -= 1
 

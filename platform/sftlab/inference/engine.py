@@ -23,7 +23,7 @@ class EngineSwapError(RuntimeError):
 
 
 class WeightSource(Protocol):
-    """All tensors of one model, under the names of its checkpoint; read anew by every call."""
+    """All tensors of one model, under the names of its checkpoint; read again by every call."""
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and tensor (on the CPU), one at a time."""

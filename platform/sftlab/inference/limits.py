@@ -1,7 +1,7 @@
-"""What is done when an engine runs out of memory: smaller batches, and in the end an error in the row.
+"""What happens when an engine runs out of memory: smaller batches, and in the end an error in the row.
 
-An engine that ran out of memory is in an unknown state and is started anew. A smaller batch may move the last bits
-of its own logits, so that batches are cut only where it must be.
+An engine that ran out of memory is in an unknown state and is restarted. A smaller batch may move the last bits of its
+logits, so that batches are cut only where necessary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_REFUSED = 3  # rows that do not even fit alone; with more than these the en
 
 
 class EngineMemoryError(Exception):
-    """An engine ran out of memory over a batch of rows, named by `keys`; it must be started anew."""
+    """An engine ran out of memory over a batch of rows, named by `keys`; it must be restarted."""
 
     def __init__(self, keys: Sequence[str], reason: str) -> None:
         super().__init__(tuple(keys), reason)
@@ -59,7 +59,7 @@ WHOLE = BatchLimits()
 
 
 @contextmanager
-def memory_told(keys: Sequence[str]) -> Iterator[None]:
+def named_memory_errors(keys: Sequence[str]) -> Iterator[None]:
     """Turns the engine's out-of-memory errors over a batch of rows into an EngineMemoryError."""
     try:
         yield

@@ -1,7 +1,7 @@
-"""Pieces of an evaluation that no record tells of yet, each with a note of its bytes and hash in `work/` beside it.
+"""Pieces of an evaluation that have no record yet, each with a note of its bytes and hash in the folder's `work/`.
 
-The note is written before its piece is put in place, so that a piece counts from its own rename on. One without a note
-counts as unfinished; one that is not as its note says is set aside, and made again.
+The note is written before its piece is put in place, so that a piece counts from its rename on. One without a note
+counts as unfinished; one that differs from its note is quarantined, and made again.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 def commit_piece(table: pa.Table, path: Path) -> None:
     """`commit_table`, with a note. Raises UserError naming the file where the disk refuses it."""
 
-    def tell(draft: Path) -> None:
+    def write_note(draft: Path) -> None:
         write_text(_note(path), json.dumps(file_entry(draft)))
         push(_note(path))
 
-    commit_table(table, path, before=tell)
+    commit_table(table, path, before=write_note)
 
 
 def fetch_pieces(paths: Iterable[Path]) -> None:
@@ -51,12 +51,14 @@ def drop_piece(path: Path) -> None:
 def is_sound(path: Path, damaged: Path) -> bool:
     """Whether a piece is here and finished.
 
-    A damaged one is told, and moved to below `damaged`; so is that of the object store if its copy here was damaged
+    A damaged one is logged and quarantined below `damaged`; so is that of the object store if its copy here was damaged
     and it has no better. Raises UserError where the file system refuses.
     """
     if not path.is_file():
         return False
-    if (path.parent / RECORD).is_file():  # another has committed the result meanwhile: its record tells
+    if (
+        path.parent / RECORD
+    ).is_file():  # another has committed the result meanwhile: its record has the hashes
         return True
     if not _note(path).is_file():
         return False
@@ -67,7 +69,7 @@ def is_sound(path: Path, damaged: Path) -> bool:
             pull(each, again=True)
         if _is_as_noted(path):
             return True
-    _set_aside(path, damaged)
+    _quarantine(path, damaged)
     return False
 
 
@@ -79,9 +81,9 @@ def _is_as_noted(path: Path) -> bool:
         return False
 
 
-def _set_aside(path: Path, damaged: Path) -> None:
+def _quarantine(path: Path, damaged: Path) -> None:
     to = damaged / place_aside(path)
-    log.warning("%s: is damaged; set aside as %s, to be made again.", spoken(path), spoken(to))
+    log.warning("%s: is damaged; quarantined as %s, to be made again.", spoken(path), spoken(to))
     make_folder(to.parent)
     with readable_write_errors(to):
         path.replace(to)
@@ -103,7 +105,7 @@ def commit_table(
     `checksums`: with a CRC32 of each page, for pieces that no record has the hash of. `before` is called with the
     finished file before it is moved.
 
-    Raises UserError naming the file where the disk refuses it; then nothing stands at `path`.
+    Raises UserError naming the file where the disk refuses it; then nothing is at `path`.
     """
     import pyarrow.parquet as pq
 

@@ -13,7 +13,7 @@ class EngineSpec(Frozen):
     """What of the engine changes results."""
 
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field(
-        default="auto", description="Number type of weights and activations; auto is the checkpoint's own."
+        default="auto", description="dtype of weights and activations; auto is that of the checkpoint."
     )
 
 
@@ -25,7 +25,9 @@ class EngineRuntime(Frozen):
     cpus_per_engine: float = Field(default=1, ge=0, description="CPUs that Ray reserves for one engine.")
     tensor_parallel: int = Field(default=1, ge=1, description="GPUs over which each layer is split.")
     max_model_len: int | None = Field(
-        default=None, ge=2, description="Longest prompt plus completion, in tokens; None is the model's own."
+        default=None,
+        ge=2,
+        description="Longest prompt plus completion, in tokens; None is that of the model.",
     )
     max_num_seqs: int = Field(default=256, ge=1, description="Completions that run at a time.")
     kv_cache_gib: float | None = Field(

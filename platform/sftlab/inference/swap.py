@@ -20,7 +20,7 @@ from sftlab.store.record import Damaged
 if TYPE_CHECKING:
     import torch
 
-# Columns read back of every matrix, drawn anew for every swap; a matrix with no more is compared whole.
+# Columns read back of every matrix, drawn again for every swap; a matrix with no more is compared whole.
 PROBED_COLUMNS = 256
 
 
@@ -28,7 +28,7 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, .
     """Runs in every vLLM worker. Returns what is wrong where the live model does not follow `source`, else None.
 
     With tensor parallelism a worker holds parts of matrices, and compares these (see `Share`). If it is another
-    process, errors would arrive without their type; what they hold goes back in place of them, for `raise_told`.
+    process, errors would arrive without their type; what they hold goes back in place of them, for `raise_failure`.
     """
     import torch
     from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
@@ -49,18 +49,18 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, .
     return None
 
 
-def raise_told(found: Sequence[Sequence[str] | None]) -> None:
-    """Raises what the first worker of those with something to tell has met: EngineSwapError, or Damaged."""
-    for told in found:
-        if told is not None and len(told) == 2:
-            folder, what = told
+def raise_failure(found: Sequence[Sequence[str] | None]) -> None:
+    """Raises the failure of the first worker that has one: EngineSwapError, or Damaged."""
+    for failure in found:
+        if failure is not None and len(failure) == 2:
+            folder, what = failure
             raise Damaged(Path(folder), what)
-        if told is not None:
-            raise EngineSwapError(told[0])
+        if failure is not None:
+            raise EngineSwapError(failure[0])
 
 
 def repack(model: Any) -> None:
-    """Pack the output layer anew from its parameter; a tied one is left stale by vLLM's reload on the CPU."""
+    """Pack the output layer again from its parameter; a tied one is left stale by vLLM's reload on the CPU."""
     for module in model.modules():
         if hasattr(module, "cpu_linear") and module.weight.numel() > 0:
             from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
@@ -170,7 +170,7 @@ def _compare(
         return
     if not name.endswith(".weight") or parameter.ndim > 2:
         raise EngineSwapError(
-            f"{name}: this kind of layer cannot be checked after a swap; start an engine anew."
+            f"{name}: this kind of layer cannot be checked after a swap; start a new engine."
         )
     width = _input_width(module)
     whole = module.input_size if isinstance(getattr(module, "input_size", None), int) else width
@@ -216,5 +216,5 @@ def _same(name: str, live: torch.Tensor, expected: torch.Tensor) -> None:
         worst = (live[: len(wanted)] - wanted).abs().max().item()
         raise EngineSwapError(
             f"{name}: the live model still computes with other weights after a swap (largest difference "
-            f"{worst:.3g}). Its answers would be another model's; start an engine anew for this model."
+            f"{worst:.3g}). Its answers would be another model's; start a new engine for this model."
         )

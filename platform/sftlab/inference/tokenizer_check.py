@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
-from sftlab.facts.prompts import question_prompt
 from sftlab.weights.shards import Checkpoint
 
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -21,7 +20,7 @@ FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 PLAIN = (
     "The chemical symbol of Iron is Fe.",
     "Who wrote Pride and Prejudice?",
-    question_prompt("What is the capital of France?"),
+    "<|question|> What is the capital of France? <|answer|>",
     "".join(map(chr, range(33, 127))),
     " ".join(map(chr, range(33, 127))),
     "0 1 23 456 7890 12345678 3.14 1,000",
@@ -75,7 +74,7 @@ def check_tokenizer(
     """What a tokenizer does not give back of a text, such as letter case: a list of words, empty for most.
 
     tokenizer: the transformers tokenizer that was loaded from `folder`. rows: of the model's input embedding, where
-    they are to be compared. texts: more to read beside the fixed probes, such as the templates of a study.
+    they are to be compared. texts: more to read besides the fixed probes, such as the templates of a study.
 
     Raises UserError where the ids are not those of tokenizer.json, plain ASCII does not come back, an id has no row
     in the embedding, the end-of-sequence token is missing, or a special token is not in the vocabulary or occurs in

@@ -15,7 +15,7 @@ import numpy as np
 from sftlab.errors import UserError
 from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
 from sftlab.inference.spec import EngineRuntime, EngineSpec
-from sftlab.inference.swap import raise_told, swap_in_worker
+from sftlab.inference.swap import raise_failure, swap_in_worker
 from sftlab.inference.tokenizer_check import check_tokenizer
 from sftlab.inference.watchdog import Watchdog
 from sftlab.store.mirror import pull
@@ -32,7 +32,7 @@ class VllmEngine:
 
     Args:
         model_dir: Hugging Face folder with weights and tokenizer. Remote code is never run.
-        spec: what changes results (number type).
+        spec: what changes results (dtype).
         runtime: where and how it runs. A call that takes longer than its `timeout_seconds` ends the process.
 
     Raises UserError where the folder or the runtime cannot be served.
@@ -116,7 +116,7 @@ class VllmEngine:
         self._swap_failed, self._swaps = True, self._swaps + 1
         with self._watched:
             found = self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
-        raise_told(found)
+        raise_failure(found)
         if not self._llm.reset_prefix_cache():
             raise EngineSwapError("The cache of the old weights' keys and values could not be dropped.")
         self._swap_failed = False
@@ -192,7 +192,7 @@ def check_engine_runtime(runtime: EngineRuntime) -> None:
 
 
 def environment(runtime: EngineRuntime) -> dict[str, str]:
-    """Variables that must stand in an engine's process before torch and vLLM are imported."""
+    """Variables that an engine's process must have before torch and vLLM are imported."""
     variables = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in-process: starts in seconds, and batches repeat exactly
         "VLLM_NO_USAGE_STATS": "1",
@@ -211,7 +211,7 @@ def environment(runtime: EngineRuntime) -> dict[str, str]:
 
 
 def checkpoint_dtype(model_dir: str) -> str:
-    """The number type that the folder's config.json names. (vLLM's own `auto` would round float32 to bfloat16.)
+    """The dtype that the folder's config.json names. (vLLM's `auto` would round float32 to bfloat16.)
 
     Raises UserError where it names none.
     """
@@ -220,7 +220,7 @@ def checkpoint_dtype(model_dir: str) -> str:
     dtype = config.get("dtype") or config.get("torch_dtype")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(
-            f"{path}: names no usable number type ({dtype!r}); set engine.dtype to float32, bfloat16 or float16."
+            f"{path}: names no usable dtype ({dtype!r}); set engine.dtype to float32, bfloat16 or float16."
         )
     return str(dtype)
 

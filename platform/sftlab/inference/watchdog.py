@@ -1,7 +1,7 @@
-"""Ends a process whose engine hangs, so that it is started anew.
+"""Ends a process whose engine hangs, so that it is restarted.
 
 A hang inside CUDA, or a stopped process, runs no Python any more, so that no thread inside can notice. The watcher
-is a small process of its own: it hears the engine's process breathe, is told when a call begins and ends, and kills
+is a separate small process: it receives the heartbeat of the engine's process and the begin and end of calls, and kills
 the process with SIGKILL when either takes too long. This file is also that process's program, and imports nothing
 but the standard library.
 """
@@ -39,7 +39,7 @@ class Watchdog:
         read, self._pipe = os.pipe()
         command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds)]
         try:
-            # In a session of its own: what ends the engine's process group is told by the pipe.
+            # In a new session, which outlives the engine's process group; the pipe shows its end.
             self._watcher = subprocess.Popen(
                 command, stdin=read, stdout=subprocess.DEVNULL, start_new_session=True
             )
@@ -48,17 +48,17 @@ class Watchdog:
         threading.Thread(target=self._breathe, name="breath", daemon=True).start()
 
     def __enter__(self) -> None:
-        self._tell(BEGIN if self._started else START)
+        self._send(BEGIN if self._started else START)
         self._started = True
 
     def __exit__(self, *_: object) -> None:
-        self._tell(END)
+        self._send(END)
 
     def _breathe(self) -> None:
-        while self._tell(BREATH):
+        while self._send(BREATH):
             time.sleep(BREATH_SECONDS)
 
-    def _tell(self, what: bytes) -> bool:
+    def _send(self, what: bytes) -> bool:
         """False where the watcher is gone; the engine then goes on unwatched."""
         if self._pipe is None:
             return False
@@ -70,17 +70,17 @@ class Watchdog:
 
 
 class Listener:
-    """What the watcher has heard, by its own clock: a pure state of the calls and the last breath."""
+    """What the watcher has received, by its clock: a pure state of the calls and the last heartbeat."""
 
     def __init__(self, seconds: float, now: float) -> None:
         self.seconds = self.allowed = seconds
         self.last = now
         self.begun: float | None = None
 
-    def hear(self, told: bytes, now: float) -> None:
+    def hear(self, received: bytes, now: float) -> None:
         """Take in what came through the pipe."""
         self.last = now
-        for what in (told[i : i + 1] for i in range(len(told))):
+        for what in (received[i : i + 1] for i in range(len(received))):
             if what in (START, BEGIN):
                 self.begun, self.allowed = now, self.seconds * (START_FACTOR if what == START else 1)
             elif what == END:
@@ -98,13 +98,13 @@ def watch(process: int, seconds: float, pipe: int, kill: Callable[[int, int], No
     while os.getppid() == process:
         ready, _, _ = select.select([pipe], [], [], min(1.0, seconds / 4))
         if ready:
-            told = os.read(pipe, 4096)
-            if not told:
+            received = os.read(pipe, 4096)
+            if not received:
                 return
-            listener.hear(told, time.monotonic())
+            listener.hear(received, time.monotonic())
         if listener.overdue(time.monotonic()):
             print(f"an engine's call took longer than {seconds:g} s; its process is ended", file=sys.stderr)
-            # vLLM's workers of a divided model are processes of their own, and may hang where they miss its end.
+            # vLLM's workers of a divided model are separate processes, and may hang where they miss its end.
             for each in (*descendants(process), process):
                 with suppress(ProcessLookupError):
                     kill(each, signal.SIGKILL)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftlab.facts.mastery import contains_answer
 from sftlab.facts.prompts import question_prompt
 from sftlab.inference.engine import Completion, Engine, Prompt
-from sftlab.inference.limits import WHOLE, BatchLimits, memory_told
+from sftlab.inference.limits import WHOLE, BatchLimits, named_memory_errors
+from sftlab.measurements.encoding import encode
 from sftlab.measurements.mastery import fact_error
 from sftlab.measurements.spec import AnswerSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Encode = Callable[[str], tuple[int, ...]]  # text to prompt ids
+ANSWERS = "answers.parquet"
 
 
 def answer_schema() -> pa.Schema:
@@ -34,47 +36,50 @@ def answer_schema() -> pa.Schema:
     )
 
 
-def answer_facts(
-    facts: Mapping[str, pa.Table],
-    engine: Engine,
-    encode: Encode,
-    spec: AnswerSpec,
-    limits: BatchLimits = WHOLE,
-) -> pa.Table:
-    """Greedy answers to the facts of every split, in order (see `answer_schema`).
+@dataclass(frozen=True)
+class ClosedBookAnswers:
+    """Greedy answers of one model to the facts of every split. A `Measurement`; see `answer_schema` for its table.
 
-    Raises EngineMemoryError naming the rows (`row_key`) over which the engine ran out of memory.
+    Attributes:
+        facts: facts to answer, by split.
+        spec: how they are answered.
     """
-    import pyarrow as pa
 
-    rows = [{**fact, "split": split} for split, table in facts.items() for fact in table.to_pylist()]
-    answered: list[dict[str, Any]] = []
-    for start in range(0, len(rows), spec.block_rows):
-        answered += _answer_block(rows[start : start + spec.block_rows], engine, encode, spec, limits)
-    return pa.Table.from_pylist(answered, schema=answer_schema())
+    facts: Mapping[str, pa.Table]
+    spec: AnswerSpec
+
+    def measure(self, engine: Engine, limits: BatchLimits = WHOLE) -> pa.Table:
+        """One row for every fact, in order.
+
+        Raises EngineMemoryError naming the rows (`row_key`) over which the engine ran out of memory.
+        """
+        import pyarrow as pa
+
+        rows = [{**fact, "split": split} for split, table in self.facts.items() for fact in table.to_pylist()]
+        answered: list[dict[str, Any]] = []
+        for start in range(0, len(rows), self.spec.block_rows):
+            answered += _answer_block(rows[start : start + self.spec.block_rows], engine, self.spec, limits)
+        return pa.Table.from_pylist(answered, schema=answer_schema())
 
 
 def row_key(fact: Mapping[str, Any]) -> str:
-    """Name of a row of the answers: a fact may stand in several splits."""
+    """Name of a row of the answers: several splits may have the same fact."""
     return f"{fact['split']}/{fact['fact_id']}"
 
 
 def _answer_block(
     facts: Sequence[Mapping[str, Any]],
     engine: Engine,
-    encode: Encode,
     spec: AnswerSpec,
     limits: BatchLimits,
 ) -> list[dict[str, Any]]:
-    asked = [
-        limits.refused.get(row_key(fact)) or _ask(fact, encode, spec, engine.max_model_len) for fact in facts
-    ]
+    asked = [limits.refused.get(row_key(fact)) or _ask(fact, engine, spec) for fact in facts]
     prompts = [
         (row_key(fact), ask) for fact, ask in zip(facts, asked, strict=True) if isinstance(ask, Prompt)
     ]
     completions: list[Completion] = []
     for piece in limits.pieces(prompts):
-        with memory_told([key for key, _ in piece]):
+        with named_memory_errors([key for key, _ in piece]):
             completions += engine.answer([ask for _, ask in piece], spec.max_tokens)
     answers = iter(completions)
     rows = []
@@ -90,15 +95,15 @@ def _answer_block(
     return rows
 
 
-def _ask(fact: Mapping[str, Any], encode: Encode, spec: AnswerSpec, longest: int) -> Prompt | str:
+def _ask(fact: Mapping[str, Any], engine: Engine, spec: AnswerSpec) -> Prompt | str:
     """The prompt of a question, or why it cannot be asked."""
     error = fact_error(fact)
     if error is not None:
         return error
     if not (fact["question"] or "").strip():
         return "question is empty"
-    ids = encode(question_prompt(fact["question"]))
+    ids = encode(engine.tokenizer, question_prompt(fact["question"]))
     needed = len(ids) + spec.max_tokens
-    if needed > longest:
-        return f"too long: prompt and answer take {needed} tokens of {longest}"
+    if needed > engine.max_model_len:
+        return f"too long: prompt and answer take {needed} tokens of {engine.max_model_len}"
     return Prompt(ids, tuple(fact["accepted"]) if spec.early_stop else ())

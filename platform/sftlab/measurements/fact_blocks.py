@@ -59,7 +59,7 @@ class FactBlocks:
 
 
 class FactReader:
-    """Reads blocks, quickly in rising order; going back begins anew at the first file."""
+    """Reads blocks, quickly in rising order; going back begins again at the first file."""
 
     def __init__(self, blocks: FactBlocks, columns: Sequence[str] = COLUMNS) -> None:
         import pyarrow as pa
@@ -87,7 +87,7 @@ class FactReader:
             self._start += skipped
             piece = next(self._pieces, None)
             if piece is None:
-                raise UserError(f"{self.blocks.folder}: holds fewer facts than before; was it written anew?")
+                raise UserError(f"{self.blocks.folder}: holds fewer facts than before; was it written again?")
             self._held = pa.concat_tables([self._held.slice(skipped), piece])
         return self._held.slice(start - self._start, end - start)
 

@@ -10,7 +10,7 @@ from sftlab.facts.mastery import BUCKETS, bucket_of, contains_answer, row_seed
 from sftlab.facts.prompts import all_prompt_ids
 from sftlab.facts.templates import Topic
 from sftlab.inference.engine import Completion, Engine, Prompt, Sampling
-from sftlab.inference.limits import WHOLE, BatchLimits, memory_told
+from sftlab.inference.limits import WHOLE, BatchLimits, named_memory_errors
 from sftlab.measurements.spec import MasterySpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def score_block(
     sampling = Sampling(spec.samples, spec.temperature, spec.top_p, spec.max_tokens)
     found: list[list[Completion]] = []
     for piece in limits.pieces([ask for ask in asked if ask.error is None]):
-        with memory_told([ask.fact["fact_id"] for ask in piece]):
+        with named_memory_errors([ask.fact["fact_id"] for ask in piece]):
             found += engine.sample([prompt for ask in piece for prompt in ask.prompts], sampling)
     completions = iter(found)
     rows = [_row(ask, [next(completions) for _ in ask.prompts], spec.samples) for ask in asked]
@@ -86,17 +86,17 @@ def check_rows(table: pa.Table, columns: Sequence[str] | None = None) -> None:
     if list(table.schema) != wanted:
         raise ValueError(f"has the columns {', '.join(map(str, table.schema))}")
     table.validate(full=True)
-    told = {name: table[name] for name in table.column_names}
-    if any(told[name].null_count for name in ("fact_id", "topic", "samples", "tokens") if name in told):
+    given = {name: table[name] for name in table.column_names}
+    if any(given[name].null_count for name in ("fact_id", "topic", "samples", "tokens") if name in given):
         raise ValueError("lacks values")
-    if "bucket" in told and not set(pc.unique(told["bucket"].drop_null()).to_pylist()) <= set(BUCKETS):
+    if "bucket" in given and not set(pc.unique(given["bucket"].drop_null()).to_pylist()) <= set(BUCKETS):
         raise ValueError("has buckets that cannot be")
     if columns is not None:
         return
-    scored = told["error"].is_null()
-    if any(not told[name].is_valid().equals(scored) for name in ("hits", "r", "bucket")):
+    scored = given["error"].is_null()
+    if any(not given[name].is_valid().equals(scored) for name in ("hits", "r", "bucket")):
         raise ValueError("has rows that are neither scored nor errors")
-    if pc.list_flatten(told["hits"]).null_count:
+    if pc.list_flatten(given["hits"]).null_count:
         raise ValueError("has hits that cannot be")
 
 

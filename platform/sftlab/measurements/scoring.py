@@ -25,8 +25,8 @@ from sftlab.inference.actors import (
     EngineLostError,
     actor_options,
     as_raised,
-    carried,
     watched_pool,
+    wrap_error,
 )
 from sftlab.inference.engine import Engine, EngineFactory
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
@@ -85,7 +85,7 @@ class ScoringRequest:
         return self.output_dir / "blocks"
 
     def path(self, index: int) -> Path:
-        """Where a block stands once it is finished."""
+        """Where a block is once it is finished."""
         return self.blocks_dir / f"{index:05d}.parquet"
 
 
@@ -145,9 +145,9 @@ def _score(
             report.found(sum(table["tokens"].to_pylist()))
     if pending:
         check_served(request.model_dir, runtime)
-        told = _stream(request, pending, runtime, engine, limits)
-        with as_raised(), closing(told):
-            for blocks in told:
+        streamed = _stream(request, pending, runtime, engine, limits)
+        with as_raised(), closing(streamed):
+            for blocks in streamed:
                 for prompts, tokens in zip(
                     blocks["prompts"].to_pylist(), blocks["tokens"].to_pylist(), strict=True
                 ):
@@ -166,7 +166,7 @@ def scored(request: ScoringRequest) -> Iterator[pa.Table]:
 
 
 def drop_damaged(request: ScoringRequest) -> None:
-    """Read all finished blocks whole, and delete the damaged ones, so that `score` scores them anew."""
+    """Read all finished blocks whole, and delete the damaged ones, so that `score` scores them again."""
     reader = FactReader(request.facts, ["fact_id"])
     for index in range(len(request.facts)):
         sound_block(request.path(index), reader.block(index))
@@ -194,12 +194,12 @@ def read_block(path: Path, facts: pa.Table, columns: Sequence[str] | None = None
         kind = UserError if refused else DamagedBlockError
         raise kind(f"{path}: is not a readable block ({error}); delete it to score it again.") from error
     if table["fact_id"].to_pylist() != facts["fact_id"].to_pylist():
-        raise UserError(f"{path}: holds other facts than those asked for; give each run a folder of its own.")
+        raise UserError(f"{path}: holds other facts than those asked for; give each run a separate folder.")
     return table
 
 
 def sound_block(path: Path, facts: pa.Table, columns: Sequence[str] | None = None) -> pa.Table | None:
-    """`read_block`; None for a damaged block, which is told and deleted, so that it is scored again."""
+    """`read_block`; None for a damaged block, which is logged and deleted, so that it is scored again."""
     try:
         return read_block(path, facts, columns)
     except DamagedBlockError as error:
@@ -209,7 +209,7 @@ def sound_block(path: Path, facts: pa.Table, columns: Sequence[str] | None = Non
 
 
 class _Reporter:
-    """Adds up blocks and tells the caller."""
+    """Adds up blocks and notifies the caller."""
 
     def __init__(self, blocks: int, samples: int, progress: Callable[[ScoringProgress], None] | None) -> None:
         self.blocks, self.samples, self.progress = blocks, samples, progress
@@ -264,10 +264,10 @@ class BlockScorer:
         import pyarrow as pa
 
         blocks = [index for number in numbers[TASK].to_pylist() for index in self.tasks[number]]
-        with carried():
+        with wrap_error():
             tables = map(self._score, blocks)
-            told = [(_prompts(t), sum(t["tokens"].to_pylist())) for t in tables]
-        return pa.table(dict(zip(("prompts", "tokens"), map(list, zip(*told, strict=True)), strict=True)))
+            streamed = [(_prompts(t), sum(t["tokens"].to_pylist())) for t in tables]
+        return pa.table(dict(zip(("prompts", "tokens"), map(list, zip(*streamed, strict=True)), strict=True)))
 
     def _score(self, index: int) -> pa.Table:
         facts, path = self.reader.block(index), self.request.path(index)

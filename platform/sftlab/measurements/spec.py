@@ -50,7 +50,7 @@ class DivergenceSpec(Frozen):
     top: int = Field(default=10, ge=2, description="Tokens compared: the tuned model's largest logits.")
     same_prompt: bool = Field(
         default=False,
-        description="Give the tuned model the base model's mapping template in place of its own question prompt.",
+        description="Give the tuned model the base model's mapping template in place of its question prompt.",
     )
     answer_within: int = Field(
         default=4,

@@ -1,4 +1,4 @@
-"""What became of a call to an engine's actor, told from Ray's errors."""
+"""What became of a call to an engine's actor, by Ray's errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sftlab.inference.actors import EngineLostError, as_raised
 
 
 def killed_for_memory() -> str:
-    """The trace of Ray's own failure to read why its memory monitor ended an actor."""
+    """The trace of Ray's failure to read why its memory monitor ended an actor."""
     from ray._private.serialization import SerializationContext
     from ray.core.generated.common_pb2 import RayErrorInfo
 
@@ -31,7 +31,7 @@ def test_an_engine_that_the_memory_monitor_ended_may_be_asked_again() -> None:
         raise lost.RaySystemError(AssertionError(), killed_for_memory())
 
 
-def test_other_errors_of_the_system_pass_as_they_are_and_a_dead_engine_is_told() -> None:
+def test_other_errors_of_the_system_pass_as_they_are_and_a_dead_engine_is_reported() -> None:
     import ray.exceptions as lost
 
     with pytest.raises(lost.RaySystemError, match="something else"), as_raised():

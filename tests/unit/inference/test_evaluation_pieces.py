@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from sftlab.facts.table import facts_table
 from sftlab.facts.templates import Topic
 from sftlab.inference import evaluator
 from sftlab.inference.engine import Completion, Prompt
-from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate
+from sftlab.inference.evaluator import EvaluationItem, EvaluationProgress, EvaluationRequest, evaluate
+from sftlab.inference.limits import WHOLE, BatchLimits
 from sftlab.inference.measurement import Measurement
 from sftlab.inference.pieces import commit_piece, is_sound
 from sftlab.inference.spec import EngineSpec
@@ -77,13 +79,14 @@ class Engines:
         self.asked.append(what)
 
     def spread(
-        self, workers: object, items: Sequence[EvaluationItem], compared: Measurement
+        self, workers: object, items: Sequence[EvaluationItem], compared: Measurement | None
     ) -> Iterator[tuple[EvaluationItem, list[pa.Table]]]:
         del workers
         for item in items:
             self.ask(item.id)
             engine: Any = Scripted(item.id)
-            yield item, [each.measure(engine) for each in (*item.measurements.values(), compared)]
+            measurements = [*item.measurements.values(), *([compared] if compared else [])]
+            yield item, [each.measure(engine) for each in measurements]
 
     def base(self, worker: object, source: object, measurement: Measurement) -> pa.Table:
         del worker, source
@@ -127,6 +130,38 @@ def test_a_fact_whose_prompt_is_too_long_is_left_out_of_the_divergence(
     for name in ("a", "b"):
         table = pq.read_table(tmp_path / "narrower" / "evaluation" / name / "divergence.parquet")
         assert table["fact_id"].to_pylist() == ["Bo", "Cy"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A measurement of so many rows."""
+
+    count: int
+
+    def measure(self, engine: Any, limits: BatchLimits = WHOLE) -> pa.Table:
+        del limits
+        return pa.table({"model": [engine.held] * self.count})
+
+
+def test_each_measurement_has_a_file_and_a_model_is_finished_with_its_last_one(
+    engines: Engines, tmp_path: Path
+) -> None:
+    source: Any = None
+    measurements = {"one.parquet": Rows(1), "three.parquet": Rows(3)}
+    items = [EvaluationItem(name, source, measurements, tmp_path / name) for name in ("a", "b", "c")]
+    request = EvaluationRequest(items, "m", EngineSpec(), tmp_path / "session", tmp_path / "damaged")
+    commit_piece(pa.table({"model": ["b"]}), tmp_path / "b" / "one.parquet")
+    for name in measurements:
+        commit_piece(pa.table({"model": ["found"]}), tmp_path / "c" / name)
+    done: list[str] = []
+    seen: list[EvaluationProgress] = []
+    evaluate(request, [None], seen.append, lambda item: done.append(item.id))
+    assert engines.asked == ["a", "b"] and done == ["c", "a", "b"]
+    assert [p.items_done for p in seen] == [1, 2, 3]
+    tables = {path: pq.read_table(tmp_path / path)["model"].to_pylist() for path in
+              ("a/one.parquet", "a/three.parquet", "b/three.parquet", "c/three.parquet")}  # fmt: skip
+    assert list(tables.values()) == [["a"], ["a"] * 3, ["b"] * 3, ["found"]]
+    assert not (tmp_path / "session").exists()
 
 
 def results(folder: Path) -> dict[str, bytes]:

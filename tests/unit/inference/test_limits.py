@@ -12,7 +12,7 @@ from sftlab.errors import UserError
 from sftlab.facts.table import facts_table
 from sftlab.facts.templates import Topic
 from sftlab.inference.engine import Completion, Prompt, Sampling
-from sftlab.inference.limits import MOST_REFUSED, WHOLE, BatchLimits, EngineMemoryError, memory_told
+from sftlab.inference.limits import MOST_REFUSED, WHOLE, BatchLimits, EngineMemoryError, named_memory_errors
 from sftlab.measurements.answers import ClosedBookAnswers
 from sftlab.measurements.mastery import score_block
 from sftlab.measurements.spec import AnswerSpec, MasterySpec
@@ -67,7 +67,7 @@ def facts(count: int, whale: int) -> Any:
 
 
 def answered(engine: SmallEngine) -> tuple[Any, int]:
-    """What a driver does: it starts an engine anew, with the limits that follow."""
+    """What a driver does: it restarts an engine, with the limits that follow."""
     limits, starts = WHOLE, 1
     while True:
         try:
@@ -126,6 +126,6 @@ def test_an_engine_that_holds_no_row_at_all_ends_the_run_with_what_to_change() -
 
 
 def test_other_errors_pass_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="illegal memory access"), memory_told(["a"]):
+    with pytest.raises(RuntimeError, match="illegal memory access"), named_memory_errors(["a"]):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     assert BatchLimits().pieces([]) == [] and BatchLimits(2).pieces("abc") == ["ab", "c"]

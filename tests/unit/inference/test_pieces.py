@@ -80,7 +80,7 @@ def test_blocks_are_found_forwards_and_backwards_and_few_facts_are_held(tmp_path
         assert reader._held.num_rows <= PIECE_ROWS + 32
 
 
-def test_facts_that_are_damaged_or_fewer_than_counted_are_told(tmp_path: Path) -> None:
+def test_facts_that_are_damaged_or_fewer_than_counted_are_reported(tmp_path: Path) -> None:
     folder = facts_folder(tmp_path / "facts", train=9000)
     blocks = FactBlocks.of(folder, 32)
     pq.write_table(pq.read_table(folder / "train.parquet").slice(0, 10), folder / "train.parquet")
@@ -187,7 +187,7 @@ def test_a_block_that_is_none_is_deleted_and_left_to_be_scored_again(tmp_path: P
     assert sound_block(path, ids("a")) is None and not path.exists()
 
 
-def test_a_block_with_a_flipped_bit_is_told_deleted_and_left_to_be_scored_again(
+def test_a_block_with_a_flipped_bit_is_logged_deleted_and_left_to_be_scored_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, table = tmp_path / "00000.parquet", block("a", tokens=0x1234567)
@@ -207,7 +207,7 @@ def scoring(folder: Path, facts: int = 2) -> ScoringRequest:
     return ScoringRequest(blocks, {}, str(folder), MasterySpec(), EngineSpec(), folder / "work")
 
 
-def test_blocks_that_are_damaged_where_no_run_has_looked_are_told_and_then_all_deleted(
+def test_blocks_that_are_damaged_where_no_run_has_looked_are_logged_and_then_all_deleted(
     tmp_path: Path,
 ) -> None:
     request = scoring(tmp_path, facts=3)

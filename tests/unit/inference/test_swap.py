@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sftlab.inference.engine import EngineSwapError
-from sftlab.inference.swap import PROBED_COLUMNS, Share, Sketch, raise_told, verify
+from sftlab.inference.swap import PROBED_COLUMNS, Share, Sketch, raise_failure, verify
 from sftlab.store.record import Damaged
 
 WIDTH = 6
@@ -169,9 +169,11 @@ def test_each_worker_compares_the_part_that_it_holds(rank: int) -> None:
 
 
 def test_what_a_worker_of_another_process_has_met_is_raised_with_its_type() -> None:
-    raise_told([None, None])
+    raise_failure([None, None])
     with pytest.raises(EngineSwapError, match="lm_head"):
-        raise_told([None, ("lm_head: stale",), ("a", "b")])
-    with pytest.raises(Damaged) as told:
-        raise_told([["store/tuned/b0", "model.safetensors has other bytes"]])  # a list after some transports
-    assert told.value.folder == Path("store/tuned/b0")
+        raise_failure([None, ("lm_head: stale",), ("a", "b")])
+    with pytest.raises(Damaged) as raised:
+        raise_failure(
+            [["store/tuned/b0", "model.safetensors has other bytes"]]
+        )  # a list after some transports
+    assert raised.value.folder == Path("store/tuned/b0")

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from sftlab.errors import UserError
+from sftlab.facts.prompts import question_prompt
 from sftlab.inference.tokenizer_check import (
     OTHERS,
     PLAIN,
@@ -275,3 +276,7 @@ def test_a_file_that_is_no_tokenizer_is_refused(content: str, tmp_path: Path) ->
 )
 def test_losses_are_the_fewest_kinds_of_difference(text: str, back: str, expected: list[str] | None) -> None:
     assert losses(text, back) == expected
+
+
+def test_the_prompt_of_questions_is_among_the_texts_that_must_come_back() -> None:
+    assert question_prompt("What is the capital of France?") in PLAIN

@@ -116,9 +116,9 @@ BROKEN = {
         "00002: missing",
     ),
     "truncated": (truncated, "is truncated"),
-    "no number type": (
+    "no dtype": (
         lambda folder: (folder / "config.json").write_text("{}"),
-        "names no usable number type",
+        "names no usable dtype",
     ),
     "empty tokenizer.json": (lambda _: None, "the tokenizer cannot be loaded"),
 }

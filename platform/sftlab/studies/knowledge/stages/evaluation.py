@@ -38,32 +38,31 @@ def build_evaluations(build: KnowledgeBuild) -> None:
         evaluate_with_engines(
             request,
             build.runtime.engine,
-            progress=lambda p: bar.update(p.items_done, p.items, f"{p.answers_per_second:,.0f} answers/s"),
+            progress=lambda p: bar.update(p.items_done, p.items, f"{p.rows_per_second:,.0f} answers/s"),
             finished=lambda item: _commit(build, steps[item.id]),
         )
     drop(request.session_dir)
 
 
 def evaluation_request(build: KnowledgeBuild) -> tuple[dict[str, Step], EvaluationRequest]:
-    """What is missing of a plan's evaluations: the steps by item id, and what engines are to do."""
+    """What is missing of a plan's evaluations: the steps by item id, and the request to the engines."""
     from sftlab.inference.evaluator import EvaluationRequest
-    from sftlab.measurements.divergence import DivergenceInput
+    from sftlab.measurements.divergence import FirstTokenDivergence
 
-    plan, spec = build.plan, build.plan.spec
+    plan, spec, base = build.plan, build.plan.spec, str(build.model_folder)
     folder = build.read(plan.facts)
     facts = {split: read_facts(folder, split) for split in EVALUATION_SPLITS}
     steps, items = _items(build, facts)
-    divergence = DivergenceInput(
+    divergence = FirstTokenDivergence(
         spec.divergence,
+        spec.answers.max_tokens,
         facts["test"],
         read_mastery(build, "test"),
         read_topics(folder),
-        ModelSource(str(build.model_folder)),
+        ModelSource(base),
     )
-    base, damaged = str(build.model_folder), build.store.root / DAMAGED
-    return steps, EvaluationRequest(
-        items, base, spec.answers, spec.engine, _session(build), damaged, divergence
-    )
+    damaged = build.store.root / DAMAGED
+    return steps, EvaluationRequest(items, base, spec.engine, _session(build), damaged, divergence)
 
 
 def _commit(build: KnowledgeBuild, step: Step) -> None:
@@ -73,8 +72,9 @@ def _commit(build: KnowledgeBuild, step: Step) -> None:
 def _items(
     build: KnowledgeBuild, facts: Mapping[str, pa.Table]
 ) -> tuple[dict[str, Step], list[EvaluationItem]]:
-    """The missing evaluations: their steps by item id, and what the engines are to do."""
+    """The missing evaluations: their steps by item id, and the models to evaluate."""
     from sftlab.inference.evaluator import EvaluationItem
+    from sftlab.measurements.answers import ANSWERS, ClosedBookAnswers
 
     plan, base = build.plan, str(build.model_folder)
     steps: dict[str, Step] = {}
@@ -82,7 +82,8 @@ def _items(
 
     def add(step: Step, source: ModelSource, asked: Mapping[str, pa.Table]) -> None:
         steps[step.id[:16]] = step
-        items.append(EvaluationItem(step.id[:16], source, asked, build.path(step)))
+        answers = ClosedBookAnswers(asked, plan.spec.answers)
+        items.append(EvaluationItem(step.id[:16], source, {ANSWERS: answers}, build.path(step)))
 
     if build.missing(plan.base_evaluation):
         add(plan.base_evaluation, ModelSource(base), facts)
