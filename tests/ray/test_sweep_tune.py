@@ -34,12 +34,16 @@ from sftlab.sweeps.tune import TuneRunner
 from tests.support.toy_sweep import Toy, ToySearch, ToyTrials
 
 pytestmark = pytest.mark.slow
-TINY = Path(__file__).parents[2] / "jobs" / "configs" / "tiny.yaml"
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "jobs" / "configs" / "tiny.yaml"
 
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    # Trials unpickle classes of this module and of tests.support.
+    paths = [ROOT, Path(__file__).parent, *filter(None, [os.environ.get("PYTHONPATH")])]
+    here = {"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, paths))}}
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=here)
     yield
     ray.shutdown()
 

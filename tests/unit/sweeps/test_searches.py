@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import pickle
 import random
 from collections.abc import Iterable
@@ -10,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-import sftlab.sweeps
 from sftlab.execution.cost import Cost
 from sftlab.files import write_text
 from sftlab.sweeps.outcome import Outcome
@@ -142,13 +138,3 @@ def test_a_listed_search_costs_its_trials_and_a_sampler_its_most_expensive_point
     plan = sampler.plan(Prices())
     assert plan.lines == ["sweep toy: Optuna chooses 5 points, 1 are finished"]
     assert (plan.cost.generated_tokens, plan.at_most) == (4 * 2 * 20, True)
-
-
-@pytest.mark.parametrize(
-    "file", sorted(Path(str(sftlab.sweeps.__file__)).parent.glob("*.py")), ids=lambda p: p.stem
-)
-def test_sweeps_import_no_study(file: Path) -> None:
-    tree = ast.parse(file.read_text())
-    names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names += [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
-    assert [name for name in names if name.startswith(("sftlab.studies", "sftlab.cli"))] == []
