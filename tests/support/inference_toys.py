@@ -50,10 +50,12 @@ class FolderSource:
 
 
 def start_ray(*folders: Path) -> None:
-    """A local Ray whose workers can import the modules of this folder, of the benchmarks and of others."""
+    """A local Ray whose workers import the package of this tree, the modules of this folder and those of others."""
     import ray
 
-    here = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "ray", *folders)))}
+    here = {
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "platform", ROOT, ROOT / "tests" / "ray", *folders)))
+    }
     ray.init(address="local", num_cpus=4, include_dashboard=False, runtime_env={"env_vars": here})
 
 
