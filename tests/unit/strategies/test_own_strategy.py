@@ -84,7 +84,10 @@ def test_without_plugins_no_folder_is_added(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plugins", "message"),
     [
-        ("[nowhere_at_all]", "plugins: nowhere_at_all cannot be imported .*its file in the folder of the study"),
+        (
+            "[nowhere_at_all]",
+            "plugins: nowhere_at_all cannot be imported .*its file in the folder of the study",
+        ),
         ("clip", r"study\.yaml: plugins: expected a list"),
         ("[3]", r"study\.yaml: plugins\.0: "),
     ],
