@@ -316,6 +316,10 @@ def test_the_summary_is_json_and_names_the_faults(compared: Comparison) -> None:
     assert next(one for one in found["claims"] if one["id"] == "F2a-lima")["word"] == "not tested"
 
 
+def test_no_text_of_a_csv_is_a_formula() -> None:
+    assert csv_text([{"model": "=1+1", "gain": -0.5, "r": None}]) == "model,gain,r\n'=1+1,-0.5,\n"
+
+
 @pytest.fixture(scope="module")
 def page(compared: Comparison) -> str:
     return render(compared)
