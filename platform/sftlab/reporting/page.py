@@ -36,15 +36,16 @@ def environment() -> Environment:
 
 
 def csv_address(rows: list[dict[str, object]]) -> str:
-    """The rows as CSV in a data address; at least one. A text that a spreadsheet would run gets an apostrophe."""
+    """The rows as CSV in a data address; at least one."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _no_formula(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: no_formula(value) for name, value in row.items()} for row in rows)
     return "data:text/csv;charset=utf-8," + quote(buffer.getvalue())
 
 
-def _no_formula(value: object) -> object:
+def no_formula(value: object) -> object:
+    """A value for a CSV: a text that a spreadsheet would run gets an apostrophe."""
     return (
         f"'{value}"
         if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sftlab.files import write_together
+from sftlab.reporting.page import no_formula
 from sftlab.studies.survey import factor_tables, faults, tables
 from sftlab.studies.survey.about import About, about_massive_sft, read_about
 from sftlab.studies.survey.published import Published, massive_sft
@@ -231,11 +232,11 @@ def write(comparison: Comparison, page: str, folder: Path) -> None:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """Rows as CSV, numbers in full precision."""
+    """Rows as CSV, numbers in full precision; no text that a spreadsheet would run."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_plain(row) for row in rows)
+    writer.writerows({name: no_formula(_value(value)) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
 
 
