@@ -300,7 +300,7 @@ def test_words_of_the_claims(survey: Survey) -> None:
         "lora-maths": "open",
         "lora-open": "agrees",
         "lora-knowledge": "differs",
-        "size": "agrees",
+        "size": "open",
         "epochs-steps": "agrees",
         "epochs-distances": "open",
         "A1": "agrees",
