@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sftlab import __version__
-from sftlab.cli import compare, data, store, study, sweep, weights
+from sftlab.cli import compare, data, listing, store, study, sweep, weights
 from sftlab.errors import UserError
 from sftlab.shell import command
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     name="sftlab",
     help="What does fine-tuning do to what a language model knows, and how to undo the harm?",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -76,6 +76,7 @@ app.command(
 app.command(epilog="Example: sftlab compare scores.csv --about about.yaml --output runs/compare")(
     compare.compare
 )
+app.command("list", epilog="Example: sftlab list strategies")(listing.list_names)
 app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")(store.verify)
 
 

@@ -54,6 +54,16 @@ _SHAPES: Mapping[FormatName, str] = {
 DROPPED: Mapping[FormatName, tuple[str, ...]] = {"flan": ("none",)}
 
 
+def described() -> dict[str, str]:
+    """Every format with the columns that it is found by."""
+    lists = {name: f"a column {' or '.join(LISTS)} of {shape}" for name, shape in _SHAPES.items()}
+    pairs = {
+        name: " and ".join(f"{slot}: {' or '.join(aliases)}" for slot, aliases in slots.items())
+        for name, slots in _SLOTS.items()
+    }
+    return {name: (lists | pairs)[name] for name in FORMAT_NAMES}
+
+
 @dataclass(frozen=True)
 class Detected:
     """How rows are read: the format, the column of each slot, and why this format was chosen."""

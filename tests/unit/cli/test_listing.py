@@ -1,0 +1,66 @@
+"""`sftlab list` names what exists, in the order of its source."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sftlab.cli.app import app
+from sftlab.cli.listing import Kind
+from sftlab.datasets.spec import FORMAT_NAMES
+from sftlab.strategies import known_strategies
+from sftlab.studies.knowledge.pipeline import STAGES
+from sftlab.studies.knowledge.results.choice import METRICS
+
+
+def listed(*arguments: str) -> dict[str, str]:
+    done = CliRunner().invoke(app, ["list", *arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("strategies", list(known_strategies())),
+        ("metrics", list(METRICS)),
+        ("stages", [stage.name for stage in STAGES]),
+        ("formats", list(FORMAT_NAMES)),
+        ("studies", ["knowledge", "survey"]),
+    ],
+)
+def test_every_name_is_listed_with_an_explanation(kind: str, names: list[str]) -> None:
+    found = listed(kind)
+    assert list(found) == names
+    assert all(len(text) > 10 and "\n" not in text for text in found.values())
+
+
+def test_a_name_is_the_first_word_of_its_line() -> None:
+    lines = CliRunner().invoke(app, ["list", "metrics"]).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(METRICS)
+
+
+def test_a_custom_strategy_of_a_plugin_is_listed(tmp_path: Path) -> None:
+    text = (
+        "from sftlab.strategies import Strategy, register\n\n\n@register\nclass Mine(Strategy):\n"
+        '    name = "listed-here"\n    title = "Listed"\n    source = "a test"\n\n'
+        "    def apply(self, treatment):\n        return treatment\n"
+    )
+    (tmp_path / "listed_plugin.py").write_text(text)
+    words = ["list", "strategies", "--plugin", "listed_plugin", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from sftlab.cli.app import main; main()", *words],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["listed-here"] == "Listed (a test)"
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
+    done = CliRunner().invoke(app, ["list", "models"])
+    assert done.exit_code == 2 and all(kind in done.output for kind in Kind)
