@@ -63,8 +63,8 @@ CONTAINERS: dict[str, Callable[[Sequence[Row]], bytes]] = {
     "a.json": as_list,
     "lines.json": as_lines,
     "list.jsonl": as_list,
-    "a.jsonl.gz": lambda rows: gzip.compress(as_lines(rows)),
-    "a.json.gz": lambda rows: gzip.compress(as_list(rows)),
+    "a.jsonl.gz": lambda rows: gzip.compress(as_lines(rows), mtime=0),
+    "a.json.gz": lambda rows: gzip.compress(as_list(rows), mtime=0),
     "marked.jsonl": lambda rows: b"\xef\xbb\xbf" + as_lines(rows),
 }
 
@@ -305,7 +305,7 @@ def test_unusable_rows_are_left_out_and_counted_where_the_spec_says_so(tmp_path:
         ("a.json", b'[{"a": "\\ud800"}]', "row 1: is not valid JSON: '\\ud800' is half of a character"),
         ("a.jsonl", b'{"a": "\xff"}', "cannot be read ('utf-8' codec"),
         ("a.jsonl.gz", b"no archive", "cannot be read (Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-9], "cannot be read (Compressed file ended"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9], "cannot be read (Compressed file ended"),
         ("a.parquet", b"PAR1", "is not a readable parquet table"),
         ("a.json", b"[" + b"[" * 100_000, "row 1: is not valid JSON: it is nested too deeply"),
     ],
@@ -332,7 +332,7 @@ def test_a_missing_file_a_folder_and_a_device_are_no_data(tmp_path: Path) -> Non
 
 def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path: Path) -> None:
     line = json.dumps({"prompt": "a", "response": "b" * 1000}).encode() + b"\n"
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line * 40_000))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line * 40_000, mtime=0))
     with pytest.raises(UserError, match="unpacks to over 16,777,216 bytes, 100 times its size"):
         list(opened(tmp_path / "a.jsonl.gz").conversations())
 
