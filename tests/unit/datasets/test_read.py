@@ -305,7 +305,11 @@ def test_unusable_rows_are_left_out_and_counted_where_the_spec_says_so(tmp_path:
         ("a.json", b'[{"a": "\\ud800"}]', "row 1: is not valid JSON: '\\ud800' is half of a character"),
         ("a.jsonl", b'{"a": "\xff"}', "cannot be read ('utf-8' codec"),
         ("a.jsonl.gz", b"no archive", "cannot be read (Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9], "cannot be read (Compressed file ended"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9],
+            "cannot be read (Compressed file ended",
+        ),
         ("a.parquet", b"PAR1", "is not a readable parquet table"),
         ("a.json", b"[" + b"[" * 100_000, "row 1: is not valid JSON: it is nested too deeply"),
     ],
