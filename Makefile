@@ -23,10 +23,10 @@ help:
 	@echo "make test       set up, then lint and run the tests"
 	@echo "make test-cluster  the tests on three nodes and on an object store"
 	@echo "make test-fast  lint and the unit tests alone"
-	@echo "make lint       ruff, mypy and the directions of imports"
+	@echo "make lint       ruff, mypy, the directions of imports and the words of the documentation"
 	@echo "make long       tests that take minutes: training that moves to another machine, or whose rank is stopped"
 	@echo "make chaos      a small study on three nodes, killed at random moments (SEED=0, KILLS=60; as root: all faults;"
-	@echo "                PLAIN=1: the few blows of tests/e2e/test_nodes.py)"
+	@echo "                PLAIN=1: the few faults of tests/e2e/test_nodes.py)"
 	@echo "make fuzz       damaged inputs for every reader of what comes from outside (SEED=0, INPUTS=100000)"
 	@echo "make scale      a million facts and a thousand trials through the pipelines, with engines that answer at once"
 	@echo "make data       fetch EntityQuestions to data/entity_questions.zip"
@@ -56,6 +56,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.words
 
 format: setup
 	$(BIN)/ruff check --fix .

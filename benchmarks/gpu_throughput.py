@@ -7,7 +7,7 @@ Scoring: one engine of the GPU profile under Ray Data, from the commit of the fi
 engine's start, to the driver's word of the last; the peer is one call of `vllm.LLM.generate` with all other
 prompts, warmed up with those of the first block. Training: one run under Ray Train, by the driver's clock from
 the first step that it hears of to the last; the peer is transformers' own loss under `deepspeed.initialize` with
-the same configuration and batches, its first step left out. Each side runs in processes of its own and tells
+the same configuration and batches, its first step left out. Each side runs in separate processes and reports
 its tokens. Exit code 1 below the share of the peer's rate that is wanted, or where the tokens of both sides
 differ by more than a hundredth.
 
@@ -173,16 +173,16 @@ def training_pipeline(options: argparse.Namespace) -> Measured:
 
     stamps: list[tuple[float, int]] = []
 
-    def told(event: TrainingEvent) -> None:
+    def on_event(event: TrainingEvent) -> None:
         if event.kind == "step":
             stamps.append((time.perf_counter(), event.step))
 
     tokens = tokens_after(options)
     start_ray(options)
     _, runtime = training_spec(options)
-    train_runs([training_run(options)], runtime, told, storage_dir=str(options.scratch / "ray-train"))
+    train_runs([training_run(options)], runtime, on_event, storage_dir=str(options.scratch / "ray-train"))
     (begun, first), (ended, last) = stamps[0], stamps[-1]
-    assert last == len(tokens) - 1, "the last step was not told"
+    assert last == len(tokens) - 1, "the last step was not reported"
     return Measured(tokens[last] - tokens[first], ended - begun)
 
 

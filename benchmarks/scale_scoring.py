@@ -98,7 +98,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     runtime = EngineRuntime(engines=options.engines, cpus_per_engine=1)
     family, stamps = Family(), []
 
-    def told(progress: ScoringProgress) -> None:
+    def on_progress(progress: ScoringProgress) -> None:
         now = time.perf_counter()
         begun.extend([] if begun else [family.seconds("engine") + time.process_time()])
         stamps[1:] = [(now, progress.blocks_done)] if stamps else []
@@ -110,7 +110,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     shown, begun = [time.perf_counter()], list[float]()
     started = time.perf_counter()
     with family.watched():
-        score(request, runtime, told, instant.InstantEngine)
+        score(request, runtime, on_progress, instant.InstantEngine)
     whole = time.perf_counter() - started
     found: dict[str, Any] = {"driver_mib": peak_mib(), "engine_mib": family.peak["engine"], "whole": whole}
     (first, before), (last, after) = stamps[0], stamps[-1]
@@ -129,7 +129,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     for index in range(max(0, blocks - 10), blocks):
         request.path(index).unlink()
     started, stamps[:] = time.perf_counter(), []
-    score(request, runtime, told, instant.InstantEngine)
+    score(request, runtime, on_progress, instant.InstantEngine)
     found["resume"] = time.perf_counter() - started
     ray.shutdown()
     return found
@@ -163,7 +163,7 @@ def in_fresh_process(what: str, facts: int, options: argparse.Namespace, folder:
     return json.loads(output.splitlines()[-1])
 
 
-def tell(facts: int, samples: int, found: dict[str, float]) -> None:
+def print_rates(facts: int, samples: int, found: dict[str, float]) -> None:
     rows, seconds = facts * TEMPLATES, found["seconds"]
     rates = f"{rows * samples / seconds:,.0f} completions/s, {facts / seconds:,.0f} facts/s"
     print(
@@ -204,7 +204,7 @@ def main() -> None:
         for facts in (options.facts // 10, options.facts):
             in_fresh_process("prepare", facts, options, Path(scratch))
             found[facts] = in_fresh_process("measure", facts, options, Path(scratch))
-            tell(facts, options.samples, found[facts])
+            print_rates(facts, options.samples, found[facts])
     few, many = found.values()
     rate = options.facts * TEMPLATES * options.samples / many["seconds"]
     print(f"time per fact, all / a tenth: {many['seconds'] / few['seconds'] / 10:.2f}")

@@ -300,10 +300,10 @@ def main() -> None:
         command += ["--engines", str(options.engines), "--nodes", str(options.nodes)]
         command += ["--seconds", str(options.seconds)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    tell(options, json.loads(output.splitlines()[-1]))
+    print_times(options, json.loads(output.splitlines()[-1]))
 
 
-def tell(options: argparse.Namespace, found: dict[str, Any]) -> None:
+def print_times(options: argparse.Namespace, found: dict[str, Any]) -> None:
     trials = options.trials
     each = found["trials_seconds"] / trials
     print(

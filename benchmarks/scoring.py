@@ -90,7 +90,7 @@ class Side:
         """Right completions by fact and template."""
         return [row["hits"] for row in self.rows]
 
-    def told(self, name: str) -> str:
+    def summary(self, name: str) -> str:
         """A line with the totals."""
         return (
             f"{name}: {self.tokens:,} tokens, {self.seconds:.1f} s, {self.completions / self.seconds:,.0f} "
@@ -110,7 +110,7 @@ def missed(sides: Mapping[str, Side], spec: MasterySpec, named_after_end: int) -
     """Print the comparison; returns what misses its target."""
     stop, completions = sides[STOP], sides[STOP].completions
     for name, side in sides.items():
-        print(side.told(name))
+        print(side.summary(name))
     full = stop.tokens / sides[LIMIT].tokens
     print(f"mean R {sum(row['r'] for row in stop.rows) / len(stop.rows):.3f} over {len(stop.rows)} facts")
     print(f"tokens, stop strings / all to {spec.max_tokens} tokens: {full:.3f} (wanted: at most {WANTED})")

@@ -2,15 +2,15 @@
 
 import re
 
-# All up to the last @ of an address, as a password may hold strokes, and a query's secret_key=...
+# All up to the last @ of an address, as a password may contain slashes, and a query's secret_key=...
 _PASSWORD = re.compile(r"(\w://)[^\s'\"]*@")
-# What stands where a port should, and is no number: a password that holds strokes, or lacks its @.
+# What is in the place of a port and is not a number: a password that contains slashes or lacks its @.
 _NO_PORT = re.compile(r"(\w://[^\s/:@\[]+:)(?!\d+\b)[^\s'\"]+")
 _QUERY = re.compile(r"([?&][\w.-]*(?:key|secret|token|password|signature)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE)
 
 
 class UserError(Exception):
-    """Something that the user can mend: a wrong file, field, size or address.
+    """Something that the user can fix: a wrong file, field, size or address.
 
     The message names the file, row or field, what was expected and what to do.
     The command line prints it alone and exits with code 2. As it ends in terminals and in logs of jobs, passwords of

@@ -99,7 +99,7 @@ def _pretraining(data: bytes, folder: Path) -> object:
     if steps:
         return steps
     assert before == [float(p.detach().sum()) for p in model.parameters()] and not optimizer.state
-    raise UserError("pre-training starts anew")
+    raise UserError("pre-training starts again")
 
 
 def _pretraining_of(draw: Random) -> bytes:

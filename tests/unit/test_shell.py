@@ -11,7 +11,7 @@ import pytest
 
 from sftlab.errors import UserError
 from sftlab.shell import command
-from sftlab.studies.knowledge.stages.track import told_how_to_log_later
+from sftlab.studies.knowledge.stages.track import with_advice_to_log_later
 from sftlab.tracking.client import TrackedRuns
 
 PLATFORM = Path(__file__).parents[2] / "platform" / "sftlab"
@@ -74,7 +74,7 @@ def test_the_command_that_shows_a_database_names_its_address_as_one_word(text: s
 
 @pytest.mark.parametrize("text", [*(text for text in NASTY if text), "-x.yaml"])
 def test_the_command_that_logs_later_names_its_file_as_one_word(text: str) -> None:
-    with pytest.raises(UserError) as caught, told_how_to_log_later("study", Path(text)):
+    with pytest.raises(UserError) as caught, with_advice_to_log_later("study", Path(text)):
         raise UserError("away")
     found = re.search(r"all the same\. `(.*)` with the same", str(caught.value), re.DOTALL)
     assert found is not None

@@ -73,7 +73,7 @@ def score_interval(correct: npt.ArrayLike, buckets: npt.ArrayLike, seed: int) ->
 def bucket_scores(correct: npt.ArrayLike, buckets: npt.ArrayLike, seed: int) -> dict[int | None, Score]:
     """The score (key None) and the accuracy in every non-empty bucket, each with its 95 % interval.
 
-    Percentile bootstrap (Efron 1979): each of RESAMPLES times the questions are drawn anew within their buckets,
+    Percentile bootstrap (Efron 1979): each of RESAMPLES times the questions are resampled within their buckets,
     and the training sets among the training sets. With few seeds the draw of training sets understates their
     spread by the factor sqrt((seeds - 1) / seeds); of one seed the interval is about its model alone. Where all
     answers of a bucket are alike its interval has no width.

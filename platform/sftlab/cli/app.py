@@ -81,7 +81,7 @@ app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")(store.
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Entry point: exit code 0 for success, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Entry point: exit code 0 for success, 2 for what the user can fix, 130 for Ctrl-C."""
     # Before torch is loaded: threads that spin while they wait slow a busy machine down tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Also where a shell that started this in the background had Ctrl-C ignored: whoever sends it means it.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RuntimeFile = Annotated[
     Path | None, typer.Option("--runtime", help="Runtime file (YAML): workers, GPUs, store, tracking.")
 ]
-# Text and no Path, which would make one stroke of the two in an address.
+# Text and not a Path, which would merge the two slashes of an address into one.
 StoreFolder = Annotated[
     str | None, typer.Option("--store", help="Folder or address of the results (runtime.store).")
 ]
@@ -53,7 +53,7 @@ def _progress() -> Progress:
 
 @contextmanager
 def _bar_once_begun(title: str) -> Iterator[Callable[..., None]]:
-    """A bar that is shown from its first update on: what is wrong in the arguments is told before anything begins."""
+    """A bar that appears at its first update: errors in the arguments are reported before anything begins."""
     with ExitStack() as shown:
         bars: list[Bar] = []
 

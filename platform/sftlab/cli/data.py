@@ -154,8 +154,8 @@ def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: b
 
     tables, topics = read_source(source, templates)
     counts = write_facts(tables, topics, output)
-    if told := left_out(source, topics):
-        print(told, file=sys.stderr)  # not into the JSON
+    if notice := left_out(source, topics):
+        print(notice, file=sys.stderr)  # not into the JSON
     totals = {split: sum(topics.values()) for split, topics in counts.items()}
     if as_json:
         return json.dumps({"facts": totals, "topics": counts}, indent=1)

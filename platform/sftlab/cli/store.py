@@ -68,7 +68,7 @@ def track(
 def verify(runtime: RuntimeFile = None, store: StoreFolder = None, overrides: Overrides = None) -> None:
     """Read every result and compare its hash.
 
-    Damaged results are set aside, so that the next run builds them again. Reads the whole store.
+    Damaged results are quarantined, so that the next run builds them again. Reads the whole store.
     """
     with interruptible():
         verify_store(runtime, store, overrides or [])
@@ -113,27 +113,27 @@ def track_finished(path: Path, runtime_file: Path | None, store: Place, override
 
 
 def verify_store(runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
-    """Read all results of a store, and set the damaged ones aside. Raises UserError where there were some."""
+    """Read all results of a store, and quarantine the damaged ones. Raises UserError where there were some."""
     verify_results(_open(_runtime(runtime_file, store, overrides)))
 
 
 def verify_results(store: Store) -> None:
-    """Read all results, set the damaged ones aside, and print what was found.
+    """Read all results, quarantine the damaged ones, and print what was found.
 
     Raises UserError where some were damaged, where another run builds in the store, and where there is none.
     """
     if not store.stages():  # asked before a lock is made, with which a folder would come to be
-        raise UserError(f"{store}: no store is there; mend --store (runtime.store).")
+        raise UserError(f"{store}: no store is there; correct --store (runtime.store).")
     lines: list[str] = []
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         lines.append(line)
         print(line, flush=True)
 
     with store.exclusive():
-        sound = store.verify(tell)
+        sound = store.verify(report)
     print(f"{store}: {sound:,} results are sound", flush=True)
     if lines:
         raise UserError(
-            f"{len(lines):,} results were damaged and are set aside; the next run builds them again."
+            f"{len(lines):,} results were damaged and are quarantined; the next run builds them again."
         )

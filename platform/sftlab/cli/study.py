@@ -94,10 +94,10 @@ def run_to_report(
 
     print(finish_study(build, lambda: f"{summary(build)}\nreport: {report_file(plan, opened)}"))
     if runtime.track:
-        from sftlab.studies.knowledge.stages.track import told_how_to_log_later, track_results
+        from sftlab.studies.knowledge.stages.track import track_results, with_advice_to_log_later
 
         sys.stdout.flush()  # what is recommended stands before what failed
-        with told_how_to_log_later("study", study):
+        with with_advice_to_log_later("study", study):
             print(f"MLflow: {track_results(build)}")
 
 

@@ -123,11 +123,11 @@ def _conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> None
     best = build_sweep_best(steps, results)
     print(f"{summary(steps, results)}\nreport: {report}\nmodel: {best}", flush=True)
     if track is not None:
-        from sftlab.studies.knowledge.stages.track import told_how_to_log_later
+        from sftlab.studies.knowledge.stages.track import with_advice_to_log_later
         from sftlab.studies.knowledge.sweep.track import track_sweep
 
         # Two that log at the same moment would log a trial twice.
-        with told_how_to_log_later("sweep", track), sweep.store.lock("tracking"):
+        with with_advice_to_log_later("sweep", track), sweep.store.lock("tracking"):
             print(f"MLflow: {track_sweep(steps, results, report, best).how_to_look}")
 
 

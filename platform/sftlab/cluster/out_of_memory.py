@@ -1,4 +1,4 @@
-"""Tells the exceptions that mean "no memory left" from all others, without importing torch."""
+"""Distinguishes exceptions that mean "out of memory" from all others, without importing torch."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ def explained(
     found = [_finding(document, entry) for entry in error.errors()]
     inner = [finding.place for finding in found if finding.entry["type"] != "too_short"]
     # A list whose only entry is wrong is also reported as empty.
-    told = [
+    reported = [
         f
         for f in found
         if f.entry["type"] != "too_short" or not any(place[: len(f.place)] == f.place for place in inner)
     ]
-    return list(dict.fromkeys((f.place, _line(model, f)) for f in _of_one_form(told)))
+    return list(dict.fromkeys((f.place, _line(model, f)) for f in _of_one_form(reported)))
 
 
 def _finding(document: Mapping[str, Any], entry: Any) -> Finding:

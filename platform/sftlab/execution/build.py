@@ -42,10 +42,10 @@ class Build:
         return [step for step in steps if self.store.find(step) is None]
 
     def lacking(self, *steps: Step) -> list[Step]:
-        """`missing`, for those who build them now: what is damaged is set aside, parts of others are fetched."""
+        """`missing`, for those who build them now: damaged results are quarantined, and parts of others are fetched."""
         found = self.missing(*steps)
         for step in found:
-            notice = self.store.set_aside(step)
+            notice = self.store.quarantine(step)
             if notice is not None:
                 self.progress.say(notice)
             elif self.store.is_begun(step):

@@ -55,7 +55,7 @@ def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedSte
         first = [name for name, id in step.inputs.items() if id in to_build]
         reason = _needs(first) if first else why_not(step, records[step.stage], of_results)
         if damage is not None:
-            reason = f"damaged ({damage}), will be set aside"
+            reason = f"damaged ({damage}), will be quarantined"
         else:
             reason += "; begun, will be resumed" if begun else ""
         to_build.add(step.id)

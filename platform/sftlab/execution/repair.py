@@ -1,4 +1,4 @@
-"""Damaged results are set aside and built again, wherever in a run they are found."""
+"""Damaged results are quarantined and built again, wherever in a run they are found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from sftlab.execution.progress import Progress
 from sftlab.store.artifact import Store
 from sftlab.store.record import Damaged, Step
 
-TIMES = 2  # that one result is set aside in one go; a disk that damages it again is for a person to look at
+TIMES = (
+    2  # that one result is quarantined in one run; a disk that damages it again needs a person's attention
+)
 
 Done = TypeVar("Done")
 
@@ -23,9 +25,9 @@ def repairing(
     steps: Callable[[], Iterable[Step]],
     guard: Callable[[Step], AbstractContextManager[object]],
 ) -> Done:
-    """Do the work; each time that it finds one of the `steps()` damaged, set that aside and do it again.
+    """Do the work; each time that it finds one of the `steps()` damaged, quarantine that one and repeat the work.
 
-    `work` builds whatever is missing, so that doing it again builds what was set aside. `guard` keeps others from
+    `work` builds whatever is missing, so that repeating it builds what was quarantined. `guard` keeps others from
     building a step meanwhile. Raises Damaged for other results, and where a step is damaged again and again.
     """
     seen = Counter[str]()
@@ -38,6 +40,6 @@ def repairing(
                 raise
             seen[step.id] += 1
             with guard(step):
-                notice = store.set_aside(step, thoroughly=True)
+                notice = store.quarantine(step, thoroughly=True)
             if notice is not None:
                 progress.say(notice)

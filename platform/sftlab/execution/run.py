@@ -34,7 +34,7 @@ def run_study(build: Build, until: str | None = None, waiting: Waiting | None = 
     One stage is built for all cells before the next begins, so that engines and worker groups start once.
     A killed run goes on from its last committed piece when it is called again. Where another run builds in the
     same store, calls `waiting` and waits for it, or raises UserError if that is None. What the plan checks and
-    missing GPUs are reported (UserError) before the first stage. Damaged results are set aside and built again.
+    missing GPUs are reported (UserError) before the first stage. Damaged results are quarantined and built again.
     """
     finish_study(build, lambda: None, until, waiting)
 
@@ -104,7 +104,7 @@ class _Run:
             self.holds_store = True
 
     def guard(self, _: Step) -> nullcontext[None]:
-        """What `repairing` sets a step aside in; it waits for another run, which may be repairing the same step."""
+        """What `repairing` holds to quarantine a step; it waits for another run, which may repair the same step."""
         self.hold_store(self.waiting or (lambda: None))
         return nullcontext()
 

@@ -36,7 +36,7 @@ def read_source(source: Path, templates: Path | None) -> tuple[dict[str, pa.Tabl
 
 
 def left_out(source: Path, topics: Mapping[str, Topic]) -> str:
-    """What to tell of an archive's topics that are not among `topics`, so that none of their facts is read; "" if none.
+    """A notice of an archive's topics that are not in `topics`, so that none of their facts is read; "" if none.
 
     In own facts a topic without templates is an error (`read_user_tables`).
     """

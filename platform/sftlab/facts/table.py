@@ -84,5 +84,5 @@ def open_facts(directory: Path, split: str) -> pq.ParquetFile:
 
 
 def unreadable(directory: Path, split: str, error: Exception) -> UserError:
-    """What is told where the file of a split breaks off or is damaged."""
+    """The error for a split whose file is truncated or damaged."""
     return UserError(f"{directory / f'{split}.parquet'}: is not a readable parquet table: {error}")

@@ -17,8 +17,8 @@ from uuid import uuid4
 
 from sftlab.errors import UserError
 from sftlab.files import make_folder, readable_write_errors, write_text
-from sftlab.store.mirror import drop, mirror_of, parse_note, pull, pull_all, push, spoken
-from sftlab.store.record import PART, RECORD, WORK, file_entry, place_aside
+from sftlab.store.mirror import display_path, drop, mirror_of, parse_note, pull, pull_all, push
+from sftlab.store.record import PART, RECORD, WORK, file_entry, quarantine_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,8 +82,8 @@ def _is_as_noted(path: Path) -> bool:
 
 
 def _quarantine(path: Path, damaged: Path) -> None:
-    to = damaged / place_aside(path)
-    log.warning("%s: is damaged; quarantined as %s, to be made again.", spoken(path), spoken(to))
+    to = damaged / quarantine_path(path)
+    log.warning("%s: is damaged; quarantined as %s, to be made again.", display_path(path), display_path(to))
     make_folder(to.parent)
     with readable_write_errors(to):
         path.replace(to)

@@ -218,7 +218,7 @@ class _Reporter:
 
     def found(self, tokens: int) -> None:
         self._add(tokens)
-        self._tell(0.0)
+        self._report(0.0)
 
     def scored(self, prompts: int, tokens: int) -> None:
         now = time.monotonic()
@@ -227,13 +227,13 @@ class _Reporter:
             self.busy_since = now
         else:
             self.completions += prompts * self.samples
-        self._tell(self.completions / max(now - self.busy_since, 1e-9))
+        self._report(self.completions / max(now - self.busy_since, 1e-9))
 
     def _add(self, tokens: int) -> None:
         self.blocks_done += 1
         self.tokens += tokens
 
-    def _tell(self, rate: float) -> None:
+    def _report(self, rate: float) -> None:
         if self.progress is not None:
             self.progress(ScoringProgress(self.blocks_done, self.blocks, self.tokens, rate))
 

@@ -227,14 +227,14 @@ def _save_checkpoint(path: Path, model: Any, optimizer: Any, identity: str, step
         tensors[f"weight {name}"] = parameter.detach()
         tensors[f"first {name}"] = state["exp_avg"]
         tensors[f"second {name}"] = state["exp_avg_sq"]
-    told = {"identity": identity, "step": str(step)}
-    _save_tensors(tensors, path, told | {"sha256": _content_hash(tensors, told)})
+    metadata = {"identity": identity, "step": str(step)}
+    _save_tensors(tensors, path, metadata | {"sha256": _content_hash(tensors, metadata)})
     push(path)
 
 
-def _content_hash(tensors: Mapping[str, torch.Tensor], told: Mapping[str, str]) -> str:
-    """SHA-256 over what a checkpoint tells of itself, and over the names and values of its tensors."""
-    digest = sha256(f"{told['identity']} {told['step']}".encode())
+def _content_hash(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over a checkpoint's metadata and the names and values of its tensors."""
+    digest = sha256(f"{metadata['identity']} {metadata['step']}".encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].numpy().tobytes())
@@ -251,7 +251,7 @@ def _load_checkpoint(path: Path, model: Any, optimizer: Any, identity: str) -> i
     try:
         found = _read_checkpoint(path, identity, {name: p.shape for name, p in parameters.items()})
     except ValueError as error:
-        log.warning("%s: is damaged (%s); pre-training starts anew.", path, error)
+        log.warning("%s: is damaged (%s); pre-training starts again.", path, error)
         return 0
     if found is None:
         return 0
@@ -276,8 +276,8 @@ def _read_checkpoint(
 
     try:
         with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-            if told.get("identity") != identity:
+            metadata = file.metadata() or {}
+            if metadata.get("identity") != identity:
                 return None
             kinds = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             wanted = {f"{part} {name}": list(shapes[name]) for part in PARTS for name in shapes}
@@ -288,11 +288,11 @@ def _read_checkpoint(
         raise ValueError(str(error)) from error
     if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
         raise ValueError("its tensors are not float32")
-    if re.fullmatch("[1-9][0-9]{0,9}", told.get("step", "")) is None:
-        raise ValueError("it does not tell its step")
-    if told.get("sha256") != _content_hash(tensors, told):
+    if re.fullmatch("[1-9][0-9]{0,9}", metadata.get("step", "")) is None:
+        raise ValueError("it does not name its step")
+    if metadata.get("sha256") != _content_hash(tensors, metadata):
         raise ValueError("it has other bytes than were written")
-    return int(told["step"]), tensors
+    return int(metadata["step"]), tensors
 
 
 FLOOR = 0.1

@@ -20,7 +20,7 @@ from sftlab.files import make_folder, write_text
 from sftlab.store import local, remote
 from sftlab.store.fingerprint import canonical
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.mirror import Mirror, default_mirrors, is_committed, make_mirror, spoken
+from sftlab.store.mirror import Mirror, default_mirrors, display_path, is_committed, make_mirror
 from sftlab.store.objects import is_address, parse_address
 from sftlab.store.provenance import provenance
 from sftlab.store.record import (
@@ -35,7 +35,7 @@ from sftlab.store.record import (
     belongs,
     differences,
     labelled,
-    place_aside,
+    quarantine_path,
     read_record,
 )
 
@@ -53,7 +53,7 @@ __all__ = [
     "write_text",
 ]
 
-DAMAGED = "damaged"  # below it lies what was set aside
+DAMAGED = "damaged"  # the folder of quarantined results
 WHOLE = "store"  # name of the lock on everything
 
 
@@ -124,7 +124,7 @@ class Store:
         return folder
 
     def find(self, step: Step) -> Record | None:
-        """The step's record; None where it is not committed, or damaged as far as sizes tell (see `damage`)."""
+        """The step's record; None where it is not committed, or damaged according to its sizes (see `damage`)."""
         try:
             return self._sound(step)
         except Damaged:
@@ -164,7 +164,7 @@ class Store:
 
         To an object store the files are sent first, but for those that workers have pushed. Raises UserError
         where the step is committed already with other bytes. But of an object store, where two may build at once, the
-        first record stands whatever is in its `varying` files: names of those that tell how long a builder took.
+        first record is kept whatever its `varying` files contain: names of those that record how long a build took.
         """
         folder = self.path(step)
         files, sent = local.payload(folder), local.Files()
@@ -192,11 +192,11 @@ class Store:
             return self.commit(step, varying)  # another has done so meanwhile: this compares
         return record
 
-    def set_aside(self, step: Step, thoroughly: bool = False) -> str | None:
-        """Move a damaged result away, so that it can be built again; returns a line that tells so.
+    def quarantine(self, step: Step, thoroughly: bool = False) -> str | None:
+        """Move a damaged result away, so that it can be built again; returns a line that reports it.
 
         Does nothing (None) where `damage` finds none, nor, `thoroughly`, the reading of all its files. What is
-        set aside is never deleted. Only for a builder that holds the step's lock.
+        quarantined is never deleted. Only for a builder that holds the step's lock.
         """
         what = self.damage(step)
         if what is None and thoroughly:
@@ -207,13 +207,13 @@ class Store:
         return None if what is None else self._move_away(self.path(step), what)
 
     def _move_away(self, folder: Path, what: str) -> str:
-        to = f"{DAMAGED}/{place_aside(folder)}"
+        to = f"{DAMAGED}/{quarantine_path(folder)}"
         if self.mirror is None:
-            local.set_aside(folder, self.root / to)
+            local.quarantine(folder, self.root / to)
         else:
-            remote.set_aside(self.mirror, folder, to)
+            remote.quarantine(self.mirror, folder, to)
         self._forget_listings()
-        place = spoken(self.root / to)
+        place = display_path(self.root / to)
         return (
             f"{folder.parent.name}/{folder.name} is damaged ({what}); set aside as {place}, to be built again"
         )
@@ -251,7 +251,7 @@ class Store:
 
     @contextmanager
     def listed(self, *stages: str, names_only: bool = False) -> Iterator[None]:
-        """Within the context one listing of each of these stages, made now, tells what is committed.
+        """Within the context one listing of each of these stages, made now, decides what is committed.
 
         Asking for every step by itself would take an object store minutes for a sweep of thousands. Records are
         fetched along, many at a time; `names_only` is for those who ask `is_committed` alone.
@@ -290,7 +290,7 @@ class Store:
         return bool(remote.list_folder(self.mirror, folder) if listing is None else listing.get(folder.name))
 
     def verify(self, report: Callable[[str], None]) -> int:
-        """Read every committed file and compare its hash; damaged results are set aside and reported.
+        """Read every committed file and compare its hash; damaged results are quarantined and reported.
 
         Forgets the remembered hashes of files outside the store. Returns the number of sound results. Only for one who
         holds the store (`exclusive`).

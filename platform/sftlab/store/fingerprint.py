@@ -44,9 +44,9 @@ def canonical_json(value: Any) -> str:
 
 def fingerprint(stage: str, revision: int, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """SHA-256, in hex, of {stage, revision, spec, ids of the inputs}."""
-    told = spec.text if isinstance(spec, HashedOften) else canonical_json(spec)
+    spec_text = spec.text if isinstance(spec, HashedOften) else canonical_json(spec)
     # The canonical text of the four, with that of the spec in its place.
-    body = f'{{"inputs":{canonical_json(inputs)},"revision":{revision},"spec":{told},"stage":{json.dumps(stage)}}}'
+    body = f'{{"inputs":{canonical_json(inputs)},"revision":{revision},"spec":{spec_text},"stage":{json.dumps(stage)}}}'
     return sha256(body.encode()).hexdigest()
 
 

@@ -7,9 +7,9 @@ Otherwise the builder with the smallest name keeps its claim and looks again, an
 no smaller one is left; so one of them gets in.
 
 Names begin with the time at which their builder came, by its own clock. Clocks that differ change the order, and
-nothing else. A claim is written anew every few seconds. One that does not change for `DEAD_SECONDS` of the *observer's*
+nothing else. A claim is rewritten every few seconds. One that does not change for `DEAD_SECONDS` of the *observer's*
 monotonic clock belongs to a dead process, and is deleted. A holder that was only paused for so long may then build
-beside its successor. That wastes time and nothing else: what is committed first stands.
+at the same time as its successor. That only wastes time: what is committed first is kept.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Sight:
 
 
 class Observer:
-    """Tells the live claims from the dead ones, by one clock."""
+    """Distinguishes live claims from dead ones by one clock."""
 
     def __init__(self, dead_after: float = DEAD_SECONDS) -> None:
         self.dead_after = dead_after
@@ -99,7 +99,7 @@ class Claims(Protocol):
     """Where claims are written: an object store, or a model of one in a test."""
 
     def states(self, lock: str) -> dict[str, object]:
-        """The claims of a lock by full name, each with what changes when it is written anew."""
+        """The claims of a lock by full name, each with what changes when it is rewritten."""
 
     def write(self, name: str) -> None: ...
 
@@ -131,7 +131,7 @@ class Leases:
         Not `patient`: yields False, without the lock, as soon as another is known to be alive.
         """
         me = f"{lock}/{claim_name(shared, time.time_ns(), uuid4().hex[:8])}"
-        claimed = told = False
+        claimed = notified = False
         try:
             while True:
                 live = self._live(lock)
@@ -145,9 +145,9 @@ class Leases:
                 if move == "withdraw":
                     self._delete(me)
                     claimed = False
-                if not told and waiting is not None:
+                if not notified and waiting is not None:
                     waiting()
-                    told = True
+                    notified = True
                 if not patient and any(conflict(c, me) and self._alive(c) for c in live):
                     yield False
                     return
@@ -211,8 +211,8 @@ class Leases:
                 self.claims.delete(name)
 
     def _refresh(self) -> None:
-        """Write this process's claims anew, for as long as it has some."""
-        told = False
+        """Rewrite this process's claims for as long as it has some."""
+        warned = False
         while True:
             time.sleep(self.refresh_seconds)
             with self._guard:
@@ -228,6 +228,6 @@ class Leases:
                         if there and name in self._own:
                             self.claims.write(name)
                 except Exception as error:  # whatever it is, the other claims live by this thread
-                    if not told:
+                    if not warned:
                         log.warning("A lock cannot be refreshed now, and is tried again: %s", error)
-                    told = True
+                    warned = True

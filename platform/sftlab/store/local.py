@@ -73,12 +73,12 @@ def records_of(folders: Iterable[Path]) -> list[Record]:
     for folder in folders:
         try:
             found.append(read_record(folder / RECORD))
-        except Damaged:  # `Store.damage` tells of it where the result is wanted
+        except Damaged:  # `Store.damage` reports it where the result is needed
             continue
     return [record for record in found if record is not None]
 
 
-def set_aside(folder: Path, to: Path) -> None:
+def quarantine(folder: Path, to: Path) -> None:
     """Move a result's folder. Raises UserError where the file system refuses."""
     make_folder(to.parent)
     with readable_write_errors(folder):
@@ -92,7 +92,7 @@ def wrong_file(folder: Path, record: Record) -> str | None:
 
 
 def _size(file: Path, expected: int) -> int | None:
-    """A file's size, None where it is missing. One that surprises is opened, for which a mount looks anew."""
+    """A file's size, None where it is missing. A file of another size is opened, which makes a mount look again."""
     try:
         size = file.stat().st_size
         if size == expected:

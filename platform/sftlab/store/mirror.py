@@ -72,7 +72,7 @@ class Mirror:
         return path.relative_to(self.root).as_posix()
 
 
-def spoken(path: Where) -> str:
+def display_path(path: Where) -> str:
     """What a path is called in records, the same on every machine: of a mirror the object's address."""
     mirror = mirror_of(Path(path))
     if mirror is None:
@@ -195,7 +195,7 @@ def pushed(mirror: Mirror, folder: Path) -> dict[str, dict[str, int | str]]:
         content = mirror.objects.read(name)
         if content is not None:
             file = unquote(name.removeprefix(notes))
-            found[file] = parse_note(content, file, spoken(mirror.root / name))
+            found[file] = parse_note(content, file, display_path(mirror.root / name))
     return found
 
 
@@ -305,7 +305,7 @@ def _have_one(folder: Path, name: str, entry: dict[str, int | str], mirror: Mirr
         return
     got = mirror.objects.download(mirror.name(target), target)
     if got != (entry["bytes"], entry["sha256"]):
-        # The copy of the record that lies here may be of a result that has been set aside and built again.
+        # The local copy of the record may be of a result that was quarantined and built again.
         record = fetch_record(mirror, folder)
         entry = record.files.get(name, {}) if record is not None else {}
         if got is None or got != (entry.get("bytes"), entry.get("sha256")):

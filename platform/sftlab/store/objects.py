@@ -1,4 +1,4 @@
-"""An object store at an address (`s3://`, `gs://`), spoken to through pyarrow alone."""
+"""An object store at an address (`s3://`, `gs://`), accessed through pyarrow alone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def parse_address(text: str) -> Address:
     scheme = found[1] if found else text.partition(":")[0]
     if found is None or scheme not in SCHEMES:
         low = scheme.lower()
-        hint = f" Write {low}://, in small letters and with two strokes." if low in SCHEMES else ""
+        hint = f" Write {low}://, in lowercase and with two slashes." if low in SCHEMES else ""
         raise UserError(
             f"{scheme}:{'//' if found else ''} is no place for a store; expected a folder, s3://BUCKET/PREFIX or "
             f"gs://BUCKET/PREFIX.{hint}"
@@ -99,7 +99,7 @@ def parse_address(text: str) -> Address:
 
 @dataclass(frozen=True)
 class Found:
-    """What a listing tells of an object: its bytes, and when it was written, in ns by the server's clock."""
+    """What a listing says about an object: its bytes, and when it was written, in ns by the server's clock."""
 
     bytes: int
     changed: int
@@ -117,7 +117,7 @@ class Objects:
 
     def read(self, name: str) -> bytes | None:
         """A small object's content, or None where there is none."""
-        with self._spoken("read", name):
+        with self._with_readable_errors("read", name):
             try:
                 with self.filesystem.open_input_stream(self._at(name)) as stream:
                     content: bytes = stream.readall()
@@ -164,7 +164,10 @@ class Objects:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """An object's bytes, piece by piece. Raises FileNotFoundError where there is none."""
-        with self._spoken("read", name), self.filesystem.open_input_stream(self._at(name)) as stream:
+        with (
+            self._with_readable_errors("read", name),
+            self.filesystem.open_input_stream(self._at(name)) as stream,
+        ):
             while chunk := stream.read(CHUNK):
                 yield chunk
 
@@ -172,7 +175,7 @@ class Objects:
         """Size and time of an object, or None where there is none."""
         from pyarrow import fs
 
-        with self._spoken("read", name):
+        with self._with_readable_errors("read", name):
             found = self.filesystem.get_file_info(self._at(name))
         return Found(found.size, found.mtime_ns or 0) if found.type == fs.FileType.File else None
 
@@ -195,7 +198,7 @@ class Objects:
 
     def delete(self, name: str) -> None:
         """Delete an object, if it is there."""
-        with self._spoken("deleted", name):
+        with self._with_readable_errors("deleted", name):
             try:
                 self.filesystem.delete_file(self._at(name))
             except FileNotFoundError:
@@ -203,7 +206,7 @@ class Objects:
 
     def delete_below(self, folder: str) -> None:
         """Delete a folder with all that lies below it, if it is there."""
-        with self._spoken("deleted", folder):
+        with self._with_readable_errors("deleted", folder):
             try:
                 self.filesystem.delete_dir(self._at(folder))
             except FileNotFoundError:
@@ -214,7 +217,7 @@ class Objects:
         there = self.info(name)
         if there is None:
             return
-        with self._spoken("copied", name):
+        with self._with_readable_errors("copied", name):
             if there.bytes < COPY_LIMIT:
                 self.filesystem.copy_file(self._at(name), self._at(to))
             else:
@@ -225,10 +228,10 @@ class Objects:
         """Raises UserError where the bucket is not there or does not answer."""
         from pyarrow import fs
 
-        with self._spoken("read", ""):
+        with self._with_readable_errors("read", ""):
             if self.filesystem.get_file_info(self.address.bucket).type == fs.FileType.NotFound:
                 raise UserError(
-                    f"{self.address}: the bucket {self.address.bucket} is not there; make it, or mend its name in "
+                    f"{self.address}: the bucket {self.address.bucket} is not there; make it, or correct its name in "
                     "runtime.store, AWS_REGION or the endpoint."
                 )
 
@@ -239,7 +242,7 @@ class Objects:
         """
 
         def send() -> None:
-            with self._spoken("written", name):
+            with self._with_readable_errors("written", name):
                 stream = self.filesystem.open_output_stream(self._at(name))
                 try:
                     for chunk in chunks:
@@ -263,12 +266,12 @@ class Objects:
     def _select(self, folder: str, recursive: bool) -> list[Any]:
         from pyarrow import fs
 
-        with self._spoken("listed", folder):
+        with self._with_readable_errors("listed", folder):
             at = fs.FileSelector(self._at(folder), allow_not_found=True, recursive=recursive)
             return list(self.filesystem.get_file_info(at))
 
     @contextmanager
-    def _spoken(self, what: str, name: str) -> Iterator[None]:
+    def _with_readable_errors(self, what: str, name: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:

@@ -26,7 +26,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class Damaged(UserError):
-    """A committed result whose bytes are not those that its record tells; `folder` is the result's."""
+    """A committed result whose bytes differ from its record; `folder` is the result's."""
 
     def __init__(self, folder: Path, what: str) -> None:
         super().__init__(folder, what)  # both, so that it can be pickled
@@ -34,7 +34,7 @@ class Damaged(UserError):
 
     def __str__(self) -> str:
         return (
-            f"{self.folder}: the result is damaged ({self.what}). `sftlab run` and `sftlab sweep` set it aside "
+            f"{self.folder}: the result is damaged ({self.what}). `sftlab run` and `sftlab sweep` quarantine it "
             "and build it again; so does `sftlab verify`, which looks at all results."
         )
 
@@ -151,7 +151,7 @@ def check_file(name: str, entry: Mapping[str, Any]) -> None:
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """What a record, or a note, tells of a file: its bytes and SHA-256. Raises OSError where it cannot be read."""
+    """What a record or a note says about a file: its bytes and SHA-256. Raises OSError where it cannot be read."""
     return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
@@ -171,8 +171,8 @@ def labelled(step: Step, names: Iterable[str], is_committed: Callable[[str], boo
     return next((name for name in there if is_committed(name)), there[0] if there else step.folder)
 
 
-def place_aside(path: Path) -> str:
-    """Where below `damaged/` a result's folder, or a piece's file, is set aside now; never the same place twice."""
+def quarantine_path(path: Path) -> str:
+    """Where below `damaged/` a result's folder or a piece's file is quarantined now; never the same place twice."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:4]}/{path.parent.name}/{path.name}"
 
 

@@ -174,7 +174,7 @@ def commit(mirror: Mirror, folder: Path, record: Record, sent: Files) -> bool:
     return True
 
 
-def set_aside(mirror: Mirror, folder: Path, to: str) -> None:
+def quarantine(mirror: Mirror, folder: Path, to: str) -> None:
     """Move all objects of a result below `to`, the record first; a kill in between leaves an unfinished result."""
     name = mirror.name(folder)
     files = sorted(list_folder(mirror, folder), key=lambda file: file != RECORD)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
-from sftlab.store.mirror import result_of, spoken
+from sftlab.store.mirror import display_path, result_of
 from sftlab.store.record import Damaged
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def read_table(path: Path, wanted: pa.Schema, check: Check | None = None) -> pa.
     A column that `wanted` calls not nullable has a value in every row.
 
     Raises UserError naming the file where it is not such a table; Damaged, which is one, where the file belongs to
-    a committed result, so that this is set aside and built again if its bytes are not those recorded.
+    a committed result, so that this is quarantined and built again if its bytes are not those recorded.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -66,7 +66,7 @@ def _refused(path: Path, error: Exception) -> UserError:
     by_system = isinstance(error, OSError) and error.errno is not None  # and not by the parser
     if folder is None or by_system:
         return UserError(
-            f"{spoken(path)}: is not a readable table ({error}). If it can be read again, run again; else delete it, "
-            "and it is made anew."
+            f"{display_path(path)}: is not a readable table ({error}). If it can be read again, run again; "
+            "else delete it, and it is made again."
         )
     return Damaged(folder, f"{path.relative_to(folder)} is not a readable table: {error}")

@@ -30,7 +30,7 @@ KINDS: dict[type[BaseModel], str] = {
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
-    """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` left aside."""
+    """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` are ignored."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
     document = read_yaml(path, StudySpec, KINDS)
     origin = origin_of(str(path), document, mine)

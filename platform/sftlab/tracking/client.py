@@ -1,7 +1,7 @@
 """The MLflow shell: writes the records of a study; finds what is written already.
 
 Every run carries its record's digest in the tag `sftlab.complete`, set last: its presence is the commit. A
-run without it was cut off, and one with another digest is out of date; both are deleted and written anew.
+run without it was cut off, and one with another digest is out of date; both are deleted and written again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sftlab.errors import UserError
 from sftlab.shell import command
-from sftlab.store.mirror import spoken
+from sftlab.store.mirror import display_path
 from sftlab.tracking import names
 from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable
 from sftlab.tracking.settings import TrackingSettings, probe
@@ -190,7 +190,7 @@ class Connection:
 
 
 def _all_pages(ask: Callable[[str | None], Any]) -> list[Any]:
-    """What a search finds, page after page. Raises UserError where the server begins anew: it would never end."""
+    """What a search finds, page after page. Raises UserError where the server starts over: it would never end."""
     found: list[Any] = []
     seen: set[str] = set()
     token: str | None = None
@@ -230,7 +230,7 @@ def _dataset_input(table: TrackedTable) -> Any:
         name=table.name,
         digest=table.short_digest,
         source_type="local",
-        source=json.dumps({"uri": spoken(table.path)}),
+        source=json.dumps({"uri": display_path(table.path)}),
         schema=json.dumps({"mlflow_colspec": columns}) if columns else None,
         profile=json.dumps({"num_rows": table.rows}),
     )

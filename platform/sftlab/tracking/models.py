@@ -46,7 +46,9 @@ def best_restored_model(
             f"at_least_in_domain = {at_least_in_domain:g}: expected a share from 0 to 1, such as 0.4 for 40 %."
         )
     if sweep is not None and not re.fullmatch(r"[\w.-]+", sweep):
-        raise UserError(f"sweep = {sweep!r}: is no name of a sweep; expected letters, digits, dots, strokes.")
+        raise UserError(
+            f"sweep = {sweep!r}: is no name of a sweep; expected letters, digits, dots, dashes or underscores."
+        )
     conditions = ["params.kind = 'restored'", f"metrics.`accuracy/{split}` >= {at_least_in_domain!r}"]
     conditions += [f"params.sweep = '{sweep}'"] if sweep is not None else []
     with refusals(settings.address or str(settings.sqlite_file(store))):

@@ -36,7 +36,9 @@ class TrackingSettings(Frozen):
             return None
         parts = urlsplit(address)
         if parts.scheme in ("http", "https") and parts.hostname:
-            if "@" in unquote(address):  # anywhere: a password may hold the strokes that end a server's name
+            if "@" in unquote(
+                address
+            ):  # anywhere: a password may contain the slashes that end a server's name
                 raise ValueError(
                     "the address must not hold a user or a password, nor any other @; "
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"

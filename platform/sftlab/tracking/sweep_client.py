@@ -2,7 +2,7 @@
 
 As in a study, every run carries its record's digest in the tag `sftlab.complete`, set last: its presence is
 the commit. A run without it was cut off, and one with another digest is out of date; both are deleted, with
-their models, and written anew.
+their models, and written again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from sftlab.store.mirror import spoken
+from sftlab.store.mirror import display_path
 from sftlab.tracking import names
 from sftlab.tracking.client import TrackedRuns
 from sftlab.tracking.connection import (
@@ -193,7 +193,7 @@ class _SweepWriter(Connection):
         made = {}
         for model in trial.models:
             tags = {ARTIFACT: model.artifact, SWEEP: sweep, EXTERNAL: "true"}
-            tags |= {"sftlab.path": spoken(model.path)} if model.path else {}
+            tags |= {"sftlab.path": display_path(model.path)} if model.path else {}
             logged = self.client.create_logged_model(
                 self.experiment_id,
                 name=names.model_name(model.name),

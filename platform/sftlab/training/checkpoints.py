@@ -73,7 +73,7 @@ def take_over(root: Path, token: str) -> None:
 
 
 def is_owned(root: Path, token: str) -> bool:
-    """Whether no later call has taken the run over; a folder that does not show the file yet tells of none."""
+    """Whether no later call has taken the run over; there is none while the folder does not show the file."""
     if mirror_of(root) is not None and time.monotonic() - _asked.get(root, -math.inf) > OWNER_SECONDS:
         pull(root / OWNER, again=True)
         _asked[root] = time.monotonic()
@@ -115,8 +115,8 @@ def shards(folder: Path) -> dict[str, Shard]:
         }
 
 
-def are_whole(told: Mapping[str, Shard], found: Mapping[str, Shard]) -> bool:
-    """Whether all files that a mark tells of are there, by size, and by hash where `hash_up_to_gib` gave both one."""
+def are_whole(marked: Mapping[str, Shard], found: Mapping[str, Shard]) -> bool:
+    """Whether all files that a mark lists are there, by size, and by hash where `hash_up_to_gib` gave both one."""
 
     def same(name: str, one: Shard) -> bool:
         other = found.get(name)
@@ -124,7 +124,7 @@ def are_whole(told: Mapping[str, Shard], found: Mapping[str, Shard]) -> bool:
             return False
         return one.sha256 is None or other.sha256 is None or one.sha256 == other.sha256
 
-    return all(same(name, shard) for name, shard in told.items())
+    return all(same(name, shard) for name, shard in marked.items())
 
 
 def read_shard(file: Path) -> Shard:

@@ -34,7 +34,7 @@ class Superseded(Exception):
 
 def verdict(error: Exception, runtime: TrainingRuntime, rank: int) -> UserError | None:
     """What the driver is to raise for a failure that a restart would only repeat; None for all others."""
-    if isinstance(error, Damaged):  # as it is: the driver sets the result aside
+    if isinstance(error, Damaged):  # unchanged: the driver quarantines the result
         return error
     if isinstance(error, UserError | DivergedError):  # both say what to change
         return UserError(str(error))
@@ -112,7 +112,7 @@ def explain(error: BaseException, runs: Sequence[SFTRun], runtime: TrainingRunti
 
 
 def disk_message(error: OSError, full: bool) -> str:
-    """What is told where the store takes no files, because it is full or because it refuses them."""
+    """The message where the store takes no files, because it is full or because it refuses them."""
     if full:
         return f"the disk is full: {error}. Free some space and run again; finished runs are kept."
     return (

@@ -100,7 +100,7 @@ class Training:
     original: Any  # the frozen base model, where the spec asks for a KL term to it
 
     def event(self, kind: Any, rate: float = 0.0) -> TrainingEvent:
-        """An event that tells how far this run is."""
+        """An event that reports the progress of this run."""
         h = self.history
         speed = h.tokens / max(h.seconds, 1e-9)
         return TrainingEvent(
@@ -330,7 +330,7 @@ def release(training: Training) -> None:
 def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     """Train every run that is not committed yet, in order; all ranks call this together.
 
-    All training sets are read first, so that a wrong fact is told before anything has been trained.
+    All training sets are read first, so that a wrong fact is reported before anything has been trained.
     Raises UserError, DivergedError, Stopped and Superseded on all ranks alike.
     """
     pending = from_rank0([run for run in runs if me.rank == 0 and not is_finished(run)], me)

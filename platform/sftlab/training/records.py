@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
 from sftlab.files import write_text
-from sftlab.store.mirror import mirror_of, pull, push, spoken
+from sftlab.store.mirror import display_path, mirror_of, pull, push
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 from sftlab.weights.cut import Cut
 
@@ -102,7 +102,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class SFTResult:
-    """A finished run, as its training.json tells it.
+    """A finished run, as its training.json records it.
 
     `losses` (nats per answer token) and `learning_rates` have one entry a step; `tokens` counts prompts and
     answers, `answer_tokens` those with loss; `seconds` is the time of the steps alone.
@@ -124,12 +124,12 @@ def run_identity(run: SFTRun) -> dict[str, Any]:
     """What must agree for a folder or a checkpoint to belong to this run."""
     identity: dict[str, Any] = {
         "run_id": run.run_id,
-        "base_model": spoken(run.base_model),
+        "base_model": display_path(run.base_model),
         "train_sha256": sha256(pull(Path(run.train_file)).read_bytes()).hexdigest(),
         "spec": run.spec.model_dump(mode="json", exclude_none=True),
     }
     if run.mask is not None:
-        identity["mask"] = {"probe": spoken(run.mask.probe), "cut": run.mask.cut.to_json()}
+        identity["mask"] = {"probe": display_path(run.mask.probe), "cut": run.mask.cut.to_json()}
     return identity
 
 

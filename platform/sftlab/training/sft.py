@@ -42,7 +42,7 @@ class Mailbox:
         self.stop = False
 
     def put(self, event: TrainingEvent | None) -> bool:
-        """Take an event, or none; tells the worker whether to stop."""
+        """Take an event, or none; return whether the worker has to stop."""
         self.events.extend([] if event is None else [event])
         return self.stop
 
@@ -65,7 +65,7 @@ class Mailbox:
 
 
 def check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
-    """Everything that can be told to be wrong before a worker is started; raises UserError."""
+    """Check all that can be checked before a worker is started; raises UserError."""
     check_runtime(runtime)
     for what in ("run_id", "output_dir"):
         values = [getattr(run, what) for run in runs]
@@ -143,7 +143,7 @@ def train_runs(
     """Train all runs in one worker group and return their results in order; Ray must be initialised.
 
     `storage_dir` (required) is scratch for checkpoints, on a mount that all nodes share; give the same one
-    to resume. `on_progress` is called in this thread. Raises UserError for what the user can mend (before a
+    to resume. `on_progress` is called in this thread. Raises UserError for what the user can fix (before a
     worker starts where that is possible; also a loss that is not finite), TrainingError where workers failed more
     than runtime.max_failures times, KeyboardInterrupt after Ctrl-C, once the workers
     have saved a checkpoint.
@@ -156,10 +156,10 @@ def train_runs(
         if result is not None:
             report(skipped(result))
     pending = [run for run in runs if finished[run.run_id] is None]
-    told: set[str] = set()
+    reported: set[str] = set()
 
     def pass_on(event: TrainingEvent) -> None:
-        told.update([event.run_id] if event.finished else [])
+        reported.update([event.run_id] if event.finished else [])
         report(event)
 
     if pending:
@@ -168,7 +168,7 @@ def train_runs(
     for run in pending:
         result = finished[run.run_id] = read_result(run)
         assert result is not None, f"run {run.run_id!r} ended without its commit file"
-        if run.run_id not in told:  # finished by the workers of a driver that had been killed
+        if run.run_id not in reported:  # finished by the workers of a driver that had been killed
             report(skipped(result))
     return [result for run in runs if (result := finished[run.run_id]) is not None]
 
@@ -244,7 +244,7 @@ def start_mailbox() -> Any:
     """The mailbox of one call, on the driver's node."""
     import ray
 
-    # What a mailbox that is killed had in it is told again, or found out again by the workers' restart.
+    # The contents of a killed mailbox are sent again, or found again when the workers restart.
     lasting = {"max_restarts": -1, "max_task_retries": -1}
     return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=same_node(), **lasting).remote()
 
@@ -253,7 +253,7 @@ def rank_main(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs.
 
     An outcome that a restart would only repeat (a wrong input, a diverged loss, too little memory) goes
-    into the mailbox, so that the group ends at once and the driver tells the reason. Where one rank alone may have
+    into the mailbox, so that the group ends at once and the driver reports the reason. Where one rank alone may have
     met it, it is raised as well: the others wait for that rank until Ray Train ends them all. What it then starts
     again finds the outcome and returns.
     """
@@ -295,7 +295,7 @@ def rank_main(config: dict[str, Any]) -> None:
 
 
 def emitter(mailbox: Any) -> Callable[[TrainingEvent | None], bool]:
-    """How rank 0 tells the driver: step events at most five times a second, the others always."""
+    """How rank 0 reports to the driver: step events at most five times a second, the others always."""
     import ray
 
     last = 0.0

@@ -1,4 +1,4 @@
-"""Weights as raw bits: the number types of safetensors as numpy arrays, and their way to float32 and torch.
+"""Weights as raw bits: the dtypes of safetensors as numpy arrays, and their way to float32 and torch.
 
 numpy has neither bfloat16 nor float8, so stretches of weights travel as unsigned integers of the same width:
 they are compared, mixed and written as bits, and widened to float32 where they are ranked. numpy, not torch,

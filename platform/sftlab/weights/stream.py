@@ -30,7 +30,7 @@ class Chunk:
 
 @dataclass
 class Progress:
-    """Counts bytes done over all passes and tells `report(done, total)`."""
+    """Counts bytes done over all passes and calls `report(done, total)`."""
 
     total: int
     report: Report | None = None

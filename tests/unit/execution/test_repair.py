@@ -41,7 +41,7 @@ class Study:
 
     def build(self, step: Step, text: str) -> None:
         if self.store.find(step) is None:
-            assert self.store.set_aside(step) is None or not self.store.path(step).exists()
+            assert self.store.quarantine(step) is None or not self.store.path(step).exists()
             write_text(self.file(step), text)
             self.store.commit(step)
             self.built.append(step.stage)

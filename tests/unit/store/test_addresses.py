@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from sftlab.cli.app import app
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
-from sftlab.store.mirror import make_mirror, mirror_of, spoken
+from sftlab.store.mirror import display_path, make_mirror, mirror_of
 from sftlab.store.objects import _endpoint, is_address, open_objects, parse_address
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.check import RAY_JOB, check_store
@@ -60,9 +60,9 @@ def test_an_address_with_a_secret_is_refused_and_the_secret_not_told(text: str) 
         ("hdfs://name/a", "hdfs:// is no place for a store"),
         ("http://server/a", "http:// is no place"),
         ("s3://", "no bucket"),
-        ("s3:", "no place for a store.* with two strokes"),
-        ("s3:/bucket/a", "no place for a store.* with two strokes"),
-        ("S3://bucket/a", "no place for a store.* Write s3://, in small letters"),
+        ("s3:", "no place for a store.* with two slashes"),
+        ("s3:/bucket/a", "no place for a store.* with two slashes"),
+        ("S3://bucket/a", "no place for a store.* Write s3://, in lowercase"),
         ("s3://bucket/a//b", "part of the prefix is empty"),
         ("s3://bucket/../b", "part of the prefix"),
         ("s3://bucket/a?speed=1", "unknown option speed"),
@@ -111,8 +111,8 @@ def test_a_path_of_a_mirror_tells_its_address_on_any_machine(tmp_path: Path) -> 
     assert not set("%=&?: ") & set(mirror.root.name)
     path = mirror.root / "tuned" / Step("tuned", "cell", {}).folder / "model"
     assert mirror_of(path) == mirror == mirror_of(mirror.root)
-    assert spoken(path) == f"s3://bucket/my ~store~41/tuned/{path.parent.name}/model"
-    assert spoken(str(tmp_path / "x")) == str(tmp_path / "x")
+    assert display_path(path) == f"s3://bucket/my ~store~41/tuned/{path.parent.name}/model"
+    assert display_path(str(tmp_path / "x")) == str(tmp_path / "x")
     assert mirror_of(tmp_path / "x") is None
     with pytest.raises(UserError, match="longer than a folder's name"):
         make_mirror(parse_address(f"s3://bucket/{'p' * 300}"), tmp_path)

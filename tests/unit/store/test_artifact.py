@@ -112,13 +112,13 @@ def test_what_was_cut_short_or_lost_is_no_hit_and_set_aside_but_not_deleted(
 ) -> None:
     store, step = Store(tmp_path), Step("s", "slug", {})
     build(store, step)
-    assert store.damage(step) is None and store.set_aside(step, thoroughly=True) is None
+    assert store.damage(step) is None and store.quarantine(step, thoroughly=True) is None
     file = store.path(step) / name
     file.unlink() if content is None else file.write_bytes(content)
     assert store.find(step) is None
     assert told in (store.damage(step) or "")
     assert store.records("s") == [] or name != RECORD
-    line = store.set_aside(step)
+    line = store.quarantine(step)
     assert line is not None and "set aside as" in line and told in line
     assert not store.path(step).exists()
     (kept,) = (tmp_path / "damaged").glob("*/s/slug-*")

@@ -214,7 +214,7 @@ def test_a_damaged_result_is_set_aside_and_built_again(
         with pytest.raises(Damaged, match="has other bytes") as error:
             pull(store.path(STEP) / "out")
         assert error.value.folder == store.path(STEP) and not (store.path(STEP) / name).exists()
-        line = store.set_aside(STEP, thoroughly=True)
+        line = store.quarantine(STEP, thoroughly=True)
     else:
         lines: list[str] = []
         assert store.verify(lines.append) == 0
@@ -224,7 +224,7 @@ def test_a_damaged_result_is_set_aside_and_built_again(
     kept = [path for path in objects_of(store) if path.startswith("damaged/")]
     assert len(kept) == (2 if content is None else 3)
     build(store)
-    assert store.verify(lambda _: None) == 1 and store.set_aside(STEP, thoroughly=True) is None
+    assert store.verify(lambda _: None) == 1 and store.quarantine(STEP, thoroughly=True) is None
     assert pull(machines().path(STEP) / "out" / "a.txt").read_text() == "payload"
 
 
@@ -264,7 +264,7 @@ def test_a_copy_of_a_record_that_was_replaced_is_fetched_again(machines: Machine
     assert two.find(STEP) is not None
     assert one.mirror is not None
     one.mirror.objects.write(f"s/{STEP.folder}/b.txt", b"x")
-    assert Store(machines.address, one.root.parent).set_aside(STEP) is not None
+    assert Store(machines.address, one.root.parent).quarantine(STEP) is not None
     write_text(one.path(STEP) / "out" / "a.txt", "rebuilt")
     write_text(one.path(STEP) / "b.txt", "")
     machines_one = Store(machines.address, one.root.parent)

@@ -1,4 +1,4 @@
-"""What can be told to be wrong before anything is computed: settings that contradict each other, a bad model."""
+"""Errors that are found before anything is computed: settings that contradict each other, a bad model."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def check_sources(spec: StudySpec) -> None:
 
 def check_base_model(model: ModelSpec, engine: EngineSpec, sft: SFTSpec) -> None:
     """Raises UserError where the base model cannot be served or trained: no sound safetensors checkpoint
-    (headers are read, and embeddings that are stored twice), no number type where the engine takes the checkpoint's
+    (headers are read, and embeddings that are stored twice), no dtype where the engine takes the checkpoint's
     own, or layers that cannot be adapted or frozen as `sft` says.
     """
     with Checkpoint.open(model.path) as checkpoint:

@@ -40,7 +40,7 @@ class FactsSpec(Frozen):
 
 
 class ModelSpec(Frozen):
-    """A base model as data: a Hugging Face folder, told apart by the hash of its files."""
+    """A base model as data: a Hugging Face folder, identified by the hash of its files."""
 
     path: str = Field(description="folder with config.json, safetensors and tokenizer")
     revision: str | None = Field(None, description="hub commit of the files, where the folder has one")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sftlab.reporting.legend import Legend, LegendItem, Shape
 from sftlab.reporting.text import listed, restored
 
-# Okabe and Ito's palette, told apart under every common colour-blindness, from warm (a fact the base model
+# Okabe and Ito's palette, distinguishable under every common colour-blindness, from warm (a fact the base model
 # does not know) to cool (one that it knows well). Markers repeat what colours say.
 BUCKET_COLOURS = {
     "0": "#D55E00",

@@ -275,7 +275,7 @@ def _thinned(steps: Sequence[tuple[int, float]], most: int = 240) -> tuple[list[
 
 
 def titled(view: View, text: str) -> str:
-    """A figure's title, after the name that tells its study from others on the page."""
+    """A figure's title, after the name that distinguishes its study from others on the page."""
     return f"{view.title}: {text[0].lower()}{text[1:]}" if view.title else text
 
 

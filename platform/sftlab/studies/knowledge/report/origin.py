@@ -10,7 +10,7 @@ from sftlab.reporting.text import restored
 from sftlab.shell import command
 
 DIGITS = 12  # of an id; as many stand in the names of the store's folders
-UNSAID = ("host",)  # a report is handed on: it tells no machine's name
+UNSAID = ("host",)  # a report is handed on, so it names no machine
 Model = tuple[str, str, float]  # variant ("" in a study), cell, percentage
 
 
@@ -47,5 +47,5 @@ class Origin:
     def provenance_table(self) -> Table | None:
         """When these results were computed, on how many cores, with which versions."""
         named = {"date" if key == "time" else key: value for key, value in self.provenance.items()}
-        told = [(key, value) for key, value in named.items() if key not in UNSAID]
-        return key_values("Provenance of these tables", told)
+        shown = [(key, value) for key, value in named.items() if key not in UNSAID]
+        return key_values("Provenance of these tables", shown)

@@ -30,7 +30,7 @@ def study_tie(results: StudyResults, choice: ChoiceRow) -> Tie | None:
     found = study_ties(results.accuracy, choice)
     own = [restored(p) for cell, p in found if cell == choice.cell]
     others = [f"{cell} at {restored(p)}" for cell, p in found if cell != choice.cell]
-    return _told("model", choice.dev, choice.percent, own, others)
+    return _tie_text("model", choice.dev, choice.percent, own, others)
 
 
 def sweep_tie(results: SweepResults, choice: SweepChoiceRow) -> Tie | None:
@@ -43,7 +43,7 @@ def sweep_tie(results: SweepResults, choice: SweepChoiceRow) -> Tie | None:
         for s in found
         if s[:3] != group
     ]
-    return _told("setting", choice.dev, choice.percent, own, others)
+    return _tie_text("setting", choice.dev, choice.percent, own, others)
 
 
 def with_tie(tie: Tie | None, does: str, *further: str) -> str:
@@ -62,7 +62,7 @@ def nothing_gained(choice: ChoiceRow | SweepChoiceRow, ladder: Collection[float]
     )
 
 
-def _told(noun: str, dev: float, at: float, own: Sequence[str], others: Sequence[str]) -> Tie | None:
+def _tie_text(noun: str, dev: float, at: float, own: Sequence[str], others: Sequence[str]) -> Tie | None:
     if not own and not others:
         return None
     names = ([f"{listed(own)} in place of {restored(at)}"] if own else []) + list(others)

@@ -34,7 +34,7 @@ PLAIN_STRATEGIES = ("restore", "divided")  # their 0 % models are fine-tuned as 
 class Variant:
     """A study with one setting of everything but data: a strategy with its parameters, rate, epochs.
 
-    `settings` must be JSON: what tells this variant from others, parameters of the strategy among them.
+    `settings` must be JSON: what distinguishes this variant from others, including the strategy's parameters.
     """
 
     name: str

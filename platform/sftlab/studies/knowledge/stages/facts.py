@@ -29,8 +29,8 @@ def build_facts(build: KnowledgeBuild) -> None:
         assert spec.facts is not None
         templates = Path(spec.facts.templates) if spec.facts.templates else None
         tables, topics = read_source(Path(spec.facts.source), templates)
-        if told := left_out(Path(spec.facts.source), topics):
-            build.progress.say(told)
+        if notice := left_out(Path(spec.facts.source), topics):
+            build.progress.say(notice)
         limit = spec.facts.limit
         kept = {
             name: limited(table, limit[name], spec.facts.seed) if name in limit else table

@@ -210,7 +210,7 @@ def summary(build: KnowledgeBuild) -> str:
     cell = next(cell for cell in plan.cells if cell.name == row.cell)
     lines = [
         f"recommended: {row.cell}, {state} (chosen on dev: {row.dev:.1%}, tuned {row.dev_tuned:.1%})",
-        *(f"  {told}" for told in (nothing_gained(row, cell.evaluations), study_tie(results, row)) if told),
+        *(f"  {note}" for note in (nothing_gained(row, cell.evaluations), study_tie(results, row)) if note),
         f"  id: {cell.evaluations[row.percent].id[:12]}",
     ]
     for name, chosen, tuned in (

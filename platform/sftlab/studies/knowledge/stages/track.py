@@ -40,8 +40,8 @@ def track_results(build: KnowledgeBuild) -> str:
 
 
 @contextmanager
-def told_how_to_log_later(what: str, file: Path) -> Iterator[None]:
-    """Around logging, which comes last: where it fails the message says that the results stand, and what logs them."""
+def with_advice_to_log_later(what: str, file: Path) -> Iterator[None]:
+    """Wraps logging, which comes last: if it fails, the message says that the results are kept and how to log them."""
     try:
         yield
     except UserError as error:

@@ -56,7 +56,7 @@ def sft_run(build: KnowledgeBuild, cell: Cell) -> SFTRun:
 
 
 def probe_mask(build: KnowledgeBuild, cell: Cell) -> ProbeMask | None:
-    """The weights that a cell's run must not update, as its probe tells; None for a cell without one."""
+    """The weights that a cell's run must not update, according to its probe; None for a cell without one."""
     from sftlab.training.records import ProbeMask
 
     if cell.probe is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sftlab.store.mirror import spoken
+from sftlab.store.mirror import display_path
 from sftlab.studies.knowledge.results.tables import BASE, CellRow, ChoiceRow, StudyResults
 from sftlab.studies.knowledge.results.ties import study_ties
 from sftlab.tracking.names import percent_text
@@ -51,9 +51,9 @@ def method_of(results: StudyResults) -> str | None:
 def run_name(model: TrackedModel, cells: Mapping[str, CellRow], base: str, method: str | None = None) -> str:
     """Readable name, such as `bucket2 × 100 · restored 10% · seed 0` (100 training facts of bucket 2).
 
-    `method` stands in place of "restored".
+    `method` replaces "restored".
 
-    What tells models apart comes first: MLflow's tables show some 30 characters.
+    What distinguishes models comes first: MLflow's tables show some 30 characters.
     """
     if model.cell is None or model.percent is None:
         return f"base · {base}"
@@ -113,7 +113,7 @@ def model_records(
             kind=model.kind,
             params=_params(results, model, cells),
             tags=provenance_tags(model.provenance)
-            | ({"sftlab.path": spoken(model.path)} if model.path else {}),
+            | ({"sftlab.path": display_path(model.path)} if model.path else {}),
             metrics=metrics[model.cell, model.percent],
             tables=[*tables, model.train_set] if model.train_set else tables,
             path=model.path,

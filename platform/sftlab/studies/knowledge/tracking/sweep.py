@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sftlab.store.mirror import spoken
+from sftlab.store.mirror import display_path
 from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.sweep_tables import (
     BEST,
@@ -105,7 +105,8 @@ def base_record(results: SweepResults, base: TrackedModel, tables: Sequence[Trac
         name=f"base · {results.model}",
         kind="base",
         params={"sweep": results.name, "model": results.model, "kind": "base"},
-        tags=provenance_tags(base.provenance) | ({"sftlab.path": spoken(base.path)} if base.path else {}),
+        tags=provenance_tags(base.provenance)
+        | ({"sftlab.path": display_path(base.path)} if base.path else {}),
         metrics=metrics_by_model(first, [base])[None, None],
         tables=tables,
         end_ms=time_ms(base.provenance.get("time")),
@@ -194,7 +195,7 @@ def _ladder_metrics(rows: Sequence[MetricRow]) -> list[MetricRow]:
 
 
 def _shared_params(results: SweepResults, variant: Variant, cell: CellRow) -> dict[str, str]:
-    """What tells the models of a sweep apart, but for the percentage."""
+    """What distinguishes the models of a sweep, except the percentage."""
     params: dict[str, Any] = {"sweep": results.name, "model": results.model, "strategy": variant.strategy}
     params |= {"variant": variant.name, "train_bucket": cell.train_bucket}
     params |= {"size": cell.size, "set_seed": cell.set_seed}

@@ -172,7 +172,7 @@ def p_text(p: float) -> str:
 
 
 def others(view: SweepView) -> str:
-    """How close the other strategies come, by what test can tell."""
+    """How close the other strategies come, as far as the test set shows."""
     plain = {_plain_row(view, split) for split in DOMAINS}
     rows = [row for row in view.family(BEST) if row not in plain]
     names = {row.against_variant: view.variants[row.against_variant].strategy for row in rows}
@@ -268,11 +268,11 @@ def sharper(view: SweepView, found: Finding) -> Finding:
     if found.question != HELPS or not rows:
         return found
     better, worse = (sum(row.verdict == word for row in rows) for word in (BETTER, WORSE))
-    told = (
+    here = (
         f"{found.here} Of {count(len(rows), 'group')} of training sets {better} are significantly better, "
         f"{worse} worse."
     )
-    return replace(found, here=told, agrees=None if better == worse else better > worse)
+    return replace(found, here=here, agrees=None if better == worse else better > worse)
 
 
 def _over_seeds(view: SweepView, found: Finding) -> Finding:
@@ -294,6 +294,6 @@ def _over_seeds(view: SweepView, found: Finding) -> Finding:
         return found
     ends = [difference_of(a, b)[1:] for a, b in known]
     low, high = (mean([pair[at] for pair in ends]) for at in (0, 1))
-    told = f"{found.here} Interval over training sets and questions: {points(low)} to {points(high)} points."
+    here = f"{found.here} Interval over training sets and questions: {points(low)} to {points(high)} points."
     # In the paper both lower the accuracy.
-    return replace(found, here=told, agrees=None if low <= 0 <= high else high < 0)
+    return replace(found, here=here, agrees=None if low <= 0 <= high else high < 0)

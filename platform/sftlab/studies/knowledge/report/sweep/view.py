@@ -161,7 +161,7 @@ class SweepView:
         return own if found is None and edits else found
 
     def _plain_tuned(self, choice: SweepChoiceRow) -> bool:
-        """Whether a choice's models at 0 % have the reference's scores on the same facts, as far as the tables tell."""
+        """Whether a choice's models at 0 % have the reference's scores on the same facts, as far as the tables show."""
         group = Group(choice.train_bucket, choice.size)
         pairs = [
             (self.of_choice(choice, split, 0.0), self.score(self.results.reference or "", group, 0.0, split))
