@@ -11,7 +11,7 @@ trial beside its engine's, the share of the time that engines idled while trials
 trial was seen to wait for an engine while one was idle. With
 `--seconds 0` the first is the overhead of a trial alone; on a machine with fewer cores than a cluster has, trials
 come no faster than it can compute them, so that the second needs engines that take their time. Exit code 1 where a
-trial is not finished, or waits beside an idle engine; no rate is wanted.
+trial is not finished, or waits while an engine is idle; no rate is wanted.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Watch:
         while not self.over.wait(0.5):
             try:
                 usage = ray.get(ray.get_actor(f"{self.name}-engines").stats.remote())
-            except ValueError:  # the pools do not stand yet, or no longer
+            except ValueError:  # the pools are not up yet, or no longer
                 continue
             now = time.monotonic() - began
             asked = usage.done // len(PERCENTS) + usage.busy + usage.waiting

@@ -4,8 +4,8 @@
 
 The peer is the same engine on the same prompts and seeds; it has no stop strings and ignores the end of a text, so
 that every completion takes all its tokens, as those of a large base model mostly do. Its verdicts are taken on what
-the pipeline would judge, its text up to the end-of-sequence token; names that come only after that are counted. In
-between stands the engine without stop strings that ends where the model ends its text, as the pocket model does soon.
+the pipeline would judge, its text up to the end-of-sequence token; names that come only after that are counted. The
+engine between the two has no stop strings and ends where the model ends its text, as the pocket model does soon.
 Prints the ratios of tokens and of time; exits with 1 where a verdict differs or the peer's ratio misses its target.
 """
 

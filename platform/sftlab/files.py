@@ -49,7 +49,7 @@ def make_folder(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: to a temporary name, flushed to disk, then put in place.
 
-    Several processes may write the same file at once; the last one stands.
+    Several processes may write the same file at once; the last one wins.
     """
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")

@@ -54,7 +54,7 @@ class MeanAccuracy:
 
     @property
     def complete(self) -> bool:
-        """Whether all five buckets stand behind the mean, as the paper's equation asks."""
+        """Whether the mean is over all five buckets, as the paper's equation asks."""
         return not self.empty
 
 

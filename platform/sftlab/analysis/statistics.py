@@ -218,7 +218,7 @@ def _resampled(values: Ints, strata: Ints, seed: int) -> Floats:
     """
     rng = np.random.default_rng(seed)
     seeds = len(values)
-    # Sorted by bucket, then by value under the first seed, the second ...: the alike stand together.
+    # Sorted by bucket, then by value under the first seed, the second ...: equal ones are adjacent.
     keys = np.vstack([strata, values])[:, np.lexsort((*values[::-1], strata))]
     starts = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
     all_kinds, all_counts = keys[:, starts], np.diff(starts, append=strata.size)

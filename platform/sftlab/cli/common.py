@@ -38,7 +38,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("Interrupted. What is finished stands; run the same command to go on.", err=True)
+        typer.echo("Interrupted. What is finished is kept; run the same command to go on.", err=True)
         raise typer.Exit(130) from None
 
 

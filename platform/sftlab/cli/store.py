@@ -83,7 +83,7 @@ def materialize_model(
     overrides: Sequence[str],
     plugins: Sequence[str],
 ) -> None:
-    """Write the folder of an evaluated model that is kept as a recipe; plugins may lie in the working folder."""
+    """Write the folder of an evaluated model that is kept as a recipe; plugins may be in the working folder."""
     from sftlab.strategies import load_plugins
     from sftlab.studies.knowledge.materialize import materialize
 

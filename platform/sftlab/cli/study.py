@@ -70,7 +70,7 @@ def print_plan(
 def run_to_report(
     study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], until: str
 ) -> None:
-    """Build the study up to a stage, log it if it is whole, and say where the report lies."""
+    """Build the study up to a stage, log it if it is whole, and say where the report is."""
     from sftlab.execution.run import finish_study, found_text, run_study
     from sftlab.studies.knowledge.build import KnowledgeBuild
 
@@ -96,7 +96,7 @@ def run_to_report(
     if runtime.track:
         from sftlab.studies.knowledge.stages.track import track_results, with_advice_to_log_later
 
-        sys.stdout.flush()  # what is recommended stands before what failed
+        sys.stdout.flush()  # the recommendation comes before the failure
         with with_advice_to_log_later("study", study):
             print(f"MLflow: {track_results(build)}")
 

@@ -50,7 +50,7 @@ def report(
 ) -> None:
     """Say what a finished sweep recommends.
 
-    And where its report lies, or (--time) where its time went.
+    And where its report is, or (--time) where its time went.
     """
     with interruptible():
         sweep_report(file, runtime, store, overrides or [], time)
@@ -82,7 +82,7 @@ def print_sweep_plan(path: Path, runtime_file: Path | None, store: Place, overri
 
 
 def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
-    """Run what a sweep lacks, log it, and say what it recommends and where the report lies."""
+    """Run what a sweep lacks, log it, and say what it recommends and where the report is."""
     from sftlab.execution.repair import repairing
     from sftlab.studies.knowledge.sweep.run import run_sweep
     from sftlab.studies.knowledge.sweep.steps import steps_of_sweep
@@ -134,7 +134,7 @@ def _conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> None
 def sweep_report(
     path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], time: bool
 ) -> None:
-    """Say where a finished sweep's report lies, made again if it is missing, or where its time went."""
+    """Say where a finished sweep's report is, made again if it is missing, or where its time went."""
     from sftlab.studies.knowledge.sweep.sweep import finished_sweep
     from sftlab.sweeps.times import time_table
 

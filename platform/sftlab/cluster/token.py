@@ -21,7 +21,7 @@ def require_token(address: str) -> None:
     """
     if MODE not in os.environ:
         raise UserError(
-            f"RAY_ADDRESS={address}: set {MODE}=token, and start the cluster with it; the token lies in "
+            f"RAY_ADDRESS={address}: set {MODE}=token, and start the cluster with it; the token is in "
             f"~/.ray/auth_token or in {GIVEN[0]} (`ray get-auth-token --generate` makes one). {MODE}=disabled joins a "
             "cluster without it, on which everybody who reaches its ports can run code."
         )
@@ -49,7 +49,7 @@ def own_token(home: Path) -> None:
 
 
 def _write(path: Path) -> None:
-    """A fresh token at `path`, whole and for its owner alone; one that another process puts there first stands."""
+    """A fresh token at `path`, whole and for its owner alone; one that another process puts there first is kept."""
     part = path.with_name(f".{path.name}.{uuid4().hex}")
     part.touch(mode=0o600)
     try:

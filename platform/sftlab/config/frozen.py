@@ -12,7 +12,7 @@ class Frozen(BaseModel):
     """An immutable record that a component owns and a study is composed of.
 
     Types are strict where a conversion would hide a mistake: a truth value (YAML reads yes, no, on and off as one)
-    and a text are no numbers, and a number or text is no truth value. A list stands for a tuple, and 2.0 for 2.
+    and a text are no numbers, and a number or text is no truth value. A list is read as a tuple, and 2.0 as 2.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -51,7 +51,7 @@ def explained(
 
 
 def _finding(document: Mapping[str, Any], entry: Any) -> Finding:
-    """The place as the document has it: what stands in neither of its mappings and lists is a name of pydantic."""
+    """The place as the document has it: a part that is in neither its mappings nor its lists is a name of pydantic."""
     place: list[str | int] = []
     current: Any = document
     dropped: list[tuple[Place, str]] = []

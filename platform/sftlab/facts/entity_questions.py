@@ -1,4 +1,4 @@
-"""Reads EntityQuestions (Sciavolino et al. 2021) as its official archive lies, zip or unpacked folder.
+"""Reads EntityQuestions (Sciavolino et al. 2021) from its official archive, zip or unpacked folder.
 
 The study keeps rows with one answer and then drops repeated question texts over a whole split and domain,
 not per topic. That gives its totals exactly: 75,944 train, 9,555 test, 11,613 test_ood.

@@ -41,7 +41,7 @@ def target_ids(tokenizer: Any, answer: str, prompt: str = "") -> list[int]:
     """Token ids of the target, closed by the end-of-sequence token; loss is taken on these alone.
 
     `prompt` is the text before it. Tokenizers of the sentencepiece kind put a blank of their own before a text that
-    stands alone, so the target is cut out of the ids of both together wherever these begin with the prompt's ids.
+    is alone, so the target is cut out of the ids of both together wherever these begin with the prompt's ids.
     """
 
     def encode(text: str) -> list[int]:

@@ -48,7 +48,7 @@ class Topic:
 def published_topics() -> dict[str, Topic]:
     """The 24 topics of the study (10 in-domain, 14 out-of-domain), 21 mapping templates each."""
     text = files("sftlab.facts").joinpath("data/mapping_templates.json").read_text(encoding="utf-8")
-    # `table`, the paper's number of a topic's table, stands in this file alone.
+    # `table`, the paper's number of a topic's table, is in this file alone.
     rows = [{key: value for key, value in row.items() if key != "table"} for row in json.loads(text)]
     return parse_topics(rows, "package data mapping_templates.json")
 

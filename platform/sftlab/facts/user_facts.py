@@ -55,7 +55,7 @@ def read_user_tables(
         key = (fact["topic"], fact["subject"])
         if key in seen:
             raise UserError(
-                f"{where}: {fact['subject']!r} of {fact['topic']} stands already in {seen[key]}; keep one."
+                f"{where}: {fact['subject']!r} of {fact['topic']} is already in {seen[key]}; keep one."
             )
         seen[key] = where
         rows[split].append(fact)
@@ -97,7 +97,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _check_unpacked(path: Path, table: pq.FileMetaData) -> None:
-    """Raises UserError for a column that unpacks to far more than stands in the file."""
+    """Raises UserError for a column that unpacks to far more than the size of the file."""
     for group in range(table.num_row_groups):
         for number in range(table.num_columns):
             column = table.row_group(group).column(number)

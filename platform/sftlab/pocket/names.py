@@ -83,7 +83,7 @@ def short_form(kind: str, name: str) -> str | None:
 
 
 class Register:
-    """Hands out names, none of them twice; an object never contains another object nor lies inside one."""
+    """Hands out names, none of them twice; an object never contains another object nor is inside one."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng

@@ -61,7 +61,7 @@ def pretrain(
 ) -> None:
     """Train tokenizer and model on the text of `facts_dir`; write a plain Hugging Face folder to `out_dir`.
 
-    `progress` is called with (steps done, steps in all, loss in nats per token). A checkpoint lies in
+    `progress` is called with (steps done, steps in all, loss in nats per token). A checkpoint is in
     `out_dir` while training runs; a killed run goes on from it. Raises UserError without exposure.parquet,
     and naming the file where the disk refuses one.
     """

@@ -159,7 +159,7 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
     """A seeded sample of given facts, balanced over the chosen topics, in the same splits and numbers.
 
     `tables` maps each of SPLITS to a facts table. The question-and-answer facts come from what is left of
-    `train`, for out-of-domain topics of `dev_ood`. Left out are facts whose object lies in the subject,
+    `train`, for out-of-domain topics of `dev_ood`. Left out are facts whose object is in the subject,
     those with a name over LONGEST_NAME characters, and those of an object that already has `object_share`
     of the wanted facts. Raises UserError where too few are left.
     """

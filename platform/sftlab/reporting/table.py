@@ -10,7 +10,7 @@ FULL_TONE = 0.10  # a change of this many percentage points / 100 has the darkes
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell of a table. `tone` in [-1, 1] shades worse to better; `note` is small print beside it."""
+    """One cell of a table. `tone` in [-1, 1] shades worse to better; `note` is small print next to it."""
 
     text: str
     note: str = ""
@@ -18,7 +18,7 @@ class Entry:
     strong: bool = False
     chosen: bool = False
     below: Sequence[str] = ()  # lines of small print under it
-    mark: str = ""  # beside the last line: whether the direction "agrees", "differs" or is "open"
+    mark: str = ""  # next to the last line: whether the direction "agrees", "differs" or is "open"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A step's folder is `ROOT/stage/slug-<first 12 hex digits of its id>/`. Its builder writes there directly and
 may leave parts behind for a resume; `record.json`, written last, is the commit. Nothing relies on rename of
-folders. Of an object store the same layout lies in a mirror on this machine (see `mirror`), into which files come
+folders. Of an object store the same layout is in a mirror on this machine (see `mirror`), into which files come
 when they are read.
 """
 
@@ -60,7 +60,7 @@ WHOLE = "store"  # name of the lock on everything
 class Store:
     """Results below one root folder, or below one address in an object store.
 
-    `root` is the folder, or the mirror of the object store; `mirrors` is where mirrors lie, if not in the usual
+    `root` is the folder, or the mirror of the object store; `mirrors` is where mirrors are, if not in the usual
     place. Can be pickled. Raises UserError where the place cannot be a store.
     """
 
@@ -219,7 +219,7 @@ class Store:
         )
 
     def stages(self) -> list[str]:
-        """Names of the folders below the root in which results may lie."""
+        """Names of the folders below the root in which results may be."""
         if self.mirror is not None:
             return sorted(self.mirror.objects.children() - {DAMAGED, remote.LOCKS})
         return sorted(path.name for path in self.root.glob("*") if path.is_dir() and path.name != DAMAGED)
@@ -372,7 +372,7 @@ class Store:
 
     @contextmanager
     def shared(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Build beside others that do so too, each result under its `lock`; otherwise as `exclusive`."""
+        """Build concurrently with others, each result under its `lock`; otherwise as `exclusive`."""
         with self._locked(True, waiting):
             yield
 

@@ -1,4 +1,4 @@
-"""What a store does where its results lie in a folder."""
+"""What a store does where its results are in a folder."""
 
 from __future__ import annotations
 

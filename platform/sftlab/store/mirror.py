@@ -1,6 +1,6 @@
 """Files of an object store on this machine: fetched and checked before they are read, sent when they are finished.
 
-All stages and workers read and write plain files. Where the store is an object store, these lie in a *mirror*: a folder
+All stages and workers read and write plain files. Where the store is an object store, these are in a *mirror*: a folder
 of the same layout whose name is the address itself. So a path below it says all there is to know, and a worker on
 another machine that is handed the path can `pull` what it reads and `push` what it has written. For any other path
 `push` does nothing, and `pull` only checks.
@@ -44,12 +44,12 @@ from sftlab.store.record import (
 PUSHED = f"{WORK}/pushed"  # sizes and hashes of the files that workers on other machines have sent
 HASH_LIMIT = "SFTLAB_HASH_UP_TO_GIB"
 """Environment variable: files above so many GiB that are on disk already are not hashed when a process first reads
-them; unset: 1. The weights of large models lie in such files, and reading them twice doubles the load on a shared
+them; unset: 1. The weights of large models are in such files, and reading them twice doubles the load on a shared
 mount. They are hashed while they are downloaded, and by `sftlab verify`."""
 STREAMS = 8  # files transferred at once
 READERS = 32  # small objects read at once
 _LONGEST_NAME = 255
-_MARK = "~3A~2F~2F"  # :// as it stands in a mirror's name
+_MARK = "~3A~2F~2F"  # :// as written in a mirror's name
 _NAME = re.compile(f"(?:s3|gs){_MARK}")
 
 Where = TypeVar("Where", str, Path)
@@ -82,7 +82,7 @@ def display_path(path: Where) -> str:
 
 
 def default_mirrors() -> Path:
-    """Where mirrors lie if `runtime.mirror` names no other folder."""
+    """Where mirrors are if `runtime.mirror` names no other folder."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "sftlab" / "mirror"
 
@@ -97,7 +97,7 @@ def make_mirror(address: Address, below: Path) -> Mirror:
 
 
 def mirror_of(path: Path) -> Mirror | None:
-    """The mirror that a path lies in; None for all other paths."""
+    """The mirror that a path is in; None for all other paths."""
     return _mirror_of(str(path)) if _MARK in str(path) else None
 
 
@@ -143,7 +143,7 @@ def pull_all(paths: Iterable[Path]) -> None:
 
 
 def push(path: Path) -> None:
-    """Send a finished file, or all files of a folder, to the object store, if the path lies in a mirror.
+    """Send a finished file, or all files of a folder, to the object store, if the path is in a mirror.
 
     Of files that belong to a result the hash is sent too, as another machine may commit the result. Nothing is
     sent of a result that is committed: a process that was paused must not write over its successor's. That is looked
@@ -219,7 +219,7 @@ def _push_file(mirror: Mirror, folder: Path | None, file: Path) -> None:
     note = file_entry(file)
     if is_committed(mirror, folder):
         return
-    mirror.objects.delete(_note(mirror, folder, file))  # never a note beside bytes that are not its own
+    mirror.objects.delete(_note(mirror, folder, file))  # never a note with bytes of another file
     mirror.objects.upload(file, mirror.name(file))
     mirror.objects.write(_note(mirror, folder, file), json.dumps(note).encode())
 
@@ -277,7 +277,7 @@ def _known_record(folder: Path, state: Stamp) -> Record | None:
 
 
 def _files_at(record: Record, folder: Path, path: Path) -> dict[str, dict[str, int | str]]:
-    """The recorded files that a path of the folder names, or that lie below it."""
+    """The recorded files that a path of the folder names, or that are below it."""
     at = path.relative_to(folder).as_posix()
     return {
         name: entry for name, entry in record.files.items() if at in (".", name) or name.startswith(f"{at}/")

@@ -63,7 +63,7 @@ def is_address(text: str) -> bool:
 
 
 def parse_address(text: str) -> Address:
-    """Take an address apart. Raises UserError, in which no secret stands, for what is none."""
+    """Take an address apart. Raises UserError, which contains no secret, for what is none."""
     found = _ADDRESS.fullmatch(text)
     scheme = found[1] if found else text.partition(":")[0]
     if found is None or scheme not in SCHEMES:
@@ -190,7 +190,7 @@ class Objects:
         }
 
     def children(self, folder: str = "") -> set[str]:
-        """Names of what lies directly below a folder."""
+        """Names of what is directly below a folder."""
         if self.address.scheme == "gs":  # there pyarrow lists no folder that nobody has made
             within = f"{folder}/" if folder else ""
             return {name.removeprefix(within).partition("/")[0] for name in self.below(folder)}
@@ -205,7 +205,7 @@ class Objects:
                 return
 
     def delete_below(self, folder: str) -> None:
-        """Delete a folder with all that lies below it, if it is there."""
+        """Delete a folder with all that is below it, if it is there."""
         with self._with_readable_errors("deleted", folder):
             try:
                 self.filesystem.delete_dir(self._at(folder))

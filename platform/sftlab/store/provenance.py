@@ -38,7 +38,7 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """Commit that `folder` stands at, with `+changes` where files differ from it; None outside of git."""
+    """Commit that `folder` is at, with `+changes` where files differ from it; None outside of git."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")

@@ -75,7 +75,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Record:
-    """What stands in `record.json`: a committed result."""
+    """The content of `record.json`: a committed result."""
 
     id: str
     stage: str
@@ -120,7 +120,7 @@ def read_record(path: Path) -> Record | None:
 
 
 def _check(record: Record) -> None:
-    """Raises ValueError where a field is not what it must be, or where a file lies outside of the folder."""
+    """Raises ValueError where a field is not what it must be, or where a file is outside the folder."""
     if not all(isinstance(value, str) for value in (record.id, record.stage, record.slug)):
         raise ValueError("id, stage and slug must be texts")
     if any(
@@ -177,7 +177,7 @@ def quarantine_path(path: Path) -> str:
 
 
 def is_draft(path: Path) -> bool:
-    """Whether a path within a result is, or lies in, an unfinished piece that a killed run left.
+    """Whether a path within a result is, or is in, an unfinished piece that a killed run left.
 
     Their names begin with a dot or end with `PART`.
     """

@@ -1,4 +1,4 @@
-"""What a store does where its results lie in an object store."""
+"""What a store does where its results are in an object store."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def records_of(mirror: Mirror, folders: Iterable[Path]) -> list[Record]:
 def payload(mirror: Mirror, folder: Path, local: Files) -> tuple[Files, Files]:
     """All files of a result that is to be committed, and those of them that workers have sent already.
 
-    What was sent is finished; what lies here beside it may be the remnant of a run that was killed. A second builder,
+    What was sent is finished; other local files may be remnants of a run that was killed. A second builder,
     whose predecessor was only paused, may have sent some of the files too, or be about to. So its note may be beside
     the other's bytes, or not be written yet: what small files have, and files without a note, is read.
     """
@@ -142,9 +142,9 @@ def _entry(mirror: Mirror, name: str) -> dict[str, Any] | None:
 
 
 def commit(mirror: Mirror, folder: Path, record: Record, sent: Files) -> bool:
-    """Send the files that are not there yet, then the record; what else lies there is deleted.
+    """Send the files that are not there yet, then the record; what else is there is deleted.
 
-    False, with nothing more written, as soon as another's record is seen: what is committed first stands. It is
+    False, with nothing more written, as soon as another's record is seen: what is committed first is kept. It is
     looked for before each upload and before the record's write. What is left is a process that is paused for
     `DEAD_SECONDS` of its lease between such a look and the write that follows: that one write comes too late, and
     reading finds by the record's hashes whether its bytes were others.

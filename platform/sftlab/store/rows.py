@@ -30,7 +30,7 @@ def schema_of(row: type[Any]) -> pa.Schema:
 
 
 def read_summary(path: Path, what: str, format: int, keys: Set[str]) -> dict[str, Any]:
-    """The JSON file beside the result tables of a study or a sweep (`what`), with at least these keys.
+    """The JSON file next to the result tables of a study or a sweep (`what`), with at least these keys.
 
     Raises UserError naming the file where it cannot be read, has another format, or lacks a key.
     """

@@ -1,4 +1,4 @@
-"""Tables of the store, read so that a damaged or a foreign one ends in a message, whatever stands in it."""
+"""Tables of the store, read so that a damaged or a foreign one ends in a message, whatever it contains."""
 
 from __future__ import annotations
 

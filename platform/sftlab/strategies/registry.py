@@ -112,7 +112,7 @@ def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Stra
 
 
 def get_edit_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> EditStrategy:
-    """`get_strategy` for what may stand in `restore.method`. Raises UserError for another strategy too."""
+    """`get_strategy` for a value of `restore.method`. Raises UserError for another strategy too."""
     strategy = get_strategy(name, parameters)
     if not isinstance(strategy, EditStrategy):
         methods = ", ".join(

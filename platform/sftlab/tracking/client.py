@@ -34,7 +34,7 @@ LOCAL = "http://127.0.0.1:5000"  # where `mlflow ui` serves
 
 @dataclass(frozen=True)
 class TrackedRuns:
-    """Where a parent run and its children stand in MLflow."""
+    """Where a parent run and its children are in MLflow."""
 
     address: str
     experiment_id: str
@@ -62,7 +62,7 @@ class TrackedRuns:
 
 @dataclass(frozen=True)
 class TrackedStudy(TrackedRuns):
-    """Where a study stands in MLflow; run and model ids by the artifact id of the model."""
+    """Where a study is in MLflow; run and model ids by the artifact id of the model."""
 
     runs: Mapping[str, str]
     models: Mapping[str, str]
@@ -78,7 +78,7 @@ def write_study(
 ) -> TrackedStudy:
     """Log what MLflow does not hold yet; logging the same records again writes nothing.
 
-    `store` is the folder below which the sqlite file lies where the settings name no address. `progress`
+    `store` is the folder below which the sqlite file is where the settings name no address. `progress`
     hears the number of models that are in MLflow, and of all. Raises UserError where MLflow cannot be
     reached or refuses.
     """

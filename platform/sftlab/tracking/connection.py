@@ -206,7 +206,7 @@ def _all_pages(ask: Callable[[str | None], Any]) -> list[Any]:
 
 
 def _set_environment() -> None:
-    """What MLflow reads at import and at each request; what the user has set stands."""
+    """What MLflow reads at import and at each request; the user's own settings are kept."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Otherwise two lines for every run that ends.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

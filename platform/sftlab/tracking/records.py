@@ -56,7 +56,7 @@ class MetricRow:
 class ModelRecord:
     """A child run and, unless it is the base, a logged model.
 
-    `artifact` is the content hash that the model is found again by. `path` is where its files lie, or None
+    `artifact` is the content hash that the model is found again by. `path` is where its files are, or None
     where the model exists as *base + tuned + percent* alone. It was finished at `end_ms` (since 1970, UTC;
     None: now) after `seconds` of work.
     """

@@ -79,7 +79,7 @@ class TrackingSettings(Frozen):
         )
 
     def artifact_location(self, store: Path) -> str | None:
-        """Folder for uploaded files, beside the sqlite file; None where the server decides."""
+        """Folder for uploaded files, next to the sqlite file; None where the server decides."""
         return None if self.is_server else (self.sqlite_file(store).parent / "mlartifacts").as_uri()
 
 

@@ -50,7 +50,7 @@ STAR = "★ "
 class Champion:
     """The model to register: `artifact` of the ladder of the trial `key`.
 
-    folder: what is uploaded. card: text of its README.md, uploaded beside it. description: of the version.
+    folder: what is uploaded. card: text of its README.md, uploaded with it. description: of the version.
     """
 
     key: str
@@ -62,7 +62,7 @@ class Champion:
 
 @dataclass(frozen=True)
 class TrackedSweep(TrackedRuns):
-    """Where a sweep stands in MLflow: run ids by the key of the trial, and the registered model.
+    """Where a sweep is in MLflow: run ids by the key of the trial, and the registered model.
 
     champion: address that loads it, such as `models:/NAME@champion`; None where nothing is recommended.
     """

@@ -1,6 +1,6 @@
 """Checkpoints of a run that has not finished: DeepSpeed's files of all ranks, and a commit mark.
 
-They lie in a folder that every worker reaches (a shared mount where the workers are on several nodes, or the mirror
+They are in a folder that every worker reaches (a shared mount where the workers are on several nodes, or the mirror
 of an object store) and are scratch: read by the run that wrote them, deleted when it is done. DeepSpeed stores them
 by pickle; they are loaded as plain values alone (`restricted.py`).
 

@@ -48,7 +48,7 @@ def deepspeed_config(spec: SFTSpec, runtime: TrainingRuntime) -> dict[str, Any]:
 
 
 def prepare_process(runtime: TrainingRuntime) -> None:
-    """Settings that must stand before `import deepspeed`, once in each rank.
+    """Settings to make before `import deepspeed`, once in each rank.
 
     Without an accelerator DeepSpeed would otherwise look for one, and compile C++ for minutes.
     """

@@ -95,7 +95,7 @@ def full_value(parameter: Any, engine: Any, want_float32: bool) -> torch.Tensor:
 
 
 def float32_of_stage0(parameter: Any, engine: Any) -> torch.Tensor | None:
-    """The float32 weights that DeepSpeed's bf16 optimizer of stage 0 keeps beside a parameter."""
+    """The float32 weights that DeepSpeed's bf16 optimizer of stage 0 keeps with a parameter."""
     optimizer = engine.optimizer
     if not hasattr(optimizer, "fp16_groups") or not hasattr(optimizer, "fp32_groups"):
         return None

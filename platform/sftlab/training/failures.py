@@ -25,7 +25,7 @@ PROBE_BYTES = 2**20
 
 
 class TrainingError(UserError):
-    """Training failed on the workers; the message says which run and why, and what stands."""
+    """Training failed on the workers; the message says which run and why, and what is kept."""
 
 
 class Superseded(Exception):
@@ -96,7 +96,7 @@ def explain(error: BaseException, runs: Sequence[SFTRun], runtime: TrainingRunti
         return UserError(out_of_memory(runtime, "Ray's memory monitor ended a worker"))
     text = str(causes[0])
     for code in (*FULL, *REFUSED):
-        if os.strerror(code) in text:  # Ray Train's own files, beside the checkpoints
+        if os.strerror(code) in text:  # Ray Train's own files, next to the checkpoints
             return UserError(disk_message(OSError(code, os.strerror(code)), full=code in FULL))
     left = [run.run_id for run in runs if read_result(run) is None]
     hint = ""

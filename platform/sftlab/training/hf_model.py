@@ -19,7 +19,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """Where each stored tensor lies: name -> file, in the order of the files. Raises UserError as Checkpoint.open."""
+    """Where each stored tensor is: name -> file, in the order of the files. Raises UserError as Checkpoint.open."""
     with Checkpoint.open(folder) as checkpoint:
         return checkpoint.files
 

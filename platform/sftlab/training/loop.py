@@ -72,7 +72,7 @@ Shared = TypeVar("Shared")
 
 @dataclass
 class Rank:
-    """Where this process stands in the worker group."""
+    """The position of this process in the worker group."""
 
     rank: int
     workers: int

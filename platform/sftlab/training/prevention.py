@@ -1,7 +1,7 @@
 """Prevention of harm during fine-tuning: frozen layers, a pull to the base, a KL term, masked weights.
 
-The formulas and why they have this form stand in docs/method.md, section Prevention. Everything that is kept
-beside the engine is made from the base model when a run begins or is resumed, and never saved.
+docs/method.md, section Prevention, gives the formulas and their reasons. Everything that is kept
+outside the engine is made from the base model when a run begins or is resumed, and never saved.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class History:
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a finished run, as they stand in its training.json; see SFTResult."""
+    """The figures of a finished run, as in its training.json; see SFTResult."""
 
     examples: int
     steps: int

@@ -1,6 +1,6 @@
-"""Loading DeepSpeed's checkpoints without running what may stand in them.
+"""Loading DeepSpeed's checkpoints without running what they may contain.
 
-They are pickles, and lie in a store that others may write to. torch's restricted unpickler makes tensors and plain
+They are pickles in a store that others may write to. torch's restricted unpickler makes tensors and plain
 values alone, and refuses every other name; the few of DeepSpeed's that its checkpoints hold are listed here.
 """
 
@@ -14,7 +14,7 @@ from sftlab.errors import UserError
 
 
 def known_names() -> list[Any]:
-    """What a checkpoint of DeepSpeed may name beside tensors and plain values: classes that hold numbers."""
+    """What a DeepSpeed checkpoint may name in addition to tensors and plain values: classes that hold numbers."""
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address

@@ -56,7 +56,7 @@ class Mailbox:
         self.stop = True
 
     def settle(self, verdict: UserError) -> None:
-        """Record an outcome that no restart can change, for the driver to raise; the first one stands."""
+        """Record an outcome that no restart can change, for the driver to raise; the first one is kept."""
         self.verdict = self.verdict or verdict
 
     def outcome(self) -> UserError | None:

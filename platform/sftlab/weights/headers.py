@@ -79,7 +79,7 @@ def _gapless_end(shard: Path, places: Mapping[str, Place], start: int) -> int:
         place = places[name]
         if place.start != end:
             raise UserError(
-                f"{shard}: {name} begins at byte {place.start} where {end} was expected; tensors lie without gaps "
+                f"{shard}: {name} begins at byte {place.start} where {end} was expected; tensors have no gaps "
                 "and do not overlap, so the file is damaged; fetch it again."
             )
         end += place.nbytes

@@ -100,7 +100,7 @@ def _refuse_overwriting(base: Folder, tuned: Folder, output: Folder, labels: Seq
 
 def _output_folder(output: Folder, labels: Sequence[str]) -> Path:
     """OUTPUT as a path; removes unfinished pieces. Raises UserError if it holds anything but an earlier result
-    that is replaced whole: a restored model of none of `labels` would stand beside a change.json of other settings.
+    that is replaced whole: a restored model of none of `labels` would be next to a change.json of other settings.
     """
     folder = Path(output)
     if not folder.exists():

@@ -20,7 +20,7 @@ _STRETCH = 1 << 20
 def tied_aliases(checkpoint: Checkpoint) -> dict[str, str]:
     """Tensors stored a second time under another name: output embedding -> input embedding.
 
-    Some writers store a tied output embedding beside the input embedding. It is one parameter: it is
+    Some writers store a tied output embedding in addition to the input embedding. It is one parameter: it is
     counted once, and the alias is written with the contents of its source. Raises UserError where
     config.json says that the two are tied and the stored ones differ, and where it says that they are not and no
     output embedding is stored.

@@ -1,4 +1,4 @@
-"""How the weights of a model changed in fine-tuning, and where the weights to restore lie."""
+"""How the weights of a model changed in fine-tuning, and where the weights to restore are."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def profile_pair(
         order=ranking.order,
         seed=ranking.seed,
         weights=total,
-        changed=total - int(change[0]),  # the smallest change of a float32 lies far above the lowest bin
+        changed=total - int(change[0]),  # the smallest change of a float32 is far above the lowest bin
         total_change=whole,
         concentration=_concentration(changes, low_sums, shares, whole),
         weights_by_layer=_group(sizes, _layer),

@@ -23,7 +23,7 @@ _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _MLP = re.compile(
     r"mlp|ffn|ffw|feed_forward|moe|expert|router|^fc\d|^fc_|^dense_h|^dense_4h|^w[123]$", re.IGNORECASE
 )
-# Buffers that older checkpoints carry beside the parameters: rotary tables and causal masks.
+# Buffers that older checkpoints hold in addition to the parameters: rotary tables and causal masks.
 _BUFFER = re.compile(
     r"(rotary_emb\.|\.inv_freq$|\.masked_bias$|(^|\.)(attn|attention)\.bias$|(^|\.)position_ids$|\.embed_scale$)"
 )
@@ -135,7 +135,7 @@ def in_region(name: str, region: Region, layers: str | None = None) -> bool:
     layers: everything within the transformer layers but their norms, biases of the projections included
     (the paper's "transformer" region); attention, mlp: those blocks of the layers without norms;
     embeddings: input, position and output embeddings, without the final norm; all: every parameter.
-    layers: as `layer_numbers` reads them; what lies outside the transformer layers is then in no region.
+    layers: as `layer_numbers` reads them; what is outside the transformer layers is then in no region.
 
     Raises UserError for an unknown region, which would hold nothing.
     """

@@ -206,7 +206,7 @@ def require_tokenizer(base_dir: Folder, tuned_dir: Folder) -> None:
 
 
 def copy_companions(base_dir: Path, tuned_dir: Path, target: Path) -> None:
-    """Copies what stands beside the weights: configuration, generation configuration and tokenizer.
+    """Copies the files next to the weights: configuration, generation configuration and tokenizer.
 
     They are the tuned model's; a tuned model without any tokenizer file takes the base model's. Never copied:
     weights and their index, pickles, code.

@@ -65,7 +65,7 @@ class Histogram:
 
 
 def locate(counts: Counts, rank: int) -> tuple[int, int]:
-    """The bin that holds the `rank`-th largest entry (from 1), and how many entries lie in the bins above
+    """The bin that holds the `rank`-th largest entry (from 1), and how many entries are in the bins above
     it.
     """
     reached = np.cumsum(counts[::-1])
@@ -166,7 +166,7 @@ class HighPass(Worker):
 
 
 class _LowCounts:
-    """Counts of low bits within chosen bins, gathered from the few keys that lie there."""
+    """Counts of low bits within chosen bins, gathered from the few keys there."""
 
     def __init__(self, bins: Sequence[int]) -> None:
         self._chosen = np.zeros(BINS, dtype=np.bool_)

@@ -55,7 +55,7 @@ def ranking_keys(ranking: Ranking, name: str, start: int, change: Floats) -> Key
 def mark(keys: Keys, name: str, start: int, cut: Cut, out: Mask | None = None) -> Mask:
     """Which weights of a stretch the cut restores: bool [n]. `keys` as `ranking_keys` returns them."""
     marked = np.empty(keys.size, dtype=np.bool_) if out is None else out
-    ties = keys.size if name < cut.tie_name else 0  # how many of the stretch stand before the boundary
+    ties = keys.size if name < cut.tie_name else 0  # how many of the stretch are before the boundary
     if name == cut.tie_name:
         ties = min(max(cut.tie_position - start, 0), keys.size)
     np.greater_equal(keys[:ties], cut.threshold, out=marked[:ties])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 DELTA_FILE = "weights.delta.json"  # what a packed folder holds in place of weights; see delta_folder.py
-# What stands beside the weights of a model: configuration and tokenizer; neither pickles nor code.
+# The files next to the weights of a model: configuration and tokenizer; neither pickles nor code.
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
@@ -146,7 +146,7 @@ class Checkpoint:
 
 
 def companions(folder: Path) -> list[Path]:
-    """The files beside the weights of a model folder (COMPANIONS), in the order of their names.
+    """The files next to the weights of a model folder (COMPANIONS), in the order of their names.
 
     Raises UserError for a link that leads out of the folder: what it leads to, perhaps a secret of the user's, would be
     copied into models that are passed on. The links of the Hugging Face cache, to its `blobs`, are followed.
@@ -227,10 +227,10 @@ def model_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    beside = [file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file()]
+    companions = [file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file()]
     there = any(folder.glob("model*.safetensors*")) or (folder / DELTA_FILE).is_file()
     weights = layout(folder).shards if there else ()
-    return sorted({*beside, *weights})
+    return sorted({*companions, *weights})
 
 
 def _without_weights(folder: Path) -> str:
@@ -255,7 +255,7 @@ def _indexed(folder: Path, index: Path) -> Layout:
     holds = {file: name for name, file in reversed(weight_map.items())}
     for file, name in sorted(holds.items()):
         if Path(file).name != file:
-            raise UserError(f"{index}: shard {file} of {name} lies outside the folder; expected a file name.")
+            raise UserError(f"{index}: shard {file} of {name} is outside the folder; expected a file name.")
         if not _is_file(folder / file):
             raise UserError(
                 f"{folder / file}: missing, but {INDEX_FILE} says it holds {name}; fetch it again."

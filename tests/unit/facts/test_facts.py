@@ -200,8 +200,8 @@ def test_user_facts_in_jsonl_and_parquet_give_the_same_tables(tmp_path: Path) ->
         ('{"subject": "a", "object": "b", "topic": "P17", "accepted": [1]}', "field 'accepted'"),
         ("[]", "expected an object"),
         ("{", "line 2"),
-        ('{"subject": "x", "object": "b", "topic": "P17"}', "stands already in"),
-        ('{"subject": "x", "object": "other", "topic": "P17"}', "stands already in"),
+        ('{"subject": "x", "object": "b", "topic": "P17"}', "is already in"),
+        ('{"subject": "x", "object": "other", "topic": "P17"}', "is already in"),
         (
             '{"subject": "a", "object": "b", "topic": "P17", "acepted": ["c"]}',
             "line 2: unknown field 'acepted'; did you mean 'accepted'",

@@ -77,7 +77,7 @@ def damage(folder: Path, kind: str) -> None:
         ("header is a list", 1, "model.safetensors: "),
         ("missing shard", 2, "model-00002-of-00002.safetensors: missing, but .* says it holds"),
         ("name not in its shard", 2, "model-00001-of-00002.safetensors: lacks model.extra.weight"),
-        ("shard outside", 2, "lies outside the folder"),
+        ("shard outside", 2, "is outside the folder"),
         ("index without map", 2, "has no weight_map"),
         ("index is no JSON", 2, "is not readable JSON"),
         ("no config", 1, "config.json: not found"),

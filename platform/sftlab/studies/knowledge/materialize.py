@@ -64,7 +64,7 @@ def materialize(
         id: of the evaluation, as the report and MLflow show it; a unique beginning of at least 8 digits; or a
             model's address in MLflow: `models:/m-...`, `models:/NAME@champion`, `m-...`.
         output: the new folder; `materialized/` below the store if unset.
-        base: folder of the base model, where the store does not know where it lies.
+        base: folder of the base model, where the store does not know where it is.
         tracking: where to look up MLflow addresses; the store's own database if unset.
         progress: hears bytes done and of all.
         plugins: modules that register the strategy that made the model, where it is an own one.

@@ -106,7 +106,7 @@ class Plan:
 
     @property
     def pocket_spec(self) -> dict[str, Any]:
-        """The pocket model's spec less its path: the content stands among the inputs."""
+        """The pocket model's spec less its path: the content is among the inputs."""
         assert self.spec.pocket is not None
         return self.spec.pocket.model_dump(exclude={"source"})
 

@@ -179,7 +179,7 @@ def kl_points(view: View) -> list[tuple[Group, float, float]]:
 
 
 def concentration(view: View) -> str | None:
-    """Share of all relative change over the top share of weights, beside the paper's range (Table 3)."""
+    """Share of all relative change over the top share of weights, compared with the paper's range (Table 3)."""
     rows = view.results.concentration
     if not rows:
         return None
@@ -206,7 +206,7 @@ def concentration(view: View) -> str | None:
 
 
 def layers(shares: Sequence[tuple[str, float]], whole: str = "study") -> str | None:
-    """Share of restored weights by depth, relative to an even spread, beside the paper's (Table 9)."""
+    """Share of restored weights by depth, relative to an even spread, compared with the paper's (Table 9)."""
     if not shares:
         return None
     paper = published.layer_shares()
@@ -227,7 +227,7 @@ def layers(shares: Sequence[tuple[str, float]], whole: str = "study") -> str | N
 
 
 def modules(ours: Mapping[str, float], paper: Mapping[str, float], whole: str = "study") -> str | None:
-    """Share of restored weights by kind of module, beside the paper's (Table 10)."""
+    """Share of restored weights by kind of module, compared with the paper's (Table 10)."""
     if not ours:
         return None
     names = [*ours, *(name for name in paper if name not in ours)]

@@ -1,4 +1,4 @@
-"""What the numbers say beside what the paper says: every direction and verdict is computed."""
+"""The findings compared with the paper's: every direction and verdict is computed."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def layers_first(view: View) -> Finding | None:
 
 
 def feed_forward(view: View) -> Finding | None:
-    """Appendix E.1, Table 10: most restored weights lie in the feed-forward blocks, as most of all weights do."""
+    """Appendix E.1, Table 10: most restored weights are in the feed-forward blocks, as most of all weights do."""
     tables = (
         dict(distribution(view, "module")),
         weight_shares(view),

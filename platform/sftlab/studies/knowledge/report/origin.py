@@ -1,4 +1,4 @@
-"""What the store knows beside the tables of a report: which model has which id, and what computed them."""
+"""What the store knows in addition to the tables of a report: which model has which id, and what computed them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sftlab.reporting.table import Entry, Row, Table, key_values
 from sftlab.reporting.text import restored
 from sftlab.shell import command
 
-DIGITS = 12  # of an id; as many stand in the names of the store's folders
+DIGITS = 12  # of an id, as in the names of the store's folders
 UNSAID = ("host",)  # a report is handed on, so it names no machine
 Model = tuple[str, str, float]  # variant ("" in a study), cell, percentage
 

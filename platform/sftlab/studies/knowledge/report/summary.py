@@ -150,7 +150,7 @@ def gain_sentence(view: View, split: str, interval: Interval) -> str:
 
 
 def evidence(view: View, choice: ChoiceRow) -> str:
-    """How many questions stand behind the figures, and what kind of interval was taken."""
+    """The number of questions of the figures, and the kind of their interval."""
     paired = any(view.paired(str(choice.cell), choice.percent, split) for split in DOMAINS)
     kind = (
         "The intervals compare both models' answers question by question."

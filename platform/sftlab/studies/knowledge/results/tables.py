@@ -88,7 +88,7 @@ class ConcentrationRow:
 
 @dataclass(frozen=True)
 class DistributionRow:
-    """Share in [0, 1] of the weights restored at `percent` % that lie in one layer or module; of all at 100 %."""
+    """Share in [0, 1] of the weights restored at `percent` % that are in one layer or module; of all at 100 %."""
 
     cell: str
     percent: float

@@ -171,7 +171,7 @@ def _concentration(build: KnowledgeBuild, cell: Cell) -> list[ConcentrationRow]:
 
 
 def _distribution(build: KnowledgeBuild, cell: Cell) -> list[DistributionRow]:
-    """Where each percentage's restored weights lie; at 100 % all of them, beside which the others are read."""
+    """Where each percentage's restored weights are; at 100 % all of them, for comparison."""
     found = read_change(build, cell)
     whole = [
         DistributionRow(cell.name, 100.0, kind, name, weights / found.weights)

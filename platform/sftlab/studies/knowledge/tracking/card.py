@@ -40,7 +40,7 @@ class BaseModel:
 
     name: what people call it; id: content hash of its files, or id of the result that it is; origin: a
     sentence on where it comes from; licence: as its own model card names it, None where it names none;
-    licence_files: those found beside its weights.
+    licence_files: those found next to its weights.
     """
 
     name: str
@@ -51,7 +51,7 @@ class BaseModel:
 
 
 def licence_of(folder: Path) -> tuple[str | None, tuple[str, ...]]:
-    """The licence that the model card in a Hugging Face folder names, and the licence files beside it.
+    """The licence that the model card in a Hugging Face folder names, and the licence files next to it.
 
     A card that is missing or without readable metadata names none, nor does one that names more than a name.
     """

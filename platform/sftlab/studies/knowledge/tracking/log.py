@@ -41,10 +41,10 @@ def log_study(
         results: the committed result tables.
         models: the base model and every tuned and restored one; the recommended one with its path.
         settings: where to log.
-        store: root of the store; the sqlite file lies below it where the settings name no address.
+        store: root of the store; the sqlite file is below it where the settings name no address.
         tables: the facts' splits, named as in `results.accuracy` (test, test_ood, dev, dev_ood).
         report: HTML page, kept as artifact of the parent run.
-        progress: hears how many models stand in MLflow, and of how many.
+        progress: hears how many models are in MLflow, and of how many.
 
     Raises:
         UserError: MLflow cannot be reached (found out within seconds), or refuses.
@@ -79,14 +79,14 @@ def log_sweep(
         models: the models of every trial, by variant; the recommended one with its path.
         key: what the parent run is found again by (`sweep_key`).
         settings: where to log.
-        store: root of the store; the sqlite file lies below it where the settings name no address.
+        store: root of the store; the sqlite file is below it where the settings name no address.
         tables: the facts' splits, named as in the accuracy tables (test, test_ood, dev, dev_ood).
         report: HTML page, kept as artifact of the parent run.
-        card: `model_card` of the recommended model, uploaded beside its files as README.md.
-        progress: hears how many trials stand in MLflow, and of how many.
+        card: `model_card` of the recommended model, uploaded with its files as README.md.
+        progress: hears how many trials are in MLflow, and of how many.
 
     Raises:
-        UserError: MLflow cannot be reached (found out within seconds), or refuses; what is logged stands, and
+        UserError: MLflow cannot be reached (found out within seconds), or refuses; what is logged is kept, and
             logging again completes it.
         ValueError: the recommended model is not among the models, or has no path.
     """

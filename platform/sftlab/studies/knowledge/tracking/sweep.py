@@ -43,7 +43,7 @@ from sftlab.tracking.records import (
     time_ms,
 )
 
-# Sections of a model's metrics: MLflow's pages group by what stands before the slash, and show the groups in the
+# Sections of a model's metrics: MLflow's pages group by what is before the slash, and show the groups in the
 # order of the alphabet. What else a study logs a number for is left to the report.
 LADDER_SECTIONS = ("accuracy", "kl", *(f"{split}_by_bucket" for split in SPLITS))
 SETTINGS = ("learning_rate", "epochs", "batch_size")  # of fine-tuning, shown with every model
@@ -175,7 +175,7 @@ def _model(model: TrackedModel, label: str, shared: Mapping[str, str], found: _F
         kind=model.kind,
         params=params | {key: as_text(value) for key, value in model.params.items()},
         metrics=_ladder_metrics(found.metrics[model.cell, model.percent]),
-        # Rounded up, so that only 0 % stands at 0.
+        # Rounded up, so that only 0 % is at 0.
         step=math.ceil(percent),
         path=model.path,
     )
@@ -297,7 +297,7 @@ def choice_text(choice: SweepChoiceRow) -> str:
 
 
 def score_table(results: SweepResults, choice: SweepChoiceRow) -> str:
-    """Test scores of the chosen group beside its tuned models, in percent, with intervals: Markdown."""
+    """Test scores of the chosen group compared with its tuned models, in percent, with intervals: Markdown."""
     lines = [
         "| test accuracy | chosen | 95 % interval | tuned | 95 % interval | questions x models |",
         "|---|---|---|---|---|---|",

@@ -95,7 +95,7 @@ def _style() -> str:
 
 
 def finding(comparison: Comparison) -> str:
-    """The first sentence: the sets that help and harm, beyond the correction, and whether faults stand in the way."""
+    """The first sentence: the sets that help and harm, beyond the correction, and whether faults prevent a verdict."""
     rows = comparison.tables["sets"]
     helps = [row for row in rows if row["standardised_p"] < 0.05 and row["standardised_low"] > 0]
     harms = [row for row in rows if row["standardised_p"] < 0.05 and row["standardised_high"] < 0]

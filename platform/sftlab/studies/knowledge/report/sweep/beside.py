@@ -1,7 +1,7 @@
 """The main study's tables from a sweep, each number beside the published one with the agreement of direction.
 
 In every table the entry is the sweep's number, the small print under it the published one of the same row and
-column, and the mark says whether the two point the same way; what "the same way" compares stands in the table's note.
+column, and the mark says whether the two point the same way; what "the same way" compares is in the table's note.
 A direction is open where the sweep's 95 % interval holds zero.
 """
 
@@ -208,7 +208,7 @@ def _of_column(
     theirs, spread = paper[train]
     away = theirs - mean(pair[0] for pair in paper.values())
     here = score.mean - mean(other.mean for other in ours if other)
-    # One bucket's own interval may have no width (nothing right): the column's mean half width stands for all.
+    # One bucket's own interval may have no width (nothing right): the column's mean half width is used for all.
     half = mean((other.high - other.low) / 2 for other in ours if other)
     below = [plus_minus(number(theirs), number(spread))]
     return Entry(accuracy_text(score), below=below, mark=direction(here - half, here + half, away))
@@ -258,7 +258,7 @@ def _share_entry(found: Sequence[float], theirs: float | None) -> Entry:
 
 
 def layers(view: SweepView) -> Table | None:
-    """Restored weights by layer (Table 9), beside the paper's layers of the same depth."""
+    """Restored weights by layer (Table 9), compared with the paper's layers of the same depth."""
     ours = distribution(view.main, "layer") if view.main else []
     if not ours:
         return None

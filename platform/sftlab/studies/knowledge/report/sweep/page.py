@@ -49,7 +49,7 @@ def sweep_csv_links(results: SweepResults) -> Mapping[str, tuple[str, int]]:
     """For each table with rows: a data address of it as CSV, and its row count.
 
     The sweep's own tables, then OF_ALL and `divergence`, with the variant in the first column, and OF_MAIN; of
-    `distribution` the percentage that is shown. `divergence` has the accuracies of its figure beside it. Numbers have
+    `distribution` the percentage that is shown. `divergence` also has the accuracies of its figure. Numbers have
     six significant digits: a page of hundreds of models stays small.
     """
     view = SweepView(results)
@@ -82,7 +82,7 @@ def sweep_csv_links(results: SweepResults) -> Mapping[str, tuple[str, int]]:
 
 
 def _well_known(study: View, row: DivergenceRow) -> float | None:
-    """The accuracy beside a model's KL in the figure of both."""
+    """The accuracy that the figure shows next to a model's KL."""
     found = study.row(row.cell, row.percent, TEST, 4)
     return found.accuracy if found else None
 

@@ -221,7 +221,7 @@ def correlation(groups: Sequence[Moved]) -> Table | None:
 
 
 def _mastery(view: SweepView) -> Section:
-    """Table 1. Every variant has the same base model and facts, so the main one's stands for all."""
+    """Table 1. Every variant has the same base model and facts, so the main one's is used for all."""
     if view.main is None or not view.main.results.mastery:
         return Section("mastery", "What the base model knows", NOT_MEASURED)
     return sections.mastery(view.main)

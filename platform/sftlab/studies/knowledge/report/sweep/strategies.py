@@ -23,7 +23,7 @@ from sftlab.studies.knowledge.results.sweep_tables import (
     fullest,
 )
 
-# The paper's rows of Table 7 and the strategies that stand for them here.
+# The paper's rows of Table 7 and the strategies that correspond to them here.
 TABLE_7 = {
     "LLaMA-3-8B-Instruct": None,
     "SFT (Mixed)": "mixed",
@@ -67,7 +67,7 @@ def ranked(view: SweepView, scope: str = "strategy") -> list[SweepChoiceRow]:
 
 
 def tested(view: SweepView) -> str:
-    """What stands behind the verdicts, in words."""
+    """The evidence for the verdicts, in words."""
     counts = [len(view.family(family)) for family in (CHOSEN, PLAIN, BEST)]
     if not sum(counts):
         return ""
@@ -165,7 +165,7 @@ def every_verdict(view: SweepView) -> Table | None:
 
 
 def table_7(view: SweepView) -> Table | None:
-    """Strategies of the paper beside their like here, then the strategies that the paper has not tried."""
+    """The paper's strategies compared with the same ones here, then the strategies that the paper has not tried."""
     by_strategy = {row.strategy: row for row in view.choices("strategy")}
     if not by_strategy:
         return None

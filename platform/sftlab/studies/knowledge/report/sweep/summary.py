@@ -56,7 +56,7 @@ def summarise(view: SweepView, origin: Origin | None = None) -> Summary:
 
 
 def _lowest_seed(view: SweepView, choice: SweepChoiceRow) -> str:
-    """The cell that stands for the recommended group: that of the lowest seed."""
+    """The cell that represents the recommended group: that of the lowest seed."""
     cells = view.variants[choice.variant].results.cells
     mine = [cell for cell in cells if (cell.train_bucket, cell.size) == (choice.train_bucket, choice.size)]
     return min(mine, key=lambda cell: cell.set_seed).cell
@@ -136,7 +136,7 @@ def score_sentence(view: SweepView, choice: SweepChoiceRow, split: str) -> str:
 
 
 def behind(score: GroupRow) -> str:
-    """How many questions stand behind a score."""
+    """The number of questions of a score."""
     return f"{count(score.questions, 'question')} put to {count(score.seeds, 'model')}"
 
 

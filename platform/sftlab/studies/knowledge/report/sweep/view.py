@@ -39,7 +39,7 @@ class SweepView:
 
     @cached_property
     def main(self) -> View | None:
-        """The variant whose tables stand beside the paper's: the reference, else the first."""
+        """The variant whose tables are compared with the paper's: the reference, else the first."""
         name = self.results.reference or next(iter(self.variants), None)
         return self.view(name) if name is not None else None
 
@@ -204,7 +204,7 @@ def setting_words(variant: Variant) -> str:
 
 
 def paper_size(size: int, sizes: list[int]) -> int | None:
-    """The published size beside which a size is shown: its equal, else 240 by the smallest, 1,920 by the largest.
+    """The published size that a size is compared with: its equal, else 240 by the smallest, 1,920 by the largest.
 
     Of a single size that is neither, 1,920.
     """
