@@ -45,27 +45,27 @@ def interruptible() -> Iterator[None]:
 Place = Path | str | None  # of a store: a folder, an address, or what the runtime file says
 
 
-def _progress() -> Progress:
+def shown_progress() -> Progress:
     from sftlab.execution.progress import choose_progress
 
     return choose_progress(sys.stderr.isatty())
 
 
 @contextmanager
-def _bar_once_begun(title: str) -> Iterator[Callable[..., None]]:
+def bar_once_begun(title: str) -> Iterator[Callable[..., None]]:
     """A bar that appears at its first update: errors in the arguments are reported before anything begins."""
     with ExitStack() as shown:
         bars: list[Bar] = []
 
         def update(done: int, total: int, note: str = "") -> None:
             if not bars:
-                bars.append(shown.enter_context(_progress().bar(title)))
+                bars.append(shown.enter_context(shown_progress().bar(title)))
             bars[0].update(done, total, note)
 
         yield update
 
 
-def _runtime(file: Path | None, store: Place, overrides: Sequence[str]) -> Runtime:
+def runtime_of(file: Path | None, store: Place, overrides: Sequence[str]) -> Runtime:
     """The runtime of a command; `--store` is the same as `--set runtime.store`, and comes last."""
     from sftlab.studies.load import RUNTIME_PREFIX, load_runtime
 
@@ -73,7 +73,7 @@ def _runtime(file: Path | None, store: Place, overrides: Sequence[str]) -> Runti
     return load_runtime(file, [*overrides, *named])
 
 
-def _open(runtime: Runtime) -> Store:
+def open_store(runtime: Runtime) -> Store:
     """The store of a runtime. Raises UserError where it cannot be one, or does not answer."""
     from sftlab.store.artifact import Store
     from sftlab.store.mirror import HASH_LIMIT

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sftlab.cli.common import JsonFlag, _bar_once_begun, interruptible
+from sftlab.cli.common import JsonFlag, bar_once_begun, interruptible
 
 
 def compare(
@@ -47,7 +47,7 @@ def compare(
     options = Options(about, baseline, _names(models), _names(benchmarks), seed)
     with interruptible():
         # In a log, progress is plain lines on stdout, which is for the result here.
-        with redirect_stdout(sys.stderr), _bar_once_begun("comparing") as update:
+        with redirect_stdout(sys.stderr), bar_once_begun("comparing") as update:
             found = compare_file(scores, options, update)
         write(found, render(found), output)
         page = output / PAGE

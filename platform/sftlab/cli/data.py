@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sftlab.cli.common import JsonFlag, _bar_once_begun, interruptible
+from sftlab.cli.common import JsonFlag, bar_once_begun, interruptible
 from sftlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> s
 
     spec = PocketSpec(seed=seed, source=str(source) if source else None)
     tables = read_source(source, None)[0] if source else None
-    with _bar_once_begun("pre-training") as update:
+    with bar_once_begun("pre-training") as update:
         made = make_world(
             spec,
             output,

@@ -13,14 +13,14 @@ from sftlab.cli.common import (
     Place,
     RuntimeFile,
     StoreFolder,
-    _bar_once_begun,
-    _open,
-    _progress,
-    _runtime,
+    bar_once_begun,
     interruptible,
+    open_store,
+    runtime_of,
+    shown_progress,
 )
 from sftlab.cli.study import open_study
-from sftlab.cli.sweep import _conclude, open_sweep
+from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ def materialize_model(
     from sftlab.strategies import load_plugins
     from sftlab.studies.knowledge.materialize import materialize
 
-    runtime = _runtime(runtime_file, store, overrides)
-    opened = _open(runtime)
+    runtime = runtime_of(runtime_file, store, overrides)
+    opened = open_store(runtime)
     load_plugins(plugins, Path.cwd())
-    with _bar_once_begun("writing") as update:
+    with bar_once_begun("writing") as update:
         folder = materialize(opened, id, output, base, runtime.tracking, update, plugins)
     print(folder)
 
@@ -103,18 +103,18 @@ def track_finished(path: Path, runtime_file: Path | None, store: Place, override
         from sftlab.studies.knowledge.sweep.sweep import finished_sweep
 
         sweep = open_sweep(path, runtime_file, store, overrides)
-        _conclude(sweep, finished_sweep(sweep), path)
+        conclude(sweep, finished_sweep(sweep), path)
         return
     from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.stages.track import track_results
 
     plan, runtime, opened = open_study(path, runtime_file, store, overrides)
-    print(f"MLflow: {track_results(KnowledgeBuild(plan, opened, runtime, _progress()))}")
+    print(f"MLflow: {track_results(KnowledgeBuild(plan, opened, runtime, shown_progress()))}")
 
 
 def verify_store(runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
     """Read all results of a store, and quarantine the damaged ones. Raises UserError where there were some."""
-    verify_results(_open(_runtime(runtime_file, store, overrides)))
+    verify_results(open_store(runtime_of(runtime_file, store, overrides)))
 
 
 def verify_results(store: Store) -> None:

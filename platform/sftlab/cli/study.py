@@ -16,10 +16,10 @@ from sftlab.cli.common import (
     Place,
     RuntimeFile,
     StoreFolder,
-    _open,
-    _progress,
-    _runtime,
     interruptible,
+    open_store,
+    runtime_of,
+    shown_progress,
 )
 from sftlab.errors import UserError
 from sftlab.studies.knowledge.pipeline import STAGES
@@ -39,10 +39,10 @@ def open_study(
     from sftlab.studies.knowledge.sources import require_sizes, resolve
     from sftlab.studies.load import load_study
 
-    runtime = _runtime(runtime_file, store, overrides)
+    runtime = runtime_of(runtime_file, store, overrides)
     spec = load_study(study, overrides)
     check(spec, runtime)
-    opened = _open(runtime)
+    opened = open_store(runtime)
     sources = resolve(spec, opened.root)
     require_sizes(spec.training_sets.sizes, sources, "training_sets.sizes")
     return Plan(spec, sources), runtime, opened
@@ -77,7 +77,7 @@ def run_to_report(
     if until not in STAGE_NAMES:
         raise UserError(f"--until {until}: unknown stage; stages are {', '.join(STAGE_NAMES)}.")
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
-    progress = _progress()
+    progress = shown_progress()
     if until == STAGE_NAMES[-1] and runtime.track:
         from sftlab.tracking.settings import probe
 

@@ -13,10 +13,10 @@ from sftlab.cli.common import (
     Place,
     RuntimeFile,
     StoreFolder,
-    _open,
-    _progress,
-    _runtime,
     interruptible,
+    open_store,
+    runtime_of,
+    shown_progress,
 )
 
 if TYPE_CHECKING:
@@ -63,13 +63,13 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: S
     from sftlab.studies.knowledge.sweep.trials import check_sweep
     from sftlab.studies.load import load_sweep
 
-    runtime = _runtime(runtime_file, store, overrides)
+    runtime = runtime_of(runtime_file, store, overrides)
     spec, study = load_sweep(path, overrides)
     check_sweep(spec, study, runtime)
-    opened = _open(runtime)
+    opened = open_store(runtime)
     sources = resolve(study, opened.root)
     require_sizes(spec.axes.size, sources, "axes.size")
-    return Sweep(spec, study, sources, opened, runtime, _progress())
+    return Sweep(spec, study, sources, opened, runtime, shown_progress())
 
 
 def print_sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrid
     def finish() -> None:
         with live_tracking(sweep) as live:
             trials = run_sweep(sweep, live)
-        _conclude(sweep, trials, path if sweep.runtime.track else None)
+        conclude(sweep, trials, path if sweep.runtime.track else None)
 
     repairing(
         finish,
@@ -104,7 +104,7 @@ def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrid
     )
 
 
-def _conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> None:
+def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> None:
     """Tables, report and best model of the finished trials; logged last, so that a server's absence costs nothing.
 
     track: the sweep's file, where it is to be logged.
@@ -142,4 +142,4 @@ def sweep_report(
     if time:
         print(time_table(sweep.spec.name, sweep.records, sweep.store))
     else:
-        _conclude(sweep, finished_sweep(sweep), None)
+        conclude(sweep, finished_sweep(sweep), None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from sftlab.cli.common import _bar_once_begun, interruptible
+from sftlab.cli.common import bar_once_begun, interruptible
 from sftlab.errors import UserError
 from sftlab.files import bytes_text
 
@@ -106,7 +106,7 @@ def change_weights(
     """Measure the change of the weights; returns what a person wants to know first."""
     from sftlab.weights.ladder import CHANGE_FILE, change
 
-    with _bar_once_begun("measuring") as update:
+    with bar_once_begun("measuring") as update:
         found = change(
             base,
             tuned,
@@ -140,7 +140,7 @@ def restore_weights(
     """Write a restored model for each percentage."""
     from sftlab.weights.ladder import restore
 
-    with _bar_once_begun("restoring") as update:
+    with bar_once_begun("restoring") as update:
         found = restore(
             base,
             tuned,
@@ -164,7 +164,7 @@ def pack_weights(base: Path, tuned: Path, output: Path) -> str:
     """Pack a tuned model; returns the sizes, and what is not in the packed folder."""
     from sftlab.weights.packing import pack
 
-    with _bar_once_begun("packing") as update:
+    with bar_once_begun("packing") as update:
         found = pack(base, tuned, output, update)
     share = found.packed_bytes / found.restored_bytes
     lines = [
@@ -182,7 +182,7 @@ def unpack_weights(base: Path, packed: Path, output: Path) -> str:
     """Unpack a packed model; returns what was written."""
     from sftlab.weights.packing import unpack
 
-    with _bar_once_begun("unpacking") as update:
+    with bar_once_begun("unpacking") as update:
         written = unpack(base, packed, output, update)
     return f"{output}: {bytes_text(written)} of weights, the same bytes as were packed"
 

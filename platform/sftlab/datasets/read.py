@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast
 
 from sftlab.config.documents import parse_json
+from sftlab.config.unpacked import MAX_RATIO, SMALL, check_table
 from sftlab.errors import UserError
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+    pass
 
 MAX_ROW = 2**23  # characters of a row
 CHUNK = 2**16  # characters that are read at once of a JSON list
 BATCH_ROWS = 16  # of a table: each may be as long as its longest text, however small the file
-SMALL = 16 * 2**20  # bytes that are unpacked whatever the packed size
-MAX_RATIO = 100  # of unpacked bytes to those in the file; texts pack to a fifth
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = "give .jsonl, .ndjson or .json (each also as .gz), or .parquet"
 _SPACE = " \t\r\n"
@@ -238,7 +237,7 @@ def _parquet(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, Row]]]:
     try:
         with pq.ParquetFile(path) as file:
             columns = tuple(file.schema_arrow.names)
-            _check_unpacked(path, file.metadata)
+            check_table(path, file.metadata)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _no_table(path, error) from error
     for name in columns:
@@ -266,16 +265,3 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Row
 
 def _no_table(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: is not a readable parquet table ({error}); write it again.")
-
-
-def _check_unpacked(path: Path, table: pq.FileMetaData) -> None:
-    """Raises UserError for a column that unpacks to far more than is in the file."""
-    for group in range(table.num_row_groups):
-        for number in range(table.num_columns):
-            column = table.row_group(group).column(number)
-            size = column.total_uncompressed_size
-            if size > max(SMALL, MAX_RATIO * column.total_compressed_size):
-                raise UserError(
-                    f"{path}, field {column.path_in_schema!r}: unpacks to {size:,} bytes, over {MAX_RATIO} times those "
-                    "in the file; write columns that repeat few texts with a dictionary, as pandas and pyarrow do."
-                )

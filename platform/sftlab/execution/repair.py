@@ -11,9 +11,8 @@ from sftlab.execution.progress import Progress
 from sftlab.store.artifact import Store
 from sftlab.store.record import Damaged, Step
 
-TIMES = (
-    2  # that one result is quarantined in one run; a disk that damages it again needs a person's attention
-)
+# How often one run quarantines one result; a disk that damages it again needs a person's attention.
+TIMES = 2
 
 Done = TypeVar("Done")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftlab.config.documents import parse_json, unknown_hint
+from sftlab.config.unpacked import check_table
 from sftlab.errors import UserError
 from sftlab.facts.table import SPLITS, accepted_names, fact_id, facts_table
 from sftlab.facts.templates import Topic
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 FIELDS = ("subject", "object", "topic")
 KNOWN = (*FIELDS, "accepted", "split")
@@ -23,8 +23,6 @@ MAX_LINE = 2**20  # characters of a line
 MAX_TEXT = 2**16  # characters of a subject, an object or an accepted name
 MAX_TOTAL = 2**31  # characters of all of them together
 BATCH_ROWS = 16  # each may be as long as the table's longest text, however small the file
-SMALL_COLUMN = 16 * 2**20  # bytes of a table's column that are unpacked whatever their packed size
-MAX_RATIO = 100  # of a larger column's bytes to those in the file; names pack to a tenth
 _TEXTS = ("string", "large_string", "dictionary<values=string, indices=int32, ordered=0>", "null")
 _LISTS = (
     "list<element: string>",
@@ -89,24 +87,11 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with pq.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow)
-            _check_unpacked(path, file.metadata)
+            check_table(path, file.metadata)
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a readable parquet table: {error}") from error
-
-
-def _check_unpacked(path: Path, table: pq.FileMetaData) -> None:
-    """Raises UserError for a column that unpacks to far more than the size of the file."""
-    for group in range(table.num_row_groups):
-        for number in range(table.num_columns):
-            column = table.row_group(group).column(number)
-            size = column.total_uncompressed_size
-            if size > max(SMALL_COLUMN, MAX_RATIO * column.total_compressed_size):
-                raise UserError(
-                    f"{path}, field {column.path_in_schema!r}: unpacks to {size:,} bytes, over {MAX_RATIO} times those "
-                    "in the file; write columns that repeat few texts with a dictionary, as pandas and pyarrow do."
-                )
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> None:

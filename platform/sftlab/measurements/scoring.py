@@ -41,9 +41,8 @@ from sftlab.store.mirror import drop, pull, push
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TASKS = (
-    512  # of Ray Data; each costs its driver about 10 ms and 50 kB, so that larger tables get larger tasks
-)
+# Tasks of Ray Data; each costs its driver about 10 ms and 50 kB, so that larger tables get larger tasks
+TASKS = 512
 NOISY = (
     "ray.data._internal.progress",
     "ray.data._internal.execution.streaming_executor_state",

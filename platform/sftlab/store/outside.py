@@ -47,18 +47,12 @@ def content_hash(path: Path, files: Sequence[Hashed]) -> str:
     return rows_hash((file.path.relative_to(path).as_posix(), file.sha256) for file in files)
 
 
-def _hashed(path: Path, listing: Callable[[Path], list[Path]], hashes: FileHashes) -> Outside | str:
+def hashed_outside(path: Path, listing: Callable[[Path], list[Path]], hashes: FileHashes) -> Outside | str:
     """A file or folder with its content hash; `missing:PATH` where there is nothing."""
     files = tuple(hashes.of(listing(path)))
     return Outside(path, listing, content_hash(path, files), files) if files else f"missing:{path}"
 
 
-def _id(found: Outside | str | None) -> str | None:
+def outside_id(found: Outside | str | None) -> str | None:
+    """The content hash, or the text that says what is missing."""
     return found.sha256 if isinstance(found, Outside) else found
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # no path at all: too long, or with a zero byte
-        return False

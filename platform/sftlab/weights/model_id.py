@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import Outside, _hashed, _id, _is_folder
+from sftlab.store.outside import Outside, hashed_outside, outside_id
 from sftlab.weights.shards import model_files
 
 
@@ -15,7 +15,7 @@ def model_hash(folder: Path, root: Path) -> str:
 
     Raises UserError where its files contradict each other (`weights.shards.layout`).
     """
-    return _id(_model(folder, FileHashes(root / HASHES))) or ""
+    return outside_id(hashed_model(folder, FileHashes(root / HASHES))) or ""
 
 
 def folder_of(model_id: str, root: Path) -> Path | None:
@@ -35,8 +35,16 @@ def _hash_if_sound(folder: Path, root: Path) -> str | None:
         return None
 
 
-def _model(folder: Path, hashes: FileHashes) -> Outside | str:
-    found = _hashed(folder, model_files, hashes) if folder.is_dir() else f"missing:{folder}"
+def hashed_model(folder: Path, hashes: FileHashes) -> Outside | str:
+    """A model folder with its content hash, remembered as its place; `missing:PATH` where there is none."""
+    found = hashed_outside(folder, model_files, hashes) if folder.is_dir() else f"missing:{folder}"
     if isinstance(found, Outside):
         hashes.saw_folder(found.sha256, folder)
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no path at all: too long, or with a zero byte
+        return False

@@ -15,10 +15,10 @@ from sftlab.facts.training_sets import even_shares
 from sftlab.pocket.extent import fact_counts, model_bytes
 from sftlab.pocket.world import world_topics
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import Outside, _hashed, _id
+from sftlab.store.outside import Outside, hashed_outside, outside_id
 from sftlab.studies.knowledge.pipeline import READS_FACTS, READS_MODEL
 from sftlab.studies.knowledge.spec import FactsSpec, StudySpec
-from sftlab.weights.model_id import _model
+from sftlab.weights.model_id import hashed_model
 from sftlab.weights.shards import model_files
 
 PUBLISHED_TEMPLATES = 21
@@ -87,13 +87,13 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
             named["templates"] = spec.facts.templates
         counts, templates = _extent(spec.facts)
         folder = Path(spec.model.path)
-        model = _model(folder, hashes)
+        model = hashed_model(folder, hashes)
         weights = [path for path in model_files(folder) if path.suffix == ".safetensors"]
         size = sum(path.stat().st_size for path in weights) or 2 * (spec.model.parameters or 0)
-    found = {key: _hashed(Path(path), archive_files, hashes) for key, path in named.items()}
+    found = {key: hashed_outside(Path(path), archive_files, hashes) for key, path in named.items()}
     return Sources(
-        {key: _id(outside) or "" for key, outside in found.items()},
-        _id(model),
+        {key: outside_id(outside) or "" for key, outside in found.items()},
+        outside_id(model),
         counts,
         size,
         templates,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -284,8 +283,3 @@ def transfer_benchmarks(survey: Survey) -> dict[str, str]:
 
 def _column(treatment: str) -> str:
     return treatment.replace("-", "_")
-
-
-def columns_of(rows: Sequence[Row]) -> list[str]:
-    """The names of the columns of a table with rows."""
-    return list(rows[0])

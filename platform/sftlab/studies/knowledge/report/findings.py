@@ -25,9 +25,8 @@ from sftlab.studies.knowledge.report.figures import kl_points
 from sftlab.studies.knowledge.report.lookup import TEST, Group, View
 
 KL_NOISE, RHO_NOISE = 0.05, 0.3  # smaller changes of KL (relative) and smaller correlations decide nothing
-SHARE_NOISE = (
-    0.1  # shares of restored weights, as multiples of those of all weights, that differ by less are alike
-)
+# Shares of restored weights, as multiples of those of all weights, that differ by less are alike.
+SHARE_NOISE = 0.1
 MORE_DATA = "Does more training data lower accuracy?"
 UNKNOWN = "Do facts that the model does not know make the worst training data?"
 HELPS = "Does restoring weights improve the tuned models?"

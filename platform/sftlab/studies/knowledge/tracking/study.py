@@ -20,9 +20,9 @@ from sftlab.tracking.records import (
     StudyRecord,
     TrackedModel,
     TrackedTable,
-    _json,
     as_text,
     flat,
+    json_text,
     metric_rows,
     provenance_tags,
     rounded,
@@ -90,7 +90,7 @@ def study_record(
         key=study_key(results),
         name=results.name,
         params={"study": results.name, "model": results.model},
-        tags={"sftlab.kind": "study", "sftlab.spec": _json(results.spec)}
+        tags={"sftlab.kind": "study", "sftlab.spec": json_text(results.spec)}
         | provenance_tags(results.provenance),
         metrics=metrics,
         tables=tables,
