@@ -31,6 +31,8 @@ __all__ = ["SFTResult", "SFTRun", "TrainingError", "TrainingEvent", "train_runs"
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 120.0
+# The checks import names of transformers, which threads that do so for the first time side by side do not find.
+_CHECKING = threading.Lock()
 
 
 class Mailbox:
@@ -65,7 +67,12 @@ class Mailbox:
 
 
 def check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
-    """Check all that can be checked before a worker is started; raises UserError."""
+    """Check all that can be checked before a worker is started; raises UserError. Threads check one after another."""
+    with _CHECKING:
+        _check_runs(runs, runtime)
+
+
+def _check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
     check_runtime(runtime)
     for what in ("run_id", "output_dir"):
         values = [getattr(run, what) for run in runs]

@@ -49,11 +49,13 @@ def _says_tied(config: Mapping[str, Any]) -> bool | None:
 
     None for an architecture that transformers does not know: then the stored tensors decide.
     """
-    from transformers import CONFIG_MAPPING
-
     said, kind = config.get("tie_word_embeddings"), config.get("model_type")
     if isinstance(said, bool):
         return said
+    # Here, since it takes seconds, and by its module: threads that import names of `transformers` itself for the first
+    # time side by side find it without them.
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         return None
     default = getattr(CONFIG_MAPPING[kind](), "tie_word_embeddings", None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +124,47 @@ def test_layers_that_share_a_weight_are_neither_adapted_nor_frozen_apart(
     freeze_layers(model, "0-1")
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+
+
+IN_THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from sftlab.training.records import SFTRun
+from sftlab.training.sft import check_runs
+from sftlab.training.spec import LoRASpec, SFTSpec, TrainingRuntime
+assert "transformers" not in sys.modules
+base, facts = sys.argv[1:3]
+runs = [SFTRun(f"r{i}", base, facts, f"{base}-out{i}", SFTSpec(lora=LoRASpec(rank=i + 1))) for i in range(4)]
+with ThreadPoolExecutor(len(runs)) as threads:
+    print([found for found in threads.map(lambda run: check_runs([run], TrainingRuntime()), runs)])
+"""
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_threads_may_check_runs_at_once_in_a_process_that_has_not_imported_transformers(
+    says: bool, tmp_path: Path
+) -> None:
+    """As the training pool of a sweep does: each first import of a name of transformers would disturb the others."""
+    base = save(tmp_path / "base", "llama", tied=False)
+    if not says:
+        config = json.loads((base / "config.json").read_text())
+        del config["tie_word_embeddings"]
+        (base / "config.json").write_text(json.dumps(config))
+    pq.write_table(pa.table({"question": ["Who?"], "object": ["A"]}), tmp_path / "t.parquet")
+    words = [sys.executable, "-c", IN_THREADS, str(base), str(tmp_path / "t.parquet")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[None, None, None, None]"), done.stderr
+
+
+def test_what_config_says_of_ties_is_read_without_transformers(tmp_path: Path) -> None:
+    base = save(tmp_path / "base", "llama", tied=False)
+    code = (
+        "import sys; from sftlab.weights.pairs import parameters; from sftlab.weights.shards import Checkpoint\n"
+        f"with Checkpoint.open({str(base)!r}) as base: print(len(parameters(base)), 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    with Checkpoint.open(base) as checkpoint:
+        assert done.stdout.split() == [str(len(parameters(checkpoint))), "False"]
 
 
 def test_a_tied_layer_that_would_be_adapted_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
