@@ -103,9 +103,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def job(*words: str) -> NoReturn:
-    """Entry point of the scripts in `jobs/`: these words, then the script's own; `--config FILE` is FILE."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
+def job(*words: str, positional: str = "") -> NoReturn:
+    """Entry point of the scripts in `jobs/`: these words, then those of the script; `--config FILE` is FILE.
+
+    positional: what the usage line names before `--config`, for a script whose first word completes `words`.
+    """
+    given = [word.removeprefix("--config=") for word in sys.argv[1:] if word != "--config"]
+    if not given or {"-h", "--help"} & set(given):
         script = command("python", Path(sys.argv[0]))
-        typer.echo(f"As a job: {script} --config FILE.yaml [OPTIONS], with the options of:\n")
-    main([*words, *(word.removeprefix("--config=") for word in sys.argv[1:] if word != "--config")])
+        typer.echo(f"As a job: {script} {positional}--config FILE.yaml [OPTIONS], with the options of:\n")
+        main([words[0], "--help"])
+    main([*words, *given])

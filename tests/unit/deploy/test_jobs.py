@@ -1,4 +1,4 @@
-"""The scripts in jobs/ are what a submitted job calls: thin, and each with a stage of its own."""
+"""The scripts in jobs/ are what a submitted job calls: a study, a sweep, and a single stage."""
 
 from __future__ import annotations
 
@@ -11,49 +11,57 @@ import pytest
 
 from sftlab.cli import app as cli
 from sftlab.cluster.session import own_sigterm
-from sftlab.studies.knowledge.pipeline import STAGES
 
 JOBS = Path(__file__).parents[3] / "jobs"
-SCRIPTS = sorted(JOBS.glob("*.py"))
 OPTIONS = ["--store", "/shared/store", "--set", "name=x"]
 
 
-def called(script: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The words that a script hands to the command line."""
+def called(script: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words that a script hands to the command line, which ends the process."""
     seen: list[list[str]] = []
-    monkeypatch.setattr(cli, "main", seen.append)
-    monkeypatch.setattr(sys, "argv", [str(script), *words])
-    runpy.run_path(str(script), run_name="__main__")
+
+    def main(arguments: list[str]) -> None:
+        seen.append(arguments)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(cli, "main", main)
+    monkeypatch.setattr(sys, "argv", [f"jobs/{script}.py", *words])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(JOBS / f"{script}.py"), run_name="__main__")
     (found,) = seen
     return found
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_job_takes_its_study_by_config_or_by_place(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(script.read_text().splitlines()) <= 40
-    spelled = [
-        ["STUDY.yaml", *OPTIONS],
-        ["--config", "STUDY.yaml", *OPTIONS],
-        ["--config=STUDY.yaml", *OPTIONS],
-    ]
-    first, *others = [called(script, words, monkeypatch) for words in spelled]
-    assert first[0] == ("sweep" if script.stem == "sweep" else "run")
-    assert first[-len(spelled[0]) :] == spelled[0]
-    assert others == [first, first]
-
-
-def test_a_job_s_help_shows_how_a_job_is_called(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("script", "words", "before"),
+    [
+        ("run_study", [], ["run"]),
+        ("sweep", [], ["sweep"]),
+        ("stage", ["mastery"], ["run", "--until", "mastery"]),
+    ],
+)
+def test_a_job_takes_its_file_by_config_or_by_place(
+    script: str, words: list[str], before: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called(JOBS / "run_study.py", ["--help"], monkeypatch)
-    assert "run_study.py --config FILE.yaml [OPTIONS]" in capsys.readouterr().out
+    for file in (["F.yaml"], ["--config", "F.yaml"], ["--config=F.yaml"]):
+        assert called(script, [*words, *file, *OPTIONS], monkeypatch) == [*before, "F.yaml", *OPTIONS]
 
 
-def test_each_stage_has_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [called(script, ["STUDY.yaml"], monkeypatch) for script in SCRIPTS]
-    stages = [found[found.index("--until") + 1] for found in words if "--until" in found]
-    assert len(set(stages)) == len(stages) and set(stages) <= (known := {stage.name for stage in STAGES})
-    assert known - set(stages) == {"results", "best"}  # quick, and built with the report
+def test_the_options_of_a_stage_s_job_may_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = called("stage", ["mastery", *OPTIONS, "--config", "F.yaml"], monkeypatch)
+    assert found == ["run", "--until", "mastery", *OPTIONS, "F.yaml"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["mastery", "--help"], []])
+def test_a_job_s_help_shows_how_a_job_is_called(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called("stage", words, monkeypatch) == ["run", "--help"]
+    assert "stage.py STAGE --config FILE.yaml [OPTIONS]" in capsys.readouterr().out
+
+
+def test_every_script_of_the_folder_is_one_of_these_three() -> None:
+    assert {path.stem for path in JOBS.glob("*.py")} == {"run_study", "sweep", "stage"}
 
 
 def test_ray_does_not_take_away_what_a_stopped_job_says() -> None:

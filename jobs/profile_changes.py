@@ -1,5 +1,0 @@
-"""Builds a study up to its stage `change`; submitted and called like run_study.py."""
-
-from sftlab.cli.app import job
-
-job("run", "--until", "change")
