@@ -180,7 +180,7 @@ def read_answers(data: bytes, _folder: Path) -> object:
     from sftlab.tracking.settings import TrackingSettings, probe
 
     server = running()
-    with refusals(server.address):
+    with refusals(TrackingSettings(address=server.address), Path()):
         at = connection()
         path, _, server.answer = data.partition(b"\n")
         server.path = path.decode("utf-8", "replace")

@@ -82,7 +82,7 @@ def write_study(
     hears the number of models that are in MLflow, and of all. Raises UserError where MLflow cannot be
     reached or refuses.
     """
-    with refusals(settings.address or str(settings.sqlite_file(store))):
+    with refusals(settings, store):
         writer = _Writer.connect(settings, store)
         times = [model.end_ms for model in models if model.end_ms is not None] or [now_ms()]
         run_id, parent_complete = writer.open_parent(study, min(times))
@@ -115,12 +115,7 @@ class _Writer(Connection):
     ) -> tuple[str, bool]:
         """Id of the model's run, and whether it had to be written."""
         digest = model.digest()
-        kept: str | None = None
-        for run in known.get(model.artifact, ()):
-            if kept is None and run.data.tags.get(COMPLETE) == digest:
-                kept = str(run.info.run_id)
-            else:
-                self.delete(str(run.info.run_id))
+        kept = self.keep(known.get(model.artifact, ()), digest, 0 if model.kind == "base" else 1)
         return (kept, False) if kept else (self.write(model, study, parent, digest), True)
 
     def write(self, model: ModelRecord, study: str, parent: str, digest: str) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sftlab.errors import UserError
 from sftlab.shell import command
 from sftlab.store.mirror import display_path
-from sftlab.tracking import names
+from sftlab.tracking import database, names
 from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable
 from sftlab.tracking.settings import TrackingSettings, probe
 
@@ -32,10 +35,11 @@ PARENT = "mlflow.parentRunId"
 EXTERNAL = "mlflow.model.isExternal"
 # Without it the user interface opens as for agents and traces.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+_PREPARED: set[tuple[Path, int, int]] = set()
 
 
 @contextmanager
-def refusals(address: str) -> Iterator[None]:
+def refusals(settings: TrackingSettings, store: Path) -> Iterator[None]:
     """What MLflow or its server refuses becomes a message; a wrong call of ours stays a traceback."""
     _set_environment()
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
@@ -45,13 +49,25 @@ def refusals(address: str) -> Iterator[None]:
     try:
         yield
     # The last two are protobuf's, for answers that hold infinite numbers or half characters.
-    except (MlflowException, SQLAlchemyError, OSError, ParseError, OverflowError, SystemError) as error:
+    except (
+        MlflowException,
+        SQLAlchemyError,
+        sqlite3.Error,
+        OSError,
+        ParseError,
+        OverflowError,
+        SystemError,
+    ) as error:
         if isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE":
             raise
         reason = str(error).strip().splitlines()[0][:500]
+        address = settings.address or str(settings.sqlite_file(store))
         raise UserError(
             f"MLflow at {address}: {reason}\nRuns logged so far stand; run the same command again to go on."
         ) from error
+    finally:
+        if not settings.is_server:
+            database.remove_stray_folder(database.sqlite_address(settings.sqlite_file(store)))
 
 
 @dataclass
@@ -68,6 +84,8 @@ class Connection:
             assert settings.address is not None
             probe(settings.address)
         uri = settings.uri(store)
+        if not settings.is_server:
+            prepare_once(settings.sqlite_file(store), settings.experiment)
         client = _client(uri)
         found = client.get_experiment_by_name(settings.experiment)
         if found is None:
@@ -89,11 +107,13 @@ class Connection:
     def open_parent(self, study: StudyRecord, start_ms: int, tag: str = STUDY) -> tuple[str, bool]:
         """The parent run's id, made where it is missing, and whether it is complete and up to date.
 
-        `tag` holds the record's key, by which the run is found again.
+        `tag` holds the record's key, by which the run is found again, in MLflow's trash too.
         """
-        found = self.search_runs(f"tags.`{tag}` = '{study.key}'")
+        found = self.search_runs(f"tags.`{tag}` = '{study.key}'", deleted=True)
         if found:
-            run = min(found, key=lambda run: (run.info.start_time, run.info.run_id))
+            run = min(found, key=lambda run: (_is_deleted(run), run.info.start_time, run.info.run_id))
+            if _is_deleted(run):
+                self.client.restore_run(run.info.run_id)
             return str(run.info.run_id), run.data.tags.get(COMPLETE) == study.digest()
         tags = {tag: study.key, "mlflow.source.name": "sftlab"}
         run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=study.name)
@@ -115,24 +135,51 @@ class Connection:
         client.set_tag(run_id, COMPLETE, study.digest())
 
     def logged_runs(self, parent: str, tag: str = ARTIFACT) -> dict[str, list[Any]]:
-        """Child runs of the parent by the value of a tag, complete or not."""
+        """Child runs of the parent by the value of a tag, complete or not, those in MLflow's trash too."""
         found: dict[str, list[Any]] = {}
-        for run in self.search_runs(f"tags.`{PARENT}` = '{parent}'"):
+        for run in self.search_runs(f"tags.`{PARENT}` = '{parent}'", deleted=True):
             found.setdefault(run.data.tags.get(tag, ""), []).append(run)
         return found
 
-    def delete(self, run_id: str) -> None:
+    def keep(self, runs: Sequence[Any], digest: str, models: int) -> str | None:
+        """Id of the run that is complete and up to date with its number of logged models; None without one.
+
+        All other runs are deleted. A complete run that someone deleted is restored where no other one is left.
+        """
+        kept: str | None = None
+        for run in sorted(runs, key=_is_deleted):
+            run_id, deleted = str(run.info.run_id), _is_deleted(run)
+            complete = run.data.tags.get(COMPLETE) == digest
+            if kept is None and complete and (not models or self.models_by_run[run_id] >= models):
+                kept = run_id
+                if deleted:
+                    self.client.restore_run(run_id)
+            elif not deleted or self.models_by_run[run_id]:
+                self.delete(run_id, only_models=deleted)
+        return kept
+
+    @cached_property
+    def models_by_run(self) -> Counter[str]:
+        """How many logged models each run has, when it is first asked for."""
+        return Counter(str(model.source_run_id) for model in self.search_models())
+
+    def delete(self, run_id: str, only_models: bool = False) -> None:
         """Move a run that was cut off or is out of date to MLflow's trash, its logged models with it."""
         for model in self.search_models(f"source_run_id = '{run_id}'"):
             self.client.delete_logged_model(model.model_id)
-        self.client.delete_run(run_id)
+        if not only_models:
+            self.client.delete_run(run_id)
 
     # ---- calls in MLflow's sizes
 
-    def search_runs(self, filter_string: str) -> list[Any]:
+    def search_runs(self, filter_string: str, deleted: bool = False) -> list[Any]:
+        """Runs that a filter lets through; `deleted`: those in MLflow's trash too."""
+        from mlflow.entities import ViewType
+
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         return _all_pages(
             lambda token: self.client.search_runs(
-                [self.experiment_id], filter_string=filter_string, max_results=1000, page_token=token
+                [self.experiment_id], filter_string, view, 1000, None, token
             )
         )
 
@@ -189,6 +236,10 @@ class Connection:
         ]
 
 
+def _is_deleted(run: Any) -> bool:
+    return str(run.info.lifecycle_stage) == "deleted"
+
+
 def _all_pages(ask: Callable[[str | None], Any]) -> list[Any]:
     """What a search finds, page after page. Raises UserError where the server starts over: it would never end."""
     found: list[Any] = []
@@ -214,10 +265,18 @@ def _set_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 
+def prepare_once(file: Path, experiment: str) -> None:
+    """Prepare a sqlite file when this process first uses it, and again where another file has its place."""
+    identity = (file, file.stat().st_dev, file.stat().st_ino) if file.exists() else None
+    if identity is None or identity not in _PREPARED:
+        database.prepare(file, experiment, EXPERIMENT_TAGS)
+        _PREPARED.add((file, file.stat().st_dev, file.stat().st_ino))
+
+
 def _client(uri: str) -> MlflowClient:
     import mlflow
 
-    for noisy in ("alembic", "mlflow.store.db.utils"):
+    for noisy in database.NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 

@@ -51,7 +51,7 @@ def best_restored_model(
         )
     conditions = ["params.kind = 'restored'", f"metrics.`accuracy/{split}` >= {at_least_in_domain!r}"]
     conditions += [f"params.sweep = '{sweep}'"] if sweep is not None else []
-    with refusals(settings.address or str(settings.sqlite_file(store))):
+    with refusals(settings, store):
         at = Connection.connect(settings, store)
         found = at.client.search_logged_models(
             [at.experiment_id],
@@ -69,7 +69,7 @@ def artifact_of(address: str, settings: TrackingSettings, store: Path) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    with refusals(settings.address or str(settings.sqlite_file(store))):
+    with refusals(settings, store):
         client = Connection.connect(settings, store).client
         try:
             tags = _tags_of(client, address.removeprefix("models:/"))

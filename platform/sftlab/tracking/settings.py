@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
+from sftlab.tracking.database import UPLOADS, sqlite_address, sqlite_path
 
 PROBE_SECONDS = 5.0
 
@@ -47,6 +48,8 @@ class TrackingSettings(Frozen):
                 raise ValueError("the port of the address is no number")
             return address.rstrip("/")
         if parts.scheme == "sqlite" and address.startswith("sqlite:////"):
+            if "?" in address:
+                raise ValueError("in a sqlite address write %3F for a question mark; options are not read")
             return address
         raise ValueError(
             f"{address!r} is no tracking address; expected http(s)://HOST:PORT of an MLflow server, "
@@ -70,17 +73,15 @@ class TrackingSettings(Frozen):
                 f"{file}: cannot make the folder of the tracking database ({error.strerror}); "
                 "choose another store or set tracking.address."
             ) from error
-        return f"sqlite:///{file}"
+        return sqlite_address(file)
 
     def sqlite_file(self, store: Path) -> Path:
         """The database file where tracking is not on a server."""
-        return (
-            Path(self.address.removeprefix("sqlite:///")) if self.address else store.resolve() / "mlflow.db"
-        )
+        return sqlite_path(self.address) if self.address else store.resolve() / "mlflow.db"
 
     def artifact_location(self, store: Path) -> str | None:
         """Folder for uploaded files, next to the sqlite file; None where the server decides."""
-        return None if self.is_server else (self.sqlite_file(store).parent / "mlartifacts").as_uri()
+        return None if self.is_server else (self.sqlite_file(store).parent / UPLOADS).as_uri()
 
 
 def probe(address: str) -> None:

@@ -107,7 +107,7 @@ def write_sweep(
     `progress` hears the number of trials that are in MLflow, and of all. Raises UserError where MLflow cannot
     be reached or refuses.
     """
-    with refusals(settings.address or str(settings.sqlite_file(store))):
+    with refusals(settings, store):
         writer = _SweepWriter.connect(settings, store)
         times = [trial.end_ms for trial in trials if trial.end_ms is not None] or [now_ms()]
         run_id, parent_complete = writer.open_parent(sweep, min(times), SWEEP)
@@ -140,7 +140,7 @@ def write_trials(
     Of `sweep` only key and name count; the parent run is begun where there is none, and left open. Raises UserError
     where MLflow cannot be reached or refuses.
     """
-    with refusals(settings.address or str(settings.sqlite_file(store))):
+    with refusals(settings, store):
         writer = _SweepWriter.connect(settings, store)
         times = [trial.end_ms for trial in trials if trial.end_ms is not None] or [now_ms()]
         run_id, _ = writer.open_parent(sweep, min(times), SWEEP)
@@ -155,12 +155,7 @@ class _SweepWriter(Connection):
     ) -> tuple[str, bool]:
         """Id of the trial's run, and whether it had to be written."""
         mark = trial.digest()
-        kept: str | None = None
-        for run in known.get(trial.key, ()):
-            if kept is None and run.data.tags.get(COMPLETE) == mark:
-                kept = str(run.info.run_id)
-            else:
-                self.delete(str(run.info.run_id))
+        kept = self.keep(known.get(trial.key, ()), mark, len(trial.models))
         return (kept, False) if kept else (self.write(trial, sweep, parent, mark), True)
 
     def write(self, trial: TrialRecord, sweep: StudyRecord, parent: str, mark: str) -> str:
@@ -233,7 +228,8 @@ class _SweepWriter(Connection):
         for key, found in known.items():
             for run in found:
                 name = str(run.info.run_name)
-                if key != best and name.startswith(STAR):
+                kept = str(run.info.run_id) == runs.get(key)
+                if kept and key != best and name.startswith(STAR):
                     self.rename(str(run.info.run_id), name.removeprefix(STAR))
         if best is not None:
             name = STAR + wanted[best]
