@@ -54,7 +54,7 @@ class RunsOn:
             "ignore_eos": True,
         }
         params = [{"seed": prompt.seed, **drawn} for prompt in prompts]
-        outputs = self.engine._generate([prompt.token_ids for prompt in prompts], params)
+        outputs = self.engine.generate([prompt.token_ids for prompt in prompts], params)
         return [
             [self._cut(sample.text, list(sample.token_ids), prompt.stop) for sample in output.outputs]
             for prompt, output in zip(prompts, outputs, strict=True)

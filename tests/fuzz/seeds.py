@@ -411,14 +411,14 @@ def pocket_model() -> tuple[Any, Any]:
 @cache
 def pretraining() -> bytes:
     """A checkpoint of the pocket model's pre-training."""
-    from sftlab.pocket.pretrain import _save_checkpoint
+    from sftlab.pocket.pretrain import save_checkpoint
 
     model, optimizer = pocket_model()
     model.weight.sum().backward()
     model.bias.sum().backward()
     optimizer.step()
     with tempfile.TemporaryDirectory() as folder:
-        _save_checkpoint(Path(folder) / "x.safetensors", model, optimizer, IDENTITY, 3)
+        save_checkpoint(Path(folder) / "x.safetensors", model, optimizer, IDENTITY, 3)
         return (Path(folder) / "x.safetensors").read_bytes()
 
 

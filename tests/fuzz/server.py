@@ -176,7 +176,7 @@ def connection() -> Any:
 def read_answers(data: bytes, _folder: Path) -> object:
     """The first line names the request that is answered with the rest; then that question is asked."""
     from sftlab.tracking.connection import Connection, refusals
-    from sftlab.tracking.models import _found, _tags_of
+    from sftlab.tracking.models import found_model, tags_of
     from sftlab.tracking.settings import TrackingSettings, probe
 
     server = running()
@@ -187,9 +187,9 @@ def read_answers(data: bytes, _folder: Path) -> object:
         questions: dict[str, Callable[[], object]] = {
             "/health": lambda: probe(server.address),
             "/runs/search": lambda: [(run.info.run_id, run.data.tags) for run in at.search_runs("")],
-            "/logged-models/search": lambda: [_found(model) for model in at.search_models()],
-            "/logged-models/m-1": lambda: _tags_of(at.client, "m-1"),
-            "/registered-models/alias": lambda: _tags_of(at.client, "n@champion"),
+            "/logged-models/search": lambda: [found_model(model) for model in at.search_models()],
+            "/logged-models/m-1": lambda: tags_of(at.client, "m-1"),
+            "/registered-models/alias": lambda: tags_of(at.client, "n@champion"),
         }
         connect = partial(Connection.connect, TrackingSettings(address=server.address), Path("/nowhere"))
         try:

@@ -18,7 +18,7 @@ def _mastery_block(data: bytes, folder: Path) -> object:
     """The checksums of a block may hold, whatever else does not."""
     import pyarrow as pa
 
-    from sftlab.measurements.scoring import CHECKED, _prompts, sound_block
+    from sftlab.measurements.scoring import CHECKED, prompts_of, sound_block
     from sftlab.studies.knowledge.stages.mastery import write_mastery
 
     facts = pa.table({"fact_id": [row["fact_id"] for row in seeds.MASTERY]})
@@ -31,7 +31,7 @@ def _mastery_block(data: bytes, folder: Path) -> object:
     if table is None:
         raise UserError("is deleted and scored again")
     write_mastery(iter([table]), 2, iter(["train"] * table.num_rows), folder / "mastery.parquet")
-    return _prompts(table), sum(table["tokens"].to_pylist())
+    return prompts_of(table), sum(table["tokens"].to_pylist())
 
 
 def _mastery_table(data: bytes, folder: Path) -> object:
@@ -90,12 +90,12 @@ def _checkpoint_of(draw: Random) -> bytes:
 
 def _pretraining(data: bytes, folder: Path) -> object:
     """A damaged checkpoint must leave the model as it is."""
-    from sftlab.pocket.pretrain import _load_checkpoint
+    from sftlab.pocket.pretrain import load_checkpoint
 
     path, (model, optimizer) = folder / "pretraining.safetensors", seeds.pocket_model()
     before = [float(p.detach().sum()) for p in model.parameters()]
     path.write_bytes(data)
-    steps = _load_checkpoint(path, model, optimizer, seeds.IDENTITY)
+    steps = load_checkpoint(path, model, optimizer, seeds.IDENTITY)
     if steps:
         return steps
     assert before == [float(p.detach().sum()) for p in model.parameters()] and not optimizer.state

@@ -45,7 +45,7 @@ class GpuBench(Bench):
 
     def engine(self, folder: str) -> Any:
         engine = super().engine(folder)
-        assert engine._llm.reset_prefix_cache()
+        assert engine.llm.reset_prefix_cache()
         return engine
 
     def restored(self, live: str, source: ModelSource) -> list[Any]:

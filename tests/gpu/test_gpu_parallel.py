@@ -36,7 +36,7 @@ class ParallelBench(GpuBench):
         return super().engine(folder)
 
     def forgetful(self, live: str, other: str) -> list[tuple[str, ...] | None]:
-        found: list[tuple[str, ...] | None] = self.engine(live)._llm.collective_rpc(
+        found: list[tuple[str, ...] | None] = self.engine(live).llm.collective_rpc(
             forgetful_swap, args=(FolderSource(other),)
         )
         return found

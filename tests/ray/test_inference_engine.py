@@ -97,7 +97,7 @@ class Bench:
         from sftlab.inference import swap
 
         engine = self.engine(live)
-        engine._llm.collective_rpc(copy_output_layers)
+        engine.llm.collective_rpc(copy_output_layers)
         repack = swap.repack
         swap.repack = keep_copies
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def test_addresses_that_cannot_work_are_refused(address: str, message: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["nobody listens", "never answers", "no such host"])
-def test_a_dead_server_is_found_out_within_seconds(kind: str, tmp_path: Path) -> None:
+def test_a_dead_server_is_found_out_before_mlflow_s_client_asks_it(kind: str, tmp_path: Path) -> None:
     port = free_port()
     with socket.socket() as silent:
         if kind == "never answers":
@@ -53,10 +52,10 @@ def test_a_dead_server_is_found_out_within_seconds(kind: str, tmp_path: Path) ->
             silent.listen()
         host = "tracking.invalid" if kind == "no such host" else "127.0.0.1"
         address = f"http://{host}:{port}"
-        start = time.monotonic()
-        with pytest.raises(UserError, match="mlflow server") as caught:
+        # MLflow's client, which tries again for minutes, is not asked.
+        with pytest.raises(UserError, match=r"no MLflow server answers there .*`mlflow server ") as caught:
             log_study(results_of(), [TrackedModel("b")], TrackingSettings(address=address), tmp_path)
-    assert address in str(caught.value) and time.monotonic() - start < 10
+    assert address in str(caught.value)
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

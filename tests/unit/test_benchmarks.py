@@ -57,7 +57,7 @@ class Spelling:
         assert skip_special_tokens
         return "".join(map(chr, ids))
 
-    def _generate(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[Any]:
+    def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[Any]:
         assert len(prompts) == len(params) == len(self.texts)
         self.asked += params
         return [SimpleNamespace(outputs=[self.sample(text) for text in row]) for row in self.texts]

@@ -154,7 +154,7 @@ def await_gpus(bundles: Sequence[Bundle], minutes: float, say: Callable[[str], N
 
     Nodes may be lost at any time, and an autoscaler ends those that idle.
     """
-    require_gpus(bundles, minutes, _live_gpus, say, _ask_autoscaler)
+    require_gpus(bundles, minutes, live_gpus, say, _ask_autoscaler)
 
 
 def require_gpus(
@@ -194,7 +194,7 @@ def require_gpus(
         )
 
 
-def _live_gpus() -> float:
+def live_gpus() -> float:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0))

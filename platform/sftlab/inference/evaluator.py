@@ -124,13 +124,13 @@ def evaluate(
         return
     comparison = request.comparison
     if comparison is None:
-        for item, tables in _spread(workers, session.unmeasured(pending), None):
+        for item, tables in spread(workers, session.unmeasured(pending), None):
             session.commit_tables(item, tables)
             session.report_finished(item)
         return
     ask = partial(call_with_retry, workers[0], comparison.base)
     compared = session.prepared(comparison, ask)
-    for item, (*tables, table) in _spread(workers, session.unmeasured(pending), compared):
+    for item, (*tables, table) in spread(workers, session.unmeasured(pending), compared):
         commit_piece(table, session.model_path(item))
         session.commit_tables(item, tables)
     session.finish(comparison, pending, ask)
@@ -294,7 +294,7 @@ def _not_swapped(model: str, error: EngineSwapError) -> UserError:
     )
 
 
-def _spread(
+def spread(
     workers: Sequence[EngineActor], items: Sequence[EvaluationItem], compared: Measurement | None
 ) -> Iterator[tuple[EvaluationItem, list[pa.Table]]]:
     """The tables of the items' measurements, then that of `compared` if given, in the order in which items finish.

@@ -53,11 +53,11 @@ class VllmEngine:
         with self._watched:
             from vllm import LLM
 
-            self._llm = LLM(**engine_arguments(model_dir, spec, runtime))
+            self.llm = LLM(**engine_arguments(model_dir, spec, runtime))
         # vLLM chooses the class by the model's architecture, so the check reads this one.
-        self._tokenizer = self._llm.get_tokenizer()
+        self._tokenizer = self.llm.get_tokenizer()
         check_tokenizer(model_dir, self._tokenizer)
-        self._max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
+        self._max_model_len = int(self.llm.llm_engine.model_config.max_model_len)
         self._swap_failed = False
         self._swaps = 0
 
@@ -115,9 +115,9 @@ class VllmEngine:
         self._claim_threads()
         self._swap_failed, self._swaps = True, self._swaps + 1
         with self._watched:
-            found = self._llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
+            found = self.llm.collective_rpc(swap_in_worker, args=(source, self._swaps))
         raise_failure(found)
-        if not self._llm.reset_prefix_cache():
+        if not self.llm.reset_prefix_cache():
             raise EngineSwapError("The cache of the old weights' keys and values could not be dropped.")
         self._swap_failed = False
 
@@ -136,7 +136,7 @@ class VllmEngine:
             {"seed": prompt.seed, "stop": list(prompt.stop), "include_stop_str_in_output": True, **options}
             for prompt in prompts
         ]
-        outputs = self._generate([prompt.token_ids for prompt in prompts], params)
+        outputs = self.generate([prompt.token_ids for prompt in prompts], params)
         return [[Completion(o.text, len(o.token_ids)) for o in output.outputs] for output in outputs]
 
     def _first_token(
@@ -144,13 +144,13 @@ class VllmEngine:
     ) -> list[dict[int, float]]:
         """Logit by token id, of the first token after each prompt."""
         params = [{"temperature": 0.0, "max_tokens": 1, "detokenize": False, **option} for option in options]
-        outputs = self._generate(prompts, params)
+        outputs = self.generate(prompts, params)
         return [
             {token: float(entry.logprob) for token, entry in output.outputs[0].logprobs[0].items()}
             for output in outputs
         ]
 
-    def _generate(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[Any]:
+    def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[Any]:
         from vllm import SamplingParams
 
         self._refuse_after_failed_swap()
@@ -158,7 +158,7 @@ class VllmEngine:
         if not prompts:
             return []
         with self._watched:
-            outputs: list[Any] = self._llm.generate(
+            outputs: list[Any] = self.llm.generate(
                 [{"prompt_token_ids": list(ids)} for ids in prompts],
                 [SamplingParams(skip_clone=True, **values) for values in params],
                 use_tqdm=False,

@@ -68,7 +68,7 @@ class FactReader:
         text = pa.string()
         fields = {name: pa.list_(text) if name == "accepted" else text for name in self.columns}
         self._none = pa.schema(fields).empty_table()
-        self._start, self._held, self._pieces = (
+        self._start, self.held, self._pieces = (
             0,
             self._none,
             self._read(),
@@ -81,15 +81,15 @@ class FactReader:
         start = index * self.blocks.size
         end = start + self.blocks.rows_of(index)
         if start < self._start:
-            self._start, self._held, self._pieces = 0, self._none, self._read()
-        while self._start + self._held.num_rows < end:
-            skipped = min(start - self._start, self._held.num_rows)
+            self._start, self.held, self._pieces = 0, self._none, self._read()
+        while self._start + self.held.num_rows < end:
+            skipped = min(start - self._start, self.held.num_rows)
             self._start += skipped
             piece = next(self._pieces, None)
             if piece is None:
                 raise UserError(f"{self.blocks.folder}: holds fewer facts than before; was it written again?")
-            self._held = pa.concat_tables([self._held.slice(skipped), piece])
-        return self._held.slice(start - self._start, end - start)
+            self.held = pa.concat_tables([self.held.slice(skipped), piece])
+        return self.held.slice(start - self._start, end - start)
 
     def _read(self) -> Iterator[pa.Table]:
         import pyarrow as pa

@@ -265,7 +265,7 @@ class BlockScorer:
         blocks = [index for number in numbers[TASK].to_pylist() for index in self.tasks[number]]
         with wrap_error():
             tables = map(self._score, blocks)
-            streamed = [(_prompts(t), sum(t["tokens"].to_pylist())) for t in tables]
+            streamed = [(prompts_of(t), sum(t["tokens"].to_pylist())) for t in tables]
         return pa.table(dict(zip(("prompts", "tokens"), map(list, zip(*streamed, strict=True)), strict=True)))
 
     def _score(self, index: int) -> pa.Table:
@@ -281,7 +281,7 @@ class BlockScorer:
         return table
 
 
-def _prompts(block: pa.Table) -> int:
+def prompts_of(block: pa.Table) -> int:
     return sum(len(hits) for hits in block["hits"].to_pylist() if hits is not None)
 
 

@@ -92,10 +92,10 @@ def _save_model(model: Any, out_dir: Path) -> None:
     model.config.dtype = model.dtype
     model.config.save_pretrained(out_dir)
     model.generation_config.save_pretrained(out_dir)
-    _save_tensors(model.state_dict(), out_dir / "model.safetensors", {"format": "pt"})
+    save_tensors(model.state_dict(), out_dir / "model.safetensors", {"format": "pt"})
 
 
-def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whole or not at all. Raises UserError naming it where the disk refuses it."""
     from safetensors.torch import save_file
 
@@ -190,7 +190,7 @@ def _train(
     optimizer = _optimizer(model, spec)
     batches = sequences.view(-1, plan.sequences, sequences.shape[1])
     identity = sha256(spec.model_dump_json().encode() + sequences.numpy().tobytes()).hexdigest()
-    done = _load_checkpoint(checkpoint, model, optimizer, identity)
+    done = load_checkpoint(checkpoint, model, optimizer, identity)
     model.train()
     for step in range(done, len(batches)):
         for group in optimizer.param_groups:
@@ -201,7 +201,7 @@ def _train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % checkpoint_every == 0 and step + 1 < len(batches):
-            _save_checkpoint(checkpoint, model, optimizer, identity, step + 1)
+            save_checkpoint(checkpoint, model, optimizer, identity, step + 1)
         if progress is not None:
             progress(step + 1, len(batches), loss.item())
 
@@ -219,7 +219,7 @@ def _optimizer(model: Any, spec: PocketSpec) -> Any:
     return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, plan.beta2), fused=True)
 
 
-def _save_checkpoint(path: Path, model: Any, optimizer: Any, identity: str, step: int) -> None:
+def save_checkpoint(path: Path, model: Any, optimizer: Any, identity: str, step: int) -> None:
     """Weights and AdamW moments as one safetensors file, put in place by a rename."""
     tensors = {}
     for name, parameter in model.named_parameters():
@@ -228,7 +228,7 @@ def _save_checkpoint(path: Path, model: Any, optimizer: Any, identity: str, step
         tensors[f"first {name}"] = state["exp_avg"]
         tensors[f"second {name}"] = state["exp_avg_sq"]
     metadata = {"identity": identity, "step": str(step)}
-    _save_tensors(tensors, path, metadata | {"sha256": _content_hash(tensors, metadata)})
+    save_tensors(tensors, path, metadata | {"sha256": _content_hash(tensors, metadata)})
     push(path)
 
 
@@ -241,7 +241,7 @@ def _content_hash(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, st
     return digest.hexdigest()
 
 
-def _load_checkpoint(path: Path, model: Any, optimizer: Any, identity: str) -> int:
+def load_checkpoint(path: Path, model: Any, optimizer: Any, identity: str) -> int:
     """Steps done; 0 without a checkpoint, with a damaged one, or with that of another spec, text or tokenizer."""
     import torch
 

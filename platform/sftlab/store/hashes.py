@@ -75,17 +75,17 @@ def stamp(path: Path) -> Stamp:
     """A file's stamp now; it is opened, so that a network mount asks its server. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        return _stamp(os.fstat(descriptor))
+        return stamp_of(os.fstat(descriptor))
     finally:
         os.close(descriptor)
 
 
 def quick_stamp(path: Path) -> Stamp:
     """A file's stamp as this machine knows it, without opening it. Raises OSError."""
-    return _stamp(path.stat())
+    return stamp_of(path.stat())
 
 
-def _stamp(found: os.stat_result) -> Stamp:
+def stamp_of(found: os.stat_result) -> Stamp:
     return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -97,10 +97,10 @@ def steady_hash(path: Path) -> Hashed:
     for _ in range(ATTEMPTS):
         digest = sha256()
         with path.open("rb") as stream:
-            before = _stamp(os.fstat(stream.fileno()))
+            before = stamp_of(os.fstat(stream.fileno()))
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
-            after = _stamp(os.fstat(stream.fileno()))
+            after = stamp_of(os.fstat(stream.fileno()))
         if before == after == stamp(path):
             return Hashed(path, digest.hexdigest(), before)
     raise UserError(
@@ -146,7 +146,7 @@ class FileHashes:
         for path, first in wanted.items():
             fresh[path] = hashed = steady_hash(path)
             if hashed.stamp == first and _is_past(first):
-                self.files[str(path.resolve())] = self._entry(path, hashed)
+                self.files[str(path.resolve())] = self.entry(path, hashed)
         if wanted:
             self._save()
         return [found[path] if path in found else fresh[path] for path in paths]
@@ -168,10 +168,10 @@ class FileHashes:
         entry = self.files.get(str(path.resolve()))
         if entry is None or now.bytes < self.smallest or self.machine is None:
             return None
-        right = entry == self._entry(path, Hashed(path, str(entry.get("sha256")), now))
+        right = entry == self.entry(path, Hashed(path, str(entry.get("sha256")), now))
         return Hashed(path, entry["sha256"], now) if right else None
 
-    def _entry(self, path: Path, hashed: Hashed) -> dict[str, Any]:
+    def entry(self, path: Path, hashed: Hashed) -> dict[str, Any]:
         entry = {"sha256": hashed.sha256, "machine": self.machine, **asdict(hashed.stamp)}
         text = canonical_json({"path": str(path.resolve()), **entry})
         return entry | {"checksum": sha256(text.encode(errors="surrogateescape")).hexdigest()}

@@ -117,7 +117,7 @@ class Leases:
     _own: set[str] = field(default_factory=set)
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _writing: threading.Lock = field(default_factory=threading.Lock)
-    _refresher: threading.Thread | None = None
+    refresher: threading.Thread | None = None
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.dead_seconds)
@@ -197,9 +197,9 @@ class Leases:
     def _write(self, name: str) -> None:
         with self._guard:
             self._own.add(name)
-            if self._refresher is None or not self._refresher.is_alive():
-                self._refresher = threading.Thread(target=self._refresh, name="leases", daemon=True)
-                self._refresher.start()
+            if self.refresher is None or not self.refresher.is_alive():
+                self.refresher = threading.Thread(target=self._refresh, name="leases", daemon=True)
+                self.refresher.start()
         self.claims.write(name)
 
     def _delete(self, name: str) -> None:
@@ -218,7 +218,7 @@ class Leases:
             with self._guard:
                 own = sorted(self._own)
                 if not own:
-                    self._refresher = None
+                    self.refresher = None
                     return
             for name in own:
                 try:

@@ -291,7 +291,7 @@ class Objects:
 
 @cache
 def open_objects(address: Address) -> Objects:
-    """The objects at an address, with the credentials of this process's environment. Raises as `_endpoint` does."""
+    """The objects at an address, with the credentials of this process's environment. Raises as `endpoint_of` does."""
     from pyarrow import fs
 
     if address.scheme == "gs":
@@ -304,7 +304,7 @@ def open_objects(address: Address) -> Objects:
                 retry_time_limit=timedelta(seconds=REQUEST_SECONDS),
             ),
         )
-    scheme, endpoint = _endpoint(address)
+    scheme, endpoint = endpoint_of(address)
     return Objects(
         address,
         fs.S3FileSystem(
@@ -318,7 +318,7 @@ def open_objects(address: Address) -> Objects:
     )
 
 
-def _endpoint(address: Address) -> tuple[str | None, str | None]:
+def endpoint_of(address: Address) -> tuple[str | None, str | None]:
     """Scheme and server of an s3:// address; of the environment where it names none itself, else None for AWS.
 
     Raises UserError where the environment's has a user or a password, which would end in messages of the server.

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 AnyStrategy = TypeVar("AnyStrategy", bound=Strategy)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_KNOWN: dict[str, type[Strategy]] = {}
-_SOURCES: dict[str, str | None] = {}  # by name, see `source_of`
+KNOWN: dict[str, type[Strategy]] = {}
+SOURCES: dict[str, str | None] = {}  # by name, see `source_of`
 
 
 def register(strategy: type[AnyStrategy]) -> type[AnyStrategy]:
@@ -41,7 +41,7 @@ def register(strategy: type[AnyStrategy]) -> type[AnyStrategy]:
             raise UserError(f"{where}: has no {attribute}; set it on the class, as a text.")
     if not _NAME.fullmatch(strategy.name):
         raise UserError(f"{where}: name {strategy.name!r}; expected lower case words joined by hyphens.")
-    other = _KNOWN.get(strategy.name)
+    other = KNOWN.get(strategy.name)
     if other is not None and (other.__module__, other.__qualname__) != (
         strategy.__module__,
         strategy.__qualname__,
@@ -50,8 +50,8 @@ def register(strategy: type[AnyStrategy]) -> type[AnyStrategy]:
             f"{where}: the name {strategy.name!r} is taken by {other.__module__}.{other.__qualname__}; choose "
             "another."
         )
-    _SOURCES[strategy.name] = _source_hash(strategy)
-    _KNOWN[strategy.name] = strategy
+    SOURCES[strategy.name] = _source_hash(strategy)
+    KNOWN[strategy.name] = strategy
     return strategy
 
 
@@ -61,10 +61,10 @@ def source_of(name: str) -> str | None:
     None for a strategy of this package, whose meaning changes with the revision of its stage. What the files import is
     not part of it. Raises UserError for a class without a file, as nothing identifies its code.
     """
-    found = _SOURCES.get(name)
+    found = SOURCES.get(name)
     if found == "":
         raise UserError(
-            f"strategy {name}: its class {_KNOWN[name].__qualname__} is in no file, so that nothing identifies "
+            f"strategy {name}: its class {KNOWN[name].__qualname__} is in no file, so that nothing identifies "
             "its code; expected a class in a module's file."
         )
     return found
@@ -87,7 +87,7 @@ def _source_hash(strategy: type[Strategy]) -> str | None:
 
 def known_strategies() -> dict[str, type[Strategy]]:
     """All strategies by name, in the order of their names."""
-    return dict(sorted(_KNOWN.items()))
+    return dict(sorted(KNOWN.items()))
 
 
 def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Strategy:
@@ -95,14 +95,14 @@ def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Stra
 
     Raises UserError for an unknown name, with the nearest and all known ones, and for wrong parameters.
     """
-    if not isinstance(name, str) or name not in _KNOWN:
-        near = nearest(name, _KNOWN)
+    if not isinstance(name, str) or name not in KNOWN:
+        near = nearest(name, KNOWN)
         hint = f"did you mean {near!r}? " if near else ""
         raise UserError(
             f"strategy {name!r} is unknown; {hint}Known are {', '.join(known_strategies())}; custom ones are known "
             "once their module is named under `plugins`."
         )
-    kind = _KNOWN[name]
+    kind = KNOWN[name]
     if not isinstance(parameters, Mapping | None):
         raise UserError(f"strategy {name}: parameters {parameters!r}; expected a mapping of names to values.")
     try:

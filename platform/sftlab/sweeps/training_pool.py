@@ -94,9 +94,9 @@ class TrainingPool:
                     batch.append(self.queue.get_nowait())
                 except queue.Empty:
                     break
-            self._take(batch)
+            self.take(batch)
 
-    def _take(self, batch: list[SFTRun]) -> None:
+    def take(self, batch: list[SFTRun]) -> None:
         """Train what no other sweep trains. Where locks cannot be had, the error reaches the trials that wait."""
         mine: list[SFTRun] = []
         open_runs = list(batch)  # neither trained nor queued again

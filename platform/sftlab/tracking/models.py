@@ -59,7 +59,7 @@ def best_restored_model(
             order_by=[{"field_name": f"metrics.accuracy/{split}_ood", "ascending": False}],
             max_results=1,
         )
-    return _found(found[0]) if found else None
+    return found_model(found[0]) if found else None
 
 
 def artifact_of(address: str, settings: TrackingSettings, store: Path) -> str:
@@ -72,7 +72,7 @@ def artifact_of(address: str, settings: TrackingSettings, store: Path) -> str:
     with refusals(settings, store):
         client = Connection.connect(settings, store).client
         try:
-            tags = _tags_of(client, address.removeprefix("models:/"))
+            tags = tags_of(client, address.removeprefix("models:/"))
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
@@ -85,7 +85,7 @@ def artifact_of(address: str, settings: TrackingSettings, store: Path) -> str:
     return str(tags[ARTIFACT])
 
 
-def _tags_of(client: Any, name: str) -> Mapping[str, str]:
+def tags_of(client: Any, name: str) -> Mapping[str, str]:
     """Tags of a registered version (NAME@ALIAS, NAME/3) or of a logged model (m-...)."""
     if "@" in name:
         version = client.get_model_version_by_alias(*name.split("@", 1))
@@ -96,7 +96,7 @@ def _tags_of(client: Any, name: str) -> Mapping[str, str]:
     return dict(version.tags)
 
 
-def _found(model: Any) -> FoundModel:
+def found_model(model: Any) -> FoundModel:
     metrics = {metric.key: metric.value for metric in model.metrics or ()}
     return FoundModel(
         f"models:/{model.model_id}", model.name, model.tags.get(ARTIFACT, ""), dict(model.params), metrics

@@ -50,7 +50,7 @@ class Checkpoint:
         self.config = config
         self.shards = shards
         self.names: tuple[str, ...] = tuple(sorted(places))
-        self._places = places
+        self.places = places
         try:
             for shard in shards:
                 self._files[shard] = os.open(shard, os.O_RDONLY)
@@ -76,26 +76,26 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors together."""
-        return sum(place.nbytes for place in self._places.values())
+        return sum(place.nbytes for place in self.places.values())
 
     @property
     def files(self) -> dict[str, Path]:
         """The file of each tensor; files in order, and the names within each."""
-        ordered = sorted(self._places, key=lambda name: (self._places[name].shard, name))
-        return {name: self._places[name].shard for name in ordered}
+        ordered = sorted(self.places, key=lambda name: (self.places[name].shard, name))
+        return {name: self.places[name].shard for name in ordered}
 
     def code(self, name: str) -> str:
         """The type as safetensors names it: BF16, F16, F32, ..."""
-        return self._places[name].code
+        return self.places[name].code
 
     def dtype(self, name: str) -> torch.dtype:
         return torch_type(self.code(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._places[name].shape
+        return self.places[name].shape
 
     def numel(self, name: str) -> int:
-        return self._places[name].numel
+        return self.places[name].numel
 
     def read(self, name: str) -> torch.Tensor:
         """A fresh tensor with the contents of `name`."""
@@ -110,7 +110,7 @@ class Checkpoint:
 
         out: contiguous unsigned integers of the type's width.
         """
-        place = self._places[name]
+        place = self.places[name]
         assert out.itemsize == item_bytes(place.code) and start + out.size <= prod(place.shape)
         if not out.size:
             return

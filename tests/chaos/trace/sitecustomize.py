@@ -71,7 +71,7 @@ def named(name: str) -> Callable[..., str]:
 
 # Module, attribute (of a class after a dot), stage, and the name of the piece from the arguments.
 PIECES: list[tuple[str, str, str, Callable[..., str | None]]] = [
-    ("sftlab.pocket.pretrain", "_save_checkpoint", "model", lambda *given: f"{given[-1]:05d}"),
+    ("sftlab.pocket.pretrain", "save_checkpoint", "model", lambda *given: f"{given[-1]:05d}"),
     (
         "sftlab.measurements.scoring",
         "score_block",

@@ -70,7 +70,7 @@ class Engines:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.dies_at = ""
-        monkeypatch.setattr(evaluator, "_spread", self.spread)
+        monkeypatch.setattr(evaluator, "spread", self.spread)
         monkeypatch.setattr(evaluator, "call_with_retry", self.base)
 
     def ask(self, what: str) -> None:

@@ -81,6 +81,6 @@ def test_a_model_that_an_engine_did_not_take_in_is_named_with_the_way_on() -> No
     item = EvaluationItem("0123", source, {}, Path("store/evaluation/b0-n25-s0-r10-0123456789ab"))
     why = r"lm_head.weight: the live model .* Finished models are kept; run again"
     with pytest.raises(UserError, match=rf"the weights of b0-n25-s0-r10-0123456789ab.* {why}"):
-        list(evaluator._spread([EngineActor(Swapped)], [item], None))
+        list(evaluator.spread([EngineActor(Swapped)], [item], None))
     with pytest.raises(UserError, match=rf"the weights of the base model.* {why}"):
         evaluator.call_with_retry(EngineActor(Swapped), source, Named("a"))

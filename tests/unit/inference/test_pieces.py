@@ -77,7 +77,7 @@ def test_blocks_are_found_forwards_and_backwards_and_few_facts_are_held(tmp_path
     for index in (0, 1, 280, 281, 282, 500, 562, 3, 562):  # 281 reaches over the end of a split
         rows = reader.block(index)["fact_id"].to_pylist()
         assert rows == expected[index * 32 : index * 32 + 32]
-        assert reader._held.num_rows <= PIECE_ROWS + 32
+        assert reader.held.num_rows <= PIECE_ROWS + 32
 
 
 def test_facts_that_are_damaged_or_fewer_than_counted_are_reported(tmp_path: Path) -> None:

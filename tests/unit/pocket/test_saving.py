@@ -12,7 +12,7 @@ import pytest
 
 from sftlab.errors import UserError
 from sftlab.pocket.make import make_world
-from sftlab.pocket.pretrain import CHECKPOINT_FILE, EXPOSURE_FILE, _load_checkpoint, build_facts, pretrain
+from sftlab.pocket.pretrain import CHECKPOINT_FILE, EXPOSURE_FILE, build_facts, load_checkpoint, pretrain
 from sftlab.pocket.spec import Exposure, FactCounts, PocketRuntime
 from tests.fuzz import seeds
 from tests.support.full_disk import file_size_limit
@@ -70,13 +70,13 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_resumed(
     before = [p.tolist() for p in model.parameters()]
     for at in (whole.index(b"F32"), whole.index(b'"3"') + 1, len(whole) - 1):  # a type, the step, a value
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 2]) + whole[at + 1 :])
-        assert _load_checkpoint(path, model, optimizer, seeds.IDENTITY) == 0
+        assert load_checkpoint(path, model, optimizer, seeds.IDENTITY) == 0
         assert [p.tolist() for p in model.parameters()] == before and not optimizer.state
         assert f"{path}: is damaged" in caplog.text
         caplog.clear()
     path.write_bytes(whole)
-    assert _load_checkpoint(path, model, optimizer, "another") == 0
-    assert _load_checkpoint(path, model, optimizer, seeds.IDENTITY) == 3
+    assert load_checkpoint(path, model, optimizer, "another") == 0
+    assert load_checkpoint(path, model, optimizer, seeds.IDENTITY) == 3
     assert [p.tolist() for p in model.parameters()] != before and len(optimizer.state) == 2
 
 

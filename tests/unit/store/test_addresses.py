@@ -11,7 +11,7 @@ from sftlab.cli.app import app
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
 from sftlab.store.mirror import display_path, make_mirror, mirror_of
-from sftlab.store.objects import _endpoint, is_address, open_objects, parse_address
+from sftlab.store.objects import endpoint_of, is_address, open_objects, parse_address
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.check import RAY_JOB, check_store
 
@@ -90,8 +90,8 @@ def test_a_password_in_the_endpoint_of_the_environment_is_refused_and_not_repeat
             open_objects(address)
         assert "hunter2" not in str(refused.value)
     monkeypatch.setenv(name, "http://127.0.0.1:9/")
-    assert _endpoint(address) == ("http", "127.0.0.1:9")
-    assert _endpoint(parse_address("s3://b?endpoint_override=h:1&scheme=https")) == ("https", "h:1")
+    assert endpoint_of(address) == ("http", "127.0.0.1:9")
+    assert endpoint_of(parse_address("s3://b?endpoint_override=h:1&scheme=https")) == ("https", "h:1")
 
 
 def test_a_submitted_job_takes_an_address_and_no_relative_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def test_the_drafts_of_a_kill_are_not_recorded(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Killed):
         blocks.commit_table(pa.table({"a": [1]}), tmp_path / "answers.parquet")
     with pytest.raises(Killed):
-        pretrain._save_tensors({"a": torch.zeros(2)}, tmp_path / "pretraining.safetensors", {})
+        pretrain.save_tensors({"a": torch.zeros(2)}, tmp_path / "pretraining.safetensors", {})
     ShardWriter(tmp_path / "restored-10", {})  # never committed, nor discarded
     assert len(list(tmp_path.rglob("*"))) > 3
     assert payload(tmp_path) == whole

@@ -136,13 +136,13 @@ def test_an_unchanged_large_file_is_read_once(tmp_path: Path, monkeypatch: pytes
 
 
 def _with_ctime(monkeypatch: pytest.MonkeyPatch, changed: Callable[[int], int]) -> None:
-    right = hashes._stamp
+    right = hashes.stamp_of
 
     def other(found: os.stat_result) -> Stamp:
         now = right(found)
         return Stamp(now.device, now.inode, now.bytes, now.mtime_ns, changed(now.ctime_ns))
 
-    monkeypatch.setattr(hashes, "_stamp", other)
+    monkeypatch.setattr(hashes, "stamp_of", other)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_another_machine_s_memory_is_not_believed(tmp_path: Path) -> None:
     hash_of(path, tmp_path, machine="another boot")
     known = json.loads((tmp_path / "hashes.json").read_text())
     wrong = remembering(tmp_path, machine="another boot")
-    known["files"][str(path)] = wrong._entry(path, hashes.Hashed(path, "0" * 64, hashes.stamp(path)))
+    known["files"][str(path)] = wrong.entry(path, hashes.Hashed(path, "0" * 64, hashes.stamp(path)))
     (tmp_path / "hashes.json").write_text(json.dumps(known))
     assert hash_of(path, tmp_path, machine="another boot") == "0" * 64  # the entry itself is whole
     assert hash_of(path, tmp_path) == content(path)

@@ -173,15 +173,14 @@ def test_a_dead_holder_is_waited_for_and_a_living_one_is_not_robbed() -> None:
     claims = Memory()
     claims.write(f"lock/{claim_name(False, 0, 'killed')}")
     waits: list[int] = []
-    started = time.monotonic()
     with process(claims, dead=0.3).hold("lock", waiting=lambda: waits.append(1)):
-        assert time.monotonic() - started >= 0.3 and waits == [1]
+        assert waits == [1]
         other = process(claims, dead=0.3)
         with other.hold("lock", patient=False) as got:
             assert not got  # it was seen to refresh its claim
         with other.try_hold("lock") as got:
             assert not got
-        time.sleep(0.5)
+        assert refreshed(claims, 25)  # which takes longer than a claim of the dead is respected
         with other.try_hold("lock") as got:
             assert not got
         with other.try_hold("another") as got:
@@ -229,7 +228,7 @@ def test_claims_are_refreshed_on_after_any_error_and_by_a_new_thread_where_the_o
         "A lock cannot be refreshed now, and is tried again: out of the blue"
     ]
     leases = process(claims)
-    leases._refresher = threading.Thread()
+    leases.refresher = threading.Thread()
     with leases.hold("lock"):
         assert refreshed(claims, 2)
     assert claims.found == {}

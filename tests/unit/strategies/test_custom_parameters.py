@@ -8,14 +8,14 @@ import pytest
 
 from sftlab.errors import UserError
 from sftlab.strategies import EditStrategy, get_strategy, register
-from sftlab.strategies.registry import _KNOWN
+from sftlab.strategies.registry import KNOWN
 from sftlab.weights.edits import Interpolation
 from sftlab.weights.regions import in_region
 
 
 @pytest.fixture(autouse=True)
 def custom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftlab.strategies.registry._KNOWN", dict(_KNOWN))
+    monkeypatch.setattr("sftlab.strategies.registry.KNOWN", dict(KNOWN))
 
     class Loose(EditStrategy):
         name: ClassVar[str] = "loose"

@@ -56,10 +56,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def own_names() -> Iterator[None]:
     """Whatever a test registers is forgotten after it."""
-    known = dict(registry._KNOWN)
+    known = dict(registry.KNOWN)
     yield
-    registry._KNOWN.clear()
-    registry._KNOWN.update(known)
+    registry.KNOWN.clear()
+    registry.KNOWN.update(known)
 
 
 def study(**fields: Any) -> StudySpec:

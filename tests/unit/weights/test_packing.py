@@ -211,7 +211,7 @@ def changed_weight(base: Path) -> str:
     data[-1] ^= 1
     file.write_bytes(data)
     with Checkpoint.open(base) as opened:
-        return max(opened.names, key=lambda name: opened._places[name].start)
+        return max(opened.names, key=lambda name: opened.places[name].start)
 
 
 def test_another_base_model_is_refused_by_the_name_of_the_tensor(

@@ -228,7 +228,7 @@ def test_gpus_that_are_there_are_not_asked_for_and_training_asks_for_its_own_alo
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
-    monkeypatch.setattr("sftlab.cluster.session._live_gpus", lambda: 4.0)
+    monkeypatch.setattr("sftlab.cluster.session.live_gpus", lambda: 4.0)
     await_gpus(GPUS.training_bundles, GPUS.gpu_wait_minutes, print)
     assert asked == []
     monkeypatch.setattr("sftlab.cluster.session.POLL_SECONDS", 0.5)

@@ -240,12 +240,12 @@ def test_the_code_of_a_custom_strategy_is_part_of_the_ids_of_what_it_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
-    monkeypatch.setattr(registry, "_SOURCES", dict(registry._SOURCES))
+    monkeypatch.setattr(registry, "KNOWN", dict(registry.KNOWN))
+    monkeypatch.setattr(registry, "SOURCES", dict(registry.SOURCES))
     found = []
     for number, value in enumerate(("None", "0", "None")):
         module = f"halved_module_{number}"
-        registry._KNOWN.pop("halved-for-a-test", None)
+        registry.KNOWN.pop("halved-for-a-test", None)
         (tmp_path / f"{module}.py").write_text(PLUGIN.replace("{value}", value))
         registry.load_plugins([module])
         spec = named("t", restore={"method": "halved-for-a-test", "percents": [0, 10]})
@@ -262,8 +262,8 @@ def test_shipped_strategies_are_told_apart_by_their_stage_s_revision() -> None:
 def test_a_custom_strategy_without_a_file_is_refused_where_it_would_be_part_of_an_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
-    monkeypatch.setattr(registry, "_SOURCES", dict(registry._SOURCES))
+    monkeypatch.setattr(registry, "KNOWN", dict(registry.KNOWN))
+    monkeypatch.setattr(registry, "SOURCES", dict(registry.SOURCES))
     exec(PLUGIN.replace("{value}", "None"), {"__name__": "in_no_file"})
     spec = named("t", restore={"method": "halved-for-a-test", "percents": [0, 10]})
     with pytest.raises(UserError, match=r"halved-for-a-test: its class Halved is in no file"):
@@ -273,9 +273,9 @@ def test_a_custom_strategy_without_a_file_is_refused_where_it_would_be_part_of_a
 def test_a_sweep_with_other_code_of_a_custom_strategy_is_another_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_SOURCES", dict(registry._SOURCES))
+    monkeypatch.setattr(registry, "SOURCES", dict(registry.SOURCES))
     ids = []
     for source in (None, "a" * 64, "b" * 64, None):
-        registry._SOURCES["wise-ft"] = source
+        registry.SOURCES["wise-ft"] = source
         ids.append(sweep_of(tmp_path, axes=AXES).id)
     assert ids[0] == ids[3] and len(set(ids)) == 3

@@ -198,7 +198,7 @@ def test_a_strategy_of_one_s_own_is_known_by_its_plugin(
     (tmp_path / "mean_of_both.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
+        patch.setattr(registry, "KNOWN", dict(registry.KNOWN))
         load_plugins(["mean_of_both"])
         build = build_of(tmp_path, strategy="mean-of-both")
         id = finish(build).evaluations[40.0].id
@@ -206,21 +206,21 @@ def test_a_strategy_of_one_s_own_is_known_by_its_plugin(
     with pytest.raises(UserError, match="strategy 'mean-of-both' is unknown"):
         materialize(build.store, id)
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
+        patch.setattr(registry, "KNOWN", dict(registry.KNOWN))
         assert stored(materialize(build.store, id, plugins=["mean_of_both"]))
 
 
 def test_a_model_of_other_code_than_was_evaluated_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(registry._SOURCES, "wise-ft", "a" * 64)
+    monkeypatch.setitem(registry.SOURCES, "wise-ft", "a" * 64)
     build = build_of(tmp_path, strategy="wise-ft")
     cell = finish(build)
     assert (
         cell.evaluations[40.0].inputs["method"] == "a" * 64 and "method" not in cell.evaluations[0.0].inputs
     )
     find_recipe(build.store, cell.evaluations[40.0].id)
-    monkeypatch.setitem(registry._SOURCES, "wise-ft", "b" * 64)
+    monkeypatch.setitem(registry.SOURCES, "wise-ft", "b" * 64)
     with pytest.raises(
         UserError, match=r"source of strategy wise-ft has changed .* bbbbbbbbbbbb, expected aaaaaaaaaaaa"
     ):

@@ -1,9 +1,8 @@
-"""Sweeps: their files, the trials of their axes, their plans, and what the pools count."""
+"""Sweeps: their files, the trials of their axes, their plans."""
 
 from __future__ import annotations
 
 import pickle
-import re
 import time
 from pathlib import Path
 
@@ -22,12 +21,9 @@ from sftlab.studies.knowledge.sweep.cost import check_limits, plan_sweep
 from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_sweep, finished_trials, is_finished
 from sftlab.studies.knowledge.sweep.trial import KnowledgeTrials
 from sftlab.studies.knowledge.sweep.trials import mixture
-from sftlab.studies.load import load_runtime, load_sweep
-from sftlab.sweeps.outcome import Outcome, best_percent, mean_outcome
-from sftlab.sweeps.pools import pool_sizes
-from sftlab.sweeps.progress import SweepState
+from sftlab.studies.load import load_sweep
+from sftlab.sweeps.outcome import Outcome, mean_outcome
 from sftlab.sweeps.records import done_marker, write_record
-from sftlab.sweeps.usage import Meter
 from tests.support.small_sweeps import AXES, CONFIGS, sweep_of
 
 
@@ -255,90 +251,6 @@ def test_a_mixture_draws_its_shares_of_each_bucket() -> None:
     buckets = {f"f{i}": 1 if i < 40 else 4 for i in range(80)}
     chosen = draw_training_set(topics, buckets, "1:0.25+4:0.75", 16, 0)
     assert [buckets[fact] for fact in chosen].count(1) == 4 and len(set(chosen)) == 16
-
-
-@pytest.mark.parametrize(
-    ("gpus", "engines", "training", "expected"),
-    [(0, 1, 0, 1), (8, 1, 2, 6), (8, 4, 0, 2), (2, 1, 1, 1)],
-)
-def test_engines_take_the_gpus_that_training_leaves(
-    gpus: int, engines: int, training: int, expected: int
-) -> None:
-    runtime = Runtime.model_validate(
-        {
-            "engine": {"gpus_per_engine": engines if gpus else 0, "tensor_parallel": engines if gpus else 1},
-            "training": {"workers": training or 1, "gpus_per_worker": 1 if training else 0},
-        }
-    )
-    assert pool_sizes(runtime, {"GPU": float(gpus)}).engines == expected
-
-
-def test_a_sweep_whose_training_leaves_no_gpu_to_an_engine_is_refused_before_it_waits_for_ever() -> None:
-    runtime = Runtime.model_validate(
-        {"engine": {"gpus_per_engine": 1}, "training": {"workers": 8, "gpus_per_worker": 1}}
-    )
-    with pytest.raises(UserError, match=r"come to 9 GPUs, and the cluster has 8.*training\.workers"):
-        pool_sizes(runtime, {"GPU": 8.0})
-    assert pool_sizes(runtime, {"GPU": 16.0}).engines == 8
-    shipped = load_runtime(CONFIGS / "runtimes" / "8x-h100-80gb-sweep.yaml")
-    assert pool_sizes(shipped, {"GPU": 8.0}).engines == 4
-
-
-def test_on_cpus_every_node_has_an_engine() -> None:
-    for engines, nodes, expected in ((1, 1, 1), (1, 3, 3), (4, 3, 4)):
-        runtime = Runtime.model_validate({"engine": {"engines": engines}})
-        assert pool_sizes(runtime, {"CPU": 64.0}, nodes).engines == expected
-    fixed = Runtime.model_validate({"sweep": {"engines": 2}})
-    assert pool_sizes(fixed, {"CPU": 64.0}, 3).engines == 2
-
-
-def test_a_meter_integrates_busy_time() -> None:
-    meter = Meter(2)
-    meter.add(busy=2, starts=1)
-    time.sleep(0.05)
-    meter.add(busy=-2, done=3)
-    use = meter.read()
-    assert use.busy == 0 and use.done == 3 and use.starts == 1
-    assert 0.1 <= use.busy_seconds <= 2 * use.elapsed + 1e-6
-
-
-def test_the_best_percentage_is_the_smallest_with_the_best_score() -> None:
-    assert best_percent({0.0: 0.1, 10.0: 0.3, 20.0: 0.4, 40.0: 0.4, 60.0: float("nan")}) == 20.0
-
-
-def test_the_watcher_s_line_says_how_far_the_best_and_the_time_left() -> None:
-    state = SweepState(total=10, found=2, metric="dev")
-    state.observe("a", 10.0, 0.5)
-    state.observe("b", 0.0, 0.4)
-    state.done, state.running = 4, 1
-    line = state.line({})
-    assert "6 of 10 trials, 1 running" in line and "best dev 50.0% (a, 10 %)" in line
-
-
-@pytest.mark.parametrize(
-    ("total", "done", "running", "told"),
-    [
-        (480, 0, 8, False),
-        (480, 9, 8, False),
-        (480, 10, 8, True),
-        (480, 64, 64, False),  # the first that ran at once all waited for the engines to start
-        (480, 65, 64, True),
-        (6, 2, 4, False),
-        (6, 3, 3, True),
-        (6, 6, 0, True),
-        (1, 0, 1, False),
-    ],
-)
-def test_time_left_is_told_once_enough_trials_have_finished(
-    total: int, done: int, running: int, told: bool
-) -> None:
-    state = SweepState(
-        total=total + 5, found=5, metric="dev", done=done, running=running, started=time.monotonic() - 60
-    )
-    line = state.line({})
-    assert ("time left: estimating" not in line) == told == bool(re.search(r"about \d+:\d\d", line))
-    if (total, done) == (480, 10):  # 6 seconds each, 470 to go
-        assert "about 47:0" in line
 
 
 def test_two_builders_of_one_result_wait_for_each_other(tmp_path: Path) -> None:
