@@ -44,6 +44,7 @@ from sftlab.inference.vllm_engine import engine_arguments, environment
 from sftlab.measurements.fact_blocks import FactBlocks
 from sftlab.measurements.scoring import ScoringRequest, score
 from sftlab.measurements.spec import MasterySpec
+from sftlab.studies.knowledge.stages.training_sets import with_texts
 from sftlab.training.records import SFTRun, TrainingEvent
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 
@@ -152,7 +153,7 @@ def training_spec(options: argparse.Namespace) -> tuple[SFTSpec, TrainingRuntime
 def training_run(options: argparse.Namespace) -> SFTRun:
     file = options.scratch / "facts.parquet"
     if not file.exists():
-        pq.write_table(some_facts(options), file)
+        pq.write_table(with_texts(some_facts(options)), file)
     spec, _ = training_spec(options)
     return SFTRun("throughput", options.model, str(file), str(options.scratch / "tuned"), spec)
 
