@@ -161,7 +161,7 @@ def training_run(options: argparse.Namespace) -> SFTRun:
 def tokens_after(options: argparse.Namespace) -> list[int]:
     """Tokens of prompts and answers that a run has taken after each step; 0 after none."""
     from sftlab.training.batches import step_batches
-    from sftlab.training.loop import read_examples
+    from sftlab.training.data import read_examples
 
     ((examples, _),) = read_examples([training_run(options)])
     batches = step_batches(len(examples), training_spec(options)[0])
@@ -221,7 +221,7 @@ def plain_deepspeed(options: argparse.Namespace, rank: int, ranks: int) -> Measu
     from transformers.integrations import HfDeepSpeedConfig
 
     from sftlab.training.batches import collate, micro_batches, step_batches
-    from sftlab.training.loop import read_examples
+    from sftlab.training.data import read_examples
 
     on_gpu = runtime.gpus_per_worker > 0
     device = torch.device(f"cuda:{rank}" if on_gpu else "cpu")
