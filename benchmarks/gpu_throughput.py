@@ -44,6 +44,7 @@ from sftlab.inference.vllm_engine import engine_arguments, environment
 from sftlab.measurements.fact_blocks import FactBlocks
 from sftlab.measurements.scoring import ScoringRequest, score
 from sftlab.measurements.spec import MasterySpec
+from sftlab.studies.knowledge.stages.training_sets import with_texts
 from sftlab.training.records import SFTRun, TrainingEvent
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 
@@ -152,7 +153,7 @@ def training_spec(options: argparse.Namespace) -> tuple[SFTSpec, TrainingRuntime
 def training_run(options: argparse.Namespace) -> SFTRun:
     file = options.scratch / "facts.parquet"
     if not file.exists():
-        pq.write_table(some_facts(options), file)
+        pq.write_table(with_texts(some_facts(options)), file)
     spec, _ = training_spec(options)
     return SFTRun("throughput", options.model, str(file), str(options.scratch / "tuned"), spec)
 
@@ -160,7 +161,7 @@ def training_run(options: argparse.Namespace) -> SFTRun:
 def tokens_after(options: argparse.Namespace) -> list[int]:
     """Tokens of prompts and answers that a run has taken after each step; 0 after none."""
     from sftlab.training.batches import step_batches
-    from sftlab.training.loop import read_examples
+    from sftlab.training.data import read_examples
 
     ((examples, _),) = read_examples([training_run(options)])
     batches = step_batches(len(examples), training_spec(options)[0])
@@ -220,7 +221,7 @@ def plain_deepspeed(options: argparse.Namespace, rank: int, ranks: int) -> Measu
     from transformers.integrations import HfDeepSpeedConfig
 
     from sftlab.training.batches import collate, micro_batches, step_batches
-    from sftlab.training.loop import read_examples
+    from sftlab.training.data import read_examples
 
     on_gpu = runtime.gpus_per_worker > 0
     device = torch.device(f"cuda:{rank}" if on_gpu else "cpu")

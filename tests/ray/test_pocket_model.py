@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from sftlab.datasets.conversations import exchange
+from sftlab.datasets.encode import Encoder
+from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
 from sftlab.facts.mastery import bucket_of, contains_answer
-from sftlab.facts.prompts import prompt_ids, question_prompt, target_ids
+from sftlab.facts.prompts import answer_target, prompt_ids, question_prompt
 from sftlab.facts.table import SPLITS, read_facts
 from sftlab.facts.templates import load_topics
 from sftlab.pocket.pretrain import CHECKPOINT_FILE, build_facts, pack, pretrain
@@ -76,7 +79,13 @@ def test_the_folder_is_a_plain_untied_llama_with_its_tokenizer(tiny: Path) -> No
     assert tokenizer.bos_token_id != tokenizer.eos_token_id
     ids = prompt_ids(tokenizer, question_prompt("Where was Zoë born?"))
     assert tokenizer.decode(ids[1:]).strip() == "<|question|> Where was Zoë born? <|answer|>"
-    assert tokenizer.decode(target_ids(tokenizer, "Omelas")[:-1]) == " Omelas "
+    encoder = Encoder(tokenizer, make_template("text", tokenizer, "tiny"), "tiny")
+    example = exchange(question_prompt("Where was Zoë born?"), answer_target("Omelas"))
+    encoded = encoder.encode(example)
+    assert list(encoded.ids[: len(ids)]) == ids
+    assert encoded.prompt_length == len(ids)
+    assert tokenizer.decode(encoded.ids[len(ids) : -1]) == " Omelas "
+    assert encoded.ids[-1] == tokenizer.eos_token_id
 
 
 def test_a_name_has_the_same_tokens_at_the_start_and_within_a_sentence(tiny: Path) -> None:

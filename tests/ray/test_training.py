@@ -43,8 +43,8 @@ def write_facts(file: Path, count: int, seed: int = 0) -> None:
     def name() -> str:
         return "".join(draw.choice("abdefgiklmnoprstu") for _ in range(draw.randint(3, 9))).title()
 
-    questions = [f"Who wrote {name()}?" for _ in range(count)]
-    pq.write_table(pa.table({"question": questions, "object": [name() for _ in range(count)]}), file)
+    prompts = [f"<|question|> Who wrote {name()}? <|answer|>" for _ in range(count)]
+    pq.write_table(pa.table({"prompt": prompts, "target": [f" {name()} " for _ in range(count)]}), file)
 
 
 def write_tokenizer(folder: Path) -> int:
@@ -233,8 +233,8 @@ def plain_loop(run: SFTRun) -> tuple[list[float], torch.nn.Module]:
     for step, batch in enumerate(batches):
         total, count = torch.zeros(()), 0
         for i in batch:
-            question = tokenizer(f"<|question|> {facts[i]['question']} <|answer|>")["input_ids"]
-            answer = [*tokenizer(f" {facts[i]['object']} ")["input_ids"], 1]
+            question = tokenizer(facts[i]["prompt"])["input_ids"]
+            answer = [*tokenizer(facts[i]["target"])["input_ids"], 1]
             logits = work(torch.tensor([[0, *question, *answer]])).logits[0].float()
             log_p = logits.log_softmax(-1)[len(question) : -1]
             total = total - log_p[torch.arange(len(answer)), torch.tensor(answer)].sum()
@@ -388,7 +388,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(bench: Bench, kind: str, stage: 
     assert not list((bench.root / "scratch" / "checkpoints").glob(f"{run.run_id}*"))
 
 
-def test_a_fact_that_is_too_long_stops_all_ranks_before_any_run_begins(bench: Bench) -> None:
+def test_an_example_that_is_too_long_stops_all_ranks_before_any_run_begins(bench: Bench) -> None:
     good = bench.run("before-long", "llama", SPEC)
     short = SPEC.model_copy(update={"max_length": 40})
     long = bench.run("long", "llama", short)

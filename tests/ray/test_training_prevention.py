@@ -68,8 +68,8 @@ def answers(run: SFTRun) -> Iterator[tuple[torch.Tensor, slice]]:
 
     tokenizer = AutoTokenizer.from_pretrained(run.base_model)
     for fact in pq.read_table(run.train_file).to_pylist():
-        question = tokenizer(f"<|question|> {fact['question']} <|answer|>")["input_ids"]
-        answer = [*tokenizer(f" {fact['object']} ")["input_ids"], 1]
+        question = tokenizer(fact["prompt"])["input_ids"]
+        answer = [*tokenizer(fact["target"])["input_ids"], 1]
         yield torch.tensor([[0, *question, *answer]]), slice(len(question), len(question) + len(answer))
 
 

@@ -67,7 +67,7 @@ def show(
         list[Path] | None,
         typer.Option("--model", help="Folder of a model whose tokens are shown; repeatable."),
     ] = None,
-    template: Annotated[str, typer.Option(help="paper, chat, or a file of Jinja text.")] = "paper",
+    template: Annotated[str, typer.Option(help="paper, chat, text, or a file of Jinja text.")] = "paper",
     format: Annotated[
         str | None, typer.Option(help="Format of the rows; found by the columns if unset.")
     ] = None,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sftlab.datasets.conversations import Conversation, Turn
 from sftlab.datasets.rendered import Rendered, Span, Specials
@@ -29,6 +29,7 @@ class ChatTemplate:
     tokenizer_name: str
     specials: Specials
     text: str | None = None  # in place of the tokenizer's
+    may_hold_specials: ClassVar[bool] = False
 
     def render(self, conversation: Conversation) -> Rendered:
         turns = conversation.turns

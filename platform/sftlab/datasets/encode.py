@@ -145,6 +145,8 @@ class Encoder:
         return re.compile("|".join(map(re.escape, self.specials.all)))
 
     def _check_specials(self, conversation: Conversation) -> None:
+        if self.template.may_hold_specials:
+            return
         for number, turn in enumerate(conversation.turns):
             if found := self._special.search(turn.text):
                 raise UserError(

@@ -32,7 +32,12 @@ class Template(Protocol):
 
     @property
     def name(self) -> str:
-        """paper, chat or jinja."""
+        """paper, chat, text or jinja."""
+        ...
+
+    @property
+    def may_hold_specials(self) -> bool:
+        """Whether the texts of a conversation may hold special tokens."""
         ...
 
     def render(self, conversation: Conversation) -> Rendered:
@@ -50,7 +55,11 @@ class Specials:
 
     eos: str = ""
     all: tuple[str, ...] = ()
-    has_bos: bool = False
+    bos: str = ""
+
+    @property
+    def has_bos(self) -> bool:
+        return bool(self.bos)
 
     @classmethod
     def of(cls, tokenizer: Any, name: str) -> Specials:
@@ -63,9 +72,15 @@ class Specials:
         added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
         found = dict.fromkeys([str(tokenizer.eos_token), *added, *map(str, tokenizer.all_special_tokens)])
         return cls(
-            str(tokenizer.eos_token), tuple(sorted(found, key=len, reverse=True)), bool(tokenizer.bos_token)
+            str(tokenizer.eos_token),
+            tuple(sorted(found, key=len, reverse=True)),
+            str(tokenizer.bos_token or ""),
         )
 
     def at_start(self, text: str) -> str:
         """The longest special token that a text begins with; empty where there is none."""
         return next((token for token in self.all if text.startswith(token)), "")
+
+    def at_end(self, text: str) -> str:
+        """The longest special token that a text ends with; empty where there is none."""
+        return next((token for token in self.all if text.endswith(token)), "")

@@ -99,4 +99,4 @@ class JinjaTemplate(Frozen):
     jinja: str = Field(min_length=1, max_length=2**16, description="Text of the template.")
 
 
-TemplateSpec = Literal["paper", "chat"] | JinjaTemplate
+TemplateSpec = Literal["paper", "chat", "text"] | JinjaTemplate

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sftlab.config.documents import nearest
 from sftlab.datasets.conversations import Conversation, Turn
@@ -49,6 +49,7 @@ class ExchangeTemplate:
     pieces: Pieces
     has_system: bool
     specials: Specials
+    may_hold_specials: ClassVar[bool] = False
 
     def render(self, conversation: Conversation) -> Rendered:
         text, spans = "", []
@@ -104,6 +105,45 @@ class ExchangeTemplate:
                 yield self._instruction(conversation, asked.text), answered, system
 
 
+@dataclass(frozen=True)
+class TextTemplate:
+    """The texts of a conversation as they are, one after another, for texts that were rendered before.
+
+    A response that ends with a special token is closed by it, any other by the end-of-sequence token. The
+    beginning-of-sequence token comes first unless the text begins with it.
+    """
+
+    specials: Specials
+    name: ClassVar[str] = "text"
+    may_hold_specials: ClassVar[bool] = True
+
+    def render(self, conversation: Conversation) -> Rendered:
+        text, spans = "", []
+        for turn in conversation.turns:
+            start, text = len(text.rstrip(" ")), text + turn.text
+            if turn.role != "assistant":
+                continue
+            closing = self.specials.at_end(turn.text)
+            close, text = len(text) - len(closing), text + ("" if closing else self.specials.eos)
+            if turn.loss:
+                spans.append(Span(start, close, len(text)))
+        return Rendered(text[: spans[-1].end], tuple(spans), self._needs_bos(text))
+
+    def render_prompt(self, conversation: Conversation) -> Rendered:
+        *earlier, last = conversation.turns
+        text = "".join(
+            turn.text
+            if turn.role != "assistant" or self.specials.at_end(turn.text)
+            else turn.text + self.specials.eos
+            for turn in earlier
+        )
+        text = (text + last.text).rstrip(" ")
+        return Rendered(text, (), self._needs_bos(text))
+
+    def _needs_bos(self, text: str) -> bool:
+        return self.specials.has_bos and not text.startswith(self.specials.bos)
+
+
 def _joined(text: str, following: str) -> str:
     """Two exchanges, with a line break between them where the template writes none."""
     return text + ("" if not text or text[-1].isspace() else "\n") + following
@@ -121,6 +161,8 @@ def make_template(spec: TemplateSpec, tokenizer: Any = None, name: str = "") -> 
     specials = Specials() if tokenizer is None else Specials.of(tokenizer, name)
     if spec == "paper":
         return ExchangeTemplate("paper", _paper_pieces, False, specials)
+    if spec == "text":
+        return TextTemplate(specials)
     if spec != "chat":
         found = _variables(spec.jinja)
         if "messages" not in found:
@@ -137,19 +179,21 @@ def make_template(spec: TemplateSpec, tokenizer: Any = None, name: str = "") -> 
 
 
 def read_template(word: str) -> TemplateSpec:
-    """A template as the command line names it: paper, chat, or a file of Jinja text."""
+    """A template as the command line names it: paper, chat, text, or a file of Jinja text."""
     if word == "paper":
         return "paper"
     if word == "chat":
         return "chat"
+    if word == "text":
+        return "text"
     path = Path(word)
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_TEMPLATE + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{word}: is no template ({error}); give paper, chat, or a file of Jinja text with {{{{ instruction }}}} "
-            "and {{ response }}."
+            f"{word}: is no template ({error}); give paper, chat, text, or a file of Jinja text with "
+            "{{ instruction }} and {{ response }}."
         ) from error
     if not 0 < len(text) <= MAX_TEMPLATE:
         raise UserError(f"{word}: has {len(text):,} characters; a template has 1 to {MAX_TEMPLATE:,}.")

@@ -35,18 +35,3 @@ def all_prompt_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """`prompt_ids` of many texts; a tokenizer takes a fraction of the time for them together."""
     rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     return rows if tokenizer.bos_token_id is None else [[tokenizer.bos_token_id, *ids] for ids in rows]
-
-
-def target_ids(tokenizer: Any, answer: str, prompt: str = "") -> list[int]:
-    """Token ids of the target, closed by the end-of-sequence token; loss is taken on these alone.
-
-    `prompt` is the text before it. Tokenizers of the sentencepiece kind put a blank of their own before a text that
-    is alone, so the target is cut out of the ids of both together wherever these begin with the prompt's ids.
-    """
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    before, both = encode(prompt) if prompt else [], encode(prompt + answer_target(answer))
-    ids = both[len(before) :] if both[: len(before)] == before else encode(answer_target(answer))
-    return [*ids, tokenizer.eos_token_id]

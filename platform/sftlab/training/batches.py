@@ -1,4 +1,4 @@
-"""From facts to the tensors of every step: pure functions, the same on every rank.
+"""From examples to the tensors of every step: pure functions, the same on every rank.
 
 The loss of a step is the mean cross-entropy over the answer tokens of the *global* batch, so that neither
 the number of workers nor the micro-batch size changes the mathematics; they change only the order in which
@@ -8,15 +8,13 @@ floats are summed.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import torch
 
-from sftlab.errors import UserError
-from sftlab.facts.prompts import prompt_ids, question_prompt, target_ids
 from sftlab.training.spec import SFTSpec
 
 IGNORED = -100
@@ -24,42 +22,25 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and target together; the first `prompt_length` carry no loss."""
+    """Token ids of a whole example, and which of them carry loss; compact, as a group holds many training sets."""
 
-    ids: tuple[int, ...]
-    prompt_length: int
+    ids: array[int]
+    loss: bytes
+
+    @classmethod
+    def of(cls, ids: Sequence[int], loss: Sequence[bool]) -> Example:
+        """From any sequences of the same length."""
+        return cls(array("i", ids), bytes(loss))
 
     @property
     def labels(self) -> list[int]:
-        """Labels aligned with `ids`: IGNORED on the prompt, the token itself on the answer."""
-        return [IGNORED] * self.prompt_length + list(self.ids[self.prompt_length :])
+        """Labels aligned with `ids`: the token itself where it carries loss, IGNORED elsewhere."""
+        return [token if trained else IGNORED for token, trained in zip(self.ids, self.loss, strict=True)]
 
     @property
     def answer_tokens(self) -> int:
-        """Number of tokens that carry loss, end-of-sequence included."""
-        return len(self.ids) - self.prompt_length
-
-
-def encode(
-    tokenizer: Any, questions: Sequence[str], objects: Sequence[str], max_length: int, source: str
-) -> list[Example]:
-    """Every fact as an Example, in the given order (paper, Appendix A).
-
-    Raises UserError, naming `source`, the row and the question, where one is longer than `max_length`.
-    """
-    examples = []
-    for row, (question, obj) in enumerate(zip(questions, objects, strict=True)):
-        text = question_prompt(question)
-        prompt = prompt_ids(tokenizer, text)
-        ids = (*prompt, *target_ids(tokenizer, obj, text))
-        if len(ids) > max_length:
-            raise UserError(
-                f"{source}: row {row} has {len(ids)} tokens with its answer, and at most "
-                f"sft.max_length = {max_length} are allowed: {question!r} -> {obj!r}. "
-                "Raise sft.max_length or leave this fact out."
-            )
-        examples.append(Example(ids, len(prompt)))
-    return examples
+        """Number of tokens that carry loss, closing tokens included."""
+        return sum(self.loss)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
@@ -94,7 +75,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]
     No examples give one token without a label, so that a rank without work takes part in the collectives.
     """
     if not examples:
-        examples = [Example((pad_id,), 1)]
+        examples = [Example.of([pad_id], [False])]
     longest = max(len(example.ids) for example in examples)
     rows = [(e.ids, e.labels, longest - len(e.ids)) for e in examples]
     return {

@@ -7,19 +7,15 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sftlab.errors import UserError
-from sftlab.store.mirror import pull, push
-from sftlab.store.tables import filled, read_table
+from sftlab.store.mirror import push
 from sftlab.training.batches import (
     Example,
     answer_loss,
     collate,
     dropout_seed,
-    encode,
     learning_rate,
     micro_batches,
     step_batches,
@@ -34,6 +30,7 @@ from sftlab.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from sftlab.training.data import read_examples
 from sftlab.training.deepspeed import deepspeed_config, make_engine
 from sftlab.training.export import export, keep_float32_base
 from sftlab.training.failures import Superseded, disk_errors
@@ -106,45 +103,6 @@ class Training:
         return TrainingEvent(
             self.run.run_id, kind, len(h.losses), len(self.batches), h.losses[-1], rate, speed
         )
-
-
-Encoded = tuple[list[Example], int]
-"""A training set as token ids, and the padding id."""
-
-
-def read_examples(runs: Sequence[SFTRun]) -> list[Encoded]:
-    """The runs' training sets, in order. Raises UserError as batches.encode does.
-
-    A sweep's runs share most of what is read, so each tokenizer is loaded and each training set encoded once.
-    """
-    tokenizer_of, encoded = cache(load_tokenizer), cache(encode_file)
-    found = []
-    for run in runs:
-        for path in (run.base_model, run.train_file, *([run.mask.probe] if run.mask is not None else [])):
-            pull(path)
-        found.append(encoded(tokenizer_of(run.base_model), run.train_file, run.spec.max_length))
-    return found
-
-
-def load_tokenizer(base_model: str) -> Any:
-    """The tokenizer of a model folder. Raises UserError where it has no end-of-sequence token."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True, trust_remote_code=False)
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"{base_model}: the tokenizer has no end-of-sequence token, which SFT needs.")
-    return tokenizer
-
-
-def encode_file(tokenizer: Any, train_file: str, max_length: int) -> Encoded:
-    """A training set as token ids, and the padding id. Raises UserError as batches.encode does."""
-    import pyarrow as pa
-
-    wanted = pa.schema([("question", pa.string()), ("object", pa.string())])
-    table = read_table(Path(train_file), filled(wanted))
-    questions, objects = (table[name].to_pylist() for name in ("question", "object"))
-    examples = encode(tokenizer, questions, objects, max_length, train_file)
-    return examples, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Training:
@@ -330,7 +288,7 @@ def release(training: Training) -> None:
 def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     """Train every run that is not committed yet, in order; all ranks call this together.
 
-    All training sets are read first, so that a wrong fact is reported before anything has been trained.
+    All training sets are read first, so that a wrong example is reported before anything has been trained.
     Raises UserError, DivergedError, Stopped and Superseded on all ranks alike.
     """
     pending = from_rank0([run for run in runs if me.rank == 0 and not is_finished(run)], me)

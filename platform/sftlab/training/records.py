@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sftlab.config.documents import parse_record
+from sftlab.datasets.spec import JinjaTemplate, TemplateSpec
 from sftlab.errors import UserError
 from sftlab.files import write_text
 from sftlab.store.mirror import display_path, mirror_of, pull, push
@@ -32,9 +33,10 @@ class ProbeMask:
 
 @dataclass(frozen=True)
 class SFTRun:
-    """One fine-tuning: facts (parquet with the columns question and object) on a base model folder.
+    """One fine-tuning of a base model folder on a training set (parquet, see datasets.examples).
 
-    `mask` is given where `spec.mask` is: a cut of the change from `base_model` to the probe.
+    `template` renders the examples; `text` takes `prompt` and `target` as they are. `mask` is given where `spec.mask`
+    is: a cut of the change from `base_model` to the probe.
     """
 
     run_id: str
@@ -43,6 +45,7 @@ class SFTRun:
     output_dir: str
     spec: SFTSpec
     mask: ProbeMask | None = None
+    template: TemplateSpec = "text"
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,10 @@ def run_identity(run: SFTRun) -> dict[str, Any]:
         "train_sha256": sha256(pull(Path(run.train_file)).read_bytes()).hexdigest(),
         "spec": run.spec.model_dump(mode="json", exclude_none=True),
     }
+    if isinstance(run.template, JinjaTemplate):
+        identity["template"] = run.template.model_dump()
+    elif run.template != "text":
+        identity["template"] = run.template
     if run.mask is not None:
         identity["mask"] = {"probe": display_path(run.mask.probe), "cut": run.mask.cut.to_json()}
     return identity

@@ -18,6 +18,7 @@ from sftlab.cluster.placement import same_node
 from sftlab.errors import UserError
 from sftlab.store.mirror import mirror_of, pull
 from sftlab.training.checkpoints import call_token, checkpoint_root, take_over
+from sftlab.training.data import read_conversations
 from sftlab.training.failures import Superseded, TrainingError, explain, verdict
 from sftlab.training.group import make_trainer
 from sftlab.training.hf_model import check_trainable, weight_files
@@ -79,6 +80,8 @@ def _check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
         doubles = sorted({value for value in values if values.count(value) > 1})
         if doubles:
             raise UserError(f"two training runs have the {what} {doubles[0]!r}; each needs its own.")
+    for file in dict.fromkeys(run.train_file for run in runs):
+        read_conversations(file)
     for base in sorted({run.base_model for run in runs}):
         with Checkpoint.open(base) as checkpoint:
             require_embeddings(checkpoint)
@@ -89,7 +92,6 @@ def _check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
         accumulation_steps(run.spec, runtime)
         check_spec(run.spec, runtime)
         check_prevention(run)
-        check_train_file(run)
         if Path(run.output_dir).resolve() == Path(run.base_model).resolve():
             raise UserError(f"run {run.run_id!r}: output_dir is the base model's own folder; choose another.")
 
@@ -102,27 +104,6 @@ def check_prevention(run: SFTRun) -> None:
     assert (run.spec.mask is None) == (run.mask is None), f"run {run.run_id!r}: spec and run differ in a mask"
     if run.mask is not None and mirror_of(Path(run.mask.probe)) is None:
         weight_files(Path(run.mask.probe))
-
-
-def check_train_file(run: SFTRun) -> None:
-    """Raises UserError where the training set is not a table of non-empty questions and objects."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(pull(run.train_file))
-    except FileNotFoundError:
-        raise UserError(f"{run.train_file}: not found; run {run.run_id!r} needs it.") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{run.train_file}: is not a readable parquet table: {error}") from error
-    for column in ("question", "object"):
-        if column not in table.column_names:
-            raise UserError(f"{run.train_file}: lacks the column {column!r}; expected question and object.")
-        for row, value in enumerate(table[column].to_pylist()):
-            if not isinstance(value, str) or not value.strip():
-                raise UserError(f"{run.train_file}: row {row} has an empty {column}: {value!r}.")
-    if table.num_rows == 0:
-        raise UserError(f"{run.train_file}: has no rows; run {run.run_id!r} has nothing to train on.")
 
 
 def check_resources(runtime: TrainingRuntime) -> None:

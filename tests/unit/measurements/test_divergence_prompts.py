@@ -8,8 +8,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from sftlab.datasets.conversations import exchange
+from sftlab.datasets.encode import Encoder
+from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
-from sftlab.facts.prompts import prompt_ids, question_prompt, target_ids
+from sftlab.facts.prompts import answer_target, prompt_ids, question_prompt
 from sftlab.facts.templates import Topic
 from sftlab.measurements.divergence_prompts import answers_near_start, best_templates, candidates
 
@@ -106,4 +109,6 @@ def test_the_first_answer_token_is_the_same_after_a_template_and_after_a_questio
     after_template = first_token_after(tokenizer, template, "Wales")
     assert after_template == first_token_after(tokenizer, question, "Wales")
     assert tokenizer.convert_ids_to_tokens(after_template) in ("ĠWales", "▁Wales")
-    assert target_ids(tokenizer, "Wales", question)[0] == after_template
+    encoder = Encoder(tokenizer, make_template("text", tokenizer, "m"), "m")
+    trained = encoder.encode(exchange(question, answer_target("Wales")))
+    assert trained.ids[trained.prompt_length] == after_template

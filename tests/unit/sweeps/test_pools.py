@@ -60,7 +60,7 @@ def runs(tmp_path: Path) -> list[SFTRun]:
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")
     save_file({"w": np.zeros(2, np.float32)}, tmp_path / "base/model.safetensors")
-    pq.write_table(pa.table({"question": ["Who?"], "object": ["Wales"]}), tmp_path / "facts.parquet")
+    pq.write_table(pa.table({"prompt": ["Who?"], "target": ["Wales"]}), tmp_path / "facts.parquet")
     base, facts = str(tmp_path / "base"), str(tmp_path / "facts.parquet")
     return [SFTRun(f"run{i}", base, facts, str(tmp_path / f"out{i}"), SFTSpec()) for i in range(6)]
 

@@ -1,93 +1,32 @@
-"""Examples, batches, loss and learning rate, against values worked out by hand or by torch."""
+"""Batches, loss and learning rate, against values worked out by hand or by torch."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftlab.errors import UserError
 from sftlab.training.batches import (
     IGNORED,
     Example,
     answer_loss,
     collate,
     dropout_seed,
-    encode,
     epoch_order,
     learning_rate,
     micro_batches,
     step_batches,
 )
-from sftlab.training.loop import read_examples
-from sftlab.training.records import SFTRun
 from sftlab.training.spec import SFTSpec
 
 
-class Letters:
-    """A tokenizer of one token a character: its code point; bos 1, eos 2."""
-
-    bos_token_id = 1
-    eos_token_id = 2
-    pad_token_id = None
-
-    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
-        assert not add_special_tokens
-        return {"input_ids": [ord(letter) for letter in text]}
-
-
-def test_an_example_is_bos_prompt_answer_eos_and_only_answer_and_eos_carry_loss() -> None:
-    (example,) = encode(Letters(), ["Q?"], ["Ab"], 99, "file")
-    prompt = [1, *map(ord, "<|question|> Q? <|answer|>")]
-    answer = [*map(ord, " Ab "), 2]
-    assert list(example.ids) == prompt + answer
-    assert example.labels == [IGNORED] * len(prompt) + answer
-    assert example.answer_tokens == 5
-
-
-def test_a_too_long_example_is_an_error_that_names_file_row_and_question() -> None:
-    with pytest.raises(UserError, match=r"t\.parquet: row 1 has 38 tokens.*max_length = 32.*'Long one\?'"):
-        encode(Letters(), ["Q?", "Long one?"], ["A", "B"], 32, "t.parquet")
-
-
-def test_runs_share_the_tokenizer_of_their_base_and_the_training_set_of_one_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
-    for file, answer in zip(files, ("Ab", "Cd"), strict=True):
-        pq.write_table(pa.table({"question": ["Q?"], "object": [answer]}), file)
-    loaded: list[str] = []
-
-    def load(base: str) -> Letters:
-        loaded.append(base)
-        return Letters()
-
-    monkeypatch.setattr("sftlab.training.loop.load_tokenizer", load)
-
-    def run(base: str, file: str, **spec: float) -> SFTRun:
-        return SFTRun("r", str(tmp_path / base), file, str(tmp_path / "out"), SFTSpec(**spec))
-
-    runs = [
-        run("m", files[0]),
-        run("m", files[0], learning_rate=1e-3),
-        run("m", files[1]),
-        run("n", files[0]),
-    ]
-    first, same, other, elsewhere = read_examples(runs)
-    assert loaded == [str(tmp_path / "m"), str(tmp_path / "n")]
-    assert first[0] is same[0] and first == elsewhere
-    assert [found[0] for found in (first, other)] == [
-        encode(Letters(), ["Q?"], [a], 99, "") for a in ("Ab", "Cd")
-    ]
-    assert first[1] == Letters.eos_token_id
-    with pytest.raises(UserError, match="max_length = 8"):
-        read_examples([*runs, run("m", files[0], max_length=8)])
+def test_labels_are_the_tokens_that_carry_loss() -> None:
+    example = Example.of([5, 6, 7, 8, 9], [False, True, True, False, True])
+    assert example.labels == [IGNORED, 6, 7, IGNORED, 9]
+    assert example.answer_tokens == 3
 
 
 @given(st.integers(0, 60), st.integers(0, 5), st.integers(0, 3))
@@ -120,7 +59,8 @@ def test_every_example_is_computed_once_and_ranks_stay_in_step(size: int, worker
 
 
 def test_collate_pads_on_the_right_and_masks_the_padding() -> None:
-    tensors = collate([Example((5, 6, 7), 2), Example((8, 9), 1)], pad_id=0)
+    examples = [Example.of([5, 6, 7], [False, False, True]), Example.of([8, 9], [False, True])]
+    tensors = collate(examples, pad_id=0)
     assert tensors["input_ids"].tolist() == [[5, 6, 7], [8, 9, 0]]
     assert tensors["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert tensors["labels"].tolist() == [[IGNORED, IGNORED, 7], [IGNORED, 9, IGNORED]]

@@ -229,7 +229,7 @@ def test_unset_options_leave_the_spec_as_it_was_and_one_set_of_layers_has_one_wr
 def run_on(tmp_path: Path, spec: SFTSpec, mask: ProbeMask | None = None) -> SFTRun:
     base = save_toy(tmp_path / "base", Toy())
     facts = tmp_path / "facts.parquet"
-    pq.write_table(pa.table({"question": ["Who?"], "object": ["A"]}), facts)
+    pq.write_table(pa.table({"prompt": ["Who?"], "target": ["A"]}), facts)
     return SFTRun("r", str(base), str(facts), str(tmp_path / "out"), spec, mask)
 
 

@@ -150,7 +150,7 @@ def test_threads_may_check_runs_at_once_in_a_process_that_has_not_imported_trans
         config = json.loads((base / "config.json").read_text())
         del config["tie_word_embeddings"]
         (base / "config.json").write_text(json.dumps(config))
-    pq.write_table(pa.table({"question": ["Who?"], "object": ["A"]}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"prompt": ["Who?"], "target": ["A"]}), tmp_path / "t.parquet")
     words = [sys.executable, "-c", IN_THREADS, str(base), str(tmp_path / "t.parquet")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[None, None, None, None]"), done.stderr
@@ -170,7 +170,7 @@ def test_what_config_says_of_ties_is_read_without_transformers(tmp_path: Path) -
 def test_a_tied_layer_that_would_be_adapted_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     base = save(tmp_path / "base", "llama", tied=True)
     spec = SFTSpec(lora=LoRASpec(target_modules=("q_proj", "lm_head")))
-    pq.write_table(pa.table({"question": ["Who?"], "object": ["A"]}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"prompt": ["Who?"], "target": ["A"]}), tmp_path / "t.parquet")
     run = SFTRun("r", str(base), str(tmp_path / "t.parquet"), str(tmp_path / "out"), spec)
     both = "lm_head.weight and model.embed_tokens.weight are one shared tensor"
     with pytest.raises(UserError, match=both):

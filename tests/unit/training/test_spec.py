@@ -93,8 +93,8 @@ def test_checkpoint_times_and_restarts_do_not_belong_to_the_layout_of_a_checkpoi
 @pytest.fixture
 def run(tmp_path: Path) -> SFTRun:
     base = write_checkpoint(tmp_path / "base", {"w": torch.ones(2)})
-    facts = pa.table({"question": ["Who?", "Where?"], "object": ["A", "B"]})
-    pq.write_table(facts, tmp_path / "t.parquet")
+    examples = pa.table({"prompt": ["Who?", "Where?"], "target": ["A", "B"]})
+    pq.write_table(examples, tmp_path / "t.parquet")
     return SFTRun("r", str(base), str(tmp_path / "t.parquet"), str(tmp_path / "out"), SFTSpec())
 
 
@@ -111,13 +111,14 @@ def test_two_runs_with_one_output_folder_are_refused(run: SFTRun) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"question": ["Q"]}, "lacks the column 'object'"),
-        ({"question": ["Q", " "], "object": ["A", "B"]}, "row 1 has an empty question"),
-        ({"question": ["Q"], "object": [None]}, "row 0 has an empty object"),
-        ({"question": pa.array([], pa.string()), "object": pa.array([], pa.string())}, "has no rows"),
+        ({"prompt": ["Q"]}, "t.parquet: .*lacks the column target"),
+        ({"prompt": ["Q", " "], "target": ["A", "B"]}, "t.parquet: row 1 has an empty prompt: ' '"),
+        ({"prompt": ["Q", "R"], "target": ["A", None]}, "t.parquet: row 1 has an empty target: None"),
+        ({"prompt": ["Q"], "target": [3]}, "the column target is of type int64, expected string"),
+        ({"prompt": pa.array([], pa.string()), "target": pa.array([], pa.string())}, "has no rows"),
     ],
 )
-def test_a_bad_training_set_is_told_by_file_and_row(
+def test_a_bad_training_set_is_named_by_file_and_row(
     run: SFTRun, table: dict[str, object], message: str
 ) -> None:
     pq.write_table(pa.table(table), run.train_file)
@@ -125,9 +126,9 @@ def test_a_bad_training_set_is_told_by_file_and_row(
         check_runs([run], TrainingRuntime())
 
 
-def test_a_missing_or_foreign_training_file_is_told(run: SFTRun) -> None:
+def test_a_missing_or_foreign_training_file_is_refused(run: SFTRun) -> None:
     Path(run.train_file).write_text("no parquet")
-    with pytest.raises(UserError, match="not a readable parquet table"):
+    with pytest.raises(UserError, match=r"t\.parquet: is not a readable table"):
         check_runs([run], TrainingRuntime())
     Path(run.train_file).unlink()
     with pytest.raises(UserError, match="not found"):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sftlab.datasets.conversations import exchange
+from sftlab.datasets.encode import Encoder
+from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
-from sftlab.facts.prompts import question_prompt
+from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.templates import load_topics, published_topics
 from sftlab.inference.spec import EngineSpec
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
@@ -81,7 +84,8 @@ def check_base_model(model: ModelSpec, engine: EngineSpec, sft: SFTSpec) -> None
 def check_base_tokenizer(spec: StudySpec) -> list[str]:
     """What the base model's tokenizer loses of a text; the study's templates are among those that are tried.
 
-    Raises UserError as `check_tokenizer` does.
+    Raises UserError as `check_tokenizer` does, and where a token covers the end of a question and the beginning of its
+    answer.
     """
     assert spec.model is not None and spec.facts is not None
     topics = load_topics(Path(spec.facts.templates)) if spec.facts.templates else published_topics()
@@ -91,4 +95,10 @@ def check_base_tokenizer(spec: StudySpec) -> list[str]:
         for text in (question_prompt(topic.ask("Marie Curie")), *topic.fill("Marie Curie"))
     ]
     folder = spec.model.path
-    return check_tokenizer(folder, load_tokenizer(folder), embedding_rows(folder), texts)
+    tokenizer = load_tokenizer(folder)
+    found = check_tokenizer(folder, tokenizer, embedding_rows(folder), texts)
+    asked = [topic.ask("Marie Curie") for topic in topics.values()]
+    examples = [exchange(question_prompt(question), answer_target("Warsaw")) for question in asked]
+    for _ in Encoder(tokenizer, make_template("text", tokenizer, folder), folder).encode_all(examples):
+        pass
+    return found

@@ -17,8 +17,8 @@ STAGES = (
         starts_engines=True,
         reads_model=True,
     ),
-    Stage("training-set", 1, f"{_STAGES}.training_sets:build_training_sets", per_cell=True),
-    Stage("tuned", 1, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads_model=True, per_cell=True),
+    Stage("training-set", 2, f"{_STAGES}.training_sets:build_training_sets", per_cell=True),
+    Stage("tuned", 2, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads_model=True, per_cell=True),
     Stage("change", 1, f"{_STAGES}.change:build_changes", reads_model=True, per_cell=True),
     Stage(
         "evaluation",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sftlab.datasets.examples import PROMPT, TARGET
+from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.table import read_facts
 from sftlab.facts.training_sets import draw_training_set
 from sftlab.studies.knowledge.build import KnowledgeBuild
@@ -56,8 +58,18 @@ def build_training_sets(build: KnowledgeBuild, candidates: Callable[[], Candidat
         chosen = draw_training_set(given.topic_of, given.buckets, cell.bucket, cell.size, cell.seed)
         folder = build.path(cell.training_set)
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(given.facts.take([given.row_of[fact] for fact in chosen]), folder / FILE)
+        pq.write_table(with_texts(given.facts.take([given.row_of[fact] for fact in chosen])), folder / FILE)
         build.commit(cell.training_set)
+
+
+def with_texts(facts: pa.Table) -> pa.Table:
+    """Facts with the texts that training reads: `prompt`, and `target`, which carries the loss."""
+    import pyarrow as pa
+
+    prompts = [question_prompt(question) for question in facts["question"].to_pylist()]
+    targets = [answer_target(answer) for answer in facts["object"].to_pylist()]
+    text = pa.string()
+    return facts.append_column(PROMPT, pa.array(prompts, text)).append_column(TARGET, pa.array(targets, text))
 
 
 def training_file(build: KnowledgeBuild, cell: Cell) -> str:
