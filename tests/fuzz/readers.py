@@ -5,6 +5,7 @@ A reader returns or raises UserError; whatever else it does is a finding.
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
 from collections.abc import Callable, Sequence
@@ -101,17 +102,24 @@ def _facts_lines(data: bytes, folder: Path) -> object:
     return _user_facts(data, folder / "facts.jsonl")
 
 
+def _facts_list(data: bytes, folder: Path) -> object:
+    return _user_facts(data, folder / "facts.json")
+
+
+def _facts_packed(data: bytes, folder: Path) -> object:
+    return _user_facts(data, folder / "facts.jsonl.gz")
+
+
 def _facts_parquet(data: bytes, folder: Path) -> object:
     return _user_facts(data, folder / "facts.parquet")
 
 
 def _user_facts(data: bytes, file: Path) -> object:
-    from sftlab.facts.table import synonyms
     from sftlab.facts.templates import parse_topics
     from sftlab.facts.user_facts import read_user_tables
 
     file.write_bytes(data)
-    return read_user_tables(file, parse_topics(seeds.TOPICS, "topics"), synonyms())
+    return read_user_tables(file, parse_topics(seeds.TOPICS, "topics"))
 
 
 def _templates(data: bytes, folder: Path) -> object:
@@ -421,6 +429,13 @@ def all_readers() -> list[Reader]:
         Reader("packed data", _delta_data, [_PACKED_DATA], _bytes_of([_PACKED_DATA])),
         Reader("delta record", _delta_record, seeds.delta_records(), _bytes_of(seeds.delta_records())),
         Reader("facts JSONL", _facts_lines, lines, _documents([seeds.FACTS], seeds.json_lines)),
+        _json_reader("facts JSON list", _facts_list, seeds.FACTS),
+        Reader(
+            "facts packed",
+            _facts_packed,
+            [gzip.compress(data, mtime=0) for data in lines],
+            lambda draw: gzip.compress(_documents([seeds.FACTS], seeds.json_lines)(draw), mtime=0),
+        ),
         Reader("facts parquet", _facts_parquet, tables, _parquet_of(seeds.FACTS)),
         Reader("facts table", _facts_table, [seeds.parquet(facts)], _parquet_of(facts)),
         Reader("result table", _results_table, [seeds.cells()], _parquet_of(seeds.CELLS)),

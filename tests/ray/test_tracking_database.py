@@ -19,11 +19,11 @@ from sftlab.errors import UserError
 from sftlab.studies.knowledge.tracking.log import log_study, log_sweep
 from sftlab.tracking import TrackedStudy, TrackedSweep, TrackingSettings
 from sftlab.tracking.database import (
-    find_fault,
+    fault_of,
     make_database,
-    move_addresses,
+    move_locations,
     prepare,
-    quarantine,
+    quarantine_database,
     sqlite_address,
     sqlite_path,
 )
@@ -128,9 +128,9 @@ def broken(file: Path, kind: str) -> None:
 def test_what_no_command_can_use_is_found(tmp_path: Path, database: Path, kind: str, reason: str) -> None:
     file = tmp_path / "mlflow.db"
     shutil.copy(database, file)
-    assert find_fault(file) is None
+    assert fault_of(file) is None
     broken(file, kind)
-    assert reason in str(find_fault(file))
+    assert reason in str(fault_of(file))
 
 
 def test_an_unfinished_database_that_holds_runs_is_left_to_mlflow(tmp_path: Path, database: Path) -> None:
@@ -138,7 +138,7 @@ def test_an_unfinished_database_that_holds_runs_is_left_to_mlflow(tmp_path: Path
     shutil.copy(database, file)
     broken(file, "INSERT INTO runs (run_uuid) VALUES ('r')")
     broken(file, "UPDATE alembic_version SET version_num = '451aebb31d03'")
-    assert find_fault(file) is None
+    assert fault_of(file) is None
 
 
 def test_a_broken_database_keeps_its_bytes_and_the_study_is_logged_again(
@@ -163,7 +163,7 @@ def test_a_quarantined_name_is_never_used_twice(tmp_path: Path) -> None:
     for n in range(3):
         (tmp_path / "mlflow.db").write_text(str(n))
         (tmp_path / "mlflow.db-journal").write_text("journal")
-        names.add(quarantine(tmp_path / "mlflow.db"))
+        names.add(quarantine_database(tmp_path / "mlflow.db"))
     assert sorted(path.read_text() for path in names) == ["0", "1", "2"]
     assert all(path.with_name(f"{path.name}-journal").exists() for path in names)
 
@@ -238,7 +238,7 @@ def test_uploads_that_are_elsewhere_on_purpose_stay(tmp_path: Path, database: Pa
         kept.as_uri(),
     ):
         with closing(sqlite3.connect(file)) as connection, connection:
-            move_addresses(connection, "experiments", "artifact_location", old, place)
+            move_locations(connection, "experiments", "artifact_location", old, place)
         before, old = locations(), place
         prepare(file, "sftlab", {})
         assert locations() == before and place in before
@@ -249,7 +249,7 @@ def test_only_whole_parts_of_a_path_are_replaced() -> None:
         connection.execute("CREATE TABLE t (p)")
         values = ["/a/b", "/a/b/c", "/a/bc", "/a/b%", "/x/a/b", None]
         connection.executemany("INSERT INTO t VALUES (?)", [(value,) for value in values])
-        move_addresses(connection, "t", "p", "/a/b", "/new")
+        move_locations(connection, "t", "p", "/a/b", "/new")
         found = [row[0] for row in connection.execute("SELECT p FROM t")]
     assert found == ["/new", "/new/c", "/a/bc", "/a/b%", "/x/a/b", None]
 

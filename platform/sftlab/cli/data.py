@@ -23,7 +23,7 @@ data = typer.Typer(help="Look at data sets before anything is trained on them.",
 
 def prepare(
     source: Annotated[
-        Path, typer.Option(help="EntityQuestions zip or folder, or own facts (.jsonl, .parquet).")
+        Path, typer.Option(help="EntityQuestions zip or folder, or your facts (.jsonl, .json, .parquet).")
     ],
     output: Annotated[Path, typer.Option(help="Folder for the tables.")],
     templates: Annotated[Path | None, typer.Option(help="YAML of topics; the published 24 if unset.")] = None,
@@ -150,11 +150,11 @@ def _measured(folder: Path, template: TemplateSpec) -> Model:
 
 def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: bool) -> str:
     """Read and write facts; returns the counts by split and topic as text or JSON."""
-    from sftlab.facts.prepare import left_out, read_source, write_facts
+    from sftlab.facts.prepare import notices, read_source, write_facts
 
     tables, topics = read_source(source, templates)
     counts = write_facts(tables, topics, output)
-    if notice := left_out(source, topics):
+    for notice in notices(source, tables, topics):
         print(notice, file=sys.stderr)  # not into the JSON
     totals = {split: sum(topics.values()) for split, topics in counts.items()}
     if as_json:

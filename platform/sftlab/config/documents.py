@@ -124,10 +124,22 @@ def load_yaml(path: Path, advice: str) -> Any:
     return parse_yaml(text, str(path))
 
 
-def parse_json(text: str | bytes, where: str, advice: str) -> Any:
-    """The value of a JSON text. Raises UserError naming `where` for what is none, with what to do (`advice`)."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice!r} is given twice")
+    return found
+
+
+def parse_json(text: str | bytes, where: str, advice: str, unique: bool = False) -> Any:
+    """The value of a JSON text. Raises UserError naming `where` for what is none, with what to do (`advice`).
+
+    unique: refuse an object that has a key twice, of which the last would count.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unique_keys if unique else None)
         json.dumps(
             value, ensure_ascii=False
         ).encode()  # half of a surrogate pair can be neither hashed nor stored

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 
 BUCKETS = (0, 1, 2, 3, 4)
 
 
-def contains_answer(completion: str, accepted: Sequence[str]) -> bool:
-    """Whether the completion holds the object or one of its accepted names, to the letter."""
+def contains_answer(completion: str, accepted: Sequence[str], whole_words: bool | None = None) -> bool:
+    """Whether the completion holds the object or one of its accepted names, to the letter.
+
+    whole_words: only where no letter, digit or underscore touches the name.
+
+    >>> contains_answer(" Helium", ["He"]), contains_answer(" Helium", ["He"], whole_words=True)
+    (True, False)
+    """
+    if whole_words:
+        return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", completion) for name in accepted)
     return any(name in completion for name in accepted)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
+from sftlab.facts.doubts import doubts
 from sftlab.facts.entity_questions import open_archive, read_tables
+from sftlab.facts.fact_files import GIVE, is_own_facts
 from sftlab.facts.table import TOPICS_FILE, synonyms
 from sftlab.facts.templates import Topic, dump_topics, load_topics, published_topics
 from sftlab.facts.user_facts import read_user_tables
@@ -17,21 +19,19 @@ from sftlab.files import write_together
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OWN_FACTS = (".jsonl", ".parquet")  # how the name of a file of own facts ends
-
 Counts = dict[str, dict[str, int]]
 
 
 def read_source(source: Path, templates: Path | None) -> tuple[dict[str, pa.Table], dict[str, Topic]]:
-    """Facts and topics of EntityQuestions (zip or folder) or of a user's file (.jsonl, .parquet).
+    """Facts and topics of EntityQuestions (zip or folder) or of a user's file (`fact_files`).
 
     `templates` is a YAML file of topics; without one the published 24 topics hold.
     """
     topics = load_topics(templates) if templates else published_topics()
     if not source.exists():
-        raise UserError(f"{source}: not found; give a zip, a folder, or a .jsonl or .parquet file of facts.")
-    if source.suffix in OWN_FACTS:
-        return read_user_tables(source, topics, synonyms()), topics
+        raise UserError(f"{source}: not found; {GIVE}, or the zip or folder of EntityQuestions.")
+    if is_own_facts(source):
+        return read_user_tables(source, topics), topics
     return read_tables(source, topics, synonyms()), topics
 
 
@@ -40,11 +40,17 @@ def left_out(source: Path, topics: Mapping[str, Topic]) -> str:
 
     In own facts a topic without templates is an error (`read_user_tables`).
     """
-    if source.suffix in OWN_FACTS:
+    if is_own_facts(source):
         return ""
     dropped = sorted(open_archive(source).topics() - topics.keys())
     names = ", ".join(map(repr, dropped))
     return f"{source}: left out, as there are no templates for them: the topics {names}." if dropped else ""
+
+
+def notices(source: Path, tables: Mapping[str, pa.Table], topics: Mapping[str, Topic]) -> list[str]:
+    """What a reader of these facts should know: topics that are left out, and doubtful answers of custom facts."""
+    found = doubts(tables) if is_own_facts(source) else [left_out(source, topics)]
+    return [f"{source}: {line}" if is_own_facts(source) else line for line in found if line]
 
 
 def write_facts(tables: Mapping[str, pa.Table], topics: Mapping[str, Topic], output: Path) -> Counts:

@@ -87,7 +87,7 @@ def _answer_block(
         row: dict[str, Any] = {"fact_id": fact["fact_id"], "split": fact["split"]}
         if isinstance(ask, Prompt):
             answer = next(answers)
-            correct = contains_answer(answer.text, fact["accepted"])
+            correct = contains_answer(answer.text, fact["accepted"], spec.whole_words)
             row |= {"answer": answer.text, "correct": correct, "tokens": answer.tokens}
         else:
             row |= {"tokens": 0, "error": ask}
@@ -106,4 +106,4 @@ def _ask(fact: Mapping[str, Any], engine: Engine, spec: AnswerSpec) -> Prompt | 
     needed = len(ids) + spec.max_tokens
     if needed > engine.max_model_len:
         return f"too long: prompt and answer take {needed} tokens of {engine.max_model_len}"
-    return Prompt(ids, tuple(fact["accepted"]) if spec.early_stop else ())
+    return Prompt(ids, tuple(fact["accepted"]) if spec.early_stop and not spec.whole_words else ())

@@ -51,7 +51,7 @@ def score_block(
         with named_memory_errors([ask.fact["fact_id"] for ask in piece]):
             found += engine.sample([prompt for ask in piece for prompt in ask.prompts], sampling)
     completions = iter(found)
-    rows = [_row(ask, [next(completions) for _ in ask.prompts], spec.samples) for ask in asked]
+    rows = [_row(ask, [next(completions) for _ in ask.prompts], spec) for ask in asked]
     return pa.Table.from_pylist(rows, schema=mastery_schema())
 
 
@@ -109,7 +109,7 @@ def _ask(
     if error is not None:
         return _Asked(fact, error=error)
     accepted = tuple(fact["accepted"])
-    stop = accepted if spec.early_stop else ()
+    stop = accepted if spec.early_stop and not spec.whole_words else ()
     texts = topics[fact["topic"]].fill(fact["subject"])
     prompts = tuple(
         Prompt(tuple(ids), stop, row_seed(spec.seed, fact["fact_id"], index))
@@ -132,13 +132,16 @@ def fact_error(fact: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _row(ask: _Asked, completions: Sequence[Sequence[Completion]], samples: int) -> dict[str, Any]:
-    row = {name: ask.fact[name] for name in ("fact_id", "topic")} | {"samples": samples, "tokens": 0}
+def _row(ask: _Asked, completions: Sequence[Sequence[Completion]], spec: MasterySpec) -> dict[str, Any]:
+    row = {name: ask.fact[name] for name in ("fact_id", "topic")} | {"samples": spec.samples, "tokens": 0}
     if ask.error is not None:
         return row | {"error": ask.error}
     accepted = ask.fact["accepted"]
-    hits = [sum(contains_answer(sample.text, accepted) for sample in drawn) for drawn in completions]
-    total = samples * len(hits)
+    hits = [
+        sum(contains_answer(sample.text, accepted, spec.whole_words) for sample in drawn)
+        for drawn in completions
+    ]
+    total = spec.samples * len(hits)
     return row | {
         "hits": hits,
         "r": sum(hits) / total,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from sftlab.config.frozen import Frozen
+
+# False is the default, None: the ids of results hold this field only where it is set.
+WholeWords = Annotated[bool | None, AfterValidator(lambda value: value or None)]
 
 
 class MasterySpec(Frozen):
@@ -25,6 +30,11 @@ class MasterySpec(Frozen):
         default=True,
         description="End a completion as soon as it contains an accepted name. The verdict is the same.",
     )
+    whole_words: WholeWords = Field(
+        default=None,
+        description="Count an accepted name only where no letter or digit touches it. Completions then run on to "
+        "max_tokens, since the character after a name decides.",
+    )
 
 
 class AnswerSpec(Frozen):
@@ -35,6 +45,11 @@ class AnswerSpec(Frozen):
         default=True,
         description="End an answer as soon as it contains an accepted name. The verdict is the same; the text "
         "of a right answer then ends with the name.",
+    )
+    whole_words: WholeWords = Field(
+        default=None,
+        description="Count an accepted name only where no letter or digit touches it. Answers then run on to "
+        "max_tokens.",
     )
     block_rows: int = Field(
         default=4096,

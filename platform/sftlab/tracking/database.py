@@ -68,9 +68,9 @@ def prepare(file: Path, experiment: str, tags: Mapping[str, str]) -> None:
     if file.exists() and not os.access(file.parent, os.W_OK):
         return
     with _alone(file):
-        fault = find_fault(file) if file.exists() else None
+        fault = fault_of(file) if file.exists() else None
         if fault is not None:
-            aside = quarantine(file)
+            aside = quarantine_database(file)
             log.warning("%s: %s; quarantined as %s, and everything is logged again.", file, fault, aside.name)
         if not file.exists():
             make_database(file, experiment, tags)
@@ -85,7 +85,7 @@ def _alone(file: Path) -> Iterator[None]:
         yield
 
 
-def find_fault(file: Path) -> str | None:
+def fault_of(file: Path) -> str | None:
     """Why no command can use the database; None where it is sound.
 
     An incomplete one that holds runs is not broken: another version of MLflow made it, which MLflow itself reports.
@@ -122,7 +122,7 @@ def _schema() -> tuple[str | None, set[str]]:
     return ScriptDirectory(str(scripts)).get_current_head(), set(SqlRun.metadata.tables)
 
 
-def quarantine(file: Path) -> Path:
+def quarantine_database(file: Path) -> Path:
     """Rename the database and its journals; returns the new name."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     names = (f"{file.name}.broken-{stamp}{number}" for number in ("", *(f"-{n}" for n in range(1, 1000))))
@@ -195,14 +195,14 @@ def _relocate(file: Path) -> None:
                 continue
             for table, column in _LOCATIONS:
                 if column in _columns(database, table):
-                    move_addresses(database, table, column, location, uploads.as_uri())
+                    move_locations(database, table, column, location, uploads.as_uri())
             for table, key, value in _TAGS:
                 if value in _columns(database, table):
                     where = f" AND {key} = '{PATH_TAG}'"
-                    move_addresses(database, table, value, str(old.parent), str(file.parent), where)
+                    move_locations(database, table, value, str(old.parent), str(file.parent), where)
 
 
-def move_addresses(
+def move_locations(
     database: sqlite3.Connection, table: str, column: str, old: str, new: str, where: str = ""
 ) -> None:
     """In a column, replace the beginning `old` of paths by `new`."""

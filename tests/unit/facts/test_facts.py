@@ -183,8 +183,8 @@ def test_user_facts_in_jsonl_and_parquet_give_the_same_tables(tmp_path: Path) ->
     ]
     (tmp_path / "f.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "f.parquet")
-    tables = read_user_tables(tmp_path / "f.jsonl", published_topics(), {})
-    assert tables == read_user_tables(tmp_path / "f.parquet", published_topics(), {})
+    tables = read_user_tables(tmp_path / "f.jsonl", published_topics())
+    assert tables == read_user_tables(tmp_path / "f.parquet", published_topics())
     assert tables["train"]["accepted"].to_pylist() == [["Latvia", "Latvija"]]
     assert tables["test_ood"]["question"].to_pylist() == ["Who is the author of Dune?"]
 
@@ -219,14 +219,14 @@ def test_wrong_user_facts_are_refused_with_line_and_field(tmp_path: Path, line: 
     path = tmp_path / "f.jsonl"
     path.write_text('{"subject": "x", "object": "b", "topic": "P17"}\n' + line)
     with pytest.raises(UserError, match=message) as error:
-        read_user_tables(path, published_topics(), {})
+        read_user_tables(path, published_topics())
     assert str(path) in str(error.value)
 
 
 def test_a_byte_order_mark_before_the_first_fact_is_no_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_text('{"subject": "a", "object": "b", "topic": "P17", "split": "dev"}', encoding="utf-8-sig")
-    assert read_user_tables(path, published_topics(), {})["dev"]["subject"].to_pylist() == ["a"]
+    assert read_user_tables(path, published_topics())["dev"]["subject"].to_pylist() == ["a"]
 
 
 def test_facts_that_cannot_be_written_name_the_file_and_leave_nothing(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_small_table_of_many_rows_is_read_a_few_rows_at_a_time(tmp_path: Path)
     pq.write_table(pa.table({"subject": names, "object": column, "topic": names}), tmp_path / "f.parquet")
     assert (tmp_path / "f.parquet").stat().st_size < 2**18
     with memory(700), pytest.raises(UserError, match="has no templates"):
-        read_user_tables(tmp_path / "f.parquet", published_topics(), {})
+        read_user_tables(tmp_path / "f.parquet", published_topics())
 
 
 @pytest.mark.parametrize("dictionary", [False, True])
@@ -170,13 +170,13 @@ def test_a_small_table_of_long_texts_is_refused_without_being_unpacked(
     why = "no templates" if dictionary else r"field 'object': unpacks to 400,\d+,\d+ bytes"
     del texts, table
     with memory(700), pytest.raises(UserError, match=why):
-        read_user_tables(tmp_path / "f.parquet", published_topics(), {})
+        read_user_tables(tmp_path / "f.parquet", published_topics())
 
 
 def test_columns_of_other_types_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"subject": pa.array([1], pa.timestamp("ns", "x/y"))}), tmp_path / "f.parquet")
     with pytest.raises(UserError, match=r"field 'subject': is a column of type timestamp"):
-        read_user_tables(tmp_path / "f.parquet", published_topics(), {})
+        read_user_tables(tmp_path / "f.parquet", published_topics())
 
 
 class Runs:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.facts.entity_questions import PUBLISHED_COUNTS
-from sftlab.facts.prepare import OWN_FACTS, counts_by_topic, read_source
+from sftlab.facts.fact_files import is_own_facts
+from sftlab.facts.prepare import counts_by_topic, read_source
 from sftlab.facts.templates import Topic, load_topics, published_topics
 from sftlab.facts.training_sets import even_shares
+from sftlab.facts.user_facts import read_user_facts
 from sftlab.pocket.extent import fact_counts, model_bytes
 from sftlab.pocket.world import world_topics
 from sftlab.store.hashes import HASHES, FileHashes
@@ -23,6 +25,7 @@ from sftlab.weights.shards import model_files
 
 PUBLISHED_TEMPLATES = 21
 MISSING = "missing:"
+READING = "2"  # of custom facts, part of the ids of those that another version of the reader reads otherwise
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
     """
     hashes = FileHashes(root / HASHES)
     model: Outside | str | None = None
+    changed = 0
     if spec.pocket is not None:
         named = {"source": spec.pocket.source} if spec.pocket.source else {}
         world_topics(spec.pocket)
@@ -85,14 +89,17 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
         named = {"source": spec.facts.source}
         if spec.facts.templates:
             named["templates"] = spec.facts.templates
-        counts, templates = _extent(spec.facts)
+        counts, templates, changed = _extent(spec.facts)
         folder = Path(spec.model.path)
         model = hashed_model(folder, hashes)
         weights = [path for path in model_files(folder) if path.suffix == ".safetensors"]
         size = sum(path.stat().st_size for path in weights) or 2 * (spec.model.parameters or 0)
     found = {key: hashed_outside(Path(path), archive_files, hashes) for key, path in named.items()}
+    facts = {key: outside_id(outside) or "" for key, outside in found.items()}
+    if changed:  # facts of which the first reader made something else are other facts
+        facts["reading"] = READING
     return Sources(
-        {key: outside_id(outside) or "" for key, outside in found.items()},
+        facts,
         outside_id(model),
         counts,
         size,
@@ -136,24 +143,32 @@ def _linked_folders(root: Path) -> list[Path]:
     return found
 
 
-def _extent(facts: FactsSpec) -> tuple[dict[str, int], float]:
-    """Facts by split, and the mean number of templates of a fact.
+def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
+    """Facts by split, the mean number of templates of a fact, and `UserFacts.changed`.
 
     Counted in own facts, and where topics are given, which choose among an archive's; else those published.
     """
     source, limit = Path(facts.source), {str(split): count for split, count in facts.limit.items()}
     given = Path(facts.templates) if facts.templates else None
     missing = not source.exists() or (given is not None and not given.exists())
-    if missing or (given is None and source.suffix not in OWN_FACTS):
+    own = is_own_facts(source)
+    if missing or (given is None and not own):
         known = load_topics(given) if given and given.exists() else published_topics()
         counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}
-        return counts, sum(len(topic.templates) for topic in known.values()) / len(known)
-    tables, topics = read_source(source, given)
+        return counts, sum(len(topic.templates) for topic in known.values()) / len(known), 0
+    changed = 0
+    if own:
+        topics = load_topics(given) if given else published_topics()
+        read = read_user_facts(source, topics)
+        tables, changed = read.tables, read.changed
+    else:
+        tables, topics = read_source(source, given)
     kept = {
         split: _kept(by_topic, limit[split]) if split in limit else by_topic
         for split, by_topic in counts_by_topic(tables).items()
     }
-    return {split: sum(by_topic.values()) for split, by_topic in kept.items()}, _mean_templates(kept, topics)
+    totals = {split: sum(by_topic.values()) for split, by_topic in kept.items()}
+    return totals, _mean_templates(kept, topics), changed
 
 
 def _kept(by_topic: Mapping[str, int], limit: int) -> dict[str, int]:

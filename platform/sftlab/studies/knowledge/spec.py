@@ -30,7 +30,7 @@ class FactsSpec(Frozen):
     """Where facts come from when the base model is not the pocket model."""
 
     source: str = Field(
-        description="EntityQuestions zip or folder, or a .jsonl or .parquet file of own facts"
+        description="EntityQuestions zip or folder, or a .jsonl, .ndjson, .json or .parquet file of custom facts"
     )
     templates: str | None = Field(None, description="YAML of topics; the published 24 topics if unset")
     limit: dict[Literal["train", "test", "test_ood", "dev", "dev_ood"], Annotated[int, Field(ge=0)]] = Field(

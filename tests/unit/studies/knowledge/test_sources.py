@@ -84,6 +84,16 @@ def test_wrong_own_facts_are_told_by_the_plan(tmp_path: Path) -> None:
         resolve(spec, tmp_path / "store")
 
 
+def test_facts_that_are_read_otherwise_than_before_are_other_facts(tmp_path: Path) -> None:
+    study = own_facts(tmp_path, {})
+    plain = resolve(study, tmp_path / "store").facts
+    assert set(plain) == {"source", "templates"}
+    file = tmp_path / "facts.jsonl"
+    file.write_text(file.read_text().replace('"o"', '"Lome\\u0301"'))
+    composed = resolve(study, tmp_path / "store").facts
+    assert composed["reading"] == "2" and composed["source"] != plain["source"]
+
+
 def test_a_limit_below_zero_is_refused() -> None:
     with pytest.raises(UserError, match=r"facts.limit.train: .*greater than or equal to 0 \(found -1\)"):
         load_study(CONFIGS / "llama3-8b.yaml", ["facts.limit={train: -1}"])
