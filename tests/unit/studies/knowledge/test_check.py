@@ -63,12 +63,10 @@ def test_facts_and_models_at_an_address_are_refused(study: Path, tmp_path: Path)
             open_study(study, None, tmp_path / "store", [f"{field}=s3://b/x"])
 
 
-def test_a_plan_without_a_runtime_says_for_what_it_planned(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_without_a_runtime_says_for_what_it_planned(tmp_path: Path) -> None:
     for runtime in (None, CONFIGS / "runtimes" / "laptop-2cpu.yaml"):
-        study_plan(TINY, runtime, tmp_path, [], every_step=False)
-        assert ("Planned for one machine; for a cluster" in capsys.readouterr().out) is (runtime is None)
+        text = study_plan(TINY, runtime, tmp_path, [], every_step=False).text
+        assert ("Planned for one machine; for a cluster" in text) is (runtime is None)
 
 
 def test_a_strategy_that_the_runtime_cannot_train_is_named(tmp_path: Path) -> None:
