@@ -1,12 +1,22 @@
-"""The one exception type that is shown to users without a traceback."""
+"""The one exception type that is shown to users without a traceback, and the exit codes of the command line."""
 
 import re
+from enum import IntEnum
 
 # All up to the last @ of an address, as a password may contain slashes, and a query's secret_key=...
 _PASSWORD = re.compile(r"(\w://)[^\s'\"]*@")
 # What is in the place of a port and is not a number: a password that contains slashes or lacks its @.
 _NO_PORT = re.compile(r"(\w://[^\s/:@\[]+:)(?!\d+\b)[^\s'\"]+")
 _QUERY = re.compile(r"([?&][\w.-]*(?:key|secret|token|password|signature)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE)
+
+
+class ExitCode(IntEnum):
+    """How a command ends. `docs/command-line.md` lists the codes."""
+
+    SUCCESS = 0
+    DEFECT = 1  # of sftlab or of a library: a traceback
+    USER_ERROR = 2
+    INTERRUPTED = 130
 
 
 class UserError(Exception):

@@ -13,7 +13,7 @@ import typer
 
 from sftlab import __version__
 from sftlab.cli import compare, data, listing, store, study, sweep, weights
-from sftlab.errors import UserError
+from sftlab.errors import ExitCode, UserError
 from sftlab.shell import command
 
 app = typer.Typer(
@@ -65,6 +65,7 @@ app.command(epilog="Example: sftlab plan jobs/configs/pocket.yaml --set training
 app.command(
     epilog="Example: sftlab run jobs/configs/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(study.run)
+app.command(epilog="Example: sftlab status jobs/configs/pocket.yaml --json")(study.status)
 app.command(
     epilog="Example: sftlab sweep jobs/configs/sweeps/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(sweep.sweep)
@@ -81,7 +82,7 @@ app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")(store.
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Entry point: exit code 0 for success, 2 for what the user can fix, 130 for Ctrl-C."""
+    """Entry point. Exits with one of `ExitCode`."""
     # Before torch is loaded: threads that spin while they wait slow a busy machine down tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Also where a shell that started this in the background had Ctrl-C ignored: whoever sends it means it.
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(arguments)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(ExitCode.USER_ERROR)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
@@ -99,8 +100,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         typer.echo(
             f"error: {where}: cannot be written ({error.strerror}); nothing half-written counts.", err=True
         )
-        sys.exit(2)
-    sys.exit(0)
+        sys.exit(ExitCode.USER_ERROR)
+    sys.exit(ExitCode.SUCCESS)
 
 
 def job(*words: str, positional: str = "") -> NoReturn:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sftlab.errors import ExitCode
 
 if TYPE_CHECKING:
     from sftlab.execution.progress import Bar, Progress
@@ -29,17 +32,39 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field; runtime fields as runtime.KEY=VALUE."),
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The result of a command: for a program (JSON values, with keys of docs/command-line.md) and for a person.
+
+    text: empty where the command prints by itself while it works.
+    """
+
+    data: Mapping[str, Any]
+    text: str = ""
+
+
+def show(as_json: bool, work: Callable[[], Shown]) -> None:
+    """Do the work of a command and print its result: as JSON, with nothing else on stdout, or as text."""
+    with interruptible():
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            found = work()
+        if as_json:
+            typer.echo(json.dumps(found.data, indent=1, ensure_ascii=False))
+        elif found.text:
+            typer.echo(found.text)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C: leave by way of every `finally`, say how to go on, exit with 130."""
+    """Ctrl-C: leave by way of every `finally`, say how to go on, exit with its code."""
     try:
         yield
     except KeyboardInterrupt:
         typer.echo("Interrupted. What is finished is kept; run the same command to go on.", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 Place = Path | str | None  # of a store: a folder, an address, or what the runtime file says
@@ -48,7 +73,7 @@ Place = Path | str | None  # of a store: a folder, an address, or what the runti
 def shown_progress() -> Progress:
     from sftlab.execution.progress import choose_progress
 
-    return choose_progress(sys.stderr.isatty())
+    return choose_progress(sys.stderr.isatty(), os.environ.get("TERM", ""))
 
 
 @contextmanager
@@ -83,3 +108,12 @@ def open_store(runtime: Runtime) -> Store:
         "inf" if limit is None else f"{limit:g}"
     )  # for the processes that this one starts, too
     return Store(runtime.store, None if runtime.mirror is None else Path(runtime.mirror))
+
+
+def recommended_json(best: Path) -> dict[str, Any]:
+    """The recommended model, from the committed folder of the stage `best`: its folder, and why it was chosen."""
+    from sftlab.config.documents import parse_json
+
+    choice = best / "choice.json"
+    found = parse_json(choice.read_bytes(), str(choice), "delete its folder and run the study again.")
+    return {"model": str(next(best.glob("restored-*"))), "recommended": found}

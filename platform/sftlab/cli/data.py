@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sftlab.cli.common import JsonFlag, bar_once_begun, interruptible
+from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, show
+from sftlab.cli.options import expanded
 from sftlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def prepare(
 
     The tables are train, test, test_ood, dev and dev_ood.
     """
-    with interruptible():
-        typer.echo(prepare_facts(source, output, templates, as_json))
+    show(as_json, lambda: prepare_facts(source, output, templates))
 
 
 def pocket(
@@ -44,13 +44,13 @@ def pocket(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world and of the model.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    as_json: JsonFlag = False,
 ) -> None:
     """Make a small world of facts, and a model of it.
 
     Invented facts, and a small Llama pre-trained on them (minutes, on the CPU).
     """
-    with interruptible():
-        typer.echo(make_pocket(output, source, seed, threads))
+    show(as_json, lambda: make_pocket(output, source, seed, threads))
 
 
 @data.callback()
@@ -58,40 +58,54 @@ def _data() -> None:
     """Look at data sets before anything is trained on them."""
 
 
-@data.command(
-    epilog="Example: sftlab data show data/alpaca.json --model models/base --benchmark data/questions.jsonl"
-)
-def show(
-    file: Annotated[Path, typer.Argument(help="Data set (.jsonl, .ndjson, .json, each also .gz, .parquet).")],
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of a data set are read and shown."""
+
     models: Annotated[
         list[Path] | None,
         typer.Option("--model", help="Folder of a model whose tokens are shown; repeatable."),
-    ] = None,
-    template: Annotated[str, typer.Option(help="paper, chat, text, or a file of Jinja text.")] = "paper",
-    format: Annotated[
-        str | None, typer.Option(help="Format of the rows; found by the columns if unset.")
-    ] = None,
+    ] = None
+    template: Annotated[str, typer.Option(help="paper, chat, text, or a file of Jinja text.")] = "paper"
+    format: Annotated[str | None, typer.Option(help="Format of the rows; found by the columns if unset.")] = (
+        None
+    )
     benchmarks: Annotated[
         list[Path] | None,
         typer.Option("--benchmark", help="File of questions to look for in the examples; repeatable."),
-    ] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Examples to print.")] = 3,
+    ] = None
+    rows: Annotated[int, typer.Option(min=0, help="Examples to print.")] = 3
     max_tokens: Annotated[
         int | None,
         typer.Option(min=2, help="Count examples over this length in place of refusing the longest."),
-    ] = None,
+    ] = None
     overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="KEY=VALUE", help="How rows are read, such as turns=first, columns.prompt=ask."
         ),
-    ] = None,
+    ] = None
+
+
+@data.command(
+    "show",
+    epilog="Example: sftlab data show data/alpaca.json --model models/base --benchmark data/questions.jsonl",
+)
+@expanded
+def show_data(
+    file: Annotated[Path, typer.Argument(help="Data set (.jsonl, .ndjson, .json, each also .gz, .parquet).")],
+    reading: Reading,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a model would see of a data set.
 
     The format that was found, lengths, repetitions, overlap with benchmarks, and examples as tokens: [[trained part]].
     """
+    show(as_json, lambda: preview_data(file, reading))
+
+
+def preview_data(file: Path, reading: Reading) -> Shown:
+    """What a model would see of a data set."""
     from sftlab.datasets.overlap import Overlap, read_questions
     from sftlab.datasets.preview import as_json as preview_json
     from sftlab.datasets.preview import preview
@@ -99,17 +113,14 @@ def show(
     from sftlab.datasets.source import open_data
     from sftlab.datasets.templates import make_template, read_template
 
-    with interruptible():
-        rendered = read_template(template)
-        source = open_data(_data_file(file, format, overrides or []))
-        measured = [_measured(folder, rendered) for folder in models or []]
-        shown = measured[0].encoder.template if measured else make_template(rendered)
-        overlaps = [Overlap(str(path), read_questions(path)) for path in benchmarks or []]
-        found = preview(source, shown, measured, overlaps, rows, max_tokens)
-        if as_json:
-            typer.echo(json.dumps(preview_json(found), indent=1, ensure_ascii=False))
-        else:
-            typer.echo(as_text(found, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+    rendered = read_template(reading.template)
+    source = open_data(_data_file(file, reading.format, reading.overrides or []))
+    measured = [_measured(folder, rendered) for folder in reading.models or []]
+    shown = measured[0].encoder.template if measured else make_template(rendered)
+    overlaps = [Overlap(str(path), read_questions(path)) for path in reading.benchmarks or []]
+    found = preview(source, shown, measured, overlaps, reading.rows, reading.max_tokens)
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return Shown(preview_json(found), as_text(found, colour=coloured))
 
 
 def _data_file(file: Path, format: str | None, overrides: Sequence[str]) -> DataFileSpec:
@@ -148,8 +159,8 @@ def _measured(folder: Path, template: TemplateSpec) -> Model:
     return Model(Encoder(tokenizer, made, name), limit)
 
 
-def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: bool) -> str:
-    """Read and write facts; returns the counts by split and topic as text or JSON."""
+def prepare_facts(source: Path, output: Path, templates: Path | None) -> Shown:
+    """Read and write facts; shows the counts by split and topic."""
     from sftlab.facts.prepare import notices, read_source, write_facts
 
     tables, topics = read_source(source, templates)
@@ -157,13 +168,12 @@ def prepare_facts(source: Path, output: Path, templates: Path | None, as_json: b
     for notice in notices(source, tables, topics):
         print(notice, file=sys.stderr)  # not into the JSON
     totals = {split: sum(topics.values()) for split, topics in counts.items()}
-    if as_json:
-        return json.dumps({"facts": totals, "topics": counts}, indent=1)
     lines = [f"{split:<9} {total:>8,} facts, {len(counts[split])} topics" for split, total in totals.items()]
-    return "\n".join([*lines, f"written to {output}"])
+    data = {"facts": totals, "topics": counts, "path": str(output)}
+    return Shown(data, "\n".join([*lines, f"written to {output}"]))
 
 
-def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> str:
+def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> Shown:
     """Make the pocket world and model below `output`; what is finished there already is left as it is."""
     from sftlab.facts.prepare import read_source
     from sftlab.pocket.make import make_world
@@ -179,4 +189,8 @@ def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> s
             PocketRuntime(threads=threads),
             progress=lambda done, total, loss: update(done, total, f"loss {loss:.3f}"),
         )
-    return f"{'' if made else 'found: '}facts in {output / 'facts'}, model in {output / 'model'}"
+    facts, model = output / "facts", output / "model"
+    return Shown(
+        {"facts": str(facts), "model": str(model), "made": bool(made)},
+        f"{'' if made else 'found: '}facts in {facts}, model in {model}",
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sftlab.cli.common import JsonFlag
+from sftlab.cli.common import JsonFlag, Shown, show
 
 
 class Kind(StrEnum):
@@ -20,6 +19,8 @@ class Kind(StrEnum):
     STRATEGIES = "strategies"
     METRICS = "metrics"
     STAGES = "stages"
+    MODELS = "models"
+    DATA = "data"
     FORMATS = "formats"
     STUDIES = "studies"
 
@@ -29,20 +30,31 @@ def list_names(
     plugins: Annotated[
         list[str] | None, typer.Option("--plugin", help="Module with custom strategies; may be repeated.")
     ] = None,
+    models: Annotated[Path, typer.Option(help="Folder of the catalogue of models.")] = Path(
+        "jobs/configs/models"
+    ),
     as_json: JsonFlag = False,
 ) -> None:
-    """List strategies, metrics, stages, formats or studies."""
+    """List strategies, metrics, stages, models or data."""
+    show(as_json, lambda: listed(kind, plugins or [], models))
+
+
+def listed(kind: Kind, plugins: Sequence[str], models: Path) -> Shown:
+    """Names with a line of explanation each; plugins may be in the working folder."""
     if plugins:
         from sftlab.strategies import load_plugins
 
         load_plugins(plugins, Path.cwd())
-    found = LISTED[kind]()
-    if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
-        return
+    found = catalogue(models) if kind is Kind.MODELS else LISTED[kind]()
     width = max(map(len, found))
-    for name, text in found.items():
-        typer.echo(f"{name:<{width}}  {text}")
+    return Shown(found, "\n".join(f"{name:<{width}}  {text}" for name, text in found.items()))
+
+
+def catalogue(folder: Path) -> dict[str, str]:
+    """The models of a catalogue, by the names of their files."""
+    from sftlab.inference.catalogue import described, read_catalogue
+
+    return {name: described(entry) for name, entry in read_catalogue(folder).items()}
 
 
 def strategies() -> dict[str, str]:
@@ -62,6 +74,13 @@ def stages() -> dict[str, str]:
     from sftlab.studies.knowledge.pipeline import STAGES
 
     return {stage.name: first_paragraph(stage.builder()) for stage in STAGES}
+
+
+def data() -> dict[str, str]:
+    """Where the facts and examples of a study come from."""
+    from sftlab.facts.prepare import SOURCES
+
+    return dict(SOURCES)
 
 
 def formats() -> dict[str, str]:
@@ -88,6 +107,7 @@ LISTED: Mapping[Kind, Callable[[], dict[str, str]]] = {
     Kind.STRATEGIES: strategies,
     Kind.METRICS: metrics,
     Kind.STAGES: stages,
+    Kind.DATA: data,
     Kind.FORMATS: formats,
     Kind.STUDIES: studies,
 }

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sftlab.cli.common import (
+    JsonFlag,
     Overrides,
     Place,
     RuntimeFile,
+    Shown,
     StoreFolder,
     bar_once_begun,
-    interruptible,
     open_store,
     runtime_of,
+    show,
     shown_progress,
 )
+from sftlab.cli.options import expanded
 from sftlab.cli.study import open_study
 from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
@@ -27,28 +31,36 @@ if TYPE_CHECKING:
     from sftlab.store.artifact import Store
 
 
-def materialize(
+@dataclass(frozen=True)
+class Model:
+    """A model that the store keeps as a recipe, and where its folder goes."""
+
     id: Annotated[
         str,
         typer.Argument(
             help="Id (8 digits do) as MLflow and STORE/evaluation have it, or models:/SWEEP@champion.",
             metavar="ID",
         ),
-    ],
-    output: Annotated[Path | None, typer.Option(help="New folder; below the store if unset.")] = None,
+    ]
+    output: Annotated[Path | None, typer.Option(help="New folder; below the store if unset.")] = None
     base: Annotated[
         Path | None, typer.Option(help="Folder of the base model, where the store does not know it.")
-    ] = None,
+    ] = None
+    plugins: Annotated[
+        list[str] | None, typer.Option("--plugin", help="Module of a custom strategy that made the model.")
+    ] = None
+
+
+@expanded
+def materialize(
+    model: Model,
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
-    plugins: Annotated[
-        list[str] | None, typer.Option("--plugin", help="Module of an own strategy that made the model.")
-    ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a model's folder from its recipe."""
-    with interruptible():
-        materialize_model(id, runtime, store, output, base, overrides or [], plugins or [])
+    show(as_json, lambda: materialize_model(model, runtime, store, overrides or []))
 
 
 def track(
@@ -56,46 +68,44 @@ def track(
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Log a finished study or sweep to MLflow.
 
     Nothing is computed, and nothing is logged twice.
     """
-    with interruptible():
-        track_finished(file, runtime, store, overrides or [])
+    show(as_json, lambda: track_finished(file, runtime, store, overrides or []))
 
 
-def verify(runtime: RuntimeFile = None, store: StoreFolder = None, overrides: Overrides = None) -> None:
+def verify(
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Read every result and compare its hash.
 
     Damaged results are quarantined, so that the next run builds them again. Reads the whole store.
     """
-    with interruptible():
-        verify_store(runtime, store, overrides or [])
+    show(as_json, lambda: verify_store(runtime, store, overrides or []))
 
 
 def materialize_model(
-    id: str,
-    runtime_file: Path | None,
-    store: Place,
-    output: Path | None,
-    base: Path | None,
-    overrides: Sequence[str],
-    plugins: Sequence[str],
-) -> None:
+    model: Model, runtime_file: Path | None, store: Place, overrides: Sequence[str]
+) -> Shown:
     """Write the folder of an evaluated model that is kept as a recipe; plugins may be in the working folder."""
     from sftlab.strategies import load_plugins
     from sftlab.studies.knowledge.materialize import materialize
 
     runtime = runtime_of(runtime_file, store, overrides)
-    opened = open_store(runtime)
+    opened, plugins = open_store(runtime), model.plugins or []
     load_plugins(plugins, Path.cwd())
     with bar_once_begun("writing") as update:
-        folder = materialize(opened, id, output, base, runtime.tracking, update, plugins)
-    print(folder)
+        folder = materialize(opened, model.id, model.output, model.base, runtime.tracking, update, plugins)
+    return Shown({"path": str(folder)}, str(folder))
 
 
-def track_finished(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+def track_finished(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
     """Log a finished study or sweep to MLflow. Raises UserError where it is not finished."""
     from sftlab.studies.load import is_sweep
 
@@ -103,22 +113,23 @@ def track_finished(path: Path, runtime_file: Path | None, store: Place, override
         from sftlab.studies.knowledge.sweep.sweep import finished_sweep
 
         sweep = open_sweep(path, runtime_file, store, overrides)
-        conclude(sweep, finished_sweep(sweep), path)
-        return
+        return conclude(sweep, finished_sweep(sweep), path)
     from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.stages.track import track_results
 
     plan, runtime, opened = open_study(path, runtime_file, store, overrides)
-    print(f"MLflow: {track_results(KnowledgeBuild(plan, opened, runtime, shown_progress()))}")
+    where = track_results(KnowledgeBuild(plan, opened, runtime, shown_progress()))
+    return Shown({"study": plan.name, "store": str(opened), "mlflow": where}, f"MLflow: {where}")
 
 
-def verify_store(runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+def verify_store(runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
     """Read all results of a store, and quarantine the damaged ones. Raises UserError where there were some."""
-    verify_results(open_store(runtime_of(runtime_file, store, overrides)))
+    opened = open_store(runtime_of(runtime_file, store, overrides))
+    return Shown({"store": str(opened), "sound": verify_results(opened)})
 
 
-def verify_results(store: Store) -> None:
-    """Read all results, quarantine the damaged ones, and print what was found.
+def verify_results(store: Store) -> int:
+    """Read all results, quarantine the damaged ones, and print what was found; returns the number of sound ones.
 
     Raises UserError where some were damaged, where another run builds in the store, and where there is none.
     """
@@ -137,3 +148,4 @@ def verify_results(store: Store) -> None:
         raise UserError(
             f"{len(lines):,} results were damaged and are quarantined; the next run builds them again."
         )
+    return sound

@@ -1,12 +1,11 @@
-"""What the commands of the command line do, as functions that return or print what a person reads."""
+"""Commands for studies: plan, run and status."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +14,12 @@ from sftlab.cli.common import (
     Overrides,
     Place,
     RuntimeFile,
+    Shown,
     StoreFolder,
-    interruptible,
     open_store,
+    recommended_json,
     runtime_of,
+    show,
     shown_progress,
 )
 from sftlab.errors import UserError
@@ -48,28 +49,36 @@ def open_study(
     return Plan(spec, sources), runtime, opened
 
 
-def print_plan(
-    study: Path,
-    runtime_file: Path | None,
-    store: Place,
-    overrides: Sequence[str],
-    as_json: bool,
-    every_step: bool,
-) -> None:
-    """Print the plan; nothing is computed and nothing but remembered file hashes is written."""
-    from sftlab.execution.preview import plan_json, preview, print_preview
+def study_plan(
+    study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], every_step: bool
+) -> Shown:
+    """What a study has, lacks and will cost; nothing is computed and nothing but remembered file hashes is written."""
+    from sftlab.execution.preview import plan_json, preview, preview_text
 
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
     shown = preview(plan, opened, runtime)
-    if as_json:
-        print(json.dumps(plan_json(shown), indent=1))
-    else:
-        print_preview(plan, shown, every_step, by_default=runtime_file is None)
+    text = preview_text(plan, shown, every_step, by_default=runtime_file is None)
+    return Shown({"study": plan.name, "store": str(opened), **plan_json(shown)}, text)
+
+
+def study_status(study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
+    """What of a study is built, who builds in its store now, and what it still costs."""
+    from sftlab.execution.status import status_json, status_of, status_text
+
+    plan, runtime, opened = open_study(study, runtime_file, store, overrides)
+    found = status_of(plan, opened, runtime)
+    data, text = status_json(found), status_text(found)
+    if not found.to_build:
+        from sftlab.studies.knowledge.stages.report import report_file
+
+        data["report"] = str(report_file(plan, opened))
+        text += f"\nreport: {data['report']}"
+    return Shown(data, text)
 
 
 def run_to_report(
     study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], until: str
-) -> None:
+) -> Shown:
     """Build the study up to a stage, log it if it is whole, and say where the report is."""
     from sftlab.execution.run import finish_study, found_text, run_study
     from sftlab.studies.knowledge.build import KnowledgeBuild
@@ -85,20 +94,24 @@ def run_to_report(
             probe(runtime.tracking.address)
     build = KnowledgeBuild(plan, opened, runtime, progress)
     progress.say(found_text(build, until))
+    data: dict[str, Any] = {"study": plan.name, "store": str(opened), "until": until}
     if until != STAGE_NAMES[-1]:
         run_study(build, until)
         progress.say(f"built up to {until} in {opened}")
-        return
+        return Shown(data)
     from sftlab.studies.knowledge.stages.report import report_file
     from sftlab.studies.knowledge.stages.results import summary
 
     print(finish_study(build, lambda: f"{summary(build)}\nreport: {report_file(plan, opened)}"))
+    data |= {"report": str(report_file(plan, opened)), **recommended_json(build.read(plan.best))}
     if runtime.track:
         from sftlab.studies.knowledge.stages.track import track_results, with_advice_to_log_later
 
         sys.stdout.flush()  # the recommendation comes before the failure
         with with_advice_to_log_later("study", study):
-            print(f"MLflow: {track_results(build)}")
+            data["mlflow"] = track_results(build)
+        print(f"MLflow: {data['mlflow']}")
+    return Shown(data)
 
 
 Study = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
@@ -118,8 +131,21 @@ def plan(
 
     Every step with HIT or BUILD, the reason, and the cost. Computes nothing.
     """
-    with interruptible():
-        print_plan(study, runtime, store, overrides or [], as_json, every_step)
+    show(as_json, lambda: study_plan(study, runtime, store, overrides or [], every_step))
+
+
+def status(
+    study: Study,
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what of a study is built, runs and is left.
+
+    By stage, with the process that builds in the store now, and the cost of the rest. Computes nothing.
+    """
+    show(as_json, lambda: study_status(study, runtime, store, overrides or []))
 
 
 def run(
@@ -128,10 +154,10 @@ def run(
     store: StoreFolder = None,
     overrides: Overrides = None,
     until: Annotated[str, typer.Option(help=UNTIL)] = STAGE_NAMES[-1],
+    as_json: JsonFlag = False,
 ) -> None:
     """Build what a study lacks, to its report.
 
     Run it again after a kill: it goes on where it stopped.
     """
-    with interruptible():
-        run_to_report(study, runtime, store, overrides or [], until)
+    show(as_json, lambda: run_to_report(study, runtime, store, overrides or [], until))

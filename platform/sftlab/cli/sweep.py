@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sftlab.cli.common import (
+    JsonFlag,
     Overrides,
     Place,
     RuntimeFile,
+    Shown,
     StoreFolder,
-    interruptible,
     open_store,
+    recommended_json,
     runtime_of,
+    show,
     shown_progress,
 )
 
@@ -32,13 +36,13 @@ def sweep(
     plan: Annotated[
         bool, typer.Option("--plan", help="Only show what there is and what it will cost.")
     ] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Run a study over data, sizes and strategies.
 
     Finished trials are used again: run it again after a kill, or with a longer axis.
     """
-    with interruptible():
-        (print_sweep_plan if plan else sweep_to_report)(file, runtime, store, overrides or [])
+    show(as_json, lambda: (sweep_plan if plan else sweep_to_report)(file, runtime, store, overrides or []))
 
 
 def report(
@@ -47,13 +51,13 @@ def report(
     store: StoreFolder = None,
     overrides: Overrides = None,
     time: Annotated[bool, typer.Option("--time", help="Print where the time of the trials went.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Say what a finished sweep recommends.
 
     And where its report is, or (--time) where its time went.
     """
-    with interruptible():
-        sweep_report(file, runtime, store, overrides or [], time)
+    show(as_json, lambda: sweep_report(file, runtime, store, overrides or [], time))
 
 
 def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Sweep:
@@ -72,16 +76,18 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: S
     return Sweep(spec, study, sources, opened, runtime, shown_progress())
 
 
-def print_sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+def sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
     """Print how many trials are there and what the others will cost; nothing is computed."""
     from sftlab.studies.knowledge.sweep.cost import check_limits, plan_sweep
 
     sweep = open_sweep(path, runtime_file, store, overrides)
-    print(plan_sweep(sweep), flush=True)
+    planned = plan_sweep(sweep)
+    print(planned, flush=True)
     check_limits(sweep)
+    return Shown({"sweep": sweep.spec.name, "store": str(sweep.store), "plan": planned.splitlines()})
 
 
-def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> None:
+def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
     """Run what a sweep lacks, log it, and say what it recommends and where the report is."""
     from sftlab.execution.repair import repairing
     from sftlab.studies.knowledge.sweep.run import run_sweep
@@ -90,12 +96,12 @@ def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrid
 
     sweep = open_sweep(path, runtime_file, store, overrides)
 
-    def finish() -> None:
+    def finish() -> Shown:
         with live_tracking(sweep) as live:
             trials = run_sweep(sweep, live)
-        conclude(sweep, trials, path if sweep.runtime.track else None)
+        return conclude(sweep, trials, path if sweep.runtime.track else None)
 
-    repairing(
+    return repairing(
         finish,
         sweep.store,
         sweep.progress,
@@ -104,7 +110,7 @@ def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrid
     )
 
 
-def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> None:
+def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> Shown:
     """Tables, report and best model of the finished trials; logged last, so that a server's absence costs nothing.
 
     track: the sweep's file, where it is to be logged.
@@ -122,24 +128,29 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> None:
     report = build_sweep_report(steps, results)
     best = build_sweep_best(steps, results)
     print(f"{summary(steps, results)}\nreport: {report}\nmodel: {best}", flush=True)
+    data = {"sweep": sweep.spec.name, "store": str(sweep.store), "report": str(report)}
+    data |= recommended_json(best.parent)
     if track is not None:
         from sftlab.studies.knowledge.stages.track import with_advice_to_log_later
         from sftlab.studies.knowledge.sweep.track import track_sweep
 
         # Two that log at the same moment would log a trial twice.
         with with_advice_to_log_later("sweep", track), sweep.store.lock("tracking"):
-            print(f"MLflow: {track_sweep(steps, results, report, best).how_to_look}")
+            data["mlflow"] = track_sweep(steps, results, report, best).how_to_look
+        print(f"MLflow: {data['mlflow']}")
+    return Shown(data)
 
 
 def sweep_report(
     path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], time: bool
-) -> None:
+) -> Shown:
     """Say where a finished sweep's report is, made again if it is missing, or where its time went."""
     from sftlab.studies.knowledge.sweep.sweep import finished_sweep
-    from sftlab.sweeps.times import time_table
+    from sftlab.sweeps.times import time_rows, time_table
 
     sweep = open_sweep(path, runtime_file, store, overrides)
-    if time:
-        print(time_table(sweep.spec.name, sweep.records, sweep.store))
-    else:
-        conclude(sweep, finished_sweep(sweep), None)
+    if not time:
+        return conclude(sweep, finished_sweep(sweep), None)
+    text = time_table(sweep.spec.name, sweep.records, sweep.store)
+    rows = [asdict(row) for row in time_rows(sweep.records)]
+    return Shown({"sweep": sweep.spec.name, "store": str(sweep.store), "times": rows}, text)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from sftlab.cli.common import bar_once_begun, interruptible
+from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, show
+from sftlab.cli.options import expanded
 from sftlab.errors import UserError
 from sftlab.files import bytes_text
 
@@ -16,94 +18,86 @@ if TYPE_CHECKING:
     from sftlab.weights.cut import Measure, Order, Region
 
 
-RegionOption = Annotated[str, typer.Option(help="layers, attention, mlp, embeddings or all.")]
-OrderOption = Annotated[str, typer.Option(help="top, bottom or random.")]
-MeasureOption = Annotated[str, typer.Option(help="Change that top and bottom rank by: relative or absolute.")]
-LayersOption = Annotated[
-    str | None, typer.Option(help="Narrow the region to these transformer layers, as 0-3 or 0,2,5-7.")
-]
 BaseFolder = Annotated[Path, typer.Option(help="Folder of the model before fine-tuning.")]
 TunedFolder = Annotated[
     Path, typer.Option(help="Folder of the model after fine-tuning, plain or written by `sftlab pack`.")
 ]
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """Which weights are ranked, and how."""
+
+    percent: Annotated[str, typer.Option(help="Percentages, separated by commas.")] = "1,3,5,10,20,40,60"
+    region: Annotated[str, typer.Option(help="layers, attention, mlp, embeddings or all.")] = "layers"
+    order: Annotated[str, typer.Option(help="top, bottom or random.")] = "top"
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0
+    measure: Annotated[
+        str, typer.Option(help="Change that top and bottom rank by: relative or absolute.")
+    ] = "relative"
+    layers: Annotated[
+        str | None, typer.Option(help="Narrow the region to these transformer layers, as 0-3 or 0,2,5-7.")
+    ] = None
+
+
+@expanded
 def change(
     base: BaseFolder,
     tuned: TunedFolder,
     output: Annotated[Path, typer.Option(help="Folder for change.json.")],
-    percent: Annotated[str, typer.Option(help="Percentages, separated by commas.")] = "1,3,5,10,20,40,60",
-    region: RegionOption = "layers",
-    order: OrderOption = "top",
-    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
-    measure: MeasureOption = "relative",
-    layers: LayersOption = None,
+    ranked: Ranked,
+    as_json: JsonFlag = False,
 ) -> None:
     """Measure how far each weight moved.
 
     And how concentrated the movement is.
     """
-    with interruptible():
-        typer.echo(change_weights(base, tuned, output, percent, region, order, seed, measure, layers))
+    show(as_json, lambda: change_weights(base, tuned, output, ranked))
 
 
+@expanded
 def restore(
     base: BaseFolder,
     tuned: TunedFolder,
     output: Annotated[Path, typer.Option(help="Folder for restored-10/ and so on, and change.json.")],
-    percent: Annotated[str, typer.Option(help="Percentages, separated by commas.")] = "1,3,5,10,20,40,60",
-    region: RegionOption = "layers",
-    order: OrderOption = "top",
-    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
-    measure: MeasureOption = "relative",
-    layers: LayersOption = None,
+    ranked: Ranked,
+    as_json: JsonFlag = False,
 ) -> None:
     """Put the most-changed weights back to base values.
 
     Writes a model for each percentage.
     """
-    with interruptible():
-        typer.echo(restore_weights(base, tuned, output, percent, region, order, seed, measure, layers))
+    show(as_json, lambda: restore_weights(base, tuned, output, ranked))
 
 
 def pack(
     base: BaseFolder,
     tuned: Annotated[Path, typer.Option(help="Folder of the model after fine-tuning.")],
     output: Annotated[Path, typer.Option(help="New folder for the packed model.")],
+    as_json: JsonFlag = False,
 ) -> None:
     """Store a tuned model as the difference to its base.
 
     Lossless: `sftlab unpack` writes the same bytes again. `change` and `restore` take the packed folder as --tuned.
     """
-    with interruptible():
-        typer.echo(pack_weights(base, tuned, output))
+    show(as_json, lambda: pack_weights(base, tuned, output))
 
 
 def unpack(
     base: BaseFolder,
     packed: Annotated[Path, typer.Option(help="Folder that `sftlab pack` wrote.")],
     output: Annotated[Path, typer.Option(help="New folder for the tuned model.")],
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a packed model as the folder that it was.
 
     All files are the same, byte for byte; their hashes are checked.
     """
-    with interruptible():
-        typer.echo(unpack_weights(base, packed, output))
+    show(as_json, lambda: unpack_weights(base, packed, output))
 
 
-def change_weights(
-    base: Path,
-    tuned: Path,
-    output: Path,
-    percents: str,
-    region: str,
-    order: str,
-    seed: int,
-    measure: str,
-    layers: str | None,
-) -> str:
-    """Measure the change of the weights; returns what a person wants to know first."""
+def change_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Shown:
+    """Measure the change of the weights and write change.json."""
     from sftlab.weights.ladder import CHANGE_FILE, change
 
     with bar_once_begun("measuring") as update:
@@ -111,57 +105,58 @@ def change_weights(
             base,
             tuned,
             output,
-            percents,
-            _region(region),
-            _order(order),
-            seed,
+            ranked.percent,
+            _region(ranked.region),
+            _order(ranked.order),
+            ranked.seed,
             progress=update,
-            measure=_measure(measure),
-            layers=layers,
+            measure=_measure(ranked.measure),
+            layers=ranked.layers,
         )
     shares = ", ".join(f"top {top} %: {share:.1%}" for top, share in found.concentration.items())
-    return (
+    data = {
+        "weights": found.weights,
+        "changed": found.changed,
+        "concentration": dict(found.concentration),
+        "change": str(output / CHANGE_FILE),
+    }
+    return Shown(
+        data,
         f"{found.changed:,} of {found.weights:,} weights changed; share of the total relative change: {shares}\n"
-        f"written to {output / CHANGE_FILE}"
+        f"written to {output / CHANGE_FILE}",
     )
 
 
-def restore_weights(
-    base: Path,
-    tuned: Path,
-    output: Path,
-    percents: str,
-    region: str,
-    order: str,
-    seed: int,
-    measure: str,
-    layers: str | None,
-) -> str:
+def restore_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Shown:
     """Write a restored model for each percentage."""
-    from sftlab.weights.ladder import restore
+    from sftlab.weights.ladder import CHANGE_FILE, restore
 
     with bar_once_begun("restoring") as update:
         found = restore(
             base,
             tuned,
-            percents,
+            ranked.percent,
             output,
-            _region(region),
-            _order(order),
-            seed,
+            _region(ranked.region),
+            _order(ranked.order),
+            ranked.seed,
             progress=update,
-            measure=_measure(measure),
-            layers=layers,
+            measure=_measure(ranked.measure),
+            layers=ranked.layers,
         )
-    lines = [
-        f"{output / f'restored-{label}'}: {cut.count:,} of {cut.total:,} weights restored"
+    models = {
+        label: {"path": str(output / f"restored-{label}"), "restored": cut.count, "weights": cut.total}
         for label, cut in found.cuts.items()
+    }
+    lines = [
+        f"{model['path']}: {model['restored']:,} of {model['weights']:,} weights restored"
+        for model in models.values()
     ]
-    return "\n".join(lines)
+    return Shown({"models": models, "change": str(output / CHANGE_FILE)}, "\n".join(lines))
 
 
-def pack_weights(base: Path, tuned: Path, output: Path) -> str:
-    """Pack a tuned model; returns the sizes, and what is not in the packed folder."""
+def pack_weights(base: Path, tuned: Path, output: Path) -> Shown:
+    """Pack a tuned model; shows the sizes, and what is not in the packed folder."""
     from sftlab.weights.packing import pack
 
     with bar_once_begun("packing") as update:
@@ -175,16 +170,17 @@ def pack_weights(base: Path, tuned: Path, output: Path) -> str:
         lines.append(f"kept whole, as the base model has no such tensor: {', '.join(found.whole)}")
     if found.left_out:
         lines.append(f"not packed, as no part of the model: {', '.join(found.left_out)}")
-    return "\n".join(lines)
+    return Shown({"path": str(output), **asdict(found)}, "\n".join(lines))
 
 
-def unpack_weights(base: Path, packed: Path, output: Path) -> str:
-    """Unpack a packed model; returns what was written."""
+def unpack_weights(base: Path, packed: Path, output: Path) -> Shown:
+    """Unpack a packed model; shows what was written."""
     from sftlab.weights.packing import unpack
 
     with bar_once_begun("unpacking") as update:
         written = unpack(base, packed, output, update)
-    return f"{output}: {bytes_text(written)} of weights, the same bytes as were packed"
+    text = f"{output}: {bytes_text(written)} of weights, the same bytes as were packed"
+    return Shown({"path": str(output), "bytes": written}, text)
 
 
 def _region(name: str) -> Region:

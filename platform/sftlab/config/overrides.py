@@ -81,12 +81,17 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
-def read_yaml(path: Path, model: type[BaseModel], kinds: Mapping[type[BaseModel], str]) -> dict[str, Any]:
+def read_yaml(
+    path: Path,
+    model: type[BaseModel],
+    kinds: Mapping[type[BaseModel], str],
+    advice: str = "give a YAML file.",
+) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError where it is none, or a file of another kind than `model`.
 
-    kinds: what a file of each model is called, and how it is to be given.
+    kinds: what a file of each model is called, and how it is to be given. advice: what to do about a missing file.
     """
-    document = load_yaml(path, "give a YAML file.")
+    document = load_yaml(path, advice)
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected a mapping of keys to values at the top.")
     if not document.keys() <= model.model_fields.keys():

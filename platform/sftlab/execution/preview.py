@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftlab.config.leaves import flat
 from sftlab.execution.cost import Cost, cost_text
@@ -15,6 +15,10 @@ from sftlab.store.artifact import Store
 from sftlab.store.fingerprint import canonical
 from sftlab.store.record import Record, Step, differences
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
 REASONS_SHOWN = 3
 ENOUGH = 0.5  # share of equal fields from which on a result is one to compare with
 NOTHING_ALIKE = "nothing alike in the store"
@@ -22,12 +26,17 @@ NOTHING_ALIKE = "nothing alike in the store"
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step's state; `cost` is nothing for a HIT."""
+    """One step's state; `cost` is nothing for a HIT.
+
+    begun: whether parts of an unfinished step are here. damage: what is wrong with a committed one.
+    """
 
     step: Step
     hit: bool
     reason: str
     cost: Cost
+    begun: bool = False
+    damage: str | None = None
 
 
 def preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedStep]:
@@ -59,7 +68,7 @@ def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedSte
         else:
             reason += "; begun, will be resumed" if begun else ""
         to_build.add(step.id)
-        shown.append(PlannedStep(step, False, reason, cost))
+        shown.append(PlannedStep(step, False, reason, cost, begun and damage is None, damage))
     return shown
 
 
@@ -127,10 +136,13 @@ def plan_json(shown: Sequence[PlannedStep]) -> dict[str, Any]:
     return {"steps": steps, "cost": asdict(total_cost(shown))}
 
 
-def print_preview(
+def preview_text(
     plan: StudyPlan, shown: Sequence[PlannedStep], every_step: bool, by_default: bool = False
-) -> None:
-    """Print a row a stage (a row a step if `every_step`) and the total cost; `by_default`: no runtime was named."""
+) -> str:
+    """A row a stage (a row a step if `every_step`) and the total cost; `by_default`: no runtime was named.
+
+    As wide as the terminal, or as COLUMNS, and in colours where stdout is a terminal and NO_COLOR is not set.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -148,6 +160,14 @@ def print_preview(
             name = f"{group[0].step.slug} {group[0].step.id[:12]}" if every_step else str(len(group))
             reason = next((row.reason for row in group if not row.hit), "")
             table.add_row(stage.name, name, state, cost_text(total_cost(group)), reason)
+    with console.capture() as captured:
+        _print_preview(console, plan, shown, by_default, table)
+    return captured.get().rstrip("\n")
+
+
+def _print_preview(
+    console: Console, plan: StudyPlan, shown: Sequence[PlannedStep], by_default: bool, table: Table
+) -> None:
     console.print(table, highlight=False, markup=False)
     hits = sum(row.hit for row in shown)
     total = cost_text(total_cost(shown)) or "nothing"

@@ -8,10 +8,9 @@ when they are read.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sftlab.files import make_folder, write_text
 from sftlab.store import local, remote
 from sftlab.store.fingerprint import canonical
 from sftlab.store.hashes import HASHES, FileHashes
+from sftlab.store.locks import Holder, Locks
 from sftlab.store.mirror import Mirror, default_mirrors, display_path, is_committed, make_mirror
 from sftlab.store.objects import is_address, parse_address
 from sftlab.store.provenance import provenance
@@ -54,7 +54,6 @@ __all__ = [
 ]
 
 DAMAGED = "damaged"  # the folder of quarantined results
-WHOLE = "store"  # name of the lock on everything
 
 
 class Store:
@@ -334,32 +333,14 @@ class Store:
         it reaches as far as the file system's `flock` does, and is freed when the process ends; in an object store
         (`leases`) as far as the store, and is freed some seconds later.
         """
-        with ExitStack() as held:
-            for name in sorted(set(names)):
-                if self.mirror is not None:
-                    held.enter_context(remote.leases_of(self.mirror.address).hold(name))
-                else:
-                    local.flock(held.enter_context(self._lock_file(name).open("w")), fcntl.LOCK_EX)
+        with self._locks.hold(names):
             yield
 
     @contextmanager
     def try_lock(self, name: str) -> Iterator[bool]:
         """Hold one of the locks of `lock`, or say at once (False) that another holds it."""
-        if self.mirror is not None:
-            with remote.leases_of(self.mirror.address).try_hold(name) as got:
-                yield got
-            return
-        with self._lock_file(name).open("w") as held:
-            try:
-                local.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-
-    def _lock_file(self, name: str) -> Path:
-        make_folder(self.root / remote.LOCKS)
-        return self.root / remote.LOCKS / name
+        with self._locks.try_hold(name) as got:
+            yield got
 
     @contextmanager
     def exclusive(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
@@ -378,22 +359,16 @@ class Store:
 
     @contextmanager
     def _locked(self, shared: bool, waiting: Callable[[], None] | None) -> Iterator[None]:
-        busy = UserError(f"{self}: another run is building here; wait for it or stop it.")
-        make_folder(self.root)
-        if self.mirror is not None:
-            leases = remote.leases_of(self.mirror.address)
-            with leases.hold(WHOLE, shared, waiting, patient=waiting is not None) as got:
-                if not got:
-                    raise busy
-                yield
-            return
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        with (self.root / ".lock").open("w") as lock:
-            try:
-                local.flock(lock, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if waiting is None:
-                    raise busy from None
-                waiting()
-                local.flock(lock, kind)
+        busy = UserError(
+            f"{self}: another run is building here; wait for it or stop it. `sftlab status` names its process."
+        )
+        with self._locks.hold_whole(shared, waiting, busy):
             yield
+
+    def holders(self) -> list[Holder]:
+        """Who builds in the store now. Takes no lock, so that it disturbs nobody."""
+        return self._locks.holders()
+
+    @property
+    def _locks(self) -> Locks:
+        return Locks(self.root, self.mirror)

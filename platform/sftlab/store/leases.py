@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 REFRESH_SECONDS = 5.0
@@ -103,6 +103,9 @@ class Claims(Protocol):
 
     def write(self, name: str) -> None: ...
 
+    def read(self, name: str) -> dict[str, Any]:
+        """What the builder of a claim wrote into it: its host and process. Empty where the claim is gone."""
+
     def delete(self, name: str) -> None: ...
 
 
@@ -179,6 +182,23 @@ class Leases:
             yield held
         finally:
             self._delete(me)
+
+    def refreshed(self, lock: str) -> list[str]:
+        """The claims on a lock that are of this process, or are seen to be refreshed; writes and deletes nothing.
+
+        Looks until each claim has changed, for at most two times the seconds after which a live one does.
+        """
+        observer = Observer(self.dead_seconds)
+        ends = time.monotonic() + 2 * self.refresh_seconds
+        while True:
+            now = time.monotonic()
+            states = self.claims.states(lock)
+            observer.look(now, states)
+            with self._guard:
+                alive = {name for name in states if name in self._own or observer.surely_alive(name)}
+            if alive == states.keys() or now >= ends:
+                return sorted(alive)
+            time.sleep(self.poll_seconds)
 
     def _live(self, lock: str) -> set[str]:
         """Claims on the lock whose process lives; those of dead ones are deleted."""

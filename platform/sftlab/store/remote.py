@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from sftlab.config.documents import parse_json
 from sftlab.files import write_text
 from sftlab.store.leases import Leases
 from sftlab.store.local import Files
@@ -41,7 +44,13 @@ class ObjectClaims:
         return {name: state for name, state in claims.items() if name.startswith(f"{lock}/")}
 
     def write(self, name: str) -> None:
-        self.objects.write(f"{LOCKS}/{quote(name, safe='')}", json.dumps({"beat": next(self.beats)}).encode())
+        content = {"beat": next(self.beats), "host": socket.gethostname(), "process": os.getpid()}
+        self.objects.write(f"{LOCKS}/{quote(name, safe='')}", json.dumps(content).encode())
+
+    def read(self, name: str) -> dict[str, Any]:
+        content = self.objects.read(f"{LOCKS}/{quote(name, safe='')}")
+        found = parse_json(content or b"{}", name, "its builder writes it again.")
+        return found if isinstance(found, dict) else {}
 
     def delete(self, name: str) -> None:
         self.objects.delete(f"{LOCKS}/{quote(name, safe='')}")

@@ -13,6 +13,7 @@ from sftlab.config.documents import load_yaml
 from sftlab.config.overrides import Origin, leaves, origin_of, override, read_yaml, validated
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
+from sftlab.inference.catalogue import read_entry
 from sftlab.strategies import load_plugins
 from sftlab.studies.knowledge.spec import StudySpec, check_models
 from sftlab.studies.knowledge.sweep.spec import SweepSpec
@@ -34,7 +35,25 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
     document = read_yaml(path, StudySpec, KINDS)
     origin = origin_of(str(path), document, mine)
-    return _study(path, override(document, mine), origin)
+    return _study(path, _overridden(document, mine, path.parent), origin)
+
+
+def _overridden(document: dict[str, Any], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """A study's document with its overrides, and the model of a catalogue written out, in place.
+
+    `model` may be the path of a file of a catalogue (`inference.catalogue`), relative to the study's folder. Fields of
+    the model and of the engine that the study or an override sets come before those of the file.
+    """
+    named = [text for text in overrides if text.partition("=")[0] == "model"]
+    override(document, named)
+    entry = document.get("model")
+    if isinstance(entry, str):
+        found = read_entry(folder / entry)
+        document["model"] = found.model
+        engine = document.setdefault("engine", {})
+        if isinstance(engine, dict):
+            engine.setdefault("dtype", found.dtype)
+    return override(document, [text for text in overrides if text not in named])
 
 
 def _study(path: Path, document: dict[str, Any], source: Origin) -> StudySpec:
@@ -62,7 +81,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
     inner = [text.removeprefix(SWEEP_PREFIX) for text in mine if text.startswith(SWEEP_PREFIX)]
     origin = origin_of(source, document, inner, SWEEP_PREFIX)
     settings = [f"{key}={json.dumps(value)}" for key, value in leaves(sweep.set)]
-    varied = _study(study, override(document, settings), origin)
+    varied = _study(study, _overridden(document, settings, study.parent), origin)
     try:
         check_models(sweep.models(len(varied.restore.percents)))
     except ValueError as error:

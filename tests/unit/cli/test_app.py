@@ -40,7 +40,7 @@ def test_help_lists_every_command_and_each_has_an_example() -> None:
 def test_every_command_s_line_fits_80_columns_whole() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout
     listed = shown[shown.index("Commands:") :]
-    assert len(COMMANDS) == 15 and all(f"\n  {name} " in listed for name in COMMANDS)
+    assert len(COMMANDS) == 16 and all(f"\n  {name} " in listed for name in COMMANDS)
     assert "..." not in listed and "\N{HORIZONTAL ELLIPSIS}" not in shown
     assert all(line.endswith(".") and len(line) <= 80 for line in listed.splitlines()[1:] if line)
 
@@ -107,7 +107,7 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(arguments: list[str]
     ("function", "arguments"),
     [
         ("sftlab.cli.data.prepare_facts", ["prepare", "--source", "a.zip", "--output", "b"]),
-        ("sftlab.cli.study.print_plan", ["plan", "a.yaml"]),
+        ("sftlab.cli.study.study_plan", ["plan", "a.yaml"]),
     ],
 )
 def test_ctrl_c_exits_with_130_and_no_traceback(

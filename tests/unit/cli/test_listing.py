@@ -13,13 +13,19 @@ from typer.testing import CliRunner
 from sftlab.cli.app import app
 from sftlab.cli.listing import Kind
 from sftlab.datasets.spec import FORMAT_NAMES
+from sftlab.errors import UserError
+from sftlab.facts.prepare import SOURCES
 from sftlab.strategies import known_strategies
 from sftlab.studies.knowledge.pipeline import STAGES
 from sftlab.studies.knowledge.results.choice import METRICS
 
+MODELS = Path(__file__).parents[3] / "jobs" / "configs" / "models"
+
 
 def listed(*arguments: str) -> dict[str, str]:
-    done = CliRunner().invoke(app, ["list", *arguments, "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, ["list", *arguments, "--models", str(MODELS), "--json"], catch_exceptions=False
+    )
     assert done.exit_code == 0
     found: dict[str, str] = json.loads(done.stdout)
     return found
@@ -31,6 +37,8 @@ def listed(*arguments: str) -> dict[str, str]:
         ("strategies", list(known_strategies())),
         ("metrics", list(METRICS)),
         ("stages", [stage.name for stage in STAGES]),
+        ("models", ["llama2-13b", "llama2-70b", "llama2-7b", "llama3-70b", "llama3-8b"]),
+        ("data", list(SOURCES)),
         ("formats", list(FORMAT_NAMES)),
         ("studies", ["knowledge", "survey"]),
     ],
@@ -62,5 +70,10 @@ def test_a_custom_strategy_of_a_plugin_is_listed(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    done = CliRunner().invoke(app, ["list", "models"])
+    done = CliRunner().invoke(app, ["list", "lunch"])
     assert done.exit_code == 2 and all(kind in done.output for kind in Kind)
+
+
+def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["list", "models", "--models", str(tmp_path)])
+    assert isinstance(done.exception, UserError) and "name the folder of a catalogue" in str(done.exception)

@@ -130,6 +130,9 @@ class Memory:
         with self.guard:
             self.found[name] = self.found.get(name, 0) + 1
 
+    def read(self, name: str) -> dict[str, object]:
+        return {"host": "here", "process": self.found[name]}
+
     def delete(self, name: str) -> None:
         time.sleep(0.001)
         with self.guard:

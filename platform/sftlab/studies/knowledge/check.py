@@ -29,9 +29,24 @@ def check(spec: StudySpec, runtime: Runtime) -> None:
     check_store(runtime)
     check_sources(spec)
     check_engine_runtime(runtime.engine)
+    check_engine_size(spec.model, runtime)
     check_runtime(runtime.training)
     check_spec(spec.sft, runtime.training)
     accumulation_steps(spec.sft, runtime.training)
+
+
+def check_engine_size(model: ModelSpec | None, runtime: Runtime) -> None:
+    """Raises UserError where the GPUs of an engine are a number over which the model cannot be split."""
+    engine = runtime.engine
+    known = None if model is None else model.tensor_parallel
+    if model is None or known is None or not engine.gpus_per_engine or engine.tensor_parallel in known:
+        return
+    memory = f", {model.memory_gib:g} GiB in all" if model.memory_gib else ""
+    raise UserError(
+        f"runtime.engine.tensor_parallel = {engine.tensor_parallel}: an engine of {model.path} takes "
+        f"{', '.join(map(str, known))} GPUs{memory}. Set tensor_parallel and gpus_per_engine to one of these numbers, "
+        "or change model.tensor_parallel."
+    )
 
 
 def check_store(runtime: Runtime) -> None:

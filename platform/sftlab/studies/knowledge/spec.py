@@ -47,6 +47,12 @@ class ModelSpec(Frozen):
     parameters: int | None = Field(
         None, ge=1, description="weights of the model, for plans without the folder"
     )
+    tensor_parallel: tuple[int, ...] | None = Field(
+        None, description="numbers of GPUs over which an engine can split each layer; any if unset"
+    )
+    memory_gib: float | None = Field(
+        None, gt=0, description="GPU memory of an engine, over all of its GPUs: weights, cache and workspace"
+    )
 
 
 class StudySpec(Frozen):

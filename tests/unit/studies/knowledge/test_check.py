@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from sftlab.cli.study import open_study, print_plan, run_to_report
+from sftlab.cli.study import open_study, run_to_report, study_plan
 from sftlab.cli.sweep import open_sweep
 from sftlab.cluster.session import Bundle, await_gpus, joins_first, require_gpus
 from sftlab.errors import UserError
@@ -63,12 +63,10 @@ def test_facts_and_models_at_an_address_are_refused(study: Path, tmp_path: Path)
             open_study(study, None, tmp_path / "store", [f"{field}=s3://b/x"])
 
 
-def test_a_plan_without_a_runtime_says_for_what_it_planned(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_without_a_runtime_says_for_what_it_planned(tmp_path: Path) -> None:
     for runtime in (None, CONFIGS / "runtimes" / "laptop-2cpu.yaml"):
-        print_plan(TINY, runtime, tmp_path, [], as_json=False, every_step=False)
-        assert ("Planned for one machine; for a cluster" in capsys.readouterr().out) is (runtime is None)
+        text = study_plan(TINY, runtime, tmp_path, [], every_step=False).text
+        assert ("Planned for one machine; for a cluster" in text) is (runtime is None)
 
 
 def test_a_strategy_that_the_runtime_cannot_train_is_named(tmp_path: Path) -> None:
