@@ -102,8 +102,16 @@ def run_to_report(
     from sftlab.studies.knowledge.stages.report import report_file
     from sftlab.studies.knowledge.stages.results import summary
 
-    print(finish_study(build, lambda: f"{summary(build)}\nreport: {report_file(plan, opened)}"))
-    data |= {"report": str(report_file(plan, opened)), **recommended_json(build.read(plan.best))}
+    def read() -> tuple[str, dict[str, Any]]:
+        report = str(report_file(plan, opened))
+        return f"{summary(build)}\nreport: {report}", {
+            "report": report,
+            **recommended_json(build.read(plan.best)),
+        }
+
+    text, found = finish_study(build, read)
+    print(text)
+    data |= found
     if runtime.track:
         from sftlab.studies.knowledge.stages.track import track_results, with_advice_to_log_later
 

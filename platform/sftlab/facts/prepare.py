@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SOURCES = {
     "pocket": "invented facts and a model pre-trained on them: `pocket` of a study, or `sftlab pocket`",
     "entity-questions": "the EntityQuestions zip or its unpacked folder: `facts.source`; `make data` fetches it",
-    "custom-facts": "your facts in .jsonl, .ndjson, .json (each also .gz) or .parquet: `facts.source`, with `facts.templates` for further topics",
+    "custom-facts": "your facts in .jsonl, .ndjson, .json (each also .gz) or .parquet: `facts.source`, with "
+    "`facts.templates` for further topics",
     "instructions": "instruction data in one of the formats of `sftlab list formats`; `sftlab data show` previews it",
 }
 

@@ -67,12 +67,13 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a command's answers to signals are not pytest's
     monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
 
-    def finish(build: KnowledgeBuild, read: Callable[[], str]) -> str:
+    def finish(build: KnowledgeBuild, read: Callable[[], object]) -> object:
         ran.append(build.plan.stages[-1].name)
         return read()
 
     monkeypatch.setattr("sftlab.execution.run.finish_study", finish)
     monkeypatch.setattr("sftlab.studies.knowledge.stages.results.summary", lambda _: "recommended: a model")
+    monkeypatch.setattr("sftlab.cli.study.recommended_json", lambda _: {})
     monkeypatch.setattr("sftlab.studies.knowledge.stages.track.track_results", log)
     return ran
 
