@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from sftlab.config.documents import load_yaml, parse_yaml
 from sftlab.config.messages import Place, explained
+from sftlab.config.words import FROM_FILE
 from sftlab.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -125,7 +126,7 @@ def validated(model: type[Model], document: Mapping[str, Any], source: str | Ori
     """A document as a record. Raises UserError naming file (or option) and field, with the nearest known key."""
     origin = source if isinstance(source, Origin) else Origin(source)
     try:
-        return model.model_validate(document)
+        return model.model_validate(document, context=FROM_FILE)
     except ValidationError as error:
         lines = explained(model, document, error)
         raise UserError("\n".join(f"{origin.of(place)}: {line}" for place, line in lines)) from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from sftlab.cluster.session import Bundle, bundles_of, gpus_in
 from sftlab.config.frozen import Frozen
+from sftlab.config.words import ALL, AUTO
 from sftlab.inference.spec import EngineRuntime
 from sftlab.pocket.spec import PocketRuntime
 from sftlab.tracking.settings import TrackingSettings
@@ -15,19 +18,17 @@ from sftlab.training.spec import TrainingRuntime
 class SweepRuntime(Frozen):
     """What the trials of a sweep share."""
 
-    engines: int | None = Field(
+    engines: Annotated[int | None, Field(ge=1), AUTO] = Field(
         None,
-        ge=1,
-        description="engines kept warm; if unset all GPUs but those of training, on CPUs one a node or engine.engines",
+        description="engines kept warm; auto: all GPUs but those of training, on CPUs one a node or engine.engines",
     )
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads of each of these engines; those of engine.threads if unset"
+    threads: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        None, description="CPU threads of each of these engines; auto: those of engine.threads"
     )
     training_groups: int = Field(1, ge=1, description="worker groups that train at once")
-    trials: int | None = Field(
+    trials: Annotated[int | None, Field(ge=1), AUTO] = Field(
         None,
-        ge=1,
-        description="trials under way at once, each a waiting process of 230 MB; unset: 5 for 4 engines, at least 8",
+        description="trials under way at once, each a waiting process of 230 MB; auto: 5 for 4 engines, at least 8",
     )
     max_failures: int = Field(
         2, ge=0, description="how often a trial is tried again that was lost with its process or node"
@@ -42,18 +43,17 @@ class Runtime(Frozen):
         description="where results lie: a folder (a shared mount on a cluster), or s3://BUCKET/PREFIX or "
         "gs://BUCKET/PREFIX; credentials and endpoint come from the environment of every node",
     )
-    mirror: str | None = Field(
+    mirror: Annotated[str | None, AUTO] = Field(
         None,
-        description="folder on each node for the files of a store that is an address; ~/.cache/sftlab/mirror if unset",
+        description="folder on each node for the files of a store that is an address; auto: ~/.cache/sftlab/mirror",
     )
-    hash_up_to_gib: float | None = Field(
+    hash_up_to_gib: Annotated[float | None, Field(ge=0), ALL] = Field(
         1,
-        ge=0,
         description="files above this are compared by size alone when they are read, and their shards of checkpoints "
-        "have no hash; null hashes all, which reads the weights of large models twice",
+        "have no hash; all hashes every file, which reads the weights of large models twice",
     )
-    logical_cpus: int | None = Field(
-        None, ge=1, description="CPUs of a local Ray; twice the real ones, at least 4, if unset"
+    logical_cpus: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        None, description="CPUs of a local Ray; auto: twice the real ones, at least 4"
     )
     gpu_wait_minutes: float = Field(
         0, ge=0, description="minutes to wait for GPUs that an autoscaler may still start; 0 refuses at once"

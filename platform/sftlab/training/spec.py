@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from sftlab.config.frozen import Frozen
+from sftlab.config.words import AUTO, NEVER
 from sftlab.errors import UserError
 from sftlab.weights.cut import Order, Region
 from sftlab.weights.spec import LayerRange
@@ -111,18 +112,18 @@ class TrainingRuntime(Frozen):
     zero_stage: Literal[0, 1, 2, 3] = Field(
         default=0, description="ZeRO: share nothing, optimiser, also gradients, also weights among ranks."
     )
-    micro_batch_size: int | None = Field(
-        default=None, ge=1, description="Examples a rank holds at once; null is its whole share of the batch."
+    micro_batch_size: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        default=None, description="Examples a rank holds at once; auto is its whole share of the batch."
     )
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations to spare memory.")
     offload: Literal["none", "optimizer", "parameters"] = Field(
         default="none", description="Keep optimiser states, or weights too (ZeRO-3), in CPU memory."
     )
-    checkpoint_every_steps: int | None = Field(
-        default=500, ge=1, description="Steps between two checkpoints of a run; null for none by steps."
+    checkpoint_every_steps: Annotated[int | None, Field(ge=1), NEVER] = Field(
+        default=500, description="Steps between two checkpoints of a run; never for none by steps."
     )
-    checkpoint_every_seconds: float | None = Field(
-        default=600.0, gt=0, description="Seconds between two checkpoints of a run; null for none by time."
+    checkpoint_every_seconds: Annotated[float | None, Field(gt=0), NEVER] = Field(
+        default=600.0, description="Seconds between two checkpoints of a run; never for none by time."
     )
     max_failures: int = Field(default=2, ge=0, description="Restarts of the worker group before giving up.")
     timeout_seconds: float = Field(
