@@ -10,7 +10,7 @@ from random import Random
 
 from tests.fuzz import seeds
 from tests.fuzz.mutate import altered
-from tests.fuzz.readers import Reader
+from tests.fuzz.reader import Reader
 
 
 def data_set_readers() -> list[Reader]:

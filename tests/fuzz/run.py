@@ -27,7 +27,8 @@ from pathlib import Path
 from types import FrameType
 
 from sftlab.errors import UserError
-from tests.fuzz.readers import Reader, all_readers
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import all_readers
 
 SECONDS = 10  # of one input
 WATCHED = 100  # inputs between two looks at a process that may hang outside of Python

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tests.fuzz.mutate import altered, mutated
 
 if TYPE_CHECKING:
-    from tests.fuzz.readers import Reader
+    from tests.fuzz.reader import Reader
 
 EXPERIMENT = {
     "experiment": {
@@ -233,7 +233,7 @@ def _answer(draw: Random) -> bytes:
 
 
 def server_reader() -> Reader:
-    from tests.fuzz.readers import Reader
+    from tests.fuzz.reader import Reader
 
     sound = [path.encode() + b"\n" + answer_text(value) for path, value in ANSWERS.items()]
     return Reader("MLflow answers", read_answers, sound, _answer)

@@ -9,9 +9,9 @@ from random import Random
 from typing import Any
 
 from sftlab.errors import UserError
-from tests.fuzz import seeds
+from tests.fuzz import seed_tables, seeds
 from tests.fuzz.mutate import altered, mutated
-from tests.fuzz.readers import Later, Reader
+from tests.fuzz.reader import Later, Reader
 
 
 def _mastery_block(data: bytes, folder: Path) -> object:
@@ -21,7 +21,7 @@ def _mastery_block(data: bytes, folder: Path) -> object:
     from sftlab.measurements.scoring import CHECKED, prompts_of, sound_block
     from sftlab.studies.knowledge.stages.mastery import write_mastery
 
-    facts = pa.table({"fact_id": [row["fact_id"] for row in seeds.MASTERY]})
+    facts = pa.table({"fact_id": [row["fact_id"] for row in seed_tables.MASTERY]})
     path = folder / "00000.parquet"
     path.write_bytes(data)
     if (few := sound_block(path, facts, CHECKED)) is not None and path.exists():
@@ -118,12 +118,12 @@ def _table_reader(
 
 
 def table_readers() -> list[Reader]:
-    mastery = [{"split": "test", **row} for row in seeds.MASTERY]
+    mastery = [{"split": "test", **row} for row in seed_tables.MASTERY]
     return [
-        _table_reader("mastery block", _mastery_block, seeds.mastery_block, seeds.MASTERY),
-        _table_reader("mastery table", _mastery_table, seeds.mastery_table, mastery),
-        _table_reader("answers table", _answers_table, seeds.answers_table, seeds.ANSWERS),
-        _table_reader("divergence table", _logits, seeds.logits_table, seeds.LOGITS),
+        _table_reader("mastery block", _mastery_block, seed_tables.mastery_block, seed_tables.MASTERY),
+        _table_reader("mastery table", _mastery_table, seed_tables.mastery_table, mastery),
+        _table_reader("answers table", _answers_table, seed_tables.answers_table, seed_tables.ANSWERS),
+        _table_reader("divergence table", _logits, seed_tables.logits_table, seed_tables.LOGITS),
         Reader("DeepSpeed checkpoint", _checkpoint, Later(seeds.checkpoints, 2), _checkpoint_of),
         Reader("pre-training", _pretraining, Later(lambda: [seeds.pretraining()]), _pretraining_of),
     ]

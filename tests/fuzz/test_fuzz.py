@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sftlab.errors import UserError
 from tests.fuzz import seeds
 from tests.fuzz.mutate import altered, mutated
-from tests.fuzz.readers import Reader, all_readers
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import all_readers
 from tests.fuzz.run import TooLong, deadline, outcome
 
 READERS = {reader.name: reader for reader in all_readers()}

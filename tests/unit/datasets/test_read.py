@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from sftlab.datasets import read
 from sftlab.datasets.conversations import Conversation, Turn, UnusableError
 from sftlab.datasets.read import open_rows
 from sftlab.datasets.source import Source, open_data
-from sftlab.datasets.spec import ColumnSpec, DataFileSpec, DrawSpec
+from sftlab.datasets.spec import ColumnSpec, DataFileSpec
 from sftlab.errors import UserError
 
 Row = Mapping[str, Any]
@@ -379,24 +378,3 @@ def test_a_list_longer_than_a_piece_is_read_whole(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(read, "CHUNK", chunk)
         monkeypatch.setattr(read, "MAX_ROW", 2**12 * chunk)
         assert [row for _, row in open_rows(tmp_path / "a.json").all] == rows
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: ColumnSpec(prompt="a"), "name either prompt and response, or messages"),
-        (
-            lambda: ColumnSpec(prompt="a", response="b", messages="c"),
-            "name either prompt and response, or messages",
-        ),
-        (lambda: ColumnSpec(messages="c", input="d"), "messages holds whole conversations"),
-        (lambda: DrawSpec(max_tokens=5), "max_tokens and fit go together"),
-        (
-            lambda: DataFileSpec(source="a", format="flan", columns=ColumnSpec(prompt="a", response="b")),
-            "leave format out",
-        ),
-    ],
-)
-def test_contradictions_of_a_spec_are_refused(build: Callable[[], object], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        build()

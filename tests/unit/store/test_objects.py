@@ -2,82 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import signal
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import torch
-from pyarrow.fs import LocalFileSystem
 
 from sftlab.cli.store import verify_results as verify
 from sftlab.errors import UserError
 from sftlab.files import write_text
-from sftlab.inference.pieces import commit_table
 from sftlab.store.artifact import Store
-from sftlab.store.leases import Leases
 from sftlab.store.mirror import drop, pull, pull_all, push
-from sftlab.store.objects import Address, Objects, open_objects, parse_address
 from sftlab.store.record import RECORD, Damaged, Step
-from sftlab.store.remote import ObjectClaims
-from sftlab.training.checkpoints import (
-    checkpoint_root,
-    drop_checkpoints,
-    drop_copies,
-    fetch_checkpoints,
-    is_owned,
-    latest_checkpoint,
-    save_checkpoint,
-    take_over,
-)
-from sftlab.training.records import History, SFTRun, read_result, write_result
-from sftlab.training.spec import SFTSpec, TrainingRuntime
-from tests.support.s3_server import S3Server, s3_server
-
-STEP = Step("s", "slug", {"a": 1})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as started:
-        yield started
-
-
-class Machines:
-    """Stores of one address, each with a mirror of its own."""
-
-    def __init__(self, server: S3Server, prefix: str, folder: Path) -> None:
-        self.address, self.folder, self.number = server.address(prefix), folder, count()
-
-    def __call__(self) -> Store:
-        return Store(self.address, self.folder / f"machine-{next(self.number)}")
-
-
-@pytest.fixture
-def machines(server: S3Server, tmp_path: Path) -> Iterator[Machines]:
-    yield Machines(server, tmp_path.name, tmp_path)
-    server.order()
-
-
-def build(store: Store, step: Step = STEP, text: str = "payload") -> None:
-    write_text(store.path(step) / "out" / "a.txt", text)
-    write_text(store.path(step) / "b.txt", "")
-    store.commit(step)
-
-
-def objects_of(store: Store) -> dict[str, int]:
-    assert store.mirror is not None
-    return {name: found.bytes for name, found in store.mirror.objects.below().items()}
+from tests.support.object_machines import STEP, Machines, build, objects_of
+from tests.support.s3_server import S3Server
 
 
 def test_a_result_is_found_under_whichever_label_it_was_committed(machines: Machines) -> None:
@@ -291,204 +228,8 @@ def test_errors_of_the_server_are_waited_out_and_told_without_secrets(
     assert machines().find(STEP) is not None
 
 
-class SlowServer:
-    """Files of a folder as objects; opening one takes a moment. All else is pyarrow's own file system."""
-
-    def __init__(self) -> None:
-        self.files = LocalFileSystem()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.files, name)
-
-    def open_output_stream(self, path: str) -> Any:
-        stream = self.files.open_output_stream(path)
-        time.sleep(0.4)
-        return stream
-
-
-@pytest.fixture
-def slow(tmp_path: Path) -> Objects:
-    """Objects of a slow server, which lie as files in `tmp_path / "here"`."""
-    (tmp_path / "here").mkdir()
-    address = Address("s3", str(tmp_path), "here")
-    return Objects(address, SlowServer())
-
-
-def test_an_object_is_written_wholly_where_a_signal_comes_in_the_middle(
-    slow: Objects, tmp_path: Path
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(KeyboardInterrupt):
-            slow.write("record.json", b"all of it")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert (tmp_path / "here" / "record.json").read_bytes() == b"all of it"
-
-
-def test_an_upload_whose_file_cannot_be_read_to_its_end_leaves_no_object(
-    slow: Objects, tmp_path: Path
-) -> None:
-    class Failing:
-        """A file of a hundred bytes on a disk that fails after the first fifteen."""
-
-        def stat(self) -> os.stat_result:
-            return (tmp_path / "hundred").stat()
-
-        def open(self, mode: str) -> Any:
-            assert mode == "rb"
-            return self
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            return None
-
-        def read(self, count: int) -> bytes:
-            del count
-            if self.read_once:
-                raise OSError(errno.EIO, "Input/output error")
-            self.read_once = True
-            return b"the first bytes"
-
-        read_once = False
-
-    (tmp_path / "hundred").write_bytes(bytes(100))
-    with pytest.raises(UserError, match=r"model cannot be written: .*Input/output error"):
-        slow.upload(Failing(), "model")  # type: ignore[arg-type]
-    assert list((tmp_path / "here").iterdir()) == []
-
-
 def test_a_bucket_that_is_not_there_is_told(server: S3Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the bucket nowhere is not there"):
         Store(server.address("x").replace("results", "nowhere"), tmp_path)
     with pytest.raises(UserError, match="no store is there"):
         verify(Store(server.address("typo"), tmp_path))
-
-
-def other_process(address: str, dead: float = 30.0) -> Leases:
-    """The leases of another process, which refreshes quickly so that the test need not wait."""
-    objects = open_objects(parse_address(address))
-    return Leases(ObjectClaims(objects, count()), refresh_seconds=0.3, dead_seconds=dead, poll_seconds=0.1)
-
-
-def test_two_drivers_exclude_each_other_and_a_dead_one_is_forgotten(machines: Machines) -> None:
-    store = machines()
-    with (
-        other_process(machines.address).hold("store"),
-        pytest.raises(UserError, match="another run is building"),
-    ):
-        with store.exclusive():
-            pass
-    with store.shared(), store.shared():
-        pass
-    (claims,) = [other_process(machines.address).claims]
-    claims.write("x/00000000000000000000-killed-alone")
-    assert store.mirror is not None
-    with other_process(machines.address, dead=0.5).hold("x"):
-        assert len(store.mirror.objects.below("locks")) == 1
-
-
-def test_of_builders_on_many_machines_one_builds(machines: Machines) -> None:
-    built: list[int] = []
-    failed: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            store = machines()
-            with other_process(machines.address).hold(STEP.lock):
-                if store.find(STEP) is None:
-                    built.append(number)
-                    time.sleep(0.2)
-                    build(store)
-            assert pull(store.path(STEP) / "out" / "a.txt").read_text() == "payload"
-        except BaseException as error:  # told below, in the test's own thread
-            failed.append(error)
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not failed and len(built) == 1
-    store = machines()
-    assert store.mirror is not None and store.mirror.objects.below("locks") == {}
-    with store.try_lock("free") as got:
-        assert got
-    with store.lock("b", "a", "a"):
-        assert len(store.mirror.objects.below("locks")) == 2
-
-
-class FakeEngine:
-    """What `checkpoints` asks of DeepSpeed: a file for each rank in the folder of a tag."""
-
-    module = torch.nn.Linear(1, 1)
-
-    def __init__(self, state: str) -> None:
-        self.state = state
-
-    def save_checkpoint(self, folder: str, tag: str, **_: object) -> None:
-        write_text(Path(folder) / tag / "rank_0.pt", self.state)
-
-
-def test_checkpoints_of_a_run_travel_and_are_deleted_with_it(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
-    monkeypatch.setattr("torch.distributed.barrier", lambda: None)
-    monkeypatch.setattr("sftlab.training.checkpoints.OWNER_SECONDS", 0.0)
-    one, two = (checkpoint_root(str(store.root / "ray-train"), "cell") for store in (machines(), machines()))
-    identity = {"run_id": "cell"}
-    fetch_checkpoints(one)
-    assert latest_checkpoint(one, identity) is None
-    take_over(one, "first")
-    for step in (2, 4):
-        save_checkpoint(FakeEngine(f"after {step}"), one, step, History([1.0] * step, [0.1] * step), identity)
-    write_text(one / "step-00000006" / "rank_0.pt", "without a mark")
-    push(one / "step-00000006")
-    shutil.rmtree(one)
-
-    fetch_checkpoints(two)
-    found = latest_checkpoint(two, identity)
-    assert found is not None and found[:2] == ("step-00000004", 4) and found[2].losses == [1.0] * 4
-    assert (two / found[0] / "rank_0.pt").read_text() == "after 4"
-    assert is_owned(one, "first") and not is_owned(one, "second")
-    take_over(two, "second")
-    assert is_owned(two, "second") and not is_owned(one, "first")
-    drop_checkpoints(two)
-    drop_copies(one)
-    assert not one.exists() and not two.exists()
-    assert not objects_of(machines())
-
-
-def test_pieces_are_sent_by_those_who_write_them_and_belong_to_the_run_on_every_machine(
-    machines: Machines,
-) -> None:
-    facts, folder = Step("training-set", "cell", {}), Step("tuned", "cell", {})
-    one, two = machines(), machines()
-    block = one.work(folder) / "blocks" / "00000.parquet"
-    commit_table(pa.table({"question": ["q"], "object": ["o"]}), block)
-    assert pq.read_table(pull(two.root / block.relative_to(one.root))).num_rows == 1
-    commit_table(pa.table({"question": ["q"], "object": ["o"]}), one.path(facts) / "train.parquet")
-    one.commit(facts)
-
-    def run(store: Store) -> SFTRun:
-        base = str(store.path(Step("model", "m", {})) / "model")
-        train = str(store.path(facts) / "train.parquet")
-        return SFTRun("cell", base, train, str(store.path(folder) / "model"), SFTSpec())
-
-    assert read_result(run(two)) is None
-    write_result(
-        run(one), TrainingRuntime(), 1, History([0.5], [0.1], tokens=2, answer_tokens=1, seconds=1.0)
-    )
-    found = read_result(run(two))
-    assert found is not None and found.losses == [0.5]
-    other = replace(run(machines()), base_model="/another/model")
-    with pytest.raises(UserError, match="is the result of another run; base_model differ"):
-        read_result(other)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,15 +20,9 @@ from sftlab.training import checkpoints, records
 from sftlab.training.checkpoints import latest_checkpoint, save_checkpoint
 from sftlab.training.records import History, SFTRun, is_finished, write_result
 from sftlab.training.spec import SFTSpec, TrainingRuntime
-from tests.support.s3_server import S3Server, s3_server
+from tests.support.s3_server import S3Server
 
 STEP = Step("s", "slug", {"a": 1})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as started:
-        yield started
 
 
 def two_machines(server: S3Server, folder: Path) -> tuple[Store, Store]:

@@ -100,7 +100,7 @@ def test_answers_and_completions_lack_no_name(tmp_path: Path) -> None:
     ],
 )
 def test_mastery_that_cannot_be_is_told(changed: dict[str, object], message: str, tmp_path: Path) -> None:
-    from tests.fuzz.seeds import mastery_table
+    from tests.fuzz.seed_tables import mastery_table
 
     row = {"split": "test", "fact_id": "0", "topic": "P1", "hits": [1, 0], "samples": 2, "r": 0.25, "bucket": 1, "tokens": 9, "error": None}  # fmt: skip # noqa: E501
     path = tmp_path / "m.parquet"

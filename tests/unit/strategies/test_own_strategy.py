@@ -15,7 +15,7 @@ from sftlab.errors import UserError
 from sftlab.strategies import load_plugins
 from sftlab.studies.load import load_study
 from tests.support.own_strategy import documented_module, write_documented_files
-from tests.unit.strategies.test_strategies import documented_example
+from tests.support.strategy_studies import documented_example
 
 TINY = Path(__file__).parents[3] / "jobs" / "configs" / "tiny.yaml"
 WITHOUT = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", PLUGIN_PATH)}

@@ -5,24 +5,18 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-import sftlab.strategies
 from sftlab.errors import UserError
 from sftlab.strategies import (
-    EditStrategy,
     Strategy,
-    edit_for,
     get_strategy,
     known_strategies,
     load_plugins,
     register,
-    registry,
 )
 from sftlab.strategies.treatment import RestoreSpec, Treatment
 from sftlab.studies.knowledge.plan import Plan
@@ -30,13 +24,8 @@ from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.studies.load import load_study
 from sftlab.training.spec import LoRASpec, MaskSpec
-from sftlab.weights.cut import percent_label
-from sftlab.weights.edits import Dare, Interpolation, Restoration
-from sftlab.weights.profile import profile
-from sftlab.weights.restore import ModelSource
-from tests.support.weights_models import restored_by_hand, same_bits, save_model, save_tuned, stored
+from tests.support.strategy_studies import LADDER, applied, documented_example, study
 
-LADDER = (0, 10, 60)
 SETTINGS: dict[str, dict[str, Any]] = {
     "restore": {},
     "wise-ft": {},
@@ -51,24 +40,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mixed": {},
     "divided": {},
 }
-
-
-@pytest.fixture
-def own_names() -> Iterator[None]:
-    """Whatever a test registers is forgotten after it."""
-    known = dict(registry.KNOWN)
-    yield
-    registry.KNOWN.clear()
-    registry.KNOWN.update(known)
-
-
-def study(**fields: Any) -> StudySpec:
-    return StudySpec.model_validate({"name": "t", "pocket": {}, "restore": {"percents": LADDER}, **fields})
-
-
-def applied(name: str, spec: StudySpec | None = None, **parameters: Any) -> StudySpec:
-    spec = spec or study()
-    return spec.with_treatment(get_strategy(name, parameters).apply(spec.treatment))
 
 
 def plan(spec: StudySpec, folder: Path) -> Plan:
@@ -244,113 +215,6 @@ def test_plans_share_what_a_strategy_does_not_change(tmp_path: Path) -> None:
         cell = plan(applied(name, **SETTINGS[name]), tmp_path).cells[0]
         assert cell.tuned.id != plain.tuned.id and cell.training_set.id == plain.training_set.id
         assert list(cell.evaluations) == [0.0]
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("pair")
-    save_model(folder / "base", "llama", seed=0)
-    save_tuned(folder / "tuned", folder / "base")
-    return folder / "base", folder / "tuned"
-
-
-def models(spec: RestoreSpec, base: Path, tuned: Path) -> dict[float, dict[str, torch.Tensor]]:
-    """The models of a ladder, made as the stages make them."""
-    labels = [percent_label(percent) for percent in spec.percents]
-    found = profile(
-        base,
-        tuned,
-        labels,
-        spec.region,
-        spec.order,
-        spec.seed,
-        measure=spec.measure or "relative",
-        layers=spec.layers,
-    )
-    edits = {percent: edit_for(spec, percent, found.cuts) for percent in spec.percents}
-    return {
-        percent: dict(pickle.loads(pickle.dumps(ModelSource(str(base), str(tuned), edit))).tensors())
-        for percent, edit in edits.items()
-    }
-
-
-def test_ladders_follow_their_formulas_on_a_whole_model(pair: tuple[Path, Path]) -> None:
-    base, tuned = pair
-    old, new = stored(base), stored(tuned)
-    for name, formula in {
-        "wise-ft": lambda _, p, s: (s.float() + 0.1 * (p.float() - s.float())).bfloat16(),
-        "dare": lambda name, p, s: Dare(10).edit(name, p.float(), s.float()).bfloat16(),
-    }.items():
-        ladder = models(applied(name).restore, base, tuned)
-        assert all(same_bits(ladder[0][key], new[key]) for key in new)
-        assert all(same_bits(ladder[10][key], formula(key, old[key], new[key])) for key in new)
-    trimmed = models(applied("ties").restore, base, tuned)
-    expected = restored_by_hand(old, new, "60", lambda _: True, "bottom", "absolute")
-    assert all(same_bits(trimmed[60][key], expected[key]) for key in new)
-    first = models(applied("restore", layers="0").restore, base, tuned)
-    expected = restored_by_hand(
-        old, new, "60", lambda key: key.startswith("model.layers.0.") and "norm" not in key
-    )
-    assert all(same_bits(first[60][key], expected[key]) for key in new)
-
-
-def test_edits_are_found_by_method_and_a_cut_only_where_it_is_used(pair: tuple[Path, Path]) -> None:
-    cuts = profile(*pair, ["10", "12.3456789"]).cuts
-    plain = RestoreSpec(percents=LADDER)
-    assert edit_for(plain, 0, {}) is None
-    assert edit_for(plain, 10.0, cuts) == Restoration(cuts["10"])
-    assert edit_for(plain, 12.3456789, cuts) == Restoration(cuts["12.3456789"])
-    assert edit_for(applied("wise-ft", region="mlp").restore, 10.0, {}) == Interpolation(10.0, region="mlp")
-    assert edit_for(applied("dare", seed=2, layers="0").restore, 10.0, {}) == Dare(10.0, 2, layers="0")
-    assert get_strategy("restore").edit(10, cuts["10"]) == Restoration(cuts["10"])
-    with pytest.raises(UserError, match="lora: changes the fine-tuning"):
-        get_strategy("lora").edit(10, None)
-
-
-@pytest.mark.usefixtures("own_names")
-def test_a_strategy_may_use_the_cut(pair: tuple[Path, Path]) -> None:
-    @register
-    class Same(EditStrategy):
-        name = "same"
-        title = "Same as the restoration"
-        source = "test"
-        uses_cut = True
-
-        def edit(self, percent: float, cut: Any) -> Restoration:  # noqa: ARG002
-            return Restoration(cut)
-
-    spec = applied("same", study(restore={"percents": LADDER, "order": "bottom"})).restore
-    assert (spec.method, spec.parameters, spec.order) == ("same", {}, "bottom")
-    cuts = profile(*pair, ["10"], order="bottom").cuts
-    assert edit_for(spec, 10, cuts) == Restoration(cuts["10"])
-
-
-def documented_example() -> str:
-    """The module that the package's docstring shows."""
-    lines = (sftlab.strategies.__doc__ or "").splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("    from dataclasses"))
-    return "\n".join(line.removeprefix("    ") for line in lines[start:])
-
-
-@pytest.mark.usefixtures("own_names")
-def test_the_documented_example_is_a_strategy_in_thirty_lines(
-    pair: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    text = documented_example()
-    assert len(text.splitlines()) <= 30
-    (tmp_path / "clipping_strategy.py").write_text(text)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    load_plugins(["clipping_strategy"])
-    load_plugins(["clipping_strategy"])  # a second time changes nothing
-    old, new = (stored(folder) for folder in pair)
-    ladder = models(applied("clip").restore, *pair)
-    for name, tensor in ladder[60].items():
-        updates = new[name].float() - old[name].float()
-        limit = 0.4 * updates.abs().max()
-        expected = (old[name].float() + torch.clamp(updates, -limit, limit)).bfloat16()
-        assert same_bits(tensor, expected)
 
 
 def test_an_own_edit_loads_in_another_process_that_can_import_its_module(tmp_path: Path) -> None:
