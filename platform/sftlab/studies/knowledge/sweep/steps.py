@@ -40,7 +40,6 @@ class SweepSteps:
         for trial, _, cell in self.found:
             ladder = ",".join(f"{p:g}" for p in cell.evaluations)
             inputs[f"{trial.name}/{ladder}/change"] = cell.change.id
-            inputs[f"{trial.name}/{ladder}/controls"] = cell.controls.id
             inputs |= {f"{trial.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
         spec = {"sweep": self.sweep.id, "metric": self.sweep.spec.search.metric}
         return Step("sweep-results", self.sweep.spec.name, spec, inputs, REVISION)
