@@ -47,7 +47,7 @@ def fill(sweep: Sweep, artifacts: int) -> None:
     written = 0
     for trial in sweep.listed():
         (cell,) = trial.plan(sweep.sources).cells
-        for step in (cell.training_set, cell.tuned, cell.change, *cell.evaluations.values()):
+        for step in (cell.training_set, cell.tuned, cell.change, cell.controls, *cell.evaluations.values()):
             path = sweep.store.path(step)
             path.mkdir(parents=True, exist_ok=True)
             record = {"id": step.id, "stage": step.stage, "slug": step.slug, "spec": canonical(step.spec)}

@@ -28,6 +28,7 @@ SAME = {
     "training-set": ["*.parquet"],
     "tuned": ["*.safetensors"],
     "change": ["change.json"],
+    "controls": ["controls.json"],
     "evaluation": ["answers.parquet", "divergence.parquet"],
     "results": ["accuracy.parquet", "choice.parquet"],
     "best": ["*.safetensors"],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -157,18 +159,53 @@ def ranked(
     tuned: Mapping[str, torch.Tensor],
     order: str = "top",
     measure: str = "relative",
+    seed: int = 0,
+    stretch: int = 2**18,
 ) -> list[tuple[str, int]]:
-    """All weights as (name, position) in the order of restoration, by sorting tuples: no histograms, no bits."""
+    """All weights as (name, position) in the order of restoration, by sorting tuples: no histograms, no bits.
+
+    seed, stretch: of the order "shuffled" (`shuffled_by_hand`).
+    """
     rows = []
     for name, old in base.items():
         p = old.float().numpy().ravel()
-        s = tuned[name].float().numpy().ravel()
-        change = np.abs(s - p)
+        updates = tuned[name].float().numpy().ravel() - p
+        if order == "shuffled":
+            updates = np.array(shuffled_by_hand(seed, name, updates.tolist(), stretch), dtype=np.float32)
+        change = np.abs(updates)
         if measure == "relative":
             change = change / (np.abs(p) + np.float32(1e-8))
-        sign = -1 if order == "top" else 1
+        if order == "smallest-base":
+            change = np.abs(p)
+        sign = -1 if order in ("top", "shuffled") else 1
         rows += [(sign * float(value), name, position) for position, value in enumerate(change)]
     return [(name, position) for _, name, position in sorted(rows)]
+
+
+def hashed(seed: int, name: str, position: int) -> int:
+    """The key of a position, in Python's integers."""
+    mask = 2**64 - 1
+    offset = int.from_bytes(sha256(f"{seed}\x1f{name}".encode()).digest()[:8], "little")
+    x = ((position + offset) * 0x9E3779B97F4A7C15) & mask
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+    return x >> 33
+
+
+def shuffled_by_hand(seed: int, name: str, updates: Sequence[float], stretch: int) -> list[float]:
+    """The updates of a whole parameter shuffled, from the definition in words and Python's lists."""
+    whole = len(updates) // stretch
+    sources = sorted(range(whole), key=lambda number: hashed(seed, f"{name}\x1fstretches", number))
+    if len(updates) % stretch:
+        sources.append(whole)
+    positions = sorted(range(stretch), key=lambda position: hashed(seed, "\x1fpositions", position))
+    result: list[float] = []
+    for number, source in enumerate(sources):
+        part = updates[source * stretch : (source + 1) * stretch]
+        offset = hashed(seed, f"{name}\x1foffsets", number) % len(part)
+        drawn = [part[position] for position in positions if position < len(part)]
+        result += drawn[len(part) - offset :] + drawn[: len(part) - offset]
+    return result
 
 
 def floor_count(total: int, percent: str) -> int:
@@ -190,3 +227,11 @@ def restored_by_hand(
     for name, position in places[: floor_count(len(places), percent)]:
         result[name].view(-1)[position] = base[name].view(-1)[position]
     return result
+
+
+def small_stretches(monkeypatch: pytest.MonkeyPatch, size: int = 8) -> None:
+    """Stretches of a few elements, so that small tensors have several."""
+    for place in ("stream.CHUNK", "reader.CHUNK", "search.CHUNK", "mixer.CHUNK", "restore.CHUNK"):
+        monkeypatch.setattr(f"sftlab.weights.{place}", size)
+    for place in ("controls.CHUNK", "shuffle.STRETCH"):
+        monkeypatch.setattr(f"sftlab.weights.{place}", size)

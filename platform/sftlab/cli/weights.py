@@ -15,7 +15,7 @@ from sftlab.errors import UserError
 from sftlab.files import bytes_text
 
 if TYPE_CHECKING:
-    from sftlab.weights.cut import Measure, Order, Region
+    from sftlab.weights.cut import Measure, Order, Region, ShareOf
 
 
 BaseFolder = Annotated[Path, typer.Option(help="Folder of the model before fine-tuning.")]
@@ -30,14 +30,18 @@ class Ranked:
 
     percent: Annotated[str, typer.Option(help="Percentages, separated by commas.")] = "1,3,5,10,20,40,60"
     region: Annotated[str, typer.Option(help="layers, attention, mlp, embeddings or all.")] = "layers"
-    order: Annotated[str, typer.Option(help="top, bottom or random.")] = "top"
-    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0
+    order: Annotated[str, typer.Option(help="top, bottom, random, smallest-base or shuffled.")] = "top"
+    seed: Annotated[int, typer.Option(help="Seed of the orders random and shuffled.")] = 0
     measure: Annotated[
-        str, typer.Option(help="Change that top and bottom rank by: relative or absolute.")
+        str, typer.Option(help="Change that top, bottom and shuffled rank by: relative or absolute.")
     ] = "relative"
     layers: Annotated[
         str | None, typer.Option(help="Narrow the region to these transformer layers, as 0-3 or 0,2,5-7.")
     ] = None
+    share_of: Annotated[
+        str,
+        typer.Option(help="What a percentage is a share of: weights, or of the change, l1 or l2 (squared)."),
+    ] = "weights"
 
 
 @expanded
@@ -112,17 +116,28 @@ def change_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Sho
             progress=update,
             measure=_measure(ranked.measure),
             layers=ranked.layers,
+            share_of=_share_of(ranked.share_of),
         )
-    shares = ", ".join(f"top {top} %: {share:.1%}" for top, share in found.concentration.items())
+    assert found.controls is not None
+    null, undone = found.controls.null.concentration, found.controls.undone
+    shares = ", ".join(f"top {top} %: {share:.1%} ({null[top]:.1%})" for top, share in found.concentration.items())
+    taken_back = ", ".join(
+        f"{percent} %: {of.relative:.1%} relative, {of.l1:.1%} absolute, {of.l2:.1%} squared"
+        for percent, of in undone.items()
+    )
     data = {
         "weights": found.weights,
         "changed": found.changed,
         "concentration": dict(found.concentration),
+        "null_concentration": dict(null),
+        "undone": {percent: asdict(of) for percent, of in undone.items()},
         "change": str(output / CHANGE_FILE),
     }
     return Shown(
         data,
-        f"{found.changed:,} of {found.weights:,} weights changed; share of the total relative change: {shares}\n"
+        f"{found.changed:,} of {found.weights:,} weights changed\n"
+        f"share of the total relative change (with the updates of each matrix shuffled): {shares}\n"
+        f"share of the total change that a restoration undoes: {taken_back}\n"
         f"written to {output / CHANGE_FILE}",
     )
 
@@ -143,6 +158,7 @@ def restore_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Sh
             progress=update,
             measure=_measure(ranked.measure),
             layers=ranked.layers,
+            share_of=_share_of(ranked.share_of),
         )
     models = {
         label: {"path": str(output / f"restored-{label}"), "restored": cut.count, "weights": cut.total}
@@ -199,6 +215,12 @@ def _measure(name: str) -> Measure:
     from sftlab.weights.cut import Measure
 
     return _one_of(name, get_args(Measure), "--measure")  # type: ignore[return-value]
+
+
+def _share_of(name: str) -> ShareOf:
+    from sftlab.weights.cut import ShareOf
+
+    return _one_of(name, get_args(ShareOf), "--share-of")  # type: ignore[return-value]
 
 
 def _one_of(name: str, known: Sequence[str], option: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validat
 from sftlab.config.documents import nearest
 from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
-from sftlab.weights.cut import Measure, Order, Region
+from sftlab.weights.cut import Measure, Order, Region, ShareOf
 from sftlab.weights.spec import LayerRange
 
 if TYPE_CHECKING:
@@ -25,14 +25,15 @@ _SHARED: dict[str, TypeAdapter[Any]] = {
     "order": TypeAdapter(Order),
     "measure": TypeAdapter(Measure),
     "layers": TypeAdapter(LayerRange),
+    "share_of": TypeAdapter(ShareOf),
 }
 
 
 class Strategy(Frozen, ABC):
     """One way to fine-tune with less harm. The fields of a subclass are its parameters.
 
-    The parameters region, order, measure and layers mean the same for every strategy, and their values are checked
-    whatever type a subclass gives them.
+    The parameters region, order, measure, layers and share_of mean the same for every strategy, and their values are
+    checked whatever type a subclass gives them.
 
     A strategy is a function from treatment to treatment and cannot change the rest of a study, so that all strategies
     are measured in the same way. `strategies.registry.register` makes it known.

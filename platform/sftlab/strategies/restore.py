@@ -1,4 +1,4 @@
-"""The paper's restoration, with its ablations: region, layers, order and measure."""
+"""The paper's restoration, with its ablations and controls: region, layers, order, measure and share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sftlab.strategies.base import Strategy, replaced
 from sftlab.strategies.registry import register
-from sftlab.weights.cut import Measure, Order, Region
+from sftlab.weights.cut import Measure, Order, Region, ShareOf
 from sftlab.weights.edits import Edit, Restoration
 from sftlab.weights.spec import LayerRange
 
@@ -29,6 +29,7 @@ class Restore(Strategy):
     order: Order = "top"
     measure: Measure = "relative"
     seed: int = 0
+    share_of: ShareOf = "weights"
 
     def apply(self, treatment: Treatment) -> Treatment:
         return replaced(treatment, "restore", percents=treatment.restore.percents, **self.model_dump())

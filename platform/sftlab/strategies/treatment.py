@@ -10,7 +10,7 @@ from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
 from sftlab.facts.training_sets import canonical_bucket
 from sftlab.training.spec import SFTSpec
-from sftlab.weights.cut import Measure, Order, Region
+from sftlab.weights.cut import Measure, Order, Region, ShareOf
 from sftlab.weights.spec import LayerRange
 
 MOST_VALUES = 1000  # of one axis
@@ -61,9 +61,16 @@ class RestoreSpec(Frozen):
     percents: tuple[Percent, ...] = Field((0, 1, 3, 5, 10, 20, 40, 60), min_length=1, max_length=MOST_VALUES)
     region: Region = "layers"
     order: Order = "top"
-    seed: int = Field(0, description="seed of the random order")
-    measure: Measure | None = Field(None, description="change that top and bottom rank by; relative if unset")
+    seed: int = Field(0, description="seed of the orders random and shuffled")
+    measure: Measure | None = Field(
+        None, description="change that top, bottom and shuffled rank by; relative if unset"
+    )
     layers: LayerRange | None = Field(None, description='layers of the region, as "0-3"; all if unset')
+    share_of: ShareOf | None = Field(
+        None,
+        description="what a percentage is a share of: weights, the total change (l1) or its squares (l2); weights if "
+        "unset",
+    )
     method: str | None = Field(None, description="strategy that edits weights in place of the restoration")
     parameters: dict[str, Any] | None = Field(None, description="parameters of `method`")
 
@@ -77,6 +84,11 @@ class RestoreSpec(Frozen):
     @classmethod
     def _relative_is_the_default(cls, measure: Measure | None) -> Measure | None:
         return None if measure == "relative" else measure
+
+    @field_validator("share_of")
+    @classmethod
+    def _weights_are_the_default(cls, share_of: ShareOf | None) -> ShareOf | None:
+        return None if share_of == "weights" else share_of
 
     @field_validator("percents")
     @classmethod

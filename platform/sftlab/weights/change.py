@@ -46,3 +46,19 @@ def change_by(
     if measure == "absolute":
         return absolute_change(base, tuned, out)
     return relative_change(base, tuned, out, scratch)
+
+
+def change_of(measure: Measure, base: Floats, updates: Floats, scratch: Floats | None = None) -> Floats:
+    """`change_by` the measure from updates s - p that are known already, such as shuffled ones.
+
+    base, updates: float32 of one shape. updates: is overwritten and returned. scratch: float32 of that shape to work
+    in; it may be `base`. A change beyond float32 becomes the largest finite number, as a large update may meet a tiny
+    weight that is not its own.
+    """
+    with np.errstate(all="ignore"):
+        if measure == "relative":
+            size = np.abs(base, out=scratch)
+            np.add(size, EPSILON, out=size)
+            np.divide(updates, size, out=updates)
+        np.abs(updates, out=updates)
+        return np.minimum(updates, np.finfo(np.float32).max, out=updates)

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from sftlab.errors import UserError
 
-Order = Literal["top", "bottom", "random"]
+Order = Literal["top", "bottom", "random", "smallest-base", "shuffled"]
 Measure = Literal["relative", "absolute"]
 Region = Literal["layers", "attention", "mlp", "embeddings", "all"]
+ShareOf = Literal["weights", "l1", "l2"]
 
-_DEFAULTS = {"measure": "relative", "layers": None}
+_DEFAULTS = {"measure": "relative", "layers": None, "share_of": "weights", "controls": None}
 
 # Table 3 of the paper: the shares of weights for which the concentration of change is reported.
 CONCENTRATION_PERCENTS = ("1", "3", "5", "10", "20", "40", "60")
@@ -53,10 +54,13 @@ def restored_count(total: int, label: str) -> int:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the weights of a region are ordered by: their change by `measure`, largest or smallest first, or
-    a draw by `seed`.
+    """What the weights of a region are ordered by.
 
-    Use `Ranking.of`, which sets what has no effect (the seed of top and bottom, the measure of random) to
+    top, bottom: their change by `measure`, largest or smallest first. random: a draw by `seed`. smallest-base: the
+    absolute value of the base weight, smallest first. shuffled: largest first, the change by `measure` that the
+    weights would have if the updates of each parameter were shuffled by `seed` (`sftlab.weights.shuffle`).
+
+    Use `Ranking.of`, which sets what has no effect (such as the seed of top and bottom, the measure of random) to
     its default, so that equal orders are equal objects.
     """
 
@@ -66,9 +70,8 @@ class Ranking:
 
     @staticmethod
     def of(order: Order, seed: int, measure: Measure) -> Ranking:
-        if order == "random":
-            return Ranking(order, seed, "relative")
-        return Ranking(order, 0, measure)
+        seeded, measured = order in ("random", "shuffled"), order in ("top", "bottom", "shuffled")
+        return Ranking(order, seed if seeded else 0, measure if measured else "relative")
 
     @property
     def is_relative_change(self) -> bool:
@@ -109,5 +112,5 @@ class Cut:
 
 
 def without_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data without `measure` and `layers` where these have their defaults."""
+    """The data without the entries that came later (`_DEFAULTS`) where these have their defaults."""
     return {key: value for key, value in data.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}

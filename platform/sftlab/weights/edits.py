@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from sftlab.errors import UserError
 from sftlab.weights.bits import code_of, is_finite, raw_view
 from sftlab.weights.cut import Cut, Region, percent_label
+from sftlab.weights.draws import random_keys
 from sftlab.weights.mixer import restored_tensors
 from sftlab.weights.pairs import check_finite, parameters, tied_aliases
 from sftlab.weights.regions import check_layers, in_region, is_buffer
-from sftlab.weights.selection import random_keys
 from sftlab.weights.shards import Checkpoint
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from secrets import token_hex
 
 from sftlab.errors import UserError
 from sftlab.files import readable_write_errors
-from sftlab.weights.cut import CONCENTRATION_PERCENTS, Measure, Order, Region, percent_labels
+from sftlab.weights.cut import CONCENTRATION_PERCENTS, Measure, Order, Region, ShareOf, percent_labels
 from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import ChangeProfile, profile
 from sftlab.weights.restore import require_tokenizer, restored_bytes, write_restored
@@ -37,13 +37,17 @@ def change(
     progress: Report | None = None,
     measure: Measure = "relative",
     layers: str | None = None,
+    share_of: ShareOf = "weights",
 ) -> ChangeProfile:
-    """Measures how the weights changed and writes OUTPUT/change.json (`ChangeProfile.to_json`).
+    """Measures how the weights changed and writes OUTPUT/change.json (`ChangeProfile.to_json`), with the controls.
 
+    seed: of the orders random and shuffled, and of the shuffled updates that the change is compared with.
     Raises UserError as `profile` does, and for an OUTPUT with other content than an earlier change.json.
     """
     folder = _output_folder(output, ())
-    found = profile(base, tuned, percents, region, order, seed, progress, measure, layers)
+    found = profile(
+        base, tuned, percents, region, order, seed, progress, measure, layers, share_of, controls_seed=seed
+    )
     _write_change(folder, found)
     return found
 
@@ -60,6 +64,7 @@ def restore(
     progress: Report | None = None,
     measure: Measure = "relative",
     layers: str | None = None,
+    share_of: ShareOf = "weights",
 ) -> ChangeProfile:
     """Writes OUTPUT/restored-<percent> for every percentage, and OUTPUT/change.json.
 
@@ -84,7 +89,7 @@ def restore(
             progress(found_bytes[0] + done, found_bytes[0] + to_write.total)
 
     found_bytes = [0]
-    found = profile(base, tuned, labels, region, order, seed, searching, measure, layers)
+    found = profile(base, tuned, labels, region, order, seed, searching, measure, layers, share_of)
     edits = {label: Restoration(cut) for label, cut in found.cuts.items()}
     write_restored(base, tuned, edits, folder, shard_bytes, writing)
     _write_change(folder, found)

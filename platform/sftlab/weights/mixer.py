@@ -10,8 +10,8 @@ import numpy as np
 from sftlab.weights.bits import Raw, raw_view
 from sftlab.weights.cut import Cut, Ranking
 from sftlab.weights.pairs import tied_aliases
+from sftlab.weights.reader import PairReader
 from sftlab.weights.regions import in_region
-from sftlab.weights.search import PairReader
 from sftlab.weights.selection import Keys, mark, mix
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.stream import CHUNK, Chunk, chunks

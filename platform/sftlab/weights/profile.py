@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 
 from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
+from sftlab.weights.amount import SHARE_PASSES, counts_of_shares
 from sftlab.weights.bits import item_bytes
+from sftlab.weights.controls import CONTROL_PASSES, Controls, controls_of
 from sftlab.weights.cut import (
     CONCENTRATION_PERCENTS,
     Cut,
@@ -20,18 +21,18 @@ from sftlab.weights.cut import (
     Order,
     Ranking,
     Region,
+    ShareOf,
     percent_labels,
     restored_count,
     without_defaults,
 )
 from sftlab.weights.delta_folder import open_tuned
 from sftlab.weights.pairs import check_pair
-from sftlab.weights.regions import check_layers, in_region, layers_label, place
-from sftlab.weights.search import Counts, Histogram, Search, Threshold, sum_of_largest, tie_boundary
+from sftlab.weights.regions import by_layer, by_module, check_layers, in_region, layers_label, percents_of
+from sftlab.weights.search import Search
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.stream import Progress, Report
-
-OUTSIDE = "outside the layers"
+from sftlab.weights.survey import Survey, survey
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class ChangeProfile:
     weights_by_module: number of weights; restored_by_layer, restored_by_module: percent -> number of
     restored weights (Tables 9 and 10). Layers are numbers written as text, or "outside the layers". cuts:
     percent -> the cut that restores it. measure: what top and bottom order by; the concentration is of the
-    relative change all the same. layers: to which layers the region is narrowed, None for no narrowing.
+    relative change all the same. layers: to which layers the region is narrowed, None for no narrowing. share_of:
+    what the percentages of the cuts are shares of. controls: what the statements are compared with, where measured.
     """
 
     region: Region
@@ -61,20 +63,23 @@ class ChangeProfile:
     cuts: Mapping[str, Cut]
     measure: Measure = "relative"
     layers: str | None = None
+    share_of: ShareOf = "weights"
+    controls: Controls | None = None
 
     def layer_percents(self, percent: str) -> dict[str, float]:
         """How the restored weights distribute over the layers, in percent (Table 9)."""
-        return _percents(self.restored_by_layer[percent])
+        return percents_of(self.restored_by_layer[percent])
 
     def module_percents(self, percent: str) -> dict[str, float]:
         """How the restored weights distribute over the modules, in percent (Table 10)."""
-        return _percents(self.restored_by_module[percent])
+        return percents_of(self.restored_by_module[percent])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data, the two tables in percent included for readers' comfort; `measure` and `layers`
-        are left out where they have their defaults.
+        """Plain JSON data, the two tables in percent included for readers' comfort; `measure`, `layers`,
+        `share_of` and `controls` are left out where they have their defaults.
         """
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "cuts"}
+        data["controls"] = None if self.controls is None else asdict(self.controls)
         return without_defaults(data) | {
             "layer_percents": {percent: self.layer_percents(percent) for percent in self.cuts},
             "module_percents": {percent: self.module_percents(percent) for percent in self.cuts},
@@ -127,18 +132,24 @@ def profile(
     progress: Report | None = None,
     measure: Measure = "relative",
     layers: str | None = None,
+    share_of: ShareOf = "weights",
+    controls_seed: int | None = None,
 ) -> ChangeProfile:
     """Streams both models three times and returns the exact profile of the change and the cuts of a ladder.
 
-    measure: by which change the orders "top" and "bottom" rank. layers: narrows the region to these layers
-    (`sftlab.weights.regions.layer_numbers`). `seed` matters for the order "random" alone. Memory does not
-    depend on the size of the models. Raises UserError for models that do not fit each other, for NaN and
+    measure: by which change the orders "top", "bottom" and "shuffled" rank. layers: narrows the region to these
+    layers (`sftlab.weights.regions.layer_numbers`). `seed` matters for the orders "random" and "shuffled" alone.
+    share_of: what a percentage is a share of (`sftlab.weights.amount`); other than "weights" takes three passes
+    more. controls_seed: measures the controls too, with this seed of the shuffle, in four passes more. Memory does
+    not depend on the size of the models. Raises UserError for models that do not fit each other, for NaN and
     infinite weights, for an empty region, for layers that the model lacks and for percentages that are none.
     """
     ranking = Ranking.of(order, seed, measure)
     layers = None if layers is None else layers_label(layers)
     with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
-        return profile_pair(base, tuned, percent_labels(percents), region, ranking, layers, progress)
+        return profile_pair(
+            base, tuned, percent_labels(percents), region, ranking, layers, progress, share_of, controls_seed
+        )
 
 
 def profile_pair(
@@ -149,6 +160,8 @@ def profile_pair(
     ranking: Ranking,
     layers: str | None = None,
     report: Report | None = None,
+    share_of: ShareOf = "weights",
+    controls_seed: int | None = None,
 ) -> ChangeProfile:
     """`profile` of two open checkpoints; `labels` as `percent_labels` and `layers` as `layers_label` return
     them.
@@ -157,35 +170,51 @@ def profile_pair(
     sizes = region_sizes(base, names, region, layers)
     outside = {name: base.numel(name) for name in names if name not in sizes}
     search = Search((base, tuned), sizes, ranking)
-    progress = Progress(pass_bytes(base, (sizes, 3), (outside, 1)), report)
+    passes = 3 + SHARE_PASSES * (share_of != "weights") + CONTROL_PASSES * (controls_seed is not None)
+    progress = Progress(pass_bytes(base, (sizes, passes), (outside, 1)), report)
     total = sum(sizes.values())
-    ranks = {label: restored_count(total, label) for label in labels}
-    shares = {label: restored_count(total, label) for label in CONCENTRATION_PERCENTS}
 
-    change, keys, low_sums = search.count_high(outside, progress)
-    changes, ordered = search.count_low(change, list(shares.values()), keys, list(ranks.values()), progress)
-    thresholds = {label: ordered.threshold(rank) for label, rank in ranks.items()}
-    counts = search.count_ties([threshold.key for threshold in thresholds.values()], progress)
+    if share_of == "weights":
+        ranks = {label: restored_count(total, label) for label in labels}
+    else:
+        ranks = counts_of_shares(search, labels, share_of, progress)
+    found = survey(search, ranks, outside, progress)
+    cuts, restored = _cuts(search, region, layers, found)
+    controls = None if controls_seed is None else controls_of(search, cuts, controls_seed, progress)
     progress.show()
-
-    cuts, restored = _cuts(search, region, layers, thresholds, counts)
-    whole = sum_of_largest(changes, low_sums)
     return ChangeProfile(
         region=region,
         order=ranking.order,
         seed=ranking.seed,
         weights=total,
-        changed=total - int(change[0]),  # the smallest change of a float32 is far above the lowest bin
-        total_change=whole,
-        concentration=_concentration(changes, low_sums, shares, whole),
-        weights_by_layer=_group(sizes, _layer),
-        weights_by_module=_group(sizes, _module),
-        restored_by_layer={label: _group(of, _layer) for label, of in restored.items()},
-        restored_by_module={label: _group(of, _module) for label, of in restored.items()},
+        changed=found.changed,
+        total_change=found.total_change,
+        concentration=found.concentration,
+        weights_by_layer=by_layer(sizes),
+        weights_by_module=by_module(sizes),
+        restored_by_layer={label: by_layer(of) for label, of in restored.items()},
+        restored_by_module={label: by_module(of) for label, of in restored.items()},
         cuts=cuts,
         measure=ranking.measure,
         layers=layers,
+        share_of=share_of,
+        controls=controls,
     )
+
+
+def controls_for(
+    base_dir: str | PathLike[str],
+    tuned_dir: str | PathLike[str],
+    found: ChangeProfile,
+    seed: int = 0,
+    progress: Report | None = None,
+) -> Controls:
+    """The controls of a pair whose profile was found before. Raises UserError as `profile`."""
+    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
+        sizes = region_sizes(base, check_pair(base, tuned), found.region, found.layers)
+        search = Search((base, tuned), sizes, Ranking.of(found.order, found.seed, found.measure))
+        done = Progress(pass_bytes(base, (sizes, CONTROL_PASSES)), progress)
+        return controls_of(search, found.cuts, seed, done)
 
 
 def pass_bytes(base: Checkpoint, *passes: tuple[Mapping[str, int], int]) -> int:
@@ -198,21 +227,16 @@ def pass_bytes(base: Checkpoint, *passes: tuple[Mapping[str, int], int]) -> int:
 
 
 def _cuts(
-    search: Search,
-    region: Region,
-    layers: str | None,
-    thresholds: Mapping[str, Threshold],
-    counts: Mapping[str, Counts],
+    search: Search, region: Region, layers: str | None, found: Survey
 ) -> tuple[dict[str, Cut], dict[str, dict[str, int]]]:
     """The cuts, and how many weights each restores of every parameter."""
     cuts, restored = {}, {}
     total = sum(search.sizes.values())
-    for index, (label, threshold) in enumerate(thresholds.items()):
-        taken, last = tie_boundary(counts, index, threshold.ties)
+    for label, threshold in found.thresholds.items():
+        restored[label], last = found.restored(label)
         name, position = "", 0
         if last is not None:
             name, position = last[0], search.position_after(last[0], threshold.key, last[1])
-        restored[label] = {one: int(counts[one][0, index]) + taken[one] for one in counts}
         cuts[label] = Cut(
             percent=label,
             order=search.ranking.order,
@@ -227,39 +251,3 @@ def _cuts(
             layers=layers,
         )
     return cuts, restored
-
-
-def _concentration(
-    changes: Histogram, low_sums: Counts, shares: Mapping[str, int], whole: float
-) -> dict[str, float]:
-    if whole == 0.0:
-        return dict.fromkeys(shares, 0.0)
-    return {
-        label: sum_of_largest(changes, low_sums, changes.threshold(count)) / whole
-        for label, count in shares.items()
-    }
-
-
-def _layer(name: str) -> str:
-    layer = place(name).layer
-    return OUTSIDE if layer is None else str(layer)
-
-
-def _module(name: str) -> str:
-    return place(name).module
-
-
-def _group(counts: Mapping[str, int], key: Any) -> dict[str, int]:
-    groups: Counter[str] = Counter()
-    for name, count in counts.items():
-        groups[key(name)] += count
-    return {group: groups[group] for group in sorted(groups, key=_natural)}
-
-
-def _natural(group: str) -> tuple[bool, int, str]:
-    return (not group.isdigit(), int(group) if group.isdigit() else 0, group)
-
-
-def _percents(counts: Mapping[str, int]) -> dict[str, float]:
-    total = sum(counts.values())
-    return {group: 100.0 * count / total if total else 0.0 for group, count in counts.items()}

@@ -9,7 +9,8 @@ Falcon and mixtures of experts, as the tests show on real models of these famili
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import get_args
@@ -17,6 +18,7 @@ from typing import get_args
 from sftlab.errors import UserError
 from sftlab.weights.cut import Region
 
+OUTSIDE = "outside the layers"
 _LAYERS = re.compile(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", re.ASCII)
 _NORM = re.compile(r"norm|^ln(_|\d|$)", re.IGNORECASE)
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
@@ -151,3 +153,39 @@ def in_region(name: str, region: Region, layers: str | None = None) -> bool:
     if region == "layers":
         return where.layer is not None and where.block != "norm"
     return where.block == region
+
+
+def by_layer(counts: Mapping[str, int]) -> dict[str, int]:
+    """Numbers of weights by parameter, summed by layer (OUTSIDE for the others)."""
+    return _group(counts, _layer)
+
+
+def by_module(counts: Mapping[str, int]) -> dict[str, int]:
+    """Numbers of weights by parameter, summed by kind of module."""
+    return _group(counts, _module)
+
+
+def _layer(name: str) -> str:
+    layer = place(name).layer
+    return OUTSIDE if layer is None else str(layer)
+
+
+def _module(name: str) -> str:
+    return place(name).module
+
+
+def _group(counts: Mapping[str, int], key: Callable[[str], str]) -> dict[str, int]:
+    groups: Counter[str] = Counter()
+    for name, count in counts.items():
+        groups[key(name)] += count
+    return {group: groups[group] for group in sorted(groups, key=_natural)}
+
+
+def _natural(group: str) -> tuple[bool, int, str]:
+    return (not group.isdigit(), int(group) if group.isdigit() else 0, group)
+
+
+def percents_of(counts: Mapping[str, int]) -> dict[str, float]:
+    """Numbers as percentages of their sum; all 0 where it is 0."""
+    total = sum(counts.values())
+    return {group: 100.0 * count / total if total else 0.0 for group, count in counts.items()}

@@ -11,21 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftlab.errors import UserError
-from sftlab.weights.bits import Raw, raw_type, widen
-from sftlab.weights.change import Floats, change_by
-from sftlab.weights.cut import Measure, Ranking
-from sftlab.weights.pairs import check_finite
-from sftlab.weights.selection import LARGEST_KEY, Keys, ranking_keys
+from sftlab.weights.cut import Ranking
+from sftlab.weights.reader import Counts, PairReader
+from sftlab.weights.selection import LARGEST_KEY, Keys
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.stream import CHUNK, Chunk, Progress, Worker, chunks, walk
 
-Counts = NDArray[np.int64]
 BINS = 1 << 15
 LOWS = 1 << 16
 _NOT_FINITE = 0x7F80  # the bins from here on hold infinities and NaN
@@ -73,59 +69,14 @@ def locate(counts: Counts, rank: int) -> tuple[int, int]:
     return len(counts) - 1 - index, int(reached[index] - counts[-1 - index])
 
 
-class PairReader:
-    """Reads matching stretches of two models into buffers of its own and computes their change."""
-
-    def __init__(self, base: Checkpoint, tuned: Checkpoint) -> None:
-        self.models = (base, tuned)
-        self._raw = [np.empty(CHUNK, dtype=np.uint64) for _ in range(2)]
-        self._floats: dict[Measure, list[Floats]] = {}
-        self._high = np.empty(CHUNK, dtype=np.int64)  # the type that bincount and take need
-
-    def read(self, chunk: Chunk) -> tuple[Raw, Raw]:
-        """The bits of the stretch in the base and in the tuned model. Valid until the next call."""
-        pair = []
-        for model, raw in zip(self.models, self._raw, strict=True):
-            values = raw.view(raw_type(model.code(chunk.name)))[: chunk.stop - chunk.start]
-            model.read_into(chunk.name, chunk.start, values)
-            pair.append(values)
-        return pair[0], pair[1]
-
-    def change(self, chunk: Chunk, base: Raw, tuned: Raw, measure: Measure = "relative") -> Floats:
-        """`change_by` the measure of what `read` gave, float32 [n]. Valid until the next call with it."""
-        code = self.models[0].code(chunk.name)
-        if measure not in self._floats:
-            self._floats[measure] = [np.empty(CHUNK, dtype=np.float32) for _ in range(2)]
-        old, new = (
-            widen(raw, code, floats[: raw.size])
-            for raw, floats in zip((base, tuned), self._floats[measure], strict=True)
-        )
-        return change_by(measure, old, new, out=new, scratch=old)
-
-    def keys(
-        self, chunk: Chunk, base: Raw, tuned: Raw, ranking: Ranking, change: Floats | None = None
-    ) -> Keys:
-        """`ranking_keys` of what `read` gave. change: its relative change, where that is known already."""
-        if change is None or ranking.measure != "relative":
-            change = self.change(chunk, base, tuned, ranking.measure)
-        return ranking_keys(ranking, chunk.name, chunk.start, change)
-
-    def high_bits(self, keys: Keys) -> Counts:
-        return np.right_shift(keys, 16, out=self._high[: keys.size])
-
-    def check_finite(self, chunk: Chunk, base: Raw, tuned: Raw) -> None:
-        for model, values in zip(self.models, (base, tuned), strict=True):
-            check_finite(model, chunk.name, values)
-
-
 class HighPass(Worker):
     """Pass 1: counts of the high bits of the relative change and, unless it is that, of the order's own key.
 
     Also sums the low bits by bin: with these sums the sum of all changes in a bin is known exactly.
     """
 
-    def __init__(self, pair: tuple[Checkpoint, Checkpoint], inside: frozenset[str], ranking: Ranking) -> None:
-        self._reader = PairReader(*pair)
+    def __init__(self, reader: PairReader, inside: frozenset[str], ranking: Ranking) -> None:
+        self._reader = reader
         self._inside, self._ranking = inside, ranking
         self._weights = np.empty(CHUNK, dtype=np.float64)
         self._low = np.empty(CHUNK, dtype=np.int32)
@@ -198,13 +149,9 @@ class LowPass(Worker):
     """
 
     def __init__(
-        self,
-        pair: tuple[Checkpoint, Checkpoint],
-        change_bins: Sequence[int],
-        key_bins: Sequence[int],
-        ranking: Ranking,
+        self, reader: PairReader, change_bins: Sequence[int], key_bins: Sequence[int], ranking: Ranking
     ) -> None:
-        self._reader = PairReader(*pair)
+        self._reader = reader
         self._ranking = ranking
         self.change = _LowCounts(change_bins)
         self.keys = _LowCounts(key_bins)
@@ -227,10 +174,8 @@ class LowPass(Worker):
 class TiePass(Worker):
     """Pass 3: for every parameter, how many keys are above each threshold and how many are equal to it."""
 
-    def __init__(
-        self, pair: tuple[Checkpoint, Checkpoint], thresholds: Sequence[int], ranking: Ranking
-    ) -> None:
-        self._reader = PairReader(*pair)
+    def __init__(self, reader: PairReader, thresholds: Sequence[int], ranking: Ranking) -> None:
+        self._reader = reader
         self._thresholds, self._ranking = thresholds, ranking
         self._mark = np.empty(CHUNK, dtype=np.bool_)
         self.counts: dict[str, Counts] = {}  # name -> [2, thresholds]
@@ -248,11 +193,19 @@ class TiePass(Worker):
 
 @dataclass(frozen=True)
 class Search:
-    """A pair of models, the parameters of the region with their sizes, and an order to rank them in."""
+    """A pair of models, the parameters of the region with their sizes, and an order to rank them in.
+
+    shuffle: a seed, to search as if the updates of each parameter were shuffled; None for the updates as they are.
+    """
 
     pair: tuple[Checkpoint, Checkpoint]
     sizes: Mapping[str, int]
     ranking: Ranking
+    shuffle: int | None = None
+
+    def reader(self) -> PairReader:
+        """A new reader, for one thread."""
+        return PairReader(*self.pair, self.shuffle)
 
     def count_high(self, outside: Mapping[str, int], progress: Progress) -> tuple[Counts, Counts, Counts]:
         """Pass 1 over the region, and a check of all other parameters for NaN and infinity.
@@ -260,8 +213,12 @@ class Search:
         Returns the counts of the relative change and of the order's key, and the sums of the change's low
         bits, by bin.
         """
-        make = partial(HighPass, self.pair, frozenset(self.sizes), self.ranking)
-        workers = walk(chunks({**self.sizes, **outside}), make, progress)
+        inside = frozenset(self.sizes)
+        workers = walk(
+            chunks({**self.sizes, **outside}),
+            lambda: HighPass(self.reader(), inside, self.ranking),
+            progress,
+        )
         change = sum_counts([worker.change for worker in workers])
         same = self.ranking.is_relative_change
         keys = change if same else sum_counts([worker.keys for worker in workers])
@@ -279,8 +236,11 @@ class Search:
         same = self.ranking.is_relative_change
         change_bins = _bins(change, [*change_ranks, *(ranks if same else ())])
         key_bins = [] if same else _bins(keys, ranks)
-        make = partial(LowPass, self.pair, change_bins, key_bins, self.ranking)
-        workers = walk(chunks(self.sizes), make, progress)
+        workers = walk(
+            chunks(self.sizes),
+            lambda: LowPass(self.reader(), change_bins, key_bins, self.ranking),
+            progress,
+        )
         changes = Histogram(change, _by_bin(change_bins, [worker.change for worker in workers]))
         if same:
             return changes, changes
@@ -292,7 +252,7 @@ class Search:
         """
         if not thresholds:
             return {}
-        workers = walk(chunks(self.sizes), partial(TiePass, self.pair, thresholds, self.ranking), progress)
+        workers = walk(chunks(self.sizes), lambda: TiePass(self.reader(), thresholds, self.ranking), progress)
         empty = np.zeros((2, len(thresholds)), dtype=np.int64)
         return {
             name: sum((worker.counts.get(name, empty) for worker in workers), empty) for name in self.sizes
@@ -300,7 +260,7 @@ class Search:
 
     def position_after(self, name: str, key: int, ties: int) -> int:
         """The position just behind the `ties`-th weight (from 1) of parameter `name` that has this key."""
-        reader = PairReader(*self.pair)
+        reader = self.reader()
         for chunk in chunks({name: self.sizes[name]}):
             keys = reader.keys(chunk, *reader.read(chunk), self.ranking)
             places = np.flatnonzero(keys == key)

@@ -1,22 +1,24 @@
 """The total order of the weights, and which of them a cut restores: pure functions of arrays.
 
 Every weight has an integer key in [0, 2^31). Non-negative float32 numbers order like their bit patterns, so
-the key of the order "top" is the bit pattern of the change; "bottom" mirrors it; "random" hashes seed,
-parameter name and position, and so does not depend on sharding.
+the key of the order "top" is the bit pattern of the change; "bottom" mirrors it; "smallest-base" mirrors the bit
+pattern of the absolute base weight; "shuffled" is "top" with shuffled updates; "random" hashes seed, parameter name
+and position, and so does not depend on sharding.
 """
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftlab.weights.bits import Raw, code_of, raw_view, widen
-from sftlab.weights.change import Floats, change_by
+from sftlab.weights.change import Floats, change_by, change_of
 from sftlab.weights.cut import Cut, Ranking
+from sftlab.weights.draws import random_keys
 from sftlab.weights.regions import in_region
+from sftlab.weights.shuffle import shuffled
 
 if TYPE_CHECKING:
     import torch
@@ -27,29 +29,18 @@ LARGEST_KEY = 2**31 - 1
 _LARGEST_FINITE = 0x7F7FFFFF
 
 
-def random_keys(seed: int, name: str, start: int, size: int) -> Keys:
-    """Keys of the positions start..start+size of the parameter `name`: int32 [size], uniform in [0, 2^31).
-
-    splitmix64's finaliser over a counter whose offset is a SHA-256 of seed and name. uint64 wraps around.
-    """
-    offset = int.from_bytes(sha256(f"{seed}\x1f{name}".encode()).digest()[:8], "little")
-    x = np.arange(start, start + size, dtype=np.uint64)
-    x = (x + np.uint64(offset)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x >> np.uint64(33)).astype(np.int32)
-
-
-def ranking_keys(ranking: Ranking, name: str, start: int, change: Floats) -> Keys:
+def ranking_keys(ranking: Ranking, name: str, start: int, values: Floats) -> Keys:
     """Keys of a stretch of the flattened parameter `name` that begins at `start`; the largest comes first.
 
-    change: float32 [n], changes by the ranking's measure, finite. Returns int32 [n]. For "top" the result
-    shares its memory.
+    values: float32 [n], finite: base weights for "smallest-base", else changes by the ranking's measure (those with
+    shuffled updates for "shuffled"; any for "random"). Returns int32 [n], which may share the memory of `values`.
     """
     if ranking.order == "random":
-        return random_keys(ranking.seed, name, start, change.size)
-    bits = change.view(np.int32)
-    return bits if ranking.order == "top" else _LARGEST_FINITE - bits
+        return random_keys(ranking.seed, name, start, values.size)
+    bits = values.view(np.int32)
+    if ranking.order in ("top", "shuffled"):
+        return bits
+    return _LARGEST_FINITE - (bits & LARGEST_KEY)  # the sign bit of a base weight takes no part
 
 
 def mark(keys: Keys, name: str, start: int, cut: Cut, out: Mask | None = None) -> Mask:
@@ -87,5 +78,12 @@ def is_restored_mask(name: str, base: torch.Tensor, tuned: torch.Tensor, cut: Cu
         widen(raw_view(tensor), code_of(tensor), np.empty(tensor.numel(), dtype=np.float32))
         for tensor in (base, tuned)
     )
-    keys = ranking_keys(cut.ranking, name, 0, change_by(cut.measure, old, new))
+    if cut.order == "smallest-base":
+        values = old
+    elif cut.order == "shuffled":
+        updates = shuffled(cut.seed, name, new - old)
+        values = change_of(cut.measure, old, updates)
+    else:
+        values = change_by(cut.measure, old, new)
+    keys = ranking_keys(cut.ranking, name, 0, values)
     return torch.from_numpy(mark(keys, name, 0, cut)).reshape(base.shape)

@@ -10,8 +10,8 @@ from sftlab.errors import UserError
 from sftlab.weights.bits import code_of, raw_view
 from sftlab.weights.edits import Restoration
 from sftlab.weights.ladder import change, restore
-from sftlab.weights.profile import OUTSIDE, read_profile
-from sftlab.weights.regions import in_region, place
+from sftlab.weights.profile import read_profile
+from sftlab.weights.regions import OUTSIDE, in_region, place
 from sftlab.weights.restore import ModelSource, write_restored
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.writer import ShardWriter, TensorSpec

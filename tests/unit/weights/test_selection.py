@@ -16,15 +16,18 @@ from sftlab.weights import stream
 from sftlab.weights.bits import code_of, is_finite, raw_view, widen
 from sftlab.weights.change import absolute_change, relative_change
 from sftlab.weights.cut import Cut, Measure, percent_label, percent_labels, restored_count
+from sftlab.weights.draws import random_keys
 from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import ChangeProfile, profile, read_profile
 from sftlab.weights.restore import ModelSource, write_restored
-from sftlab.weights.selection import is_restored_mask, mix, random_keys
+from sftlab.weights.selection import is_restored_mask, mix
 from tests.support.weights_models import (
     floor_count,
+    hashed,
     ranked,
     restored_by_hand,
     same_bits,
+    small_stretches,
     stored,
     write_checkpoint,
 )
@@ -38,8 +41,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stretches of a few elements, so that small tensors have several."""
-    for place in ("stream.CHUNK", "search.CHUNK", "mixer.CHUNK", "restore.CHUNK"):
-        monkeypatch.setattr(f"sftlab.weights.{place}", 8)
+    small_stretches(monkeypatch)
     yield
 
 
@@ -76,14 +78,19 @@ def pairs(draw: st.DrawFn) -> tuple[dict[str, torch.Tensor], dict[str, torch.Ten
 
 
 @settings(max_examples=40, deadline=None)
-@given(pairs(), st.sampled_from(["top", "bottom"]), st.sampled_from(MEASURES), st.integers(1, 3))
+@given(
+    pairs(),
+    st.sampled_from(["top", "bottom", "smallest-base", "shuffled"]),
+    st.sampled_from(MEASURES),
+    st.integers(1, 3),
+)
 def test_every_cut_holds_exactly_the_first_weights_of_a_full_sort(pair, order, measure, shards) -> None:
     base, tuned = pair
-    expected = ranked(base, tuned, order, measure)
+    expected = ranked(base, tuned, order, measure, seed=7, stretch=8)
     with TemporaryDirectory() as folder:
         one = write_checkpoint(Path(folder) / "base", base, shards=min(shards, len(base)))
         two = write_checkpoint(Path(folder) / "tuned", tuned)
-        found = profile(one, two, PERCENTS, order=order, measure=measure)
+        found = profile(one, two, PERCENTS, order=order, measure=measure, seed=7)
         edits = {percent: Restoration(cut) for percent, cut in found.cuts.items()}
         write_restored(one, two, edits, Path(folder) / "out", shard_bytes=64)
         assert found.weights == len(expected)
@@ -276,17 +283,7 @@ def test_random_keys_are_reproducible_positional_and_uniform() -> None:
 
 
 def test_splitmix64_finaliser_equals_python_integers() -> None:
-    from hashlib import sha256
-
-    mask = 2**64 - 1
-    offset = int.from_bytes(sha256(b"5\x1fname").digest()[:8], "little")
-    expected = []
-    for position in range(20):
-        x = ((position + offset) * 0x9E3779B97F4A7C15) & mask
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-        expected.append(x >> 33)
-    assert random_keys(5, "name", 0, 20).tolist() == expected
+    assert random_keys(5, "name", 0, 20).tolist() == [hashed(5, "name", position) for position in range(20)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

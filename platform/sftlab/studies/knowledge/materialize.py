@@ -235,6 +235,7 @@ def _cuts(store: Store, recipe: Recipe) -> Mapping[str, Cut]:
         own.seed,
         measure=own.measure or "relative",
         layers=own.layers,
+        share_of=own.share_of or "weights",
     )
     return found.cuts
 

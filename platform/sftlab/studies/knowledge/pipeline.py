@@ -20,6 +20,7 @@ STAGES = (
     Stage("training-set", 2, f"{_STAGES}.training_sets:build_training_sets", per_cell=True),
     Stage("tuned", 2, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads_model=True, per_cell=True),
     Stage("change", 1, f"{_STAGES}.change:build_changes", reads_model=True, per_cell=True),
+    Stage("controls", 1, f"{_STAGES}.controls:build_controls", reads_model=True, per_cell=True),
     Stage(
         "evaluation",
         1,
@@ -35,7 +36,7 @@ STAGES = (
 )
 
 CELL_STAGES = tuple(stage.name for stage in STAGES if stage.per_cell)
-LADDER_STAGES = ("change", "evaluation")  # those whose results show that a cell is finished
+LADDER_STAGES = ("change", "controls", "evaluation")  # those whose results show that a cell is finished
 
 READS_FACTS = frozenset(stage.name for stage in STAGES if stage.reads_facts)
 READS_MODEL = frozenset(stage.name for stage in STAGES if stage.reads_model) | {"sweep-best"}

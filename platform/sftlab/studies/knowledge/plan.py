@@ -42,6 +42,7 @@ class Cell:
     training_set: Step
     tuned: Step
     change: Step
+    controls: Step
     evaluations: Mapping[float, Step]
     probe: Cell | None = None
 
@@ -183,7 +184,8 @@ class Plan:
         # The profile and the cuts do not depend on what a method of its own does with the weights.
         ranked = restore.model_dump(exclude={"method", "parameters"})
         change = self._step("change", name, ranked, pair)
-        return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, {}, probe)
+        controls = self._step("controls", name, ranked, pair | {"change": change.id})
+        return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, controls, {}, probe)
 
     def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
         common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
@@ -251,6 +253,8 @@ class Plan:
                 yield cell.tuned, self.tuning(cell)
             for cell in runs:
                 yield cell.change, Cost()
+        for cell in self.cells:
+            yield cell.controls, Cost()
         yield self.base_evaluation, self.answering(0)
         for cell in self.cells:
             for step in cell.evaluations.values():

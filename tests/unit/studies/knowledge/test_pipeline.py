@@ -21,10 +21,10 @@ def test_the_builder_of_a_stage_takes_a_build_and_is_of_this_study(stage: Stage)
 def test_what_stages_need_and_read() -> None:
     assert [stage.name for stage in STAGES if stage.needs_ray] == ["mastery", "tuned", "evaluation"]
     assert [stage.name for stage in STAGES if stage.starts_engines] == ["mastery", "evaluation"]
-    assert CELL_STAGES == ("training-set", "tuned", "change", "evaluation")
+    assert CELL_STAGES == ("training-set", "tuned", "change", "controls", "evaluation")
     assert set(LADDER_STAGES) < set(CELL_STAGES)
     assert {"facts"} == READS_FACTS
-    assert {"mastery", "tuned", "change", "evaluation", "best", "sweep-best"} == READS_MODEL
+    assert {"mastery", "tuned", "change", "controls", "evaluation", "best", "sweep-best"} == READS_MODEL
 
 
 def test_stages_up_to_one_include_it() -> None:

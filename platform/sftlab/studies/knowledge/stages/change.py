@@ -36,6 +36,7 @@ def build_change(build: KnowledgeBuild, cell: Cell) -> None:
         restore.seed,
         measure=restore.measure or "relative",
         layers=restore.layers,
+        share_of=restore.share_of or "weights",
     )
     write_text(build.path(cell.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
     build.commit(cell.change)

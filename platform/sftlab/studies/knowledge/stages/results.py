@@ -1,4 +1,4 @@
-"""Stage 8: the result tables, gathered from the committed steps."""
+"""Stage 9: the result tables, gathered from the committed steps."""
 
 from __future__ import annotations
 

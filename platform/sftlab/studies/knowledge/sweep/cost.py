@@ -23,6 +23,8 @@ def rung_steps(sweep: Sweep, rung: Trial) -> Iterator[tuple[Step, Cost]]:
         yield part.training_set, Cost()
         yield part.tuned, plan.tuning(part)
         yield part.change, Cost()
+        if part is cell:
+            yield part.controls, Cost()
         for step in part.evaluations.values():
             yield step, answering
 

@@ -18,6 +18,7 @@ from sftlab.studies.knowledge.results.choice import DEV_SPLITS, dev_scores
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.studies.knowledge.stages.change import build_change
+from sftlab.studies.knowledge.stages.controls import build_cell_controls
 from sftlab.studies.knowledge.stages.evaluation import evaluation_request
 from sftlab.studies.knowledge.stages.mastery import buckets_of
 from sftlab.studies.knowledge.stages.results import accuracy_of
@@ -80,16 +81,17 @@ def first_run(build: KnowledgeBuild) -> SFTRun | None:
 def steps_of(cell: Cell) -> list[Step]:
     """All steps that a trial of this cell builds, those of its probe included."""
     before = [] if cell.probe is None else steps_of(cell.probe)
-    return [*before, cell.training_set, cell.tuned, cell.change, *cell.evaluations.values()]
+    return [*before, cell.training_set, cell.tuned, cell.change, cell.controls, *cell.evaluations.values()]
 
 
 def _build_cell(context: TrialContext, build: KnowledgeBuild, cell: Cell) -> Outcome:
-    times = {stage: StageTime() for stage in ("training-set", "tuned", "change", "evaluation")}
+    times = {stage: StageTime() for stage in ("training-set", "tuned", "change", "controls", "evaluation")}
     _draw(build, cell, times["training-set"])
     for part in (cell.probe, cell):
         if part is not None:
             _train(context, build, part, times["tuned"])
             _profile(build, part, times["change"])
+    _control(build, cell, times["controls"])
     _evaluate(context, build, cell, times["evaluation"])
     scores = trial_scores(build, cell, context.metric)
     percent = best_percent(scores)
@@ -131,6 +133,14 @@ def _profile(build: KnowledgeBuild, cell: Cell, spent: StageTime) -> None:
     with _timed(spent), build.store.lock(cell.change.lock):
         if build.lacking(cell.change):
             build_change(build, cell)
+        else:
+            spent.hits += 1
+
+
+def _control(build: KnowledgeBuild, cell: Cell, spent: StageTime) -> None:
+    with _timed(spent), build.store.lock(cell.controls.lock):
+        if build.lacking(cell.controls):
+            build_cell_controls(build, cell)
         else:
             spent.hits += 1
 
