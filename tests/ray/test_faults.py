@@ -119,7 +119,7 @@ def test_an_evaluation_goes_on_with_a_fresh_engine_and_smaller_batches(tmp_path:
 
     starts: list[int] = []
 
-    def start(before: int) -> Any:
+    def start(before: int, _source: object) -> Any:
         starts.append(before)
         return ray.remote(SmallWorker).options(num_cpus=0).remote()  # no restarts: memory is no death
 

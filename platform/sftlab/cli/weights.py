@@ -120,7 +120,9 @@ def change_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Sho
         )
     assert found.controls is not None
     null, undone = found.controls.null.concentration, found.controls.undone
-    shares = ", ".join(f"top {top} %: {share:.1%} ({null[top]:.1%})" for top, share in found.concentration.items())
+    shares = ", ".join(
+        f"top {top} %: {share:.1%} ({null[top]:.1%})" for top, share in found.concentration.items()
+    )
     taken_back = ", ".join(
         f"{percent} %: {of.relative:.1%} relative, {of.l1:.1%} absolute, {of.l2:.1%} squared"
         for percent, of in undone.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from sftlab.errors import UserError
-from sftlab.inference.engine import EngineSwapError
+from sftlab.inference.engine import EngineSwapError, WeightSource
 from sftlab.inference.limits import EngineMemoryError
 from sftlab.inference.spec import EngineRuntime
 from sftlab.inference.watchdog import START_FACTOR
@@ -137,18 +138,40 @@ def result(reference: Any) -> Any:
 
 
 class EngineActor:
-    """An engine in an actor, and how to put a fresh one in its place."""
+    """An engine in an actor, and how to put a fresh one in its place.
 
-    def __init__(self, start: Callable[[int], Any]) -> None:
-        """start: makes the actor; it is given how many were before it."""
+    swaps: whether the engine takes the weights of one model after another; one that does not is started with each.
+    """
+
+    def __init__(self, start: Callable[[int, WeightSource | None], Any]) -> None:
+        """start: makes the actor; it is given how many were before it, and the model to start with where that is not
+        the base model.
+        """
         self._start, self._before = start, 0
-        self.actor = start(0)
+        self._source: WeightSource | None = None
+        self.swaps = True
+        self.actor = start(0, None)
 
     def renew(self) -> None:
         """After an engine ran out of memory, which is no death that `engine.max_restarts` counts."""
         self.end()
         self._before += 1
-        self.actor = self._start(self._before)
+        self.actor = self._start(self._before, self._source)
+
+    def cannot_swap(self, source: WeightSource, reason: EngineSwapError) -> None:
+        """From now on the engine starts again for each model, beginning with `source`; logs a warning."""
+        logging.getLogger(__name__).warning(
+            f"The engine cannot take over the weights of another model of this architecture ({reason}) A fresh engine "
+            "is started for every model instead, which takes longer and gives the same answers."
+        )
+        self.swaps, self._source = False, source
+        self.renew()
+
+    def start_with(self, source: WeightSource) -> None:
+        """Where the engine cannot swap: one that holds this model."""
+        if not self.swaps and self._source != source:
+            self._source = source
+            self.renew()
 
     def end(self) -> None:
         import ray

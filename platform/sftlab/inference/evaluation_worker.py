@@ -6,7 +6,9 @@ the same result.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.inference.actors import DyingAfterMemory
@@ -16,6 +18,7 @@ from sftlab.inference.measurement import Measurement
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.vllm_engine import VllmEngine
 from sftlab.store.mirror import pull
+from sftlab.weights.restore import write_source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,16 +36,32 @@ class EvaluationWorker:
         engine_spec: EngineSpec,
         runtime: EngineRuntime,
         engine: EngineFactory = VllmEngine,
+        source: WeightSource | None = None,
     ) -> None:
+        """source: the model to start with; None for that of `model_dir`, from which other weights are swapped in."""
         self.life = DyingAfterMemory()
-        self.engine = engine(pull(model_dir), engine_spec, runtime)
+        self.started_with = source
+        base = pull(Path(model_dir))
+        if source is None:
+            self.engine = engine(str(base), engine_spec, runtime)
+            return
+        # The engine reads the folder once, while it starts.
+        with tempfile.TemporaryDirectory(prefix="sftlab-model-") as place:
+            written = write_source(base, source, Path(place) / base.name)
+            self.engine = engine(str(written), engine_spec, runtime)
+
+    def load(self, source: WeightSource) -> None:
+        """Makes the engine compute with a model's weights."""
+        if self.started_with is None:
+            self.engine.load_weights(source)
+        assert self.started_with in (None, source), "this engine was started with another model"
 
     def evaluate(
         self, source: WeightSource, measurements: Sequence[Measurement], limits: BatchLimits = WHOLE
     ) -> list[pa.Table]:
         """The tables of one of the models to evaluate, in the order of the measurements."""
         with self.life:
-            self.engine.load_weights(source)
+            self.load(source)
             return [measurement.measure(self.engine, limits) for measurement in measurements]
 
     def measure_base(
@@ -50,5 +69,5 @@ class EvaluationWorker:
     ) -> pa.Table:
         """The table of the base model, which a comparison asks for."""
         with self.life:
-            self.engine.load_weights(source)
+            self.load(source)
             return measurement.measure(self.engine, limits)

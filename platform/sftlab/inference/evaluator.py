@@ -245,9 +245,9 @@ def start_worker(
     check_served(request.model_dir, runtime)
     remote, options = ray.remote(EvaluationWorker), actor_options(runtime)
 
-    def start(before: int) -> Any:
+    def start(before: int, source: WeightSource | None) -> Any:
         named = remote.options(**options, name=name and f"{name}-{before}")
-        return named.remote(request.model_dir, request.engine_spec, runtime, engine)
+        return named.remote(request.model_dir, request.engine_spec, runtime, engine, source)
 
     return EngineActor(start)
 
@@ -271,6 +271,7 @@ def call_with_retry(worker: EngineActor, base: WeightSource, measurement: Measur
     Raises UserError where no smaller batch is left to try, and where the engine is lost repeatedly.
     """
     limits, tries = WHOLE, LOST_TRIES
+    worker.start_with(base)
     while True:
         try:
             return result(worker.actor.measure_base.remote(base, measurement, limits))
@@ -278,7 +279,9 @@ def call_with_retry(worker: EngineActor, base: WeightSource, measurement: Measur
             limits = limits.after(error)
             worker.renew()
         except EngineSwapError as error:
-            raise _not_swapped("the base model", error) from error
+            if not worker.swaps:
+                raise _not_swapped("the base model", error) from error
+            worker.cannot_swap(base, error)
         except EngineLostError:
             tries -= 1
             if not tries:
@@ -286,11 +289,10 @@ def call_with_retry(worker: EngineActor, base: WeightSource, measurement: Measur
 
 
 def _not_swapped(model: str, error: EngineSwapError) -> UserError:
-    """The error where an engine does not compute with the weights of a model."""
+    """The error where an engine that was started with a model does not compute with its weights."""
     return UserError(
-        f"An engine did not take in the weights of {model}, and was stopped before it answered for it: {error} "
-        "Finished models are kept; run again, with a new engine, to go on. If it fails at the same model again, "
-        "this vLLM cannot swap its weights: that is a bug to report."
+        f"An engine did not take in the weights of {model}, although it was started with them: {error} Finished models "
+        "are kept; that is a bug to report."
     )
 
 
@@ -309,6 +311,7 @@ def spread(
 
     def give(worker: EngineActor, item: EvaluationItem, limits: BatchLimits) -> None:
         measurements = [*item.measurements.values(), *([] if compared is None else [compared])]
+        worker.start_with(item.source)
         running[worker.actor.evaluate.remote(item.source, measurements, limits)] = (worker, item, limits)
 
     for worker, item in zip(workers, queue, strict=False):
@@ -324,7 +327,11 @@ def spread(
             give(worker, item, limits)
             continue
         except EngineSwapError as error:
-            raise _not_swapped(item.output_dir.name, error) from error
+            if not worker.swaps:
+                raise _not_swapped(item.output_dir.name, error) from error
+            worker.cannot_swap(item.source, error)
+            give(worker, item, limits)
+            continue
         except EngineLostError:
             tries -= 1
             if not tries:

@@ -9,7 +9,7 @@ tensors that were streamed in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 # Columns read back of every matrix, drawn again for every swap; a matrix with no more is compared whole.
 PROBED_COLUMNS = 256
+_CODE_ERRORS = (
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    NotImplementedError,
+)
 
 
 def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, ...] | None:
@@ -29,6 +38,7 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, .
 
     With tensor parallelism a worker holds parts of matrices, and compares these (see `Share`). If it is another
     process, errors would arrive without their type; what they hold goes back in place of them, for `raise_failure`.
+    An error of vLLM's code for this architecture is a failed swap too; errors of the machine pass.
     """
     import torch
     from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
@@ -36,7 +46,7 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, .
     share = Share(get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size())
     model = worker.get_model()
     dtype = worker.model_runner.model_config.dtype
-    sketch = Sketch(dtype, seed=swap)
+    sketch = Sketch(dtype, swap, transposed_weights(worker.model_runner.model_config.hf_config))
     with torch.no_grad():
         try:
             worker.model_runner.reload_weights(weights_iterator=sketch.watch(source.tensors()))
@@ -46,7 +56,28 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, .
             return (str(error),)
         except Damaged as error:
             return str(error.folder), error.what
+        except _CODE_ERRORS as error:
+            return (f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",)
     return None
+
+
+def transposed_weights(config: Any) -> frozenset[str]:
+    """Names of the matrices that transformers stores with their inputs in rows (Conv1D, as GPT-2 has them).
+
+    config: the model's configuration. Without the prefix of the backbone, which a checkpoint may lack.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (*_CODE_ERRORS, ImportError):  # vLLM serves what transformers does not know
+        return frozenset()
+    prefix = f"{model.base_model_prefix}."
+    found = [name for name, module in model.named_modules() if isinstance(module, Conv1D)]
+    return frozenset(f"{name.removeprefix(prefix)}.weight" for name in found)
 
 
 def raise_failure(found: Sequence[Sequence[str] | None]) -> None:
@@ -105,15 +136,18 @@ ALONE = Share()
 class Sketch:
     """What to expect of the live model: of every streamed tensor its probed columns, or a vector as it is."""
 
-    def __init__(self, dtype: torch.dtype, seed: int) -> None:
+    def __init__(self, dtype: torch.dtype, seed: int, transposed: frozenset[str] = frozenset()) -> None:
+        """transposed: the matrices that are stored with their inputs in rows; their ends of names."""
         self.dtype = dtype
         self.seed = seed
         self.parts: dict[str, torch.Tensor] = {}
+        self._transposed = tuple(f".{name}" for name in transposed)
 
     def watch(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
         """Pass tensors through, keeping a sketch of each."""
         for name, tensor in tensors:
-            kept = tensor if tensor.ndim < 2 else tensor[..., self.columns(tensor.shape[-1])]
+            upright = tensor.t() if f".{name}".endswith(self._transposed) and tensor.ndim == 2 else tensor
+            kept = upright if tensor.ndim < 2 else upright[..., self.columns(upright.shape[-1])]
             self.parts[name] = kept.to(self.dtype, copy=True)
             yield name, tensor
 
@@ -134,6 +168,7 @@ def verify(model: Any, sketch: Sketch, share: Share = ALONE) -> None:
     """
     import torch
 
+    names = Names(model, sketch.parts)
     owners = {
         module.weight.data_ptr(): f"{name}.weight"
         for name, module in reversed(list(model.named_modules()))
@@ -142,24 +177,56 @@ def verify(model: Any, sketch: Sketch, share: Share = ALONE) -> None:
     for name, module in model.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
             full_name = f"{name}.{key}"
-            parts = _parts(model, sketch, full_name)
+            parts = names.parts(full_name)
             if not parts and parameter.numel() > 0:  # tied: loaded under the first owner's name
-                parts = _parts(model, sketch, owners.get(parameter.data_ptr(), full_name))
+                parts = names.parts(owners.get(parameter.data_ptr(), full_name))
             if not parts:
                 raise EngineSwapError(f"{full_name}: the swapped-in model has no tensor for it.")
             expected = torch.cat(share.rows(parts, module))
             _compare(full_name, module, parameter, expected, sketch, share)
 
 
-def _parts(model: Any, sketch: Sketch, name: str) -> list[torch.Tensor]:
-    """Sketch of the tensor, or of the tensors that vLLM fuses into it, one above the other; none where one lacks."""
-    if name in sketch.parts:
-        return [sketch.parts[name]]
-    path, _, key = name.rpartition(".")
-    parent, _, leaf = path.rpartition(".")
-    fused = getattr(model, "packed_modules_mapping", {}).get(leaf, [])
-    names = [f"{parent}.{part}.{key}" for part in fused]
-    return [sketch.parts[part] for part in names] if all(part in sketch.parts for part in names) else []
+class Names:
+    """The streamed tensors of each live parameter: by the same name, or by the names that vLLM itself maps.
+
+    vLLM renames what an architecture stores under other names, and fuses matrices; its models carry both tables. A
+    prefix that only one side has (of the backbone, or of vLLM's wrapper around a model of transformers) is left out.
+    """
+
+    def __init__(self, model: Any, streamed: Mapping[str, torch.Tensor]) -> None:
+        self._streamed = streamed
+        self._fused = getattr(model, "packed_modules_mapping", {})
+        self._mapped: dict[str, list[tuple[Any, str]]] = {}
+        mapper = getattr(model, "hf_to_vllm_mapper", None)
+        for name in streamed:
+            found = None if mapper is None else mapper._map_name_with_shard(name)
+            if found is not None:
+                target, shard = found
+                for one in shard if isinstance(shard, list) else [shard]:
+                    self._mapped.setdefault(target, []).append((one, name))
+        self._without_prefix = {name.partition(".")[2]: name for name in streamed}
+
+    def parts(self, name: str) -> list[torch.Tensor]:
+        """The tensor of a parameter, or the tensors fused into it, one above the other; none where one lacks."""
+        if name in self._streamed:
+            return [self._streamed[name]]
+        path, _, key = name.rpartition(".")
+        parent, _, leaf = path.rpartition(".")
+        fused = [f"{parent}.{part}.{key}" for part in self._fused.get(leaf, [])]
+        if fused and all(part in self._streamed for part in fused):
+            return [self._streamed[part] for part in fused]
+        if name in self._mapped:
+            ordered = sorted(self._mapped[name], key=lambda found: _shard_order(found[0]))
+            return [self._streamed[stored] for _, stored in ordered]
+        stored = name.partition(".")[2]
+        if stored not in self._streamed:
+            stored = self._without_prefix.get(name, "")
+        return [self._streamed[stored]] if stored in self._streamed else []
+
+
+def _shard_order(shard: Any) -> int:
+    """The position of a part that is fused: vLLM numbers parts, or calls them q, k and v."""
+    return {"q": 0, "k": 1, "v": 2, None: 0}.get(shard, shard if isinstance(shard, int) else 0)
 
 
 def _compare(

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sftlab.store.record import PART
 from sftlab.training.hf_model import adapted_layers, tensor_files, weight_files
 from sftlab.training.records import DivergedError
+from sftlab.training.stored_tensors import Homes, Part, assembled, by_parameter
 from sftlab.weights.shards import companions
 
 if TYPE_CHECKING:
@@ -106,35 +107,49 @@ def float32_of_stage0(parameter: Any, engine: Any) -> torch.Tensor | None:
     return None
 
 
-def keep_float32_base(engine: Any, base: Path, places: dict[str, Any], rank: int) -> None:
+def keep_float32_base(engine: Any, base: Path, places: Homes, rank: int) -> None:
     """Start the optimiser's float32 weights from the base's float32 ones instead of their bf16 roundings.
 
     Otherwise rounding alone would change every weight of a float32 base by up to 0.4%, far more than
     fine-tuning does. Does nothing for a bf16 base or a float32 run.
     """
     import torch
-    from deepspeed.utils import safe_get_local_fp32_param, safe_set_full_fp32_param
     from safetensors import safe_open
 
-    for name, file in tensor_files(base).items():
-        parameter = places.get(name)
-        if parameter is None or parameter.dtype == torch.float32 or not parameter.requires_grad:
+    files = tensor_files(base)
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(files[name], framework="pt") as handle:
+            tensor: torch.Tensor = handle.get_tensor(name)
+        return tensor
+
+    def is_float32(name: str) -> bool:
+        with safe_open(files[name], framework="pt") as handle:
+            return bool(handle.get_slice(name).get_dtype() == "F32")
+
+    for parameter, parts in by_parameter(places):
+        if parameter.dtype == torch.float32 or not parameter.requires_grad:
             continue
-        with safe_open(file, framework="pt") as handle:
-            if handle.get_slice(name).get_dtype() != "F32":
-                continue
-            value = handle.get_tensor(name).to(parameter.device)
-        master = float32_of_stage0(parameter, engine)
-        with torch.no_grad():
-            if master is not None:
-                master.copy_(value)
-            elif hasattr(parameter, "ds_id"):
-                # DeepSpeed's own setter fails where a tensor does not divide by the number of ranks.
-                mine = safe_get_local_fp32_param(parameter).view(-1)
-                part = value.view(-1)[rank * mine.numel() : (rank + 1) * mine.numel()]
-                mine[: part.numel()].copy_(part)
-            else:
-                safe_set_full_fp32_param(parameter, value)
+        if all(is_float32(name) for name, _ in parts):
+            _set_float32(engine, parameter, assembled(parameter, parts, read).to(parameter.device), rank)
+
+
+def _set_float32(engine: Any, parameter: Any, value: torch.Tensor, rank: int) -> None:
+    """Make `value` what the optimiser's float32 weights of a parameter hold, from any ZeRO stage."""
+    import torch
+    from deepspeed.utils import safe_get_local_fp32_param, safe_set_full_fp32_param
+
+    master = float32_of_stage0(parameter, engine)
+    with torch.no_grad():
+        if master is not None:
+            master.copy_(value)
+        elif hasattr(parameter, "ds_id"):
+            # DeepSpeed's own setter fails where a tensor does not divide by the number of ranks.
+            mine = safe_get_local_fp32_param(parameter).view(-1)
+            part = value.reshape(-1)[rank * mine.numel() : (rank + 1) * mine.numel()]
+            mine[: part.numel()].copy_(part)
+        else:
+            safe_set_full_fp32_param(parameter, value)
 
 
 def lora_delta(layer: Any) -> torch.Tensor:
@@ -155,25 +170,61 @@ def finite(name: str, value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: int) -> None:
-    """Write the engine's model to `output`; all ranks call this together. `places` is hf_model.homes(...).
+class _Values:
+    """Whole values of parameters, of which several stored tensors take parts one after another.
+
+    Experts are stored in turns of two stacked parameters; so many are kept.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._kept: dict[tuple[int, bool], torch.Tensor] = {}
+
+    def of(self, name: str, parameter: Any, want_float32: bool) -> torch.Tensor:
+        """The value, finite; `name` is that of a message (a collective operation)."""
+        key = (id(parameter), want_float32)
+        if key not in self._kept:
+            while len(self._kept) > 1:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = finite(name, full_value(parameter, self._engine, want_float32))
+        return self._kept[key]
+
+    def stored(self, name: str, parts: Sequence[Part], shape: Sequence[int], float32: bool) -> torch.Tensor:
+        """The value of the stored tensor `name` of this shape (a collective operation)."""
+        import torch
+
+        if len(parts) == 1 and parts[0].stored is None:
+            (part,) = parts
+            if part.place is None:
+                return finite(name, full_value(part.parameter, self._engine, float32))
+            return part.in_parameter(self.of(name, part.parameter, float32))
+        whole: torch.Tensor | None = None
+        for part in parts:
+            value = self.of(name, part.parameter, float32)
+            if whole is None:
+                whole = torch.empty(tuple(shape), dtype=value.dtype, device=value.device)
+            part.in_stored(whole).copy_(part.in_parameter(value))
+        assert whole is not None
+        return whole
+
+
+def export(engine: Any, base: Path, places: Homes, output: Path, rank: int) -> None:
+    """Write the engine's model to `output`; all ranks call this together. `places` is stored_tensors.homes(...).
 
     Without LoRA every parameter that trains is the trained one. With LoRA the adapted layers hold the base's
     stored weight plus the update, computed in float32. Every other tensor is the base's, bit for bit.
     Raises DivergedError where a trained weight is not finite.
     """
     adapted = {id(layer.base_layer.weight): layer for layer in adapted_layers(engine.module)}
+    values = _Values(engine)
 
     def value_of(name: str, read: Reader) -> torch.Tensor | None:
-        parameter = places.get(name)
-        if parameter is None or (adapted and id(parameter) not in adapted):
-            return None
-        if not adapted and not parameter.requires_grad:
-            return None
+        parts = places.get(name, ())
         if adapted:
-            delta = finite(name, lora_delta(adapted[id(parameter)]))
-            return read().float() + delta.cpu() if rank == 0 else None
-        return finite(name, full_value(parameter, engine, want_float32=wants_float32[name]))
+            return _with_updates(name, parts, adapted, read, rank)
+        if not any(part.parameter.requires_grad for part in parts):
+            return None
+        return values.stored(name, parts, shapes[name], wants_float32[name])
 
     if rank == 0:
         output.mkdir(parents=True, exist_ok=True)
@@ -181,6 +232,7 @@ def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: 
     for file in weight_files(base):
         _, header = read_header(file)
         wants_float32 = {name: entry.get("dtype") == "F32" for name, entry in header.items()}
+        shapes = {name: entry.get("shape", ()) for name, entry in header.items()}
         # Put in place whole, so that workers that outlive a killed driver cannot truncate a committed file.
         part = output / f"{file.name}{PART}"
         rewrite_file(file, part if rank == 0 else None, value_of)
@@ -188,3 +240,18 @@ def export(engine: Any, base: Path, places: dict[str, Any], output: Path, rank: 
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             part.replace(output / file.name)
+
+
+def _with_updates(
+    name: str, parts: Sequence[Part], adapted: Mapping[int, Any], read: Reader, rank: int
+) -> torch.Tensor | None:
+    """The base's stored tensor plus the updates of the adapted layers in it, in float32; None where there is none."""
+    layers = [(part, adapted[id(part.parameter)]) for part in parts if id(part.parameter) in adapted]
+    if not layers:
+        return None
+    value = read().float().contiguous() if rank == 0 else None
+    for part, layer in layers:
+        delta = finite(name, lora_delta(layer))
+        if value is not None:
+            part.in_stored(value).add_(part.in_parameter(delta).cpu())
+    return value

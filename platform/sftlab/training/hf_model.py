@@ -1,13 +1,14 @@
-"""Load a plain Hugging Face folder for training, and say where each of its tensors lives in the model."""
+"""Load a plain Hugging Face folder for training, adapt it, and check that it can be trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.training.spec import LoRASpec, SFTSpec
+from sftlab.training.stored_tensors import Homes, Stretch, assembled, by_parameter, homes
 from sftlab.weights.pairs import OUTPUT_EMBEDDINGS, same_contents
 from sftlab.weights.shards import Checkpoint
 
@@ -22,30 +23,6 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     """Where each stored tensor is: name -> file, in the order of the files. Raises UserError as Checkpoint.open."""
     with Checkpoint.open(folder) as checkpoint:
         return checkpoint.files
-
-
-def homes(folder: Path, model: Any) -> dict[str, Any]:
-    """Stored tensor name -> the parameter of `model` that it fills; other tensors (buffers) are left out.
-
-    A checkpoint of a bare backbone lacks the backbone's prefix. Raises UserError where a parameter has no
-    stored tensor, because then the export could not give back the base model's names.
-    """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    prefix = model.base_model_prefix
-    found = {}
-    for name in tensor_files(folder):
-        parameter = parameters.get(name, parameters.get(f"{prefix}.{name}"))
-        if parameter is not None:
-            found[name] = parameter
-    covered = {id(parameter) for parameter in found.values()}
-    lost = sorted(name for name, parameter in parameters.items() if id(parameter) not in covered)
-    if lost:
-        raise UserError(
-            f"{folder}: the weights stored there do not fill {lost[0]} ({len(lost)} such tensors) of "
-            f"{type(model).__name__}; this architecture stores its weights under other names and "
-            "cannot be fine-tuned here."
-        )
-    return found
 
 
 def names_of(model: Any) -> dict[int, list[str]]:
@@ -78,12 +55,12 @@ def check_trainable(folder: Path, spec: SFTSpec) -> None:
         add_lora(model, spec.lora)
 
 
-def check_copies(folder: Path, places: Mapping[str, Any]) -> None:
-    """Raises UserError where a parameter is stored under two names with different values; `places` is homes(...)."""
-    first: dict[int, str] = {}
+def check_copies(folder: Path, places: Homes) -> None:
+    """Raises UserError where numbers are stored under two names with different values; `places` is homes(...)."""
+    first: dict[tuple[int, Stretch | None], str] = {}
     with Checkpoint.open(folder) as checkpoint:
-        for name, parameter in places.items():
-            source = first.setdefault(id(parameter), name)
+        for name, parts in places.items():
+            source = first.setdefault((id(parts[0].parameter), parts[0].place), name)
             if source != name and not same_contents(checkpoint, source, name):
                 raise UserError(
                     f"{folder}: {source} and {name} differ, but are one parameter of this model; set "
@@ -134,17 +111,20 @@ def fill_partitions(folder: Path, model: Any) -> None:
     import torch
     from safetensors import safe_open
 
-    places = tensor_files(folder)
+    files = tensor_files(folder)
     buffers = dict(model.named_buffers())
-    for name, parameter in homes(folder, model).items():
+
+    def read(name: str) -> Any:
+        with safe_open(files[name], framework="pt") as handle:
+            return handle.get_tensor(name)
+
+    for parameter, parts in by_parameter(homes(folder, model)):
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if torch.distributed.get_rank() == 0:
-                with safe_open(places[name], framework="pt") as handle:
-                    parameter.data.copy_(handle.get_tensor(name))
-    for name, file in places.items():
+                parameter.data.copy_(assembled(parameter, parts, read))
+    for name in files:
         if name in buffers:
-            with safe_open(file, framework="pt") as handle:
-                buffers[name].copy_(handle.get_tensor(name))
+            buffers[name].copy_(read(name))
 
 
 def add_lora(model: Any, lora: LoRASpec) -> Any:

@@ -34,7 +34,7 @@ from sftlab.training.data import read_examples
 from sftlab.training.deepspeed import deepspeed_config, make_engine
 from sftlab.training.export import export, keep_float32_base
 from sftlab.training.failures import Superseded, disk_errors
-from sftlab.training.hf_model import add_lora, homes, load_model
+from sftlab.training.hf_model import add_lora, load_model
 from sftlab.training.prevention import (
     freeze_layers,
     frozen_base,
@@ -54,6 +54,7 @@ from sftlab.training.records import (
     write_result,
 )
 from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps
+from sftlab.training.stored_tensors import Part, homes
 
 Emit = Callable[[TrainingEvent | None], bool]
 """Takes an event of rank 0 (or none) to the driver; True is the driver's wish that the workers stop."""
@@ -87,7 +88,7 @@ class Training:
     run: SFTRun
     engine: Any
     optimizer: Any
-    places: dict[str, Any]
+    places: dict[str, tuple[Part, ...]]
     examples: list[Example]
     pad_id: int
     batches: list[list[int]]

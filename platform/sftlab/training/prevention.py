@@ -15,6 +15,7 @@ import torch
 
 from sftlab.errors import UserError
 from sftlab.training.batches import answer_rows
+from sftlab.training.stored_tensors import Homes, by_parameter, full_shape
 from sftlab.weights.regions import check_layers, layer_numbers, place
 
 if TYPE_CHECKING:
@@ -105,10 +106,10 @@ def weights_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [weights for group in optimizer.param_groups for weights in group["params"]]
 
 
-def mask_gradients(places: Mapping[str, torch.nn.Parameter], base: Path, mask: ProbeMask) -> None:
+def mask_gradients(places: Homes, base: Path, mask: ProbeMask) -> None:
     """Make the gradients of all weights that the mask's cut selects 0, before anything else sees them.
 
-    `places` is hf_model.homes(...). Without decay AdamW then leaves these weights as they are, to the bit.
+    `places` is stored_tensors.homes(...). Without decay AdamW then leaves these weights as they are, to the bit.
     Raises UserError where the probe and the base do not fit each other.
     """
     from sftlab.weights.pairs import check_pair
@@ -116,10 +117,15 @@ def mask_gradients(places: Mapping[str, torch.nn.Parameter], base: Path, mask: P
     from sftlab.weights.shards import Checkpoint
 
     with Checkpoint.open(base) as old, Checkpoint.open(mask.probe) as probe:
-        for name in check_pair(old, probe):
-            masked = is_restored_mask(name, old.read(name), probe.read(name), mask.cut)
-            if name in places and bool(masked.any()):
-                keep_out(places[name], masked)
+        known = set(check_pair(old, probe))
+        for parameter, parts in by_parameter(places):
+            whole = torch.zeros(full_shape(parameter), dtype=torch.bool)
+            for name, part in parts:
+                if name in known:
+                    masked = is_restored_mask(name, old.read(name), probe.read(name), mask.cut)
+                    part.in_parameter(whole).copy_(part.in_stored(masked))
+            if bool(whole.any()):
+                keep_out(parameter, whole)
 
 
 def keep_out(parameter: torch.nn.Parameter, masked: torch.Tensor) -> None:

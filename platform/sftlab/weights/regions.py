@@ -1,16 +1,17 @@
-"""Which part of a decoder-only model a parameter belongs to, from its name alone.
+"""Which part of a decoder-only model a parameter belongs to, from the module that owns it.
 
-The rules are general, not a list of models: the first number in a dotted name is the layer; a component
-that says "norm" (or `ln`, `ln_1`, ...) marks a norm; "attn"/"attention" marks the attention block; and the
-last component names the projection. They hold for Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX, GPT-2, OPT,
-Falcon and mixtures of experts, as the tests show on real models of these families.
+A dotted name is the path of modules to a parameter. The owner, its last module, says whether it is a norm. The
+outermost module within the layer that is an attention or an MLP says which block it is in. A word elsewhere in the name
+decides nothing: `input_layernorm.mlp.fc1` is no norm, and `attn_hyper_connection` is no attention. A layer is a number
+behind a list of layers; the numbers of experts and of other lists are none. The rules hold for every causal language
+model that transformers ships; benchmarks/families.py walks them.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import get_args
@@ -20,11 +21,30 @@ from sftlab.weights.cut import Region
 
 OUTSIDE = "outside the layers"
 _LAYERS = re.compile(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", re.ASCII)
-_NORM = re.compile(r"norm|^ln(_|\d|$)", re.IGNORECASE)
-_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+# Each is compared with one whole component of the name.
+_LIST_OF_LAYERS = re.compile(r"layers?|h|blocks?", re.ASCII)
+_NUMBER = re.compile(r"\d+", re.ASCII)
+_NORM = re.compile(r"(.*_)?([a-z]*norm|ln)\d*(_.*)?", re.IGNORECASE)
+_ATTENTION = re.compile(r".*(attn|attention)", re.IGNORECASE)
 _MLP = re.compile(
-    r"mlp|ffn|ffw|feed_forward|moe|expert|router|^fc\d|^fc_|^dense_h|^dense_4h|^w[123]$", re.IGNORECASE
+    r".*(mlp|ffn|ffw|ff|feed_?forward|moe|experts?)|router|dense_(h_to_4h|4h_to_h)",
+    re.IGNORECASE,
 )
+# Owners that say what they are where no module around them does.
+_BARE_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn"}
+_BARE_MLP = {"up_proj", "down_proj", "gate_proj", "gate"} | {
+    "fc1",
+    "fc2",
+    "fc_in",
+    "fc_out",
+    "c_fc",
+    "w1",
+    "w2",
+    "w3",
+}
+_BARE_MLP_AROUND = {"intermediate", "output"}  # of BERT and its kind
+# Towers of other kinds of input, and heads that predict further tokens: no part of the language model's layers.
+_BESIDE = re.compile(r"(.*_)?(vision|visual|audio|image|img|video|speech)(_.*)?|mtp.*", re.IGNORECASE)
 # Buffers that older checkpoints hold in addition to the parameters: rotary tables and causal masks.
 _BUFFER = re.compile(
     r"(rotary_emb\.|\.inv_freq$|\.masked_bias$|(^|\.)(attn|attention)\.bias$|(^|\.)position_ids$|\.embed_scale$)"
@@ -74,18 +94,48 @@ def is_buffer(name: str) -> bool:
 def place(name: str) -> Place:
     """The place of the parameter `name`. A bias shares the module of its weight."""
     parts = [part for part in name.split(".") if part]
-    path = parts[:-1] if parts[-1] in ("weight", "bias") and len(parts) > 1 else parts
-    layer = next((int(part) for part in path if part.isdigit()), None)
-    own = path[-1]
-    if any(_NORM.search(part) for part in path):
+    is_module = parts[-1] in ("weight", "bias") and len(parts) > 1
+    path = parts[:-1] if is_module else parts
+    own, modules = path[-1], parts[:-1]
+    at = _layer_at(parts[:-1])
+    layer = None if at is None else int(parts[at])
+    within = modules if at is None else modules[at + 1 :]
+    owner = next((part for part in reversed(within) if not _NUMBER.fullmatch(part)), "")
+    if _NORM.fullmatch(owner):
         return Place(layer, "norm", "norm")
     if layer is None:
-        return Place(None, "embeddings", own)
-    if any(_ATTENTION.search(part) for part in path):
-        return Place(layer, "attention", f"attn.{_projection(own, _ATTENTION_NAMES)}")
-    if any(_MLP.search(part) for part in path):
-        return Place(layer, "mlp", f"mlp.{_projection(own, _MLP_NAMES)}")
+        beside = any(_BESIDE.fullmatch(part) for part in modules)
+        return Place(None, "other" if beside else "embeddings", own)
+    block = _block(within)
+    if block == "attention":
+        return Place(layer, block, f"attn.{_projection(own, _ATTENTION_NAMES)}")
+    if block == "mlp":
+        return Place(layer, block, f"mlp.{_projection(own, _MLP_NAMES)}")
     return Place(layer, "other", f"other.{own}")
+
+
+def _layer_at(modules: Sequence[str]) -> int | None:
+    """Where in a path of modules the number of the transformer layer is; None outside of the layers."""
+    for at, part in enumerate(modules):
+        if _BESIDE.fullmatch(part):
+            return None
+        if _NUMBER.fullmatch(part) and at and _LIST_OF_LAYERS.fullmatch(modules[at - 1]):
+            return at
+    return 0 if modules and _NUMBER.fullmatch(modules[0]) else None
+
+
+def _block(within: Sequence[str]) -> str:
+    """attention, mlp or other, of the modules within a layer that lead to a parameter."""
+    for part in within:
+        if _ATTENTION.fullmatch(part):
+            return "attention"
+        if _MLP.fullmatch(part):
+            return "mlp"
+    if within and within[-1] in _BARE_ATTENTION:
+        return "attention"
+    if within and (within[-1] in _BARE_MLP or _BARE_MLP_AROUND.intersection(within[:-1])):
+        return "mlp"
+    return "other"
 
 
 def _projection(own: str, names: dict[str, str]) -> str:

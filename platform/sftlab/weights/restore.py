@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from sftlab.errors import UserError
 from sftlab.files import readable_write_errors
-from sftlab.weights.bits import Raw, item_bytes, raw_type, raw_view
+from sftlab.weights.bits import Raw, code_of, item_bytes, raw_type, raw_view
 from sftlab.weights.cut import Cut
 from sftlab.weights.delta_folder import open_tuned
 from sftlab.weights.edits import Edit, Restoration
@@ -39,6 +39,12 @@ _TOKENIZER_MARKS = (
     "spiece",
     "chat_template",
 )
+
+
+class TensorSource(Protocol):
+    """A model that gives its tensors, one at a time, again at every call."""
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]: ...
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,20 @@ def _write_tensors(
         missing.discard(name)
     if missing:
         raise UserError(f"{edit}: gave no {min(missing)}; an edit gives every tensor of the tuned model.")
+
+
+def write_source(base: Path, source: TensorSource, folder: Path) -> Path:
+    """Writes the model of a source as a folder, with the configuration and the tokenizer of `base`; returns it.
+
+    The source is read twice, as its shapes come first. Raises UserError for a disk without room.
+    """
+    specs = {name: TensorSpec(code_of(tensor), tuple(tensor.shape)) for name, tensor in source.tensors()}
+    with ShardWriter(folder, specs) as writer:
+        for name, tensor in source.tensors():
+            writer.write(name, 0, raw_view(tensor.contiguous()))
+        copy_companions(base, base, writer.staging)
+        writer.commit()
+    return folder
 
 
 def require_tokenizer(base_dir: Folder, tuned_dir: Folder) -> None:

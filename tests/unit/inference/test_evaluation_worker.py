@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from sftlab.errors import UserError
 from sftlab.inference import evaluator
@@ -18,6 +21,7 @@ from sftlab.inference.evaluation_worker import EvaluationWorker
 from sftlab.inference.evaluator import EvaluationItem
 from sftlab.inference.limits import WHOLE, BatchLimits
 from sftlab.inference.spec import EngineRuntime, EngineSpec
+from tests.support.weights_models import write_checkpoint
 
 
 class Holding:
@@ -54,33 +58,101 @@ def test_a_worker_measures_after_loading_the_weights_of_each_call_in_the_order_o
     assert worker.measure_base(base, Named("c")).to_pydict() == {"c": ["base"], "rows": [None]}
 
 
-class Swapped:
-    """An actor whose engine takes in no weights."""
+@dataclass(frozen=True)
+class Source:
+    """A model of one tensor."""
 
-    def __init__(self, before: int) -> None:
-        assert before == 0
+    value: float
 
-    def __getattr__(self, _method: str) -> Any:
-        return SimpleNamespace(remote=lambda *_: "task")
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield "model.norm.weight", torch.tensor([self.value])
 
 
-@pytest.fixture
-def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
+class Started(Holding):
+    """An engine that reads the folder it is started with, and takes no other weights."""
+
+    def __init__(self, folder: str, *_: object) -> None:
+        self.held = float(load_file(Path(folder) / "model.safetensors")["model.norm.weight"][0])
+        self.files = sorted(file.name for file in Path(folder).iterdir())
+
+    def load_weights(self, source: object) -> None:
+        raise EngineSwapError(f"{source} cannot be swapped.")
+
+
+def test_an_engine_that_cannot_swap_is_started_with_the_model_itself(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", {"model.norm.weight": torch.tensor([1.0])})
+    engine: Any = Started
+    worker = EvaluationWorker(str(base), EngineSpec(), EngineRuntime(), engine, Source(2.0))
+    (table,) = worker.evaluate(Source(2.0), [Named("b")])
+    assert table.to_pydict() == {"b": [2.0], "rows": [None]}
+    assert worker.engine.files == ["config.json", "model.safetensors", "tokenizer.json"]  # type: ignore[attr-defined]
+    with pytest.raises(EngineSwapError):
+        EvaluationWorker(str(base), EngineSpec(), EngineRuntime(), engine).measure_base(
+            Source(3.0), Named("c")
+        )
+
+
+class Calls:
+    """Stands for Ray's actors: `actor.method.remote` answers at once, `result` returns or raises the answer."""
+
+    def __init__(self, swaps: bool, broken: bool = False) -> None:
+        self.swaps, self.broken, self.starts = swaps, broken, list[Any]()
+
+    def start(self, _before: int, source: Any) -> Any:
+        self.starts.append(source)
+
+        def call(asked: Any, *_: object) -> tuple[Any, Any]:
+            return source, asked
+
+        return SimpleNamespace(
+            evaluate=SimpleNamespace(remote=call), measure_base=SimpleNamespace(remote=call)
+        )
+
+    def result(self, task: tuple[Any, Any]) -> list[Any]:
+        started, asked = task
+        if self.broken or (not self.swaps and started is None):
+            raise EngineSwapError("lm_head.weight: the live model still computes with other weights.")
+        assert started in (None, asked)
+        return [asked]
+
+
+def engines(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> EngineActor:
     import ray
 
-    def refuse(_task: object) -> None:
-        raise EngineSwapError("lm_head.weight: the live model still computes with other weights.")
-
-    monkeypatch.setattr(evaluator, "result", refuse)
+    monkeypatch.setattr(evaluator, "result", calls.result)
     monkeypatch.setattr(ray, "wait", lambda tasks, num_returns: (tasks[:num_returns], tasks[num_returns:]))
+    monkeypatch.setattr(ray, "kill", lambda _actor: None)
+    return EngineActor(calls.start)
 
 
-@pytest.mark.usefixtures("refusing")
-def test_a_model_that_an_engine_did_not_take_in_is_named_with_the_way_on() -> None:
-    source: Any = None
-    item = EvaluationItem("0123", source, {}, Path("store/evaluation/b0-n25-s0-r10-0123456789ab"))
-    why = r"lm_head.weight: the live model .* Finished models are kept; run again"
-    with pytest.raises(UserError, match=rf"the weights of b0-n25-s0-r10-0123456789ab.* {why}"):
-        list(evaluator.spread([EngineActor(Swapped)], [item], None))
-    with pytest.raises(UserError, match=rf"the weights of the base model.* {why}"):
-        evaluator.call_with_retry(EngineActor(Swapped), source, Named("a"))
+def items(*values: float) -> list[EvaluationItem]:
+    return [EvaluationItem(f"{value:g}", Source(value), {}, Path(f"store/{value:g}")) for value in values]
+
+
+def test_where_weights_cannot_be_swapped_every_model_gets_a_fresh_engine(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = Calls(swaps=False)
+    worker = engines(calls, monkeypatch)
+    base: Any = Source(0.0)
+    assert evaluator.call_with_retry(worker, base, Named("a")) == [base]
+    found = [tables for _, tables in evaluator.spread([worker], items(1, 2), None)]
+    assert found == [[Source(1.0)], [Source(2.0)]]
+    assert calls.starts == [None, base, Source(1.0), Source(2.0)]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "A fresh engine is started for every model" in caplog.text and "lm_head.weight" in caplog.text
+
+
+def test_an_engine_that_swaps_is_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(swaps=True)
+    assert len(list(evaluator.spread([engines(calls, monkeypatch)], items(1, 2, 3), None))) == 3
+    assert calls.starts == [None]
+
+
+def test_a_model_that_even_a_fresh_engine_does_not_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        UserError, match=r"the weights of 1, although it was started with them: lm_head.weight"
+    ):
+        list(evaluator.spread([engines(Calls(False, broken=True), monkeypatch)], items(1), None))
+    with pytest.raises(UserError, match="the weights of the base model, although"):
+        evaluator.call_with_retry(engines(Calls(False, broken=True), monkeypatch), Source(0.0), Named("a"))

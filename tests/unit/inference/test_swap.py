@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from sftlab.inference.engine import EngineSwapError
-from sftlab.inference.swap import PROBED_COLUMNS, Share, Sketch, raise_failure, verify
+from sftlab.inference.swap import (
+    PROBED_COLUMNS,
+    Names,
+    Share,
+    Sketch,
+    raise_failure,
+    transposed_weights,
+    verify,
+)
 from sftlab.store.record import Damaged
 
 WIDTH = 6
@@ -177,3 +185,54 @@ def test_what_a_worker_of_another_process_has_met_is_raised_with_its_type() -> N
             [["store/tuned/b0", "model.safetensors has other bytes"]]
         )  # a list after some transports
     assert raised.value.folder == Path("store/tuned/b0")
+
+
+class Mapper:
+    """Stands for vLLM's table of names: NeoX's prefix, and parts that are fused under one name."""
+
+    @staticmethod
+    def _map_name_with_shard(name: str) -> tuple[str, object] | None:
+        if name.endswith(".attention.bias"):
+            return None
+        name = name.replace("gpt_neox.", "model.", 1)
+        for number, part in enumerate(("gate", "up")):
+            if f".{part}." in name:
+                return name.replace(f".{part}.", ".gate_up."), number
+        return name, None
+
+
+def test_live_parameters_find_their_tensors_by_vllms_table_and_without_a_prefix() -> None:
+    streamed = {
+        "gpt_neox.layers.0.mlp.up.weight": torch.tensor([2.0]),
+        "gpt_neox.layers.0.mlp.gate.weight": torch.tensor([1.0]),
+        "gpt_neox.layers.0.attention.bias": torch.tensor([9.0]),
+        "h.0.ln_1.weight": torch.tensor([3.0]),
+        "model.norm.weight": torch.tensor([4.0]),
+    }
+    model = torch.nn.Module()
+    model.hf_to_vllm_mapper = Mapper()
+    names = Names(model, streamed)
+
+    def found(name: str) -> list[float]:
+        return [float(part) for part in names.parts(name)]
+
+    assert found("model.layers.0.mlp.gate_up.weight") == [1.0, 2.0]
+    assert found("transformer.h.0.ln_1.weight") == [3.0] and found("norm.weight") == [4.0]
+    assert found("model.layers.0.attention.bias") == found("other.norm.bias") == []
+
+
+def test_matrices_that_are_stored_with_inputs_in_rows_are_compared_upright() -> None:
+    import transformers
+
+    config = transformers.GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=2, n_positions=8)
+    transposed = transposed_weights(config)
+    assert transposed == {
+        f"h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    }
+    stored = torch.arange(20.0).reshape(4, 5)
+    for prefix in ("", "transformer."):
+        sketch = Sketch(torch.float32, 0, transposed)
+        list(sketch.watch([(f"{prefix}h.0.mlp.c_fc.weight", stored), ("wte.weight", stored)]))
+        assert torch.equal(sketch.parts[f"{prefix}h.0.mlp.c_fc.weight"], stored.t())
+        assert torch.equal(sketch.parts["wte.weight"], stored)
+    assert transposed_weights(transformers.LlamaConfig(num_hidden_layers=1)) == frozenset()

@@ -251,7 +251,7 @@ def test_the_start_of_an_engine_is_no_part_of_its_first_evaluation(
     workers: list[object] = []
 
     def start_worker(*_: object) -> EngineActor:
-        return EngineActor(workers.append)
+        return EngineActor(lambda before, _source: workers.append(before))
 
     def passes(seconds: float) -> Callable[..., None]:
         return lambda *_: setattr(clock, "now", clock.now + seconds)

@@ -24,6 +24,7 @@ from sftlab.training.prevention import (
 from sftlab.training.records import ProbeMask, SFTRun, run_identity
 from sftlab.training.sft import check_runs
 from sftlab.training.spec import LoRASpec, MaskSpec, SFTSpec, TrainingRuntime, check_spec
+from sftlab.training.stored_tensors import Part
 from sftlab.weights.profile import profile
 from sftlab.weights.selection import is_restored_mask
 from tests.support.weights_models import same_bits, write_checkpoint
@@ -175,7 +176,9 @@ def test_the_weights_that_a_restoration_of_the_probe_takes_back_get_no_gradient(
             p += 0.1 * torch.randn(p.shape)
     folder = save_toy(tmp_path / "probe", probe)
     cut = profile(base, folder, ["50"], region="layers").cuts["50"]
-    mask_gradients(dict(model.named_parameters()), base, ProbeMask(str(folder), cut))
+    mask_gradients(
+        {name: (Part(p),) for name, p in model.named_parameters()}, base, ProbeMask(str(folder), cut)
+    )
     sum((p * (index + 1)).sum() for index, p in enumerate(model.parameters())).backward()
     masked = 0
     for index, (name, p) in enumerate(model.named_parameters()):

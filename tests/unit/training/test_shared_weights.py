@@ -23,11 +23,12 @@ from sftlab.inference.spec import EngineSpec
 from sftlab.studies.knowledge.check import check_base_model
 from sftlab.studies.knowledge.spec import ModelSpec
 from sftlab.training.export import export
-from sftlab.training.hf_model import add_lora, check_trainable, homes
+from sftlab.training.hf_model import add_lora, check_trainable
 from sftlab.training.prevention import freeze_layers
 from sftlab.training.records import SFTRun
 from sftlab.training.sft import check_runs
 from sftlab.training.spec import LoRASpec, SFTSpec, TrainingRuntime
+from sftlab.training.stored_tensors import homes
 from sftlab.weights.pairs import parameters, require_embeddings
 from sftlab.weights.shards import Checkpoint
 from tests.support.weights_models import FAMILIES, save_model, save_tokenizer, stored
@@ -79,7 +80,9 @@ def test_an_adapted_model_is_exported_as_it_was_trained_or_refused(
         except UserError as error:
             refused.add(leaf)
             names = {
-                name for name, parameter in places.items() if parameter is model.get_input_embeddings().weight
+                name
+                for name, (part,) in places.items()
+                if part.parameter is model.get_input_embeddings().weight
             }
             assert f"{head}.weight and " in str(error) and any(name in str(error) for name in names), error
             assert "tie_word_embeddings false" in str(error)

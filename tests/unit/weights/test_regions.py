@@ -13,6 +13,7 @@ from sftlab.weights.regions import (
     layers_label,
     place,
 )
+from tests.support.families import by_classes, without_data
 from tests.support.weights_models import FAMILIES
 
 
@@ -42,6 +43,58 @@ def test_regions_agree_with_the_module_classes(family: str) -> None:
         assert in_region(name, "embeddings") == (not in_layers and not is_norm), name
         assert in_region(name, "attention") + in_region(name, "mlp") == in_region(name, "layers"), name
         assert in_region(name, "all") and not is_buffer(name), name
+
+
+# Lists of layers of all names, norms within attention, parallel blocks, experts in attention, mixtures, state spaces.
+KINDS = (
+    "bloom",
+    "ctrl",
+    "deepseek_v3",
+    "doge",
+    "falcon_h1",
+    "gpt_bigcode",
+    "gptj",
+    "jetmoe",
+    "longcat_flash",
+    "nemotron_h",
+    "qwen3_next",
+    "rwkv",
+    "xglm",
+    "zaya",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_place_follows_from_the_modules_that_own_the_parameter(kind: str) -> None:
+    """benchmarks/families.py walks all families; here are those that differ most."""
+    model = without_data(kind)
+    differing = []
+    for name, _ in model.named_parameters():
+        (layer, block), found = by_classes(model, name), place(name)
+        is_norm = block == "norm"
+        same = found.layer == layer and (found.block == "norm") == is_norm and block in (None, found.block)
+        if not same:
+            differing.append((name, found, layer, block))
+    assert not differing
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.layers.2.input_layernorm.mlp.fc1.weight", Place(2, "mlp", "mlp.up")),
+        ("transformer.blocks.1.norm_attn_norm.attn.Wqkv.weight", Place(1, "attention", "attn.qkv")),
+        ("transformer.blocks.1.norm_attn_norm.norm_1.weight", Place(1, "norm", "norm")),
+        ("model.layers.3.attn_hyper_connection.scale", Place(3, "other", "other.scale")),
+        ("model.layers.0.post_attention_residual", Place(0, "other", "other.post_attention_residual")),
+        ("model.altup_projections.1.weight", Place(None, "embeddings", "1")),
+        ("model.vision_tower.encoder.layers.4.self_attn.q_proj.weight", Place(None, "other", "q_proj")),
+        ("mtp.layers.0.mlp.up_proj.weight", Place(None, "other", "up_proj")),
+        ("model.decoder.layernorm_embedding.weight", Place(None, "norm", "norm")),
+        ("data2vec_text.encoder.layer.1.attention.self.query.weight", Place(1, "attention", "attn.q")),
+    ],
+)
+def test_words_and_numbers_elsewhere_in_a_name_decide_nothing(name: str, expected: Place) -> None:
+    assert place(name) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
