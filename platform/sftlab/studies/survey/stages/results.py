@@ -1,0 +1,101 @@
+"""Stage 6: the table of scores, from which `sftlab compare` computes everything else, and the forms of the answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sftlab.store.tables import read_table
+from sftlab.studies.survey.build import SurveyBuild
+from sftlab.studies.survey.plan import Model
+from sftlab.studies.survey.stages.questions import FILE as QUESTIONS
+from sftlab.studies.survey.stages.scores import read_answers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCORES = "scores.csv"
+FORMS = "forms.csv"
+ABOUT = "about.json"
+BASE = "base"
+
+
+def build_results(build: SurveyBuild) -> None:
+    """Write the scores of all models in per cent, the shares of answers in the asked form, and what names mean."""
+    from sftlab.studies.survey.compare import csv_text
+
+    scores: list[dict[str, Any]] = []
+    forms: list[dict[str, Any]] = []
+    for model in build.plan.models:
+        for name, step in model.scores.items():
+            row = _key(model, name)
+            answers = read_answers(build, step)
+            scores.append({**row, "score": _percent(answers, "score")})
+            forms.append({**row, **_form(answers)})
+    folder = build.path(build.plan.results)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SCORES).write_text(csv_text(scores), encoding="utf-8")
+    (folder / FORMS).write_text(csv_text(forms), encoding="utf-8")
+    (folder / ABOUT).write_text(json.dumps(_about(build), indent=1), encoding="utf-8")
+    build.commit(build.plan.results)
+
+
+def _key(model: Model, benchmark: str) -> dict[str, Any]:
+    run = model.run
+    if run is None:
+        return {
+            "model": model.base,
+            "data": BASE,
+            "method": "",
+            "size": None,
+            "epoch": None,
+            "schedule": "",
+            "benchmark": benchmark,
+        }
+    return {
+        "model": model.base,
+        "data": run.data,
+        "method": run.method,
+        "size": run.size,
+        "epoch": model.epoch,
+        "schedule": run.sft.schedule,
+        "benchmark": benchmark,
+    }
+
+
+def _percent(answers: pa.Table, column: str) -> float:
+    """Mean of a column in per cent; a question that was not asked counts as wrong."""
+    values = answers[column].to_pylist()
+    return 100 * sum(float(value or 0) for value in values) / len(values)
+
+
+def _form(answers: pa.Table) -> dict[str, Any]:
+    """Share of answers in the asked form, and the score of these alone; both in per cent."""
+    rows = answers.to_pylist()
+    kept = [row["score"] for row in rows if row["in_form"]]
+    return {
+        "questions": len(rows),
+        "in_form": 100 * len(kept) / len(rows),
+        "score_given_form": 100 * sum(kept) / len(kept) if kept else None,
+        "errors": sum(row["error"] is not None for row in rows),
+    }
+
+
+def _about(build: SurveyBuild) -> dict[str, Any]:
+    """What `studies.survey.about.About` holds, from the survey's file and the questions."""
+    from sftlab.measurements.benchmarks import question_schema
+
+    plan, benchmarks = build.plan, {}
+    for name, step in plan.questions.items():
+        table = read_table(build.read(step, QUESTIONS), question_schema())
+        benchmarks[name] = {"questions": table.num_rows, "main": True}
+    return {
+        "models": {
+            name: {"family": plan.family(name), "language": plan.language(name)}
+            for name in plan.spec.bases.names
+        },
+        "data": {name: {} for name in plan.spec.data.names},
+        "benchmarks": benchmarks,
+        "mixture": "all",
+        "without": "all-",
+    }
