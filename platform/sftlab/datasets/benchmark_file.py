@@ -126,7 +126,9 @@ def _texts(given: Any, name: str, where: str) -> list[str]:
     """Texts of a list; numbers are read as texts."""
     if not isinstance(given, list) or not given:
         raise UserError(f"{where}: {name} is {given!r}; expected a text or a list of texts.")
-    texts = [str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in given]
+    texts = [
+        str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in given
+    ]
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{where}: {name} holds {text!r}; expected texts that are not empty.")

@@ -88,9 +88,7 @@ class BenchmarkAnswers:
     ) -> list[dict[str, Any]]:
         asked = [limits.refused.get(row["question_id"]) or self._ask(row, engine) for row in rows]
         prompts = [
-            (row["question_id"], ask)
-            for row, ask in zip(rows, asked, strict=True)
-            if isinstance(ask, Prompt)
+            (row["question_id"], ask) for row, ask in zip(rows, asked, strict=True) if isinstance(ask, Prompt)
         ]
         completions: list[Completion] = []
         for piece in limits.pieces(prompts):

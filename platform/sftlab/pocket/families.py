@@ -49,12 +49,12 @@ def family_documents(world: SkillWorld, spec: FamilySpec) -> list[str]:
     scene, scale = Scene(world, world.asked, rng), spec.scale
     shown = _shown(world, spec)
     documents = list(_fact_sentences(world, spec, shown, rng))
-    for name, count in COUNTS.items():
+    for name, whole in COUNTS.items():
         weight = spec.sums if name in NUMERIC else 1.0
-        for _ in range(round(count * weight * scale)):
+        for _ in range(round(whole * weight * scale)):
             documents.append(_practice(SKILLS[name](scene), rng))
     second = spec.second_share
-    asked = [
+    asked: list[tuple[str, float]] = [
         ("facts", FACT_QUESTIONS * spec.facts),
         ("facts-second", FACT_QUESTIONS * second),
         ("yes-no", YES_NO_QUESTIONS),

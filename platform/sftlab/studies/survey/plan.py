@@ -193,7 +193,10 @@ class SurveyPlan:
         inputs = {"model": self.base_id(base)} | ({} if tuned is None else {"tuned": tuned.id})
         return {
             name: _step(
-                "scores", f"{slug}-{name}", self._asked[name], {**inputs, "questions": self.questions[name].id}
+                "scores",
+                f"{slug}-{name}",
+                self._asked[name],
+                {**inputs, "questions": self.questions[name].id},
             )
             for name in self.spec.benchmarks.names
         }

@@ -72,7 +72,7 @@ def _sets_of(names: tuple[str, ...], group: RunsSpec) -> dict[str, tuple[str, ..
 
 
 def _sft_of(sft: SFTSpec, group: RunsSpec, method: MethodSpec, seed: int) -> SFTSpec:
-    changes = {
+    changes: dict[str, object] = {
         "epochs": group.epochs,
         "schedule": group.schedule,
         "lora": method.lora,
@@ -84,7 +84,9 @@ def _sft_of(sft: SFTSpec, group: RunsSpec, method: MethodSpec, seed: int) -> SFT
 
 
 def _plain(given: dict[str, object]) -> dict[str, object]:
-    return {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in given.items()}
+    return {
+        name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in given.items()
+    }
 
 
 def _kept(group: RunsSpec, epochs: int) -> tuple[int, ...]:

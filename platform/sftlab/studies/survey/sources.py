@@ -1,4 +1,4 @@
-"""What a survey reads from outside the store: base models, instruction sets, benchmarks, identified by their content."""
+"""What a survey reads from outside the store, identified by content: base models, instruction sets, benchmarks."""
 
 from __future__ import annotations
 

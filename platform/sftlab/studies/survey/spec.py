@@ -30,7 +30,9 @@ class WorldSpec(Frozen):
 class PocketBaseSpec(FamilySpec):
     """A base that is pre-trained here."""
 
-    continues: str | None = Field(default=None, description="Name of the base whose weights this one starts from.")
+    continues: str | None = Field(
+        default=None, description="Name of the base whose weights this one starts from."
+    )
     language: str = Field(default="first", description="Label for reports.")
 
 
@@ -153,7 +155,11 @@ class SurveySpec(Frozen):
             epochs = group.epochs or self.sft.epochs
             if isinstance(group.keep_epochs, tuple) and any(not 1 <= n <= epochs for n in group.keep_epochs):
                 raise ValueError(f"{where}.keep_epochs: {group.keep_epochs} are not all within 1 to {epochs}")
-        for field, names in (("bases", self.bases.names), ("data", self.data.names), ("benchmarks", self.benchmarks.names)):
+        for field, names in (
+            ("bases", self.bases.names),
+            ("data", self.data.names),
+            ("benchmarks", self.benchmarks.names),
+        ):
             if not names:
                 raise ValueError(f"{field}: none is given; name some under `pocket` or as files")
             if len(set(names)) < len(names):

@@ -23,7 +23,7 @@ def build_bases(build: SurveyBuild) -> None:
         with build.progress.bar(f"pre-training {name}") as bar:
 
             def report(done: int, total: int, loss: float) -> None:
-                bar.update(done, total, f"loss {loss:.3f}")  # noqa: B023 - called within this turn alone
+                bar.update(done, total, f"loss {loss:.3f}")
 
             pretrain_on(documents, base, folder, build.runtime.pocket, report, start)
         check_tokenizer(folder, load_tokenizer(folder), embedding_rows(folder))

@@ -9,7 +9,7 @@ from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
 from sftlab.studies.survey.about import parse_about
 from sftlab.studies.survey.build import SurveyBuild
-from sftlab.studies.survey.compare import PAGE, Comparison, compare, write
+from sftlab.studies.survey.compare import PAGE, Comparison, Progress, compare, write
 from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.score_table import read_scores
 from sftlab.studies.survey.stages.results import ABOUT, SCORES
@@ -27,12 +27,19 @@ def build_report(build: SurveyBuild) -> None:
     build.commit(build.plan.report)
 
 
-def compared(build: SurveyBuild, progress: object = None) -> Comparison:
+def summary(build: SurveyBuild) -> str:
+    """The finding in sentences, as the page begins."""
+    from sftlab.studies.survey.report.page import finding
+
+    return finding(compared(build))
+
+
+def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison:
     """The analysis of the survey's table of scores."""
     folder = build.read(build.plan.results)
     about = folder / ABOUT
     document = parse_json(about.read_text(encoding="utf-8"), str(about), "run the survey again.")
-    return compare(read_scores(folder / SCORES), parse_about(document, str(about)), 0, progress)  # type: ignore[arg-type]
+    return compare(read_scores(folder / SCORES), parse_about(document, str(about)), 0, progress)
 
 
 def report_file(plan: SurveyPlan, store: Store) -> Path:
