@@ -11,6 +11,7 @@ STAGES = (
     Stage("drawn", 1, f"{_STAGES}.drawn:build_drawn", reads_model=True),
     Stage("questions", 1, f"{_STAGES}.questions:build_questions"),
     Stage("survey-tuned", 1, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads_model=True),
+    Stage("movement", 1, f"{_STAGES}.movement:build_movement", reads_model=True),
     Stage(
         "scores",
         1,

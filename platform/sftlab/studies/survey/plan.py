@@ -25,12 +25,16 @@ FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
 
 @dataclass(frozen=True)
 class Model:
-    """A model that is scored: a base, or a run after one of its epochs. `scores` has a step for each benchmark."""
+    """A model that is scored: a base, or a run after one of its epochs.
+
+    movement: how far its weights are from those of the base; scores: a step for each benchmark.
+    """
 
     base: str
     run: Run | None
     epoch: int
     tuned: Step | None
+    movement: Step | None
     scores: Mapping[str, Step]
 
     @property
@@ -111,12 +115,14 @@ class SurveyPlan:
         """Every model that is scored, by base: the base itself, then its runs after their kept epochs."""
         models = []
         for base in self.spec.bases.names:
-            models.append(Model(base, None, 0, None, self._scores(base, base, None)))
+            models.append(Model(base, None, 0, None, None, self._scores(base, base, None)))
             for run in (run for run in self.runs if run.base == base):
                 for epoch in run.epochs:
                     tuned = self._tuned(run, epoch)
+                    pair = {"model": self.base_id(base), "tuned": tuned.id}
+                    movement = _step("movement", f"{run.name}-e{epoch}", {}, pair)
                     scores = self._scores(f"{run.name}-e{epoch}", base, tuned)
-                    models.append(Model(base, run, epoch, tuned, scores))
+                    models.append(Model(base, run, epoch, tuned, movement, scores))
         return models
 
     @cached_property
@@ -126,6 +132,7 @@ class SurveyPlan:
             "models": [self._label(model) for model in self.models],
         }
         inputs = {f"{m.name}/{name}": step.id for m in self.models for name, step in m.scores.items()}
+        inputs |= {f"{m.name}/movement": m.movement.id for m in self.models if m.movement is not None}
         inputs |= {f"questions/{name}": step.id for name, step in self.questions.items()}
         return _step("survey-results", self.name, labels, inputs)
 
@@ -154,6 +161,9 @@ class SurveyPlan:
         for model in self.models:
             if model.tuned is not None:
                 yield model.tuned, self._tuning(model)
+        for model in self.models:
+            if model.movement is not None:
+                yield model.movement, Cost()
         for model in self.models:
             for name, step in model.scores.items():
                 yield step, self._asking(name)

@@ -35,6 +35,7 @@ def test_tiny_survey_has_two_bases_seven_runs_and_nine_models() -> None:
         "drawn": 3,
         "questions": 4,
         "survey-tuned": 7,
+        "movement": 7,
         "scores": 36,
         "survey-results": 1,
         "survey-report": 1,

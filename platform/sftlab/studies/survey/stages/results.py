@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.plan import Model
+from sftlab.studies.survey.stages.movement import read_movement
 from sftlab.studies.survey.stages.questions import FILE as QUESTIONS
 from sftlab.studies.survey.stages.scores import read_answers
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 SCORES = "scores.csv"
 FORMS = "forms.csv"
+MOVEMENT = "movement.csv"
 ABOUT = "about.json"
 BASE = "base"
 
@@ -32,15 +34,26 @@ def build_results(build: SurveyBuild) -> None:
             answers = read_answers(build, step)
             scores.append({**row, "score": _percent(answers, "score")})
             forms.append({**row, **_form(answers)})
+    moved = [
+        {**_run_key(model), **row}
+        for model in build.plan.models
+        if model.movement is not None
+        for row in read_movement(build, model).to_pylist()
+    ]
     folder = build.path(build.plan.results)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SCORES).write_text(csv_text(scores), encoding="utf-8")
     (folder / FORMS).write_text(csv_text(forms), encoding="utf-8")
+    (folder / MOVEMENT).write_text(csv_text(moved), encoding="utf-8")
     (folder / ABOUT).write_text(json.dumps(_about(build), indent=1), encoding="utf-8")
     build.commit(build.plan.results)
 
 
 def _key(model: Model, benchmark: str) -> dict[str, Any]:
+    return {**_run_key(model), "benchmark": benchmark}
+
+
+def _run_key(model: Model) -> dict[str, Any]:
     run = model.run
     if run is None:
         return {
@@ -50,7 +63,6 @@ def _key(model: Model, benchmark: str) -> dict[str, Any]:
             "size": None,
             "epoch": None,
             "schedule": "",
-            "benchmark": benchmark,
         }
     return {
         "model": model.base,
@@ -59,7 +71,6 @@ def _key(model: Model, benchmark: str) -> dict[str, Any]:
         "size": run.size,
         "epoch": model.epoch,
         "schedule": run.sft.schedule,
-        "benchmark": benchmark,
     }
 
 
