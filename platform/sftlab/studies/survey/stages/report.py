@@ -10,6 +10,7 @@ from sftlab.store.mirror import pull
 from sftlab.studies.survey.about import parse_about
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.compare import PAGE, Comparison, Progress, compare, write
+from sftlab.studies.survey.measures import read_measures
 from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.score_table import read_scores
 from sftlab.studies.survey.stages.results import ABOUT, SCORES
@@ -39,7 +40,8 @@ def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison
     folder = build.read(build.plan.results)
     about = folder / ABOUT
     document = parse_json(about.read_text(encoding="utf-8"), str(about), "run the survey again.")
-    return compare(read_scores(folder / SCORES), parse_about(document, str(about)), 0, progress)
+    found = parse_about(document, str(about))
+    return compare(read_scores(folder / SCORES), found, 0, progress, read_measures(folder))
 
 
 def report_file(plan: SurveyPlan, store: Store) -> Path:
