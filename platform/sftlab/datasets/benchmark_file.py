@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from sftlab.config.documents import unknown_hint
 from sftlab.config.frozen import Frozen
+from sftlab.datasets.draw import draw_key
 from sftlab.datasets.read import open_rows
 from sftlab.errors import UserError
 
@@ -33,6 +34,7 @@ class BenchmarkFileSpec(Frozen):
     questions: int | None = Field(
         default=None, ge=1, description="Questions that are asked, drawn by seed; all if unset."
     )
+    seed: int = Field(default=0, ge=0, description="Seed of the draw; draws of one seed are nested.")
     group: str | None = Field(default=None, description="Label for reports, such as knowledge or maths.")
 
     @field_validator("form")
@@ -61,6 +63,9 @@ def read_benchmark(spec: BenchmarkFileSpec) -> list[dict[str, Any]]:
                 "each question once; remove one, or give the rows different ids."
             )
         first[name] = number
+    if spec.questions is not None and spec.questions < len(rows):
+        kept = sorted(range(len(rows)), key=lambda number: draw_key(spec.seed, rows[number]["question_id"]))
+        return [rows[number] for number in sorted(kept[: spec.questions])]
     return rows
 
 

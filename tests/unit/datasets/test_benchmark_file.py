@@ -75,3 +75,18 @@ def test_one_question_twice_is_refused(tmp_path: Path) -> None:
 def test_form_that_is_no_regular_expression_is_refused() -> None:
     with pytest.raises(ValueError, match="no regular expression"):
         BenchmarkFileSpec(source="x.jsonl", form="(")
+
+
+def test_draws_of_questions_are_nested_and_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, *({"question": f"q{n}", "answer": "x", "id": str(n)} for n in range(30)))
+    drawn = {
+        count: [
+            int(row["question_id"])
+            for row in read_benchmark(BenchmarkFileSpec(source=str(path), questions=count))
+        ]
+        for count in (5, 20, 100)
+    }
+    assert drawn[100] == list(range(30))
+    assert set(drawn[5]) < set(drawn[20])
+    assert drawn[20] == sorted(drawn[20])
+    assert [len(found) for found in drawn.values()] == [5, 20, 30]

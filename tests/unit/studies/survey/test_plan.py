@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from sftlab.studies.load import load_survey
@@ -69,3 +70,26 @@ def test_pocket_survey_plans_ninety_five_runs_of_six_bases() -> None:
     survey = SurveyPlan(load_survey(CONFIGS / "pocket.yaml"), SurveySources())
     assert len(survey.runs) == 95
     assert len(survey.models) == 6 + 113
+
+
+def test_grid_of_the_paper_has_its_number_of_models() -> None:
+    spec = load_survey(CONFIGS / "massive-sft.yaml")
+    missing = {
+        name: f"missing:{name}" for name in (*spec.bases.names, *spec.data.names, *spec.benchmarks.names)
+    }
+    survey = SurveyPlan(spec, SurveySources(missing, missing, missing))
+    kinds = Counter(
+        (m.run.method, m.run.sft.schedule, m.run.size, len(m.run.members)) for m in survey.models if m.run
+    )
+    assert kinds == {
+        ("full", "cosine", 1000, 1): 120,
+        ("lora", "cosine", 1000, 1): 120,
+        ("full", "cosine", 1000, 10): 120,
+        ("lora", "cosine", 1000, 10): 120,
+        ("full", "constant", 1000, 1): 300,
+        ("full", "constant", 20000, 1): 270,
+        ("full", "cosine", 1000, 9): 10,
+        ("lora", "cosine", 1000, 9): 10,
+    }
+    assert sum(kinds.values()) == 1070  # section 3
+    assert len({step.id for step, _ in survey.steps()}) == len(list(survey.steps()))
