@@ -4,6 +4,7 @@ PYTHON ?= python3
 # CPU is the default where no CUDA driver answers; `make PROFILE=gpu ...` forces the other.
 PROFILE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STUDY ?= jobs/configs/pocket.yaml
+SURVEY ?= jobs/configs/surveys/pocket.yaml
 RUNTIME ?= jobs/configs/runtimes/laptop-2cpu.yaml
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,10 +17,11 @@ HINT_cpu := echo "Where torch's CPU build is not found: put PyTorch's CPU index 
 READY := $(VENV)/.ready-$(PROFILE)
 DATA_URL ?= https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip
 
-.PHONY: help setup study test test-cluster test-fast lint format long chaos fuzz scale data clean
+.PHONY: help setup study survey test test-cluster test-fast lint format long chaos fuzz scale data clean
 
 help:
 	@echo "make study      set up, then run the pocket study to its report (STUDY=..., RUNTIME=...)"
+	@echo "make survey     set up, then run the pocket survey to its report (SURVEY=..., RUNTIME=...)"
 	@echo "make test       set up, then lint and run the tests"
 	@echo "make test-cluster  the tests on three nodes and on an object store"
 	@echo "make test-fast  lint and the unit tests alone"
@@ -50,6 +52,9 @@ $(READY): requirements/$(PROFILE).lock pyproject.toml
 
 study: setup
 	$(BIN)/sftlab run $(STUDY) --runtime $(RUNTIME)
+
+survey: setup
+	$(BIN)/sftlab survey $(SURVEY) --runtime $(RUNTIME)
 
 lint: setup
 	$(BIN)/ruff check .

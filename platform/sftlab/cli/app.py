@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sftlab import __version__
-from sftlab.cli import compare, data, listing, store, study, sweep, weights
+from sftlab.cli import compare, data, listing, store, study, survey, sweep, weights
 from sftlab.errors import ExitCode, UserError
 from sftlab.shell import command
 
@@ -70,6 +70,9 @@ app.command(
     epilog="Example: sftlab sweep jobs/configs/sweeps/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(sweep.sweep)
 app.command(epilog="Example: sftlab report jobs/configs/sweeps/pocket.yaml --time")(sweep.report)
+app.command(
+    epilog="Example: sftlab survey jobs/configs/surveys/tiny.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
+)(survey.survey)
 app.command(epilog="Example: sftlab materialize 3fa94c1b2d07 --output models/restored")(store.materialize)
 app.command(
     epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"

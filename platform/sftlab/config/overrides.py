@@ -103,23 +103,38 @@ def read_yaml(
 
 
 def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Set `a.b=c` texts in a document, in place. Raises UserError for what is not such a text."""
+    """Set `a.b=c` texts in a document, in place; `a.0.b=c` goes to the first entry of a list.
+
+    Raises UserError for what is not such a text.
+    """
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not all(key.split(".")):
             raise UserError(f"--set {text}: expected KEY=VALUE, as in training_sets.sizes=[25,100].")
         parsed = parse_yaml(value, f"--set {text}")
         *parents, last = key.split(".")
-        place = document
+        place: Any = document
         for parent in parents:
-            inner = place.get(parent)
+            inner = _held(place, parent, text)
             if inner is None:
-                inner = place[parent] = {}
-            if not isinstance(inner, dict):
+                inner = place[parent] = {}  # a list has no empty places
+            if not isinstance(inner, dict | list):
                 raise UserError(f"--set {text}: {parent!r} holds a value and not further keys.")
             place = inner
-        place[last] = parsed
+        _held(place, last, text)
+        place[int(last) if isinstance(place, list) else last] = parsed
     return document
+
+
+def _held(place: Any, key: str, text: str) -> Any:
+    """What a mapping or a list holds at a key, None where a mapping lacks it. Raises UserError outside of a list."""
+    if isinstance(place, dict):
+        return place.get(key)
+    if not key.isdecimal() or int(key) >= len(place):
+        raise UserError(
+            f"--set {text}: {key!r} is no place in a list of {len(place)}; expected 0 to {len(place) - 1}."
+        )
+    return place[int(key)]
 
 
 def validated(model: type[Model], document: Mapping[str, Any], source: str | Origin) -> Model:

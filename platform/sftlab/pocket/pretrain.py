@@ -19,7 +19,7 @@ from sftlab.facts.table import TOPICS_FILE
 from sftlab.facts.templates import load_topics
 from sftlab.files import make_folder, readable_write_errors
 from sftlab.pocket.corpus import corpus
-from sftlab.pocket.spec import PocketRuntime, PocketSpec
+from sftlab.pocket.spec import FamilySpec, PocketRuntime, PocketSpec, Shape
 from sftlab.pocket.world import exposure_table, facts_of, split_tables, world_facts, world_topics
 from sftlab.store.mirror import drop, pull, push
 from sftlab.store.tables import filled, read_table
@@ -36,6 +36,7 @@ PARTS = ("weight", "first", "second")  # of a parameter in a checkpoint: itself,
 BOS, EOS = "<s>", "</s>"
 SHORTEST_CONTEXT = 256
 
+Pretraining = PocketSpec | FamilySpec
 Progress = Callable[[int, int, float], None]
 log = logging.getLogger(__name__)
 
@@ -65,10 +66,21 @@ def pretrain(
     `out_dir` while training runs; a killed run goes on from it. Raises UserError without exposure.parquet,
     and naming the file where the disk refuses one.
     """
+    pretrain_on(_documents(spec, facts_dir), spec, out_dir, runtime, progress)
+
+
+def pretrain_on(
+    documents: Sequence[str],
+    spec: Pretraining,
+    out_dir: Path,
+    runtime: PocketRuntime,
+    progress: Progress | None = None,
+    start: Path | None = None,
+) -> None:
+    """`pretrain` on any documents, from random weights or from those of the folder `start`, with its tokenizer."""
     import torch
 
-    documents = _documents(spec, facts_dir)
-    tokenizer = train_tokenizer(documents, spec.shape.vocabulary)
+    tokenizer = train_tokenizer(documents, spec.shape.vocabulary) if start is None else _load_tokenizer(start)
     sequences = pack(_token_ids(tokenizer, documents), spec.shape.sequence, spec.optimisation.sequences)
     make_folder(out_dir)
     threads = torch.get_num_threads()
@@ -76,7 +88,7 @@ def pretrain(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
-            model = new_model(spec, tokenizer)
+            model = new_model(spec.shape, tokenizer) if start is None else _load_model(start)
             _train(model, sequences, spec, out_dir / CHECKPOINT_FILE, runtime.checkpoint_every, progress)
     finally:
         torch.set_num_threads(threads)
@@ -84,6 +96,19 @@ def pretrain(
         tokenizer.save_pretrained(out_dir)
         _save_model(model, out_dir)
     drop(out_dir / CHECKPOINT_FILE)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _load_model(folder: Path) -> Any:
+    """The float32 model of a folder that was pre-trained here."""
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype="float32")
 
 
 def _save_model(model: Any, out_dir: Path) -> None:
@@ -129,11 +154,10 @@ def train_tokenizer(documents: Sequence[str], vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=BOS, eos_token=EOS)
 
 
-def new_model(spec: PocketSpec, tokenizer: Any) -> Any:
+def new_model(shape: Shape, tokenizer: Any) -> Any:
     """An untied float32 LlamaForCausalLM with random weights from torch's current seed."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    shape = spec.shape
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
@@ -179,7 +203,7 @@ def _token_ids(tokenizer: Any, documents: Sequence[str]) -> list[list[int]]:
 def _train(
     model: Any,
     sequences: torch.Tensor,
-    spec: PocketSpec,
+    spec: Pretraining,
     checkpoint: Path,
     checkpoint_every: int,
     progress: Progress | None,
@@ -206,7 +230,7 @@ def _train(
             progress(step + 1, len(batches), loss.item())
 
 
-def _optimizer(model: Any, spec: PocketSpec) -> Any:
+def _optimizer(model: Any, spec: Pretraining) -> Any:
     import torch
 
     plan = spec.optimisation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -117,6 +118,27 @@ class PocketSpec(Frozen):
     exposure: Exposure = Field(default=Exposure(), description="how often facts are shown")
     shape: Shape = Field(default=Shape(), description="model and vocabulary")
     optimisation: Optimisation = Field(default=Optimisation(), description="pre-training")
+
+
+Family = Literal["a", "b", "c"]
+
+
+class FamilySpec(Frozen):
+    """One base of the pocket survey: how its text is mixed, its shape, and the base that it continues."""
+
+    family: Family = Field(default="a", description="Family; three of ten people are shown to one alone.")
+    seed: int = Field(default=0, ge=0, description="Seed of text and weights.")
+    second_share: float = Field(
+        default=0.15, ge=0, le=1, description="Share of fact sentences in the second language."
+    )
+    scale: float = Field(default=1.0, gt=0, description="Length of the text; 1 is about 580,000 tokens.")
+    facts: float = Field(default=1.0, gt=0, description="Factor on the showings of facts.")
+    sums: float = Field(default=1.0, gt=0, description="Factor on the documents about numbers.")
+    shape: Shape = Field(
+        default=Shape(hidden=128, layers=6, heads=4, intermediate=336, vocabulary=1024),
+        description="Model and vocabulary; those of the continued base where it continues one.",
+    )
+    optimisation: Optimisation = Field(default=Optimisation(sequences=4), description="Pre-training.")
 
 
 class PocketRuntime(Frozen):

@@ -17,15 +17,17 @@ from sftlab.inference.catalogue import read_entry
 from sftlab.strategies import load_plugins
 from sftlab.studies.knowledge.spec import StudySpec, check_models
 from sftlab.studies.knowledge.sweep.spec import SweepSpec
+from sftlab.studies.survey.spec import SurveySpec
 
 RUNTIME_PREFIX = "runtime."
 SWEEP_PREFIX = "set."  # what a sweep sets in its study
 
 
-# The three kinds of files, and how a file of another kind is to be given.
+# The kinds of files, and how a file of another kind is to be given.
 KINDS: dict[type[BaseModel], str] = {
     StudySpec: "a study file; `sftlab run`, `sftlab plan` and `sftlab track` take it",
     SweepSpec: "a sweep file; `sftlab sweep`, `sftlab report` and `sftlab track` take it",
+    SurveySpec: "a survey file; `sftlab survey` takes it",
     Runtime: "a runtime file; give it by --runtime",
 }
 
@@ -87,6 +89,13 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
     except ValueError as error:
         raise UserError(f"{path}: {error}.") from None
     return sweep, varied
+
+
+def load_survey(path: Path, overrides: Sequence[str] = ()) -> SurveySpec:
+    """Read and check a survey file; `overrides` as for a study."""
+    mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
+    document = read_yaml(path, SurveySpec, KINDS)
+    return validated(SurveySpec, override(document, mine), origin_of(str(path), document, mine))
 
 
 def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:

@@ -15,8 +15,9 @@ import numpy as np
 
 from sftlab.files import write_together
 from sftlab.reporting.page import no_formula
-from sftlab.studies.survey import factor_tables, faults, tables
+from sftlab.studies.survey import factor_tables, faults, measure_tables, tables
 from sftlab.studies.survey.about import About, about_massive_sft, read_about
+from sftlab.studies.survey.measures import Measures
 from sftlab.studies.survey.published import Published, massive_sft
 from sftlab.studies.survey.score_table import ScoreTable, read_scores
 from sftlab.studies.survey.survey import Survey, open_survey
@@ -84,13 +85,21 @@ def _about(table: ScoreTable) -> About:
     return about_massive_sft() if table.form == "wide" else About()
 
 
-def compare(table: ScoreTable, about: About, seed: int = 0, progress: Progress | None = None) -> Comparison:
+def compare(
+    table: ScoreTable,
+    about: About,
+    seed: int = 0,
+    progress: Progress | None = None,
+    measures: Measures | None = None,
+) -> Comparison:
     """Faults, tables and claims of a table of scores. The same arguments give the same numbers.
+
+    measures: what was measured besides scores.
 
     Raises UserError where the table holds no complete grid of two models and two training sets.
     """
     survey, published = open_survey(table, about, seed), massive_sft()
-    makers = _makers(survey)
+    makers = _makers(survey) | _measured(survey, measures or Measures())
     of = len(makers) + len(published.claims)
     found: dict[str, Sequence[Row]] = {}
     for name, make in makers.items():
@@ -135,6 +144,15 @@ def _makers(survey: Survey) -> dict[str, Callable[[], Sequence[Row]]]:
         "best_epochs": lambda: factor_tables.best_epochs(survey),
         "mixtures": lambda: factor_tables.mixtures(survey),
         "leave_one_out": lambda: factor_tables.leave_one_out(survey),
+    }
+
+
+def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequence[Row]]]:
+    """The tables of what was measured besides scores."""
+    return {
+        "form_parts": lambda: measure_tables.form_parts(survey, measures),
+        "forms": lambda: measure_tables.forms(survey, measures),
+        "layers": lambda: measure_tables.layers(survey, measures),
     }
 
 

@@ -13,7 +13,7 @@ from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent
 from sftlab.studies.survey.compare import Comparison
-from sftlab.studies.survey.report import factor_sections, figures, maps
+from sftlab.studies.survey.report import factor_sections, figures, maps, measured_sections
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed, with_words
 from sftlab.studies.survey.tables import set_lengths
 
@@ -28,10 +28,12 @@ def sections(comparison: Comparison) -> list[Section]:
         _structure,
         _variance,
         _length,
+        measured_sections.layers,
         factor_sections.methods,
         factor_sections.sizes_and_epochs,
         factor_sections.mixtures,
         factor_sections.transfer,
+        measured_sections.form,
         factor_sections.beyond,
     )
     return present(*(make(comparison) for make in makers))

@@ -1,0 +1,99 @@
+"""The command for surveys: survey."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sftlab.cli.common import (
+    JsonFlag,
+    Overrides,
+    Place,
+    RuntimeFile,
+    Shown,
+    StoreFolder,
+    open_store,
+    runtime_of,
+    show,
+    shown_progress,
+)
+from sftlab.errors import UserError
+from sftlab.studies.survey.pipeline import STAGES
+
+if TYPE_CHECKING:
+    from sftlab.studies.survey.build import SurveyBuild
+
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+UNTIL = f"Last stage to build: {', '.join(STAGE_NAMES[:-1])} or {STAGE_NAMES[-1]}."
+
+
+def open_survey(file: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> SurveyBuild:
+    """A survey file, ready to be built. Raises UserError for whatever is wrong in it, its runtime and its store."""
+    from sftlab.studies.load import load_survey
+    from sftlab.studies.survey.build import SurveyBuild
+    from sftlab.studies.survey.check import check
+    from sftlab.studies.survey.plan import SurveyPlan
+    from sftlab.studies.survey.sources import resolve
+
+    runtime = runtime_of(runtime_file, store, overrides)
+    spec = load_survey(file, overrides)
+    check(spec, runtime)
+    opened = open_store(runtime)
+    return SurveyBuild(SurveyPlan(spec, resolve(spec, opened.root)), opened, runtime, shown_progress())
+
+
+def survey_plan(build: SurveyBuild, every_step: bool, by_default: bool) -> Shown:
+    """What the survey has, lacks and will cost; nothing is computed."""
+    from sftlab.execution.preview import plan_json, preview, preview_text
+
+    shown = preview(build.plan, build.store, build.runtime)
+    text = preview_text(build.plan, shown, every_step, by_default=by_default)
+    return Shown({"survey": build.plan.name, "store": str(build.store), **plan_json(shown)}, text)
+
+
+def survey_to_report(build: SurveyBuild, until: str) -> Shown:
+    """Build the survey up to a stage; at the last one, say what was found and where the report is."""
+    from sftlab.execution.run import finish_study, found_text, run_study
+
+    build.progress.say(found_text(build, until))
+    data: dict[str, Any] = {"survey": build.plan.name, "store": str(build.store), "until": until}
+    if until != STAGE_NAMES[-1]:
+        run_study(build, until)
+        build.progress.say(f"built up to {until} in {build.store}")
+        return Shown(data)
+    from sftlab.studies.survey.compare import summary
+    from sftlab.studies.survey.report.page import finding
+    from sftlab.studies.survey.stages.report import compared, report_file
+
+    found, page = finish_study(build, lambda: (compared(build), report_file(build.plan, build.store)))
+    data |= {"report": str(page), **summary(found)}
+    return Shown(data, f"{finding(found)}\nreport: {page}")
+
+
+def survey(
+    file: Annotated[Path, typer.Argument(help="Survey file (YAML).", metavar="SURVEY.yaml")],
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    until: Annotated[str, typer.Option(help=UNTIL)] = STAGE_NAMES[-1],
+    plan: Annotated[bool, typer.Option("--plan", help="Show steps and cost; compute nothing.")] = False,
+    every_step: Annotated[bool, typer.Option("--steps", help="With --plan: list each step.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a survey of bases, data sets, methods and sizes to its report.
+
+    Run it again after a kill: it goes on where it stopped.
+    """
+    if until not in STAGE_NAMES:
+        raise UserError(f"--until {until}: unknown stage; stages are {', '.join(STAGE_NAMES)}.")
+
+    def work() -> Shown:
+        build = open_survey(file, runtime, store, overrides or [])
+        if plan:
+            return survey_plan(build, every_step, by_default=runtime is None)
+        return survey_to_report(build, until)
+
+    show(as_json, work)

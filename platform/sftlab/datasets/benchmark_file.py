@@ -1,0 +1,140 @@
+"""Benchmarks of the user's: a file of questions with accepted answers, or with choices of which one is right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from sftlab.config.documents import unknown_hint
+from sftlab.config.frozen import Frozen
+from sftlab.datasets.draw import draw_key
+from sftlab.datasets.read import open_rows
+from sftlab.errors import UserError
+
+FIELDS = ("question", "answer", "answers", "choices", "label", "id", "metric", "form")
+METRICS = ("exact", "contains", "number", "f1")
+
+
+class BenchmarkFileSpec(Frozen):
+    """One file of questions and how the answers are judged."""
+
+    source: str = Field(description="File: .jsonl, .ndjson, .json (each also .gz) or .parquet.")
+    metric: Literal["exact", "contains", "number", "f1"] = Field(
+        default="exact", description="Verdict on an answer, where a row does not name another."
+    )
+    form: str | None = Field(
+        default=None, description="Regular expression that an answer in the asked form matches."
+    )
+    max_tokens: int = Field(default=32, ge=1, description="Longest answer, in tokens.")
+    questions: int | None = Field(
+        default=None, ge=1, description="Questions that are asked, drawn by seed; all if unset."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draw; draws of one seed are nested.")
+    group: str | None = Field(default=None, description="Label for reports, such as knowledge or maths.")
+
+    @field_validator("form")
+    @classmethod
+    def _expression(cls, form: str | None) -> str | None:
+        try:
+            re.compile(form or "")
+        except re.error as error:
+            raise ValueError(f"{form!r} is no regular expression ({error})") from None
+        return form
+
+
+def read_benchmark(spec: BenchmarkFileSpec) -> list[dict[str, Any]]:
+    """The questions of a file as rows of `measurements.benchmarks.question_schema`.
+
+    A row has `question`, and `answer` or `answers` (texts), or `choices` with `label` (the right one, its place from 0,
+    or a letter from A). Raises UserError naming file, row and field.
+    """
+    rows = [_row(spec, where, row) for where, row in open_rows(Path(spec.source)).all]
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        name = row["question_id"]
+        if name in first:
+            raise UserError(
+                f"{spec.source}: the question {row['question'][:60]!r} with the id {name!r} is there twice; expected "
+                "each question once; remove one, or give the rows different ids."
+            )
+        first[name] = number
+    if spec.questions is not None and spec.questions < len(rows):
+        kept = sorted(range(len(rows)), key=lambda number: draw_key(spec.seed, rows[number]["question_id"]))
+        return [rows[number] for number in sorted(kept[: spec.questions])]
+    return rows
+
+
+def _row(spec: BenchmarkFileSpec, where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = next((name for name in row if name not in FIELDS), None)
+    if unknown is not None:
+        raise UserError(f"{where}: has the unknown field {unknown!r}; {unknown_hint(unknown, FIELDS)}")
+    asked = _text(row, "question", where)
+    accepted, choices, label = _answers(row, where)
+    metric = row.get("metric") or spec.metric
+    if metric not in METRICS:
+        raise UserError(f"{where}: metric is {metric!r}; {unknown_hint(str(metric), METRICS)}")
+    return {
+        "question_id": str(row.get("id") or sha256(asked.encode()).hexdigest()[:16]),
+        "question": asked,
+        "accepted": accepted,
+        "metric": metric,
+        "form": row.get("form") or spec.form,
+        "choices": choices,
+        "label": label,
+    }
+
+
+def _answers(row: Mapping[str, Any], where: str) -> tuple[list[str], list[str], int | None]:
+    """Accepted texts, choices, and the place of the right choice."""
+    choices = _texts(row.get("choices"), "choices", where) if row.get("choices") is not None else []
+    if not choices:
+        if row.get("label") is not None:
+            raise UserError(f"{where}: has a label and no choices; expected a list of choices, or an answer.")
+        given = row.get("answers") if row.get("answers") is not None else row.get("answer")
+        named = "answers" if row.get("answers") is not None else "answer"
+        return _texts(given if isinstance(given, list) else [given], named, where), [], None
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise UserError(f"{where}: choices are {choices}; expected two or more different texts.")
+    label = _label(row.get("label", row.get("answer")), choices, where)
+    return [choices[label]], choices, label
+
+
+def _label(given: Any, choices: list[str], where: str) -> int:
+    if isinstance(given, str):
+        if given in choices:
+            return choices.index(given)
+        place = ord(given.upper()) - ord("A") if len(given) == 1 else -1
+    else:
+        place = given if isinstance(given, int) and not isinstance(given, bool) else -1
+    if not 0 <= place < len(choices):
+        last = chr(ord("A") + len(choices) - 1)
+        raise UserError(
+            f"{where}: label is {given!r}, which is not among its choices; expected one of the texts {choices}, a "
+            f"place from 0 to {len(choices) - 1}, or a letter from A to {last}."
+        )
+    return place
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    found = row.get(name)
+    if not isinstance(found, str) or not found.strip():
+        raise UserError(f"{where}: {name} is {found!r}; expected a text that is not empty.")
+    return found.strip()
+
+
+def _texts(given: Any, name: str, where: str) -> list[str]:
+    """Texts of a list; numbers are read as texts."""
+    if not isinstance(given, list) or not given:
+        raise UserError(f"{where}: {name} is {given!r}; expected a text or a list of texts.")
+    texts = [
+        str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in given
+    ]
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{where}: {name} holds {text!r}; expected texts that are not empty.")
+    return texts

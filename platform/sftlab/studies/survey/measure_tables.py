@@ -1,0 +1,103 @@
+"""Tables of what a survey measured besides scores: form and accuracy, changes of weights by layer. Rows as dicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sftlab.analysis.effects import mean_effect
+from sftlab.analysis.form import gain_parts
+from sftlab.analysis.gains import STANDARDISED
+from sftlab.analysis.layers import (
+    POINTS,
+    cross_model,
+    gain_correlations,
+    mean_correlation,
+    on_grid,
+    positions,
+)
+from sftlab.studies.survey.measures import Measures
+from sftlab.studies.survey.survey import Survey
+
+Row = dict[str, Any]
+NULL_DRAWS = 500
+
+
+def form_parts(survey: Survey, measures: Measures) -> list[Row]:
+    """For each set its mean gain over models and benchmarks in points, split into form and accuracy given form."""
+    found = measures.forms_of(survey.grid)
+    if found is None:
+        return []
+    of_form, of_accuracy = (100 * part.mean(axis=2) for part in gain_parts(*found))  # [models, sets]
+    rows = []
+    for number, data in enumerate(survey.grid.sets):
+        row: Row = {"data": data, "gain": float((of_form + of_accuracy)[:, number].mean())}
+        for name, part in (("form", of_form), ("accuracy", of_accuracy)):
+            effect = mean_effect(part[:, number], ("models",), survey.seed_for("form", name, data))
+            row |= {
+                name: effect.value,
+                f"{name}_low": effect.low,
+                f"{name}_high": effect.high,
+                f"{name}_p": effect.p,
+            }
+        rows.append(row)
+    return rows
+
+
+def forms(survey: Survey, measures: Measures) -> list[Row]:
+    """For each benchmark the share of answers in the asked form and the score of these, before and after (means)."""
+    found = measures.forms_of(survey.grid)
+    if found is None:
+        return []
+    form, given, base_form, base_given = found
+    return [
+        {
+            "benchmark": name,
+            "share_in_form_base": float(base_form[..., b].mean()),
+            "share_in_form": float(form[..., b].mean()),
+            "share_right_given_form_base": _mean(base_given[..., b]),
+            "share_right_given_form": _mean(given[..., b]),
+        }
+        for b, name in enumerate(survey.grid.benchmarks)
+    ]
+
+
+def layers(survey: Survey, measures: Measures) -> list[Row]:
+    """By position in the network: mean relative change, and its r with the mean gain over sets (Figures 5a, 5c).
+
+    null_low, null_high: 95 % of the mean r when the gains are shuffled over the sets, the same way in every model.
+    """
+    grid = survey.grid
+    changes = measures.movement_of(grid.models, grid.sets, grid.condition)
+    if not changes or len(grid.sets) < 3:
+        return []
+    by_set = survey.gains[STANDARDISED].mean(axis=2)  # [models, sets]
+    gains = {model: by_set[grid.models.index(model)] for model in changes}
+    r = mean_correlation(gain_correlations(changes, gains))
+    rng = np.random.default_rng(survey.seed_for("layers"))
+    null = np.stack(
+        [
+            mean_correlation(gain_correlations(changes, {m: gains[m][order] for m in changes}))
+            for order in (rng.permutation(len(grid.sets)) for _ in range(NULL_DRAWS))
+        ]
+    )
+    low, high = np.quantile(null, [0.025, 0.975], axis=0)
+    amount = np.mean([on_grid(change).mean(axis=0) for change in changes.values()], axis=0)
+    alike = cross_model(list(changes.values())) if len(changes) > 1 else np.full(POINTS, np.nan)
+    return [
+        {
+            "position": float(position),
+            "relative_change": float(amount[n]),
+            "r_with_gain": float(r[n]),
+            "null_low": float(low[n]),
+            "null_high": float(high[n]),
+            "r_between_models": float(alike[n]),
+        }
+        for n, position in enumerate(positions(POINTS))
+    ]
+
+
+def _mean(values: Any) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None

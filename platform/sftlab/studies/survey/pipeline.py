@@ -1,0 +1,27 @@
+"""The survey on one page: its stages in the order in which they are built. Each is declared here and nowhere else."""
+
+from __future__ import annotations
+
+from sftlab.execution.stage import Stage
+
+_STAGES = "sftlab.studies.survey.stages"
+
+STAGES = (
+    Stage("base", 1, f"{_STAGES}.bases:build_bases"),
+    Stage("drawn", 1, f"{_STAGES}.drawn:build_drawn", reads_model=True),
+    Stage("questions", 1, f"{_STAGES}.questions:build_questions"),
+    Stage("survey-tuned", 1, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads_model=True),
+    Stage("movement", 1, f"{_STAGES}.movement:build_movement", reads_model=True),
+    Stage(
+        "scores",
+        1,
+        f"{_STAGES}.scores:build_scores",
+        needs_ray=True,
+        starts_engines=True,
+        reads_model=True,
+    ),
+    Stage("survey-results", 1, f"{_STAGES}.results:build_results"),
+    Stage("survey-report", 1, f"{_STAGES}.report:build_report"),
+)
+
+READS_MODEL = frozenset(stage.name for stage in STAGES if stage.reads_model)

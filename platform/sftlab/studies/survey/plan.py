@@ -1,0 +1,263 @@
+"""The steps of a survey: what is made of what, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sftlab.execution.cost import Cost
+from sftlab.execution.stage import Stage
+from sftlab.store.fingerprint import HashedOften
+from sftlab.store.outside import outside_id
+from sftlab.store.record import Step
+from sftlab.studies.survey.pipeline import STAGES
+from sftlab.studies.survey.runs import Run, runs_of
+from sftlab.studies.survey.sources import SurveySources
+from sftlab.studies.survey.spec import SurveySpec
+
+REVISIONS = {stage.name: stage.revision for stage in STAGES}
+TOKENS_OF_TEXT = 580_000  # of the pre-training text of a pocket base of scale 1
+TOKENS_PER_EXAMPLE = 32  # of a pocket set, for estimates
+FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is scored: a base, or a run after one of its epochs.
+
+    movement: how far its weights are from those of the base; scores: a step for each benchmark.
+    """
+
+    base: str
+    run: Run | None
+    epoch: int
+    tuned: Step | None
+    movement: Step | None
+    scores: Mapping[str, Step]
+
+    @property
+    def name(self) -> str:
+        return self.base if self.run is None else f"{self.run.name}-e{self.epoch}"
+
+
+@dataclass(frozen=True)
+class SurveyPlan:
+    """All steps of a survey. A step's id follows from its spec and the ids of its inputs alone."""
+
+    spec: SurveySpec
+    sources: SurveySources
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        return STAGES
+
+    def missing_files(self) -> list[str]:
+        return self.sources.missing()
+
+    def require_unchanged(self, stage: str) -> None:
+        self.sources.require_unchanged(stage)
+
+    def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
+        """Raises UserError for missing files, and for bases that cannot be served or trained."""
+        from sftlab.studies.survey.check import check_bases
+
+        self.sources.require()
+        if any(stage.reads_model for stage in stages):
+            check_bases(self.spec, say)
+
+    @cached_property
+    def bases(self) -> dict[str, Step]:
+        """Pre-training of each pocket base, each after the one that it continues."""
+        steps: dict[str, Step] = {}
+        for name, base in self.spec.bases.pocket.items():
+            inputs = {} if base.continues is None else {"continues": steps[base.continues].id}
+            spec = {"text": base.model_dump(exclude={"continues", "language"}), "world": self._world}
+            steps[name] = _step("base", name, spec, inputs)
+        return steps
+
+    def base_id(self, name: str) -> str:
+        """The content of a base: its step, or the hash of its folder."""
+        if name in self.bases:
+            return self.bases[name].id
+        return outside_id(self.sources.bases[name]) or ""
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        return runs_of(self.spec)
+
+    @cached_property
+    def drawn(self) -> dict[tuple[tuple[str, ...], int], Step]:
+        """The training sets, by their members and the size of each."""
+        return {(run.members, run.size): self._drawn(run) for run in self.runs}
+
+    @cached_property
+    def questions(self) -> dict[str, Step]:
+        """The questions of each benchmark."""
+        asked = self.spec.benchmarks
+        steps = {}
+        for name in asked.pocket_names:
+            spec = {"skill": name, "questions": asked.questions, "world": self._world}
+            steps[name] = _step("questions", name, spec, {})
+        for name, file in asked.files.items():
+            source = outside_id(self.sources.benchmarks[name]) or ""
+            spec = file.model_dump(exclude={"source", "group", "max_tokens"})
+            steps[name] = _step("questions", name, spec, {"source": source})
+        return steps
+
+    @cached_property
+    def models(self) -> list[Model]:
+        """Every model that is scored, by base: the base itself, then its runs after their kept epochs."""
+        models = []
+        for base in self.spec.bases.names:
+            models.append(Model(base, None, 0, None, None, self._scores(base, base, None)))
+            for run in (run for run in self.runs if run.base == base):
+                for epoch in run.epochs:
+                    tuned = self._tuned(run, epoch)
+                    pair = {"model": self.base_id(base), "tuned": tuned.id}
+                    movement = _step("movement", f"{run.name}-e{epoch}", {}, pair)
+                    scores = self._scores(f"{run.name}-e{epoch}", base, tuned)
+                    models.append(Model(base, run, epoch, tuned, movement, scores))
+        return models
+
+    @cached_property
+    def results(self) -> Step:
+        labels = {
+            "bases": {name: [self.family(name), self.language(name)] for name in self.spec.bases.names},
+            "models": [self._label(model) for model in self.models],
+        }
+        inputs = {f"{m.name}/{name}": step.id for m in self.models for name, step in m.scores.items()}
+        inputs |= {f"{m.name}/movement": m.movement.id for m in self.models if m.movement is not None}
+        inputs |= {f"questions/{name}": step.id for name, step in self.questions.items()}
+        return _step("survey-results", self.name, labels, inputs)
+
+    @cached_property
+    def report(self) -> Step:
+        return _step("survey-report", self.name, {}, {"results": self.results.id})
+
+    def family(self, base: str) -> str:
+        pocket = self.spec.bases.pocket.get(base)
+        return pocket.family if pocket is not None else self.spec.bases.folders[base].family
+
+    def language(self, base: str) -> str:
+        pocket = self.spec.bases.pocket.get(base)
+        return pocket.language if pocket is not None else self.spec.bases.folders[base].language
+
+    def steps(self) -> Iterator[tuple[Step, Cost]]:
+        """Every step, in the order in which it is built, with its cost without engine starts."""
+        for name, step in self.bases.items():
+            base = self.spec.bases.pocket[name]
+            tokens = round(TOKENS_OF_TEXT * base.scale)
+            yield step, Cost(trained_tokens=tokens, bytes_written=self._model_bytes(name))
+        for step in {step.id: step for step in self.drawn.values()}.values():
+            yield step, Cost()
+        for step in self.questions.values():
+            yield step, Cost()
+        for model in self.models:
+            if model.tuned is not None:
+                yield model.tuned, self._tuning(model)
+        for model in self.models:
+            if model.movement is not None:
+                yield model.movement, Cost()
+        for model in self.models:
+            for name, step in model.scores.items():
+                yield step, self._asking(name)
+        yield self.results, Cost()
+        yield self.report, Cost()
+
+    @cached_property
+    def _world(self) -> dict[str, Any]:
+        return self.spec.world.model_dump()
+
+    def _drawn(self, run: Run) -> Step:
+        """A training set: the specs of its members in their order, and the files and tokenizers that they read."""
+        members: dict[str, Any] = {}
+        inputs: dict[str, str] = {}
+        for name in run.members:
+            file = self.spec.data.files.get(name)
+            if file is None:
+                members[name] = {"world": self._world}
+                continue
+            members[name] = file.model_dump(exclude={"source", "group"})
+            inputs[f"source/{name}"] = outside_id(self.sources.data[name]) or ""
+        spec: dict[str, Any] = {"members": members, "size": run.size}
+        if inputs:
+            draw = self.spec.data.draw
+            spec |= {"draw": draw.model_dump(exclude={"fit"}), "template": self._template}
+            inputs |= {f"fit/{base}": self.base_id(base) for base in draw.fit}
+        return _step("drawn", f"{run.data}-n{run.size}", spec, inputs)
+
+    def _tuned(self, run: Run, epoch: int) -> Step:
+        spec: dict[str, Any] = {"sft": run.sft.model_dump(), "template": self._template}
+        if epoch != run.sft.epochs:
+            spec["epoch"] = epoch
+        inputs = {"model": self.base_id(run.base), "training_set": self.drawn[run.members, run.size].id}
+        return _step("survey-tuned", f"{run.name}-e{epoch}", spec, inputs)
+
+    def _scores(self, slug: str, base: str, tuned: Step | None) -> dict[str, Step]:
+        inputs = {"model": self.base_id(base)} | ({} if tuned is None else {"tuned": tuned.id})
+        return {
+            name: _step(
+                "scores",
+                f"{slug}-{name}",
+                self._asked[name],
+                {**inputs, "questions": self.questions[name].id},
+            )
+            for name in self.spec.benchmarks.names
+        }
+
+    @cached_property
+    def _asked(self) -> dict[str, HashedOften]:
+        """How each benchmark is asked: one object for all models, which is hashed once."""
+        engine = self.spec.engine.model_dump()
+        return {
+            name: HashedOften(engine=engine, template=self._template, max_tokens=self.max_tokens(name))
+            for name in self.spec.benchmarks.names
+        }
+
+    def max_tokens(self, benchmark: str) -> int:
+        """Longest answer to a benchmark, in tokens."""
+        file = self.spec.benchmarks.files.get(benchmark)
+        return self.spec.benchmarks.max_tokens if file is None else file.max_tokens
+
+    @property
+    def _template(self) -> Any:
+        template = self.spec.template
+        return template if isinstance(template, str) else template.model_dump()
+
+    def _label(self, model: Model) -> list[Any]:
+        """What the table of scores says about a model."""
+        run = model.run
+        if run is None:
+            return [model.base]
+        return [model.base, run.data, run.method, run.size, model.epoch, run.sft.schedule, run.sft.seed]
+
+    def _model_bytes(self, base: str) -> int:
+        """Bytes of a base's weights, about; of a folder that is not there, from its number of parameters."""
+        pocket = self.spec.bases.pocket.get(base)
+        if pocket is None:
+            return BFLOAT16_BYTES * (self.spec.bases.folders[base].parameters or 0)
+        shape = pocket.shape
+        layer = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
+        return FLOAT32_BYTES * (shape.layers * layer + 2 * shape.vocabulary * shape.hidden)
+
+    def _tuning(self, model: Model) -> Cost:
+        """What a kept epoch costs: all epochs of a run are trained once, for its last one."""
+        run = model.run
+        assert run is not None
+        examples = run.size * len(run.members) * run.sft.epochs if model.epoch == run.sft.epochs else 0
+        return Cost(trained_tokens=examples * TOKENS_PER_EXAMPLE, bytes_written=self._model_bytes(run.base))
+
+    def _asking(self, benchmark: str) -> Cost:
+        file = self.spec.benchmarks.files.get(benchmark)
+        questions = self.spec.benchmarks.questions if file is None else file.questions or 0
+        return Cost(completions=questions, generated_tokens=questions * self.max_tokens(benchmark))
+
+
+def _step(stage: str, slug: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
+    return Step(stage, slug, spec, dict(inputs), REVISIONS[stage])

@@ -1,0 +1,83 @@
+"""The sections on what a survey measured besides scores: weights by layer, form and accuracy."""
+
+from __future__ import annotations
+
+from sftlab.reporting.section import Section, present
+from sftlab.reporting.table import Entry, Row, Table
+from sftlab.reporting.text import number
+from sftlab.studies.survey.compare import Comparison
+from sftlab.studies.survey.report import measured_figures
+from sftlab.studies.survey.report.plain import p_text, plain_table, signed
+
+
+def layers(comparison: Comparison) -> Section | None:
+    """Figures 5a and 5c."""
+    rows = comparison.tables["layers"]
+    if not rows:
+        return None
+    strongest = max(rows, key=lambda row: abs(row["r_with_gain"]))
+    beyond = [row for row in rows if not row["null_low"] <= row["r_with_gain"] <= row["null_high"]]
+    most = max(rows, key=lambda row: row["relative_change"])
+    see = (
+        f"Weights change most at position {number(most['position'], 2)} (0 is the input). The change correlates with "
+        f"the mean gain of a set by r = {number(strongest['r_with_gain'], 2)} at position "
+        f"{number(strongest['position'], 2)}; at {len(beyond)} of {len(rows)} positions r is outside of what shuffled "
+        "sets give (grey band)."
+    )
+    plots = [measured_figures.layer_curves(rows), measured_figures.layer_agreement(rows)]
+    return Section(
+        "layers", "Change of weights by layer (Figures 5a, 5c)", see, present(*plots), data=("layers",)
+    )
+
+
+def form(comparison: Comparison) -> Section | None:
+    """Form of answers, and accuracy given form, which scores alone do not separate."""
+    rows = comparison.tables["form_parts"]
+    if not rows:
+        return None
+    ordered = sorted(rows, key=lambda row: -row["gain"])
+    whole = sum(row["gain"] for row in rows) / len(rows)
+    of_form = sum(row["form"] for row in rows) / len(rows)
+    see = (
+        f"The mean gain is {signed(whole)} points, of which {signed(of_form)} come from more answers in the asked form "
+        f"and {signed(whole - of_form)} from more right answers among those in the form."
+    )
+    parts = Table(
+        "Gain of each training set in points, and its two parts",
+        "training set",
+        ["gain", "form", "p", "accuracy given form", "p"],
+        [
+            Row(
+                row["data"],
+                [
+                    Entry(signed(row["gain"])),
+                    Entry(signed(row["form"]), f"[{signed(row['form_low'])}, {signed(row['form_high'])}]"),
+                    Entry(p_text(row["form_p"])),
+                    Entry(
+                        signed(row["accuracy"]),
+                        f"[{signed(row['accuracy_low'])}, {signed(row['accuracy_high'])}]",
+                    ),
+                    Entry(p_text(row["accuracy_p"])),
+                ],
+            )
+            for row in ordered
+        ],
+        note="Intervals: 95 %, cluster bootstrap over models; p: sign flips of the models, not corrected. Where no "
+        "answer of the base is in the form, the whole gain counts as form.",
+    )
+    shares = plain_table(
+        "Answers in the asked form, and right ones among them, means over models and sets",
+        "benchmark",
+        comparison.tables["forms"],
+        "benchmark",
+        {
+            "share_in_form_base": "in form, base",
+            "share_in_form": "in form, tuned",
+            "share_right_given_form_base": "right given form, base",
+            "share_right_given_form": "right given form, tuned",
+        },
+    )
+    plots = [measured_figures.form_bars(ordered)]
+    return Section(
+        "form", "Form and accuracy", see, plots, present(parts, shares), data=("form_parts", "forms")
+    )

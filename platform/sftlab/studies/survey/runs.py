@@ -1,0 +1,96 @@
+"""The runs of a survey, from its groups: every combination once, in the order in which engines change least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from sftlab.studies.survey.spec import MethodSpec, RunsSpec, SurveySpec
+from sftlab.training.spec import SFTSpec
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning run.
+
+    Attributes:
+        data: what the training set is called: a set's name, `all`, or `all-NAME` for all but one.
+        members: the sets that it consists of.
+        size: examples of each of them.
+        epochs: after which the model is kept, rising; the last is the end of the run.
+    """
+
+    base: str
+    data: str
+    members: tuple[str, ...]
+    size: int
+    method: str
+    sft: SFTSpec
+    epochs: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Readable name, fit for a file."""
+        seed = f"-s{self.sft.seed}" if self.sft.seed else ""
+        schedule = "" if self.sft.schedule == "cosine" else f"-{self.sft.schedule}"
+        return f"{self.base}-{self.data}-n{self.size}-{self.method}{schedule}{seed}"
+
+
+def runs_of(survey: SurveySpec) -> list[Run]:
+    """The runs of all groups; equal ones once, with the epochs of all, by base in the order of the file."""
+    found: dict[tuple[object, ...], Run] = {}
+    for group in survey.runs:
+        for run in _runs_of_group(survey, group):
+            key = (run.base, run.members, run.size, run.sft)
+            before = found.get(key)
+            epochs = run.epochs if before is None else tuple(sorted({*run.epochs, *before.epochs}))
+            found[key] = Run(**{**vars(run), "epochs": epochs})
+    order = {name: place for place, name in enumerate(survey.bases.names)}
+    return sorted(found.values(), key=lambda run: order[run.base])  # stable: within a base as in the file
+
+
+def _runs_of_group(survey: SurveySpec, group: RunsSpec) -> Iterator[Run]:
+    bases = group.bases or survey.bases.names
+    sets = _sets_of(survey.data.names, group)
+    for base, (name, members), size, method, seed in product(
+        bases, sets.items(), group.sizes, group.methods, group.seeds
+    ):
+        sft = _sft_of(survey.sft, group, method, seed)
+        yield Run(base, name, members, size, method.name, sft, _kept(group, sft.epochs))
+
+
+def _sets_of(names: tuple[str, ...], group: RunsSpec) -> dict[str, tuple[str, ...]]:
+    """The members of each training set of a group."""
+    if group.data == "all":
+        return {ALL: names}
+    if group.data == "leave-one-out":
+        return {f"{ALL}-{left}": tuple(name for name in names if name != left) for left in names}
+    return {name: (name,) for name in (names if group.data == "each" else group.data)}
+
+
+def _sft_of(sft: SFTSpec, group: RunsSpec, method: MethodSpec, seed: int) -> SFTSpec:
+    changes: dict[str, object] = {
+        "epochs": group.epochs,
+        "schedule": group.schedule,
+        "lora": method.lora,
+        "learning_rate": method.learning_rate,
+        "batch_size": method.batch_size,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    return SFTSpec.model_validate({**sft.model_dump(), "seed": sft.seed + seed, **_plain(given)})
+
+
+def _plain(given: dict[str, object]) -> dict[str, object]:
+    return {
+        name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in given.items()
+    }
+
+
+def _kept(group: RunsSpec, epochs: int) -> tuple[int, ...]:
+    if group.keep_epochs == "all":
+        return tuple(range(1, epochs + 1))
+    kept = () if group.keep_epochs == "last" else group.keep_epochs
+    return tuple(sorted({*kept, epochs}))

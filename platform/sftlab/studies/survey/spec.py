@@ -1,0 +1,186 @@
+"""What a survey computes: bases, data sets, benchmarks, and the groups of runs over them. Hashed into ids."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from sftlab.config.frozen import Frozen
+from sftlab.datasets.benchmark_file import BenchmarkFileSpec
+from sftlab.datasets.spec import DataFileSpec, DrawSpec, TemplateSpec
+from sftlab.inference.spec import EngineSpec
+from sftlab.pocket.skill_data import SETS
+from sftlab.pocket.skills import SKILLS
+from sftlab.pocket.spec import FamilySpec
+from sftlab.training.spec import LoRASpec, SFTSpec
+
+Together = Literal["each", "all", "leave-one-out"]
+TOGETHER: tuple[Together, ...] = get_args(Together)
+PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class WorldSpec(Frozen):
+    """The people and words of the pocket survey."""
+
+    seed: int = Field(default=0, ge=0, description="Seed of names, facts and the second language.")
+    people: int = Field(default=120, ge=6, description="People; a third for each of training, test and text.")
+
+
+class PocketBaseSpec(FamilySpec):
+    """A base that is pre-trained here."""
+
+    continues: str | None = Field(
+        default=None, description="Name of the base whose weights this one starts from."
+    )
+    language: str = Field(default="first", description="Label for reports.")
+
+
+class FolderBaseSpec(Frozen):
+    """A base as data: a Hugging Face folder, identified by the hash of its files."""
+
+    path: str = Field(description="Folder with config.json, safetensors and tokenizer.")
+    family: str = Field(description="Label for reports, such as llama3.")
+    language: str = Field(default="en", description="Label for reports, such as en or ja.")
+    parameters: int | None = Field(default=None, ge=1, description="Weights, for plans without the folder.")
+
+
+class BasesSpec(Frozen):
+    """The base models by name."""
+
+    pocket: dict[str, PocketBaseSpec] = Field(default_factory=dict, description="Bases pre-trained here.")
+    folders: dict[str, FolderBaseSpec] = Field(default_factory=dict, description="Bases in folders.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.pocket, *self.folders)
+
+
+class DataSpec(Frozen):
+    """The instruction sets by name."""
+
+    pocket: tuple[str, ...] = Field(default=(), description=f"Sets of the pocket world: {', '.join(SETS)}.")
+    files: dict[str, DataFileSpec] = Field(default_factory=dict, description="Sets in files.")
+    draw: DrawSpec = Field(default=DrawSpec(), description="Which examples of a set are trained on.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.pocket, *self.files)
+
+
+class BenchmarksSpec(Frozen):
+    """The benchmarks by name."""
+
+    pocket: Literal["all"] | tuple[str, ...] = Field(
+        default=(), description=f"Benchmarks of the pocket world: all, or some of {', '.join(SKILLS)}."
+    )
+    files: dict[str, BenchmarkFileSpec] = Field(default_factory=dict, description="Benchmarks in files.")
+    questions: int = Field(default=60, ge=1, description="Questions of each pocket benchmark, at most.")
+    max_tokens: int = Field(default=24, ge=1, description="Longest answer to a pocket question, in tokens.")
+
+    @property
+    def pocket_names(self) -> tuple[str, ...]:
+        return tuple(SKILLS) if self.pocket == "all" else self.pocket
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.pocket_names, *self.files)
+
+
+class MethodSpec(Frozen):
+    """Full fine-tuning, or LoRA; what it changes in the survey's `sft`. In short `full` or `lora`."""
+
+    lora: LoRASpec | None = Field(default=None, description="Adapters in place of all weights.")
+    learning_rate: float | None = Field(default=None, gt=0, description="Peak rate, in place of sft's.")
+    batch_size: int | None = Field(default=None, ge=1, description="Examples of a step, in place of sft's.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_short(cls, given: Any) -> Any:
+        if given == "full":
+            return {}
+        return {"lora": {}} if given == "lora" else given
+
+    @property
+    def name(self) -> str:
+        return "full" if self.lora is None else "lora"
+
+
+class RunsSpec(Frozen):
+    """One group of runs: every combination of what it lists."""
+
+    bases: tuple[str, ...] | None = Field(default=None, description="Bases; all if unset.")
+    data: Together | tuple[str, ...] = Field(
+        default="each",
+        description="Sets one by one (each, or those listed), all in one set, or all but one each time.",
+    )
+    sizes: tuple[int, ...] = Field(min_length=1, description="Examples of each set.")
+    methods: tuple[MethodSpec, ...] = Field(default=(MethodSpec(),), min_length=1, description="full, lora.")
+    schedule: Literal["cosine", "linear", "constant"] | None = Field(
+        default=None, description="Schedule of the rate, in place of sft's."
+    )
+    epochs: int | None = Field(default=None, ge=1, description="Passes over the set, in place of sft's.")
+    keep_epochs: tuple[int, ...] | Literal["all", "last"] = Field(
+        default="last", description="Epochs after which the model is kept, all or the last."
+    )
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Seeds of the training order.")
+
+
+class SurveySpec(Frozen):
+    """One survey: bases x sets x methods x sizes x epochs, scored on benchmarks."""
+
+    name: str = Field(pattern=PLAIN, description="Label of the survey.")
+    world: WorldSpec = Field(default=WorldSpec(), description="The pocket world, where anything is of it.")
+    bases: BasesSpec = Field(description="The base models.")
+    data: DataSpec = Field(description="The instruction sets.")
+    benchmarks: BenchmarksSpec = Field(description="The benchmarks.")
+    template: TemplateSpec = Field(default="paper", description="Renders examples and questions alike.")
+    engine: EngineSpec = Field(default=EngineSpec(), description="dtype of the engines.")
+    sft: SFTSpec = Field(
+        default=SFTSpec(batch_size=32, epochs=10, max_length=2048),
+        description="Settings of fine-tuning; the defaults are the paper's (section 3.4).",
+    )
+    runs: tuple[RunsSpec, ...] = Field(min_length=1, description="Groups of runs.")
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> SurveySpec:
+        _check_pocket(self)
+        for number, group in enumerate(self.runs):
+            where = f"runs.{number}"
+            _check_known(f"{where}.bases", group.bases or (), self.bases.names)
+            if isinstance(group.data, tuple):
+                _check_known(f"{where}.data", group.data, self.data.names)
+            elif group.data == "leave-one-out" and len(self.data.names) < 2:
+                raise ValueError(f"{where}.data: leave-one-out needs two or more sets")
+            epochs = group.epochs or self.sft.epochs
+            if isinstance(group.keep_epochs, tuple) and any(not 1 <= n <= epochs for n in group.keep_epochs):
+                raise ValueError(f"{where}.keep_epochs: {group.keep_epochs} are not all within 1 to {epochs}")
+        for field, names in (
+            ("bases", self.bases.names),
+            ("data", self.data.names),
+            ("benchmarks", self.benchmarks.names),
+        ):
+            if not names:
+                raise ValueError(f"{field}: none is given; name some under `pocket` or as files")
+            if len(set(names)) < len(names):
+                raise ValueError(f"{field}: one name is given twice, among {', '.join(names)}")
+        return self
+
+
+def _check_pocket(survey: SurveySpec) -> None:
+    _check_known("data.pocket", survey.data.pocket, tuple(SETS))
+    _check_known("benchmarks.pocket", survey.benchmarks.pocket_names, tuple(SKILLS))
+    seen: list[str] = []
+    for name, base in survey.bases.pocket.items():
+        if base.continues is not None and base.continues not in seen:
+            raise ValueError(
+                f"bases.pocket.{name}.continues: {base.continues!r} is no pocket base before it; "
+                f"before it are {', '.join(seen) or 'none'}"
+            )
+        seen.append(name)
+
+
+def _check_known(field: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{field}: unknown {name!r}; known are {', '.join(known)}")

@@ -1,0 +1,42 @@
+"""Stage 7: the report page and the tables behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sftlab.config.documents import parse_json
+from sftlab.store.artifact import Store
+from sftlab.store.mirror import pull
+from sftlab.studies.survey.about import parse_about
+from sftlab.studies.survey.build import SurveyBuild
+from sftlab.studies.survey.compare import PAGE, Comparison, Progress, compare, write
+from sftlab.studies.survey.measures import read_measures
+from sftlab.studies.survey.plan import SurveyPlan
+from sftlab.studies.survey.score_table import read_scores
+from sftlab.studies.survey.stages.results import ABOUT, SCORES
+
+
+def build_report(build: SurveyBuild) -> None:
+    """Compare the scores and write the page with its tables."""
+    from sftlab.studies.survey.report.page import render
+
+    with build.progress.bar("comparing") as bar:
+        found = compared(build, lambda done, of, note: bar.update(done, of, note))
+    folder = build.path(build.plan.report)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(found, render(found), folder)
+    build.commit(build.plan.report)
+
+
+def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison:
+    """The analysis of the survey's table of scores."""
+    folder = build.read(build.plan.results)
+    about = folder / ABOUT
+    document = parse_json(about.read_text(encoding="utf-8"), str(about), "run the survey again.")
+    found = parse_about(document, str(about))
+    return compare(read_scores(folder / SCORES), found, 0, progress, read_measures(folder))
+
+
+def report_file(plan: SurveyPlan, store: Store) -> Path:
+    """The committed page, on this machine."""
+    return pull(store.path(plan.report) / PAGE)

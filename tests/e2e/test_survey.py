@@ -1,0 +1,84 @@
+"""A whole survey from the command line: its report, its tables, its second run, and a kill in the middle."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT, RUNTIME, SFTLAB, environment, files, kill_when, tail
+
+pytestmark = pytest.mark.slow
+
+SURVEY = ROOT / "jobs/configs/surveys/tiny.yaml"
+MADE = {
+    "base": ["*.safetensors", "tokenizer.json"],
+    "drawn": ["train.parquet"],
+    "questions": ["questions.parquet"],
+    "survey-tuned": ["*.safetensors"],
+    "movement": ["movement.parquet"],
+    "scores": ["answers.parquet"],
+    "survey-results": ["*.csv", "*.parquet", "about.json"],
+    "survey-report": ["*.csv"],
+}
+
+
+def command(store: Path) -> list[str]:
+    return [str(SFTLAB), "survey", str(SURVEY), "--runtime", str(RUNTIME), "--store", str(store)]
+
+
+def run(store: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command(store), *options], capture_output=True, text=True, timeout=900, cwd=ROOT, env=environment()
+    )
+
+
+def payloads(store: Path) -> Mapping[str, bytes]:
+    return {name: data for stage, names in MADE.items() for name, data in files(store, stage, names).items()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("survey")
+    done = run(store)
+    assert done.returncode == 0, tail(done)
+    assert "report: " in done.stdout
+    return store
+
+
+def test_every_model_is_scored_on_every_benchmark(finished: Path) -> None:
+    (table,) = finished.glob("survey-results/*/scores.csv")
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    assert len(rows) == 9 * 4  # two bases, seven runs
+    assert all(0 <= float(row["score"]) <= 100 for row in rows)
+    assert {row["data"] for row in rows} == {"base", "facts-short", "sums-steps", "chatty"}
+
+
+def test_page_holds_all_sections_and_refers_to_nothing_outside(finished: Path) -> None:
+    (page,) = finished.glob("survey-report/*/compare.html")
+    text = page.read_text(encoding="utf-8")
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    for section in ("gains", "agreement", "structure", "layers", "form"):
+        assert f'id="{section}"' in text, section
+
+
+def test_second_run_finds_everything(finished: Path) -> None:
+    again = run(finished)
+    assert again.returncode == 0, tail(again)
+    assert "to build" not in again.stderr + again.stdout
+
+
+def test_killed_survey_goes_on_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    def has_scores() -> bool:
+        return len(list(store.glob("scores/*/record.json"))) > 3
+
+    kill_when(command(store), has_scores, "scores", signal.SIGKILL)
+    done = run(store)
+    assert done.returncode == 0, tail(done)
+    assert payloads(store) == payloads(finished)

@@ -1,0 +1,92 @@
+"""Files of benchmark questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftlab.datasets.benchmark_file import BenchmarkFileSpec, read_benchmark
+from sftlab.errors import UserError
+
+
+def written(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "support.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_questions_with_one_and_several_answers(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        {"question": "Where is the key?", "answer": "in the box", "id": "key"},
+        {"question": "How many?", "answers": [3, "three"], "metric": "number"},
+    )
+    first, second = read_benchmark(BenchmarkFileSpec(source=str(path), metric="contains"))
+    assert first == {
+        "question_id": "key",
+        "question": "Where is the key?",
+        "accepted": ["in the box"],
+        "metric": "contains",
+        "form": None,
+        "choices": [],
+        "label": None,
+    }
+    assert (second["accepted"], second["metric"]) == (["3", "three"], "number")
+
+
+@pytest.mark.parametrize("label", [1, "B", "b", "blue"])
+def test_label_is_a_place_a_letter_or_the_text(tmp_path: Path, label: int | str) -> None:
+    path = written(tmp_path, {"question": "Which?", "choices": ["red", "blue"], "label": label})
+    (row,) = read_benchmark(BenchmarkFileSpec(source=str(path)))
+    assert (row["accepted"], row["label"]) == (["blue"], 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"question": " ", "answer": "x"}, "question"),
+        ({"question": "q"}, "answer"),
+        ({"question": "q", "answer": ""}, "answer"),
+        ({"question": "q", "choices": ["a", "b"], "label": "C"}, "label"),
+        ({"question": "q", "choices": ["a", "b"], "label": True}, "label"),
+        ({"question": "q", "choices": ["a", "a"], "label": 0}, "choices"),
+        ({"question": "q", "label": 0, "answer": "x"}, "label"),
+        ({"question": "q", "anwser": "x"}, "'answer'"),
+        ({"question": "q", "answer": "x", "metric": "exakt"}, "'exact'"),
+    ],
+)
+def test_bad_row_is_refused_with_file_row_and_field(tmp_path: Path, row: dict[str, Any], named: str) -> None:
+    path = written(tmp_path, {"question": "good", "answer": "x"}, row)
+    with pytest.raises(UserError) as refused:
+        read_benchmark(BenchmarkFileSpec(source=str(path)))
+    assert f"{path}, row 2: " in str(refused.value)
+    assert named in str(refused.value)
+
+
+def test_one_question_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, {"question": "q", "answer": "x"}, {"question": "q", "answer": "y"})
+    with pytest.raises(UserError, match="is there twice"):
+        read_benchmark(BenchmarkFileSpec(source=str(path)))
+
+
+def test_form_that_is_no_regular_expression_is_refused() -> None:
+    with pytest.raises(ValueError, match="no regular expression"):
+        BenchmarkFileSpec(source="x.jsonl", form="(")
+
+
+def test_draws_of_questions_are_nested_and_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, *({"question": f"q{n}", "answer": "x", "id": str(n)} for n in range(30)))
+    drawn = {
+        count: [
+            int(row["question_id"])
+            for row in read_benchmark(BenchmarkFileSpec(source=str(path), questions=count))
+        ]
+        for count in (5, 20, 100)
+    }
+    assert drawn[100] == list(range(30))
+    assert set(drawn[5]) < set(drawn[20])
+    assert drawn[20] == sorted(drawn[20])
+    assert [len(found) for found in drawn.values()] == [5, 20, 30]

@@ -1,0 +1,95 @@
+"""The plan of a survey: ids follow content, and additions move nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from sftlab.studies.load import load_survey
+from sftlab.studies.survey.plan import SurveyPlan
+from sftlab.studies.survey.sources import SurveySources
+
+CONFIGS = Path(__file__).parents[4] / "jobs/configs/surveys"
+
+
+def plan(*overrides: str) -> SurveyPlan:
+    return SurveyPlan(load_survey(CONFIGS / "tiny.yaml", overrides), SurveySources())
+
+
+def ids(of: SurveyPlan) -> set[str]:
+    return {step.id for step, _ in of.steps()}
+
+
+def test_every_step_follows_those_that_it_is_made_of() -> None:
+    seen: set[str] = set()
+    for step, _ in plan().steps():
+        assert set(step.inputs.values()) <= seen, step.slug
+        seen.add(step.id)
+    assert len(seen) == len(ids(plan()))
+
+
+def test_tiny_survey_has_two_bases_seven_runs_and_nine_models() -> None:
+    stages = [step.stage for step, _ in plan().steps()]
+    counts = {name: stages.count(name) for name in dict.fromkeys(stages)}
+    assert counts == {
+        "base": 2,
+        "drawn": 3,
+        "questions": 4,
+        "survey-tuned": 7,
+        "movement": 7,
+        "scores": 36,
+        "survey-results": 1,
+        "survey-report": 1,
+    }
+
+
+def test_another_benchmark_set_or_run_adds_steps_and_moves_no_score() -> None:
+    before = plan()
+    made = {step.id for step, _ in before.steps() if step.stage not in ("survey-results", "survey-report")}
+    for added in (
+        "benchmarks.pocket=[facts,sums,moods,yes-no,kinds]",
+        "data.pocket=[facts-short,sums-steps,chatty,code]",
+        "runs.0.sizes=[40,80]",
+    ):
+        assert made < ids(plan(added)), added
+
+
+def test_name_of_a_survey_is_a_label() -> None:
+    assert ids(plan()) == ids(plan("name=another"))
+
+
+def test_template_seed_and_world_change_what_depends_on_them() -> None:
+    bases = {step.id for step in plan().bases.values()}
+    assert bases == {step.id for step in plan("template=chat").bases.values()}
+    assert bases.isdisjoint(step.id for step in plan("world.seed=1").bases.values())
+    tuned = {model.tuned.id for model in plan().models if model.tuned}
+    assert tuned.isdisjoint(model.tuned.id for model in plan("template=chat").models if model.tuned)
+
+
+def test_pocket_survey_plans_ninety_five_runs_of_six_bases() -> None:
+    survey = SurveyPlan(load_survey(CONFIGS / "pocket.yaml"), SurveySources())
+    assert len(survey.runs) == 95
+    assert len(survey.models) == 6 + 113
+
+
+def test_grid_of_the_paper_has_its_number_of_models() -> None:
+    spec = load_survey(CONFIGS / "massive-sft.yaml")
+    missing = {
+        name: f"missing:{name}" for name in (*spec.bases.names, *spec.data.names, *spec.benchmarks.names)
+    }
+    survey = SurveyPlan(spec, SurveySources(missing, missing, missing))
+    kinds = Counter(
+        (m.run.method, m.run.sft.schedule, m.run.size, len(m.run.members)) for m in survey.models if m.run
+    )
+    assert kinds == {
+        ("full", "cosine", 1000, 1): 120,
+        ("lora", "cosine", 1000, 1): 120,
+        ("full", "cosine", 1000, 10): 120,
+        ("lora", "cosine", 1000, 10): 120,
+        ("full", "constant", 1000, 1): 300,
+        ("full", "constant", 20000, 1): 270,
+        ("full", "cosine", 1000, 9): 10,
+        ("lora", "cosine", 1000, 9): 10,
+    }
+    assert sum(kinds.values()) == 1070  # section 3
+    assert len({step.id for step, _ in survey.steps()}) == len(list(survey.steps()))
