@@ -1,7 +1,14 @@
 """The one exception type that is shown to users without a traceback, and the exit codes of the command line."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from pathlib import Path
+
+SHOWN = 200  # characters of a wrong value
 
 # All up to the last @ of an address, as a password may contain slashes, and a query's secret_key=...
 _PASSWORD = re.compile(r"(\w://)[^\s'\"]*@")
@@ -19,14 +26,93 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an error is: a file (or an option, an address, a folder), a row in it, and a field of the row.
+
+    unit: what rows are called. A field without a row is a key of a document, such as sft.epochs of a study file.
+    """
+
+    file: str
+    row: int | None = None
+    field: str | None = None
+    unit: str = "row"
+
+    def of(self, field: str) -> Place:
+        """A field of this place."""
+        return replace(self, field=field)
+
+    def __str__(self) -> str:
+        if self.row is None:
+            return self.file if self.field is None else f"{self.file}: {self.field}"
+        field = "" if self.field is None else f", field {self.field!r}"
+        return f"{self.file}, {self.unit} {self.row}{field}"
+
+
 class UserError(Exception):
     """Something that the user can fix: a wrong file, field, size or address.
 
     The message names the file, row or field, what was expected and what to do.
     The command line prints it alone and exits with code 2. As it ends in terminals and in logs of jobs, passwords of
     addresses that it repeats are masked.
+
+    Attributes:
+        problem: what is wrong; may be empty where `expected` says it.
+        place: the file, row and field.
+        value: the wrong value; None where there is none.
+        expected: what was expected instead.
+        advice: what to do.
+        others: further errors that were found in the same document; each has a line of the message.
+
+    The message is `PLACE: PROBLEM; expected EXPECTED; ADVICE`. A value is part of it where there is no problem:
+    `PLACE: expected EXPECTED, found VALUE; ADVICE`.
     """
+
+    def __init__(
+        self,
+        problem: str = "",
+        *,
+        place: Place | str | Path | None = None,
+        value: object = None,
+        expected: str = "",
+        advice: str = "",
+        others: Sequence[UserError] = (),
+    ) -> None:
+        self.problem, self.value, self.expected, self.advice = problem, value, expected, advice
+        self.place = place if isinstance(place, Place) or place is None else Place(str(place))
+        self.others = tuple(others)
+        super().__init__("\n".join([self._rendered(), *(error.args[0] for error in self.others)]))
+
+    def _rendered(self) -> str:
+        wanted = f"expected {self.expected}" if self.expected else ""
+        if self.expected and not self.problem:
+            wanted += f", found {_shown(self.value)}"
+        text = "; ".join(part for part in (self.problem, wanted, self.advice) if part)
+        if self.place is None:
+            return text
+        place = self.place
+        if place.row is None and place.field is not None and repr(place.field) in self.problem:
+            place = Place(place.file)  # a key is named once
+        return f"{place}: {text}{'' if text.endswith(('.', '?', '!', ')')) else '.'}"
 
     def __str__(self) -> str:
         masked = _NO_PORT.sub(r"\1***", _PASSWORD.sub(r"\1***@", super().__str__()))
         return _QUERY.sub(r"\1***", masked)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def joined(errors: Sequence[UserError]) -> UserError:
+    """Errors of one document as one: the first, with the others in its `others`."""
+    first, *others = errors
+    return UserError(
+        first.problem,
+        place=first.place,
+        value=first.value,
+        expected=first.expected,
+        advice=first.advice,
+        others=others,
+    )

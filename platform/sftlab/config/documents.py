@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import yaml
 
-from sftlab.errors import UserError
+from sftlab.errors import Place, UserError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -85,11 +85,11 @@ def _written_out(node: yaml.Node, sizes: dict[int, int | None]) -> int:
     return total
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str | Place) -> Any:
     """The value of a YAML text. Raises UserError naming `where` for what is none, and for a key given twice."""
     if len(text) > MAX_YAML:
         raise UserError(
-            f"{where}: has over {MAX_YAML:,} characters, more than any YAML file that people write."
+            f"has over {MAX_YAML:,} characters, more than any YAML file that people write", place=where
         )
     loader = _Bounded("")
     try:
@@ -100,12 +100,14 @@ def parse_yaml(text: str, where: str) -> Any:
         _written_out(node, {})
         return loader.construct_document(node)
     except RecursionError as error:
-        raise UserError(f"{where}: is not valid YAML: it is nested too deeply.") from error
+        raise UserError("is not valid YAML: it is nested too deeply", place=where) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-01
-        raise UserError(f"{where}: is not valid YAML: {error}") from error
+        raise UserError(f"is not valid YAML: {error}", place=where) from error
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         # PyYAML's own, for `!!int` and the like before what is none.
-        raise UserError(f"{where}: is not valid YAML: a value does not have the type of its tag.") from error
+        raise UserError(
+            "is not valid YAML: a value does not have the type of its tag", place=where
+        ) from error
     finally:
         loader.dispose()
 
@@ -116,11 +118,11 @@ def load_yaml(path: Path, advice: str) -> Any:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_YAML + 1)  # whatever is named: /dev/zero never ends
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+        raise UserError(f"cannot be read ({error.strerror})", place=path, advice=advice) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not valid YAML: {error}") from error
+        raise UserError(f"is not valid YAML: {error}", place=path) from error
     except ValueError as error:
-        raise UserError(f"{str(path)!r}: is no path ({error}); {advice}") from error
+        raise UserError(f"is no path ({error})", place=repr(str(path)), advice=advice) from error
     return parse_yaml(text, str(path))
 
 
@@ -133,7 +135,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def parse_json(text: str | bytes, where: str, advice: str, unique: bool = False) -> Any:
+def parse_json(text: str | bytes, where: str | Place, advice: str, unique: bool = False) -> Any:
     """The value of a JSON text. Raises UserError naming `where` for what is none, with what to do (`advice`).
 
     unique: refuse an object that has a key twice, of which the last would count.
@@ -144,12 +146,14 @@ def parse_json(text: str | bytes, where: str, advice: str, unique: bool = False)
             value, ensure_ascii=False
         ).encode()  # half of a surrogate pair can be neither hashed nor stored
     except RecursionError as error:
-        raise UserError(f"{where}: is not valid JSON: it is nested too deeply; {advice}") from error
+        raise UserError("is not valid JSON: it is nested too deeply", place=where, advice=advice) from error
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        raise UserError(f"{where}: is not valid JSON: {half!r} is half of a character; {advice}") from error
+        raise UserError(
+            f"is not valid JSON: {half!r} is half of a character", place=where, value=half, advice=advice
+        ) from error
     except ValueError as error:
-        raise UserError(f"{where}: is not valid JSON: {error}; {advice}") from error
+        raise UserError(f"is not valid JSON: {error}", place=where, advice=advice) from error
     return value
 
 
@@ -170,9 +174,14 @@ def parse_record(kind: type[Kind], text: bytes, where: str, advice: str) -> Kind
     try:
         found: Kind = _adapter(cast(Any, kind)).validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: {f'field {field}: ' if field else ''}{first['msg']}; {advice}") from error
+        raise UserError(
+            f"{f'field {field}: ' if field else ''}{first['msg']}",
+            place=where,
+            value=first["input"],
+            advice=advice,
+        ) from error
     return found
 
 

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from sftlab.config.documents import unknown_hint
+from sftlab.errors import SHOWN, Place, UserError
 
-SHOWN = 200  # characters of a wrong value
 KINDS = {
     "tuple_type": "expected a list, such as [a, b]",
     "dict_type": "expected keys with values, such as {key: value}",
     "model_type": "expected keys with values, such as {key: value}",
 }
-Place = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,29 @@ class Finding:
     the form that this error is about. nested: whether that form has several forms in its turn.
     """
 
-    place: Place
+    place: Keys
     entry: Mapping[str, Any]
-    forms: tuple[Place, str] | None
+    forms: tuple[Keys, str] | None
     nested: bool = False
 
 
-def explained(
-    model: type[BaseModel], document: Mapping[str, Any], error: ValidationError
-) -> list[tuple[Place, str]]:
-    """A place and a line for everything that is wrong; the line names the field, what was expected and found."""
+@dataclass(frozen=True)
+class Explained:
+    """One error in the words of the document: its keys, what is wrong, the value that was found, and what to do."""
+
+    keys: Keys
+    problem: str
+    value: Any = None
+    advice: str = ""
+
+    def error(self, source: str) -> UserError:
+        """The error, in a source such as a file or an option."""
+        field = ".".join(map(str, self.keys)) or None
+        return UserError(self.problem, place=Place(source, field=field), value=self.value, advice=self.advice)
+
+
+def explained(model: type[BaseModel], document: Mapping[str, Any], error: ValidationError) -> list[Explained]:
+    """Everything that is wrong, by field, with what was expected and found."""
     found = [_finding(document, entry) for entry in error.errors()]
     inner = [finding.place for finding in found if finding.entry["type"] != "too_short"]
     # A list whose only entry is wrong is also reported as empty.
@@ -47,14 +60,15 @@ def explained(
         for f in found
         if f.entry["type"] != "too_short" or not any(place[: len(f.place)] == f.place for place in inner)
     ]
-    return list(dict.fromkeys((f.place, _line(model, f)) for f in _of_one_form(reported)))
+    lines = [_explained(model, f) for f in _of_one_form(reported)]
+    return list({(line.keys, line.problem): line for line in lines}.values())
 
 
 def _finding(document: Mapping[str, Any], entry: Any) -> Finding:
     """The place as the document has it: a part that is in neither its mappings nor its lists is a name of pydantic."""
     place: list[str | int] = []
     current: Any = document
-    dropped: list[tuple[Place, str]] = []
+    dropped: list[tuple[Keys, str]] = []
     parts: Sequence[str | int] = entry["loc"]
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
@@ -71,7 +85,7 @@ def _finding(document: Mapping[str, Any], entry: Any) -> Finding:
 
 def _of_one_form(findings: Sequence[Finding]) -> Iterator[Finding]:
     """Of a field with several forms only the errors of the form that goes furthest; none fits: the first one."""
-    best: dict[Place, str] = {}
+    best: dict[Keys, str] = {}
     for field in dict.fromkeys(f.forms[0] for f in findings if f.forms):
         mine = [f for f in findings if f.forms and f.forms[0] == field]
         depth: dict[str, tuple[int, bool]] = {}
@@ -86,21 +100,23 @@ def _of_one_form(findings: Sequence[Finding]) -> Iterator[Finding]:
             yield f
 
 
-def _line(model: type[BaseModel], finding: Finding) -> str:
+def _explained(model: type[BaseModel], finding: Finding) -> Explained:
     entry, place = finding.entry, finding.place
-    where = ".".join(map(str, place))
     if entry["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; {unknown_hint(place[-1], sorted(_fields_at(model, place[:-1])))}"
+        hint = unknown_hint(place[-1], sorted(_fields_at(model, place[:-1])))
+        return Explained(place, f"unknown key {'.'.join(map(str, place))!r}", entry["input"], hint)
     if entry["type"] == "missing":
-        return f"{where}: is required."
+        return Explained(place, "is required")
     message = _expected(entry)
     field = _field_at(model, finding.forms[0]) if finding.forms is not None else None
     if field is not None and field.description and entry["type"] != "value_error":  # that says it itself
         own = finding.forms is not None and place == finding.forms[0]
         message = f"{'' if own or finding.nested else message + '; '}expected {field.description}"
+    if not place:  # of the document as a whole
+        return Explained(place, message)
     shown = repr(entry["input"])
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
-    return f"{where}: {message} (found {shown})" if where else message
+    return Explained(place, f"{message} (found {shown})", entry["input"])
 
 
 def _expected(entry: Mapping[str, Any]) -> str:
@@ -110,7 +126,7 @@ def _expected(entry: Mapping[str, Any]) -> str:
     return KINDS.get(entry["type"], str(entry["msg"]).removeprefix("Value error, "))
 
 
-def _field_at(model: type[BaseModel], place: Place) -> FieldInfo | None:
+def _field_at(model: type[BaseModel], place: Keys) -> FieldInfo | None:
     """The innermost field on the way to a place."""
     field, current = None, model
     for part in place:
@@ -125,7 +141,7 @@ def _field_at(model: type[BaseModel], place: Place) -> FieldInfo | None:
     return field
 
 
-def _fields_at(model: type[BaseModel], place: Place) -> set[str]:
+def _fields_at(model: type[BaseModel], place: Keys) -> set[str]:
     """Names of the fields of the record at a place; empty where a place is no record."""
     current: Any = model
     for part in place:

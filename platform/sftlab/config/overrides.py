@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from sftlab.config.documents import load_yaml, parse_yaml
-from sftlab.config.messages import Place, explained
+from sftlab.config.messages import Keys, explained
 from sftlab.config.words import FROM_FILE
-from sftlab.errors import UserError
+from sftlab.errors import UserError, joined
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,7 +28,7 @@ class Setting:
     parts: tuple[str, ...]
     known: int
 
-    def brought(self, place: Place) -> tuple[bool, int] | None:
+    def brought(self, place: Keys) -> tuple[bool, int] | None:
         """Whether a place is in what was set, and how many parts they share; None where it came otherwise.
 
         Also what came into the document with the key was brought by it, such as the record that holds it.
@@ -49,7 +49,7 @@ class Origin:
     source: str
     settings: tuple[Setting, ...] = ()
 
-    def of(self, place: Place) -> str:
+    def of(self, place: Keys) -> str:
         """Who is to be named for an error at a place: the option that is nearest to it, or the source."""
         found = [(s.brought(place) or (False, 0), number, s) for number, s in enumerate(self.settings)]
         (_, shared), _, nearest = max(found, default=((False, 0), 0, None))
@@ -94,11 +94,11 @@ def read_yaml(
     """
     document = load_yaml(path, advice)
     if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a mapping of keys to values at the top.")
+        raise UserError(place=path, value=document, expected="a mapping of keys to values at the top")
     if not document.keys() <= model.model_fields.keys():
         for other, kind in kinds.items():
             if document.keys() <= other.model_fields.keys():
-                raise UserError(f"{path}: is {kind}.")
+                raise UserError(f"is {kind}", place=path)
     return document
 
 
@@ -110,7 +110,9 @@ def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not all(key.split(".")):
-            raise UserError(f"--set {text}: expected KEY=VALUE, as in training_sets.sizes=[25,100].")
+            raise UserError(
+                place="--set", value=text, expected="KEY=VALUE, as in training_sets.sizes=[25,100]"
+            )
         parsed = parse_yaml(value, f"--set {text}")
         *parents, last = key.split(".")
         place: Any = document
@@ -119,7 +121,9 @@ def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
             if inner is None:
                 inner = place[parent] = {}  # a list has no empty places
             if not isinstance(inner, dict | list):
-                raise UserError(f"--set {text}: {parent!r} holds a value and not further keys.")
+                raise UserError(
+                    f"{parent!r} holds a value and not further keys", place=f"--set {text}", value=inner
+                )
             place = inner
         _held(place, last, text)
         place[int(last) if isinstance(place, list) else last] = parsed
@@ -132,7 +136,9 @@ def _held(place: Any, key: str, text: str) -> Any:
         return place.get(key)
     if not key.isdecimal() or int(key) >= len(place):
         raise UserError(
-            f"--set {text}: {key!r} is no place in a list of {len(place)}; expected 0 to {len(place) - 1}."
+            f"{key!r} is no place in a list of {len(place)}",
+            place=f"--set {text}",
+            expected=f"0 to {len(place) - 1}",
         )
     return place[int(key)]
 
@@ -143,5 +149,5 @@ def validated(model: type[Model], document: Mapping[str, Any], source: str | Ori
     try:
         return model.model_validate(document, context=FROM_FILE)
     except ValidationError as error:
-        lines = explained(model, document, error)
-        raise UserError("\n".join(f"{origin.of(place)}: {line}" for place, line in lines)) from error
+        found = explained(model, document, error)
+        raise joined([one.error(origin.of(one.keys)) for one in found]) from error

@@ -29,14 +29,15 @@ class Damaged(UserError):
     """A committed result whose bytes differ from its record; `folder` is the result's."""
 
     def __init__(self, folder: Path, what: str) -> None:
-        super().__init__(folder, what)  # both, so that it can be pickled
+        super().__init__(
+            f"the result is damaged ({what}). `sftlab run` and `sftlab sweep` quarantine it and build it again; so "
+            "does `sftlab verify`, which looks at all results",
+            place=folder,
+        )
         self.folder, self.what = folder, what
 
-    def __str__(self) -> str:
-        return (
-            f"{self.folder}: the result is damaged ({self.what}). `sftlab run` and `sftlab sweep` quarantine it "
-            "and build it again; so does `sftlab verify`, which looks at all results."
-        )
+    def __reduce__(self) -> tuple[type[Damaged], tuple[Path, str]]:
+        return Damaged, (self.folder, self.what)
 
 
 @dataclass(frozen=True)

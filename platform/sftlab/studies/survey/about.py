@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from sftlab.config.documents import load_yaml, nearest, parse_yaml
 from sftlab.config.frozen import Frozen
 from sftlab.config.messages import explained
-from sftlab.errors import UserError
+from sftlab.errors import UserError, joined
 from sftlab.studies.survey.score_table import BASE, ScoreTable
 
 _SHOTS = re.compile(r"[-_ ](\d+)[-_ ]?shots?$", re.IGNORECASE)
@@ -123,8 +123,7 @@ def parse_about(document: object, where: str) -> About:
     try:
         return About.model_validate(document)
     except ValidationError as error:
-        lines = [line for _, line in explained(About, document, error)]
-        raise UserError("\n".join(f"{where}: {line}" for line in lines)) from error
+        raise joined([found.error(where) for found in explained(About, document, error)]) from error
 
 
 def about_massive_sft() -> About:
