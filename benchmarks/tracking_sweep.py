@@ -12,19 +12,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from sftlab.studies.knowledge.results.choice import choose
-from sftlab.studies.knowledge.results.sweep_tables import SweepChoiceRow, SweepResults, Variant
-from sftlab.studies.knowledge.results.tables import (
-    AccuracyRow,
-    CellRow,
-    DivergenceRow,
-    StudyResults,
-    TrainingRow,
-)
-from sftlab.studies.knowledge.tracking.log import log_sweep
-from sftlab.studies.knowledge.tracking.sweep import sweep_key, trial_records
+from sftlab.studies.knowledge.results.rows import AccuracyRow, CellRow, ChoiceRow, DivergenceRow, TrainingRow
+from sftlab.studies.knowledge.results.statistics import choices_by_cell
+from sftlab.studies.knowledge.results.tables import Results, Variant
+from sftlab.studies.knowledge.tracking.log import log_results
+from sftlab.studies.knowledge.tracking.runs import parent_key, trial_records
 from sftlab.tracking import TrackedModel, TrackedTable, TrackingSettings
 from sftlab.tracking.records import TrialRecord
 
@@ -34,7 +29,7 @@ SEEDS = 5
 PLAIN_MODELS = 8
 
 
-def made_up_sweep(trials: int) -> SweepResults:
+def made_up_sweep(trials: int) -> Results:
     cells = [
         CellRow(f"mixed-n{100 + n // SEEDS}-s{n % SEEDS}", "mixed", 100 + n // SEEDS, n % SEEDS, 5000.0, 2.5)
         for n in range(trials)
@@ -48,21 +43,20 @@ def made_up_sweep(trials: int) -> SweepResults:
         for split in SPLITS
         for bucket in (0, 1, 2, 3, 4, None)
     ]
-    results = StudyResults(
-        name="restore",
-        model="pocket Llama",
+    variant = Variant(
+        "restore",
+        "restore",
         spec={"sft": {"batch_size": 8, "learning_rate": 1e-3, "epochs": 1}, "restore": {"region": "layers"}},
         cells=cells,
         accuracy=accuracy,
         divergence=[DivergenceRow(c.cell, p, 90, 1 / (1 + p)) for c, p in ladder],
         training=[TrainingRow(c.cell, s, 4 / s, 1e-5) for c in cells for s in range(1, c.size // 8 + 1)],
-        choice=choose(accuracy),
     )
-    best = SweepChoiceRow(
+    best = ChoiceRow(
         "recommended", "restore", "restore", "mixed", 100, 20.0, SEEDS, 0.4, 0.3, 0.4, 0.3, 0.4, 0.3, 400
     )
-    variants = (Variant("restore", "restore", {}, results),)
-    return SweepResults("benchmark", "pocket Llama", {}, "dev", variants, choice=(best,))
+    results = Results("benchmark", "pocket Llama", variants=(variant,))
+    return replace(results, choice=(*choices_by_cell(results), best))
 
 
 def value(cell: CellRow, percent: float, split: str, bucket: int | None) -> float:
@@ -71,14 +65,14 @@ def value(cell: CellRow, percent: float, split: str, bucket: int | None) -> floa
     return max(0.0, 0.1 + level - abs(percent - 20) / 200 - 0.02 * split.endswith("ood"))
 
 
-def made_up_models(results: SweepResults, folder: Path) -> dict[str, list[TrackedModel]]:
+def made_up_models(results: Results, folder: Path) -> dict[str, list[TrackedModel]]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text("{}\n", encoding="utf-8")
     now = {"time": "2026-01-02T03:04:05+00:00", "commit": "0123456789abcdef"}
     return {
         variant.name: [
             TrackedModel(f"{cell.cell}-r{p:g}", cell.cell, p, folder, provenance=now)
-            for cell in variant.results.cells
+            for cell in variant.cells
             for p in PERCENTS
         ]
         for variant in results.variants
@@ -111,13 +105,13 @@ def main(folder: Path, trials: int) -> None:
     ]
     settings, base = TrackingSettings(), TrackedModel("base")
     # The database is made and migrated outside of what is measured.
-    empty = SweepResults("empty", "none")
-    uri = log_sweep(empty, base, {}, sweep_key("empty", "", "", {}), settings, folder).address
+    empty = Results("empty", "none")
+    uri = log_results(empty, base, {}, parent_key("empty", "", "", {}), settings, folder).address
 
     def logged() -> tuple[float, float, int]:
         wall, used = time.perf_counter(), time.process_time()
-        key = sweep_key("benchmark", "", "", {})
-        sweep = log_sweep(results, base, models, key, settings, folder, tables, card="# Card\n")
+        key = parent_key("benchmark", "", "", {})
+        sweep = log_results(results, base, models, key, settings, folder, tables, card="# Card\n")
         return time.perf_counter() - wall, time.process_time() - used, len(sweep.written)
 
     records = trial_records(results, models, tables)

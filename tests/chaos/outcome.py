@@ -72,7 +72,7 @@ def compare(store: Path, reference: Path) -> int:
 
 def totals(reference: Path) -> dict[str, int]:
     """Pieces of each stage, as an undisturbed run left them."""
-    spec = json.loads(next(reference.glob("results/*/study.json")).read_text())["spec"]
+    spec = json.loads(next(reference.glob("results/*/results.json")).read_text())["spec"]
     steps = training_tokens(PocketSpec.model_validate(spec["pocket"]))
     steps //= spec["pocket"]["shape"]["sequence"] * spec["pocket"]["optimisation"]["sequences"]
     facts = pq.read_metadata(next(reference.glob("mastery/*/mastery.parquet"))).num_rows

@@ -30,7 +30,7 @@ SAME = {
     "change": ["change.json"],
     "controls": ["controls.json"],
     "evaluation": ["answers.parquet", "divergence.parquet"],
-    "results": ["accuracy.parquet", "choice.parquet"],
+    "results": ["groups.parquet", "choice.parquet"],
     "best": ["*.safetensors"],
 }
 
@@ -119,7 +119,7 @@ def test_a_killed_study_is_finished_by_a_machine_with_an_empty_mirror(
             secret.encode() in (objects.read(n) or b"") for n in objects.below() if n.endswith("json")
         )
 
-    flipped = next(name for name in mine if name.endswith("accuracy.parquet"))
+    flipped = next(name for name in mine if name.endswith("groups.parquet"))
     objects.write(flipped, mine[flipped][:-1] + bytes([mine[flipped][-1] ^ 1]))
     short = next(name for name in mine if name.startswith("best/") and name.endswith(".safetensors"))
     objects.write(short, mine[short][:-1])

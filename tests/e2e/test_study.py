@@ -30,7 +30,7 @@ RESULTS = {
     "change": ["change.json"],
     "controls": ["controls.json"],
     "evaluation": ["answers.parquet", "divergence.parquet"],
-    "results": ["accuracy.parquet", "divergence.parquet", "choice.parquet"],
+    "results": ["groups.parquet", "comparisons.parquet", "choice.parquet"],
     "best": ["*.safetensors"],
 }
 
@@ -71,7 +71,10 @@ def test_mlflow_holds_the_study_and_its_models(finished: Study) -> None:
         " len(c.search_logged_models([e.experiment_id], max_results=100)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["14", "12"]  # parent, base and 12 models; the base is no logged model
+    assert done.stdout.split() == [
+        "6",
+        "12",
+    ]  # parent, base and 4 cells; 12 models are logged, the base is none
 
 
 def test_a_second_run_is_all_hits_and_changes_nothing(finished: Study) -> None:

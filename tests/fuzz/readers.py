@@ -261,14 +261,15 @@ def _hashes(data: bytes, folder: Path) -> object:
 
 def _summary(data: bytes, folder: Path) -> object:
     from sftlab.store.rows import read_summary
+    from sftlab.studies.knowledge.results.tables import KEYS
 
-    (folder / "study.json").write_bytes(data)
-    return read_summary(folder / "study.json", "study", 1, {"name", "model", "spec", "provenance"})
+    (folder / "results.json").write_bytes(data)
+    return read_summary(folder / "results.json", "study", 1, KEYS)
 
 
 def _results_table(data: bytes, folder: Path) -> object:
     from sftlab.store.rows import read_rows
-    from sftlab.studies.knowledge.results.tables import CellRow
+    from sftlab.studies.knowledge.results.rows import CellRow
 
     (folder / "cells.parquet").write_bytes(data)
     return read_rows(folder / "cells.parquet", CellRow)

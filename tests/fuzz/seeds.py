@@ -120,12 +120,14 @@ def json_text(value: Any) -> bytes:
 
 def cells() -> bytes:
     """A table of cells, as the results stage writes it."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from sftlab.studies.knowledge.results.tables import CellRow, StudyResults
+    from sftlab.store.rows import schema_of
+    from sftlab.studies.knowledge.results.rows import CellRow
 
     out = io.BytesIO()
-    pq.write_table(StudyResults("x", "m", cells=[CellRow(**row) for row in CELLS]).table("cells"), out)
+    pq.write_table(pa.Table.from_pylist(CELLS, schema=schema_of(CellRow)), out)
     return out.getvalue()
 
 
@@ -248,8 +250,11 @@ SUMMARY: dict[str, Any] = {
     "format": 1,
     "name": "x",
     "model": "m",
+    "kind": "study",
+    "metric": "dev",
+    "reference": None,
     "spec": {"sft": {"learning_rate": 0.1}},
-    "provenance": {"time": "2026-01-01T00:00:00+00:00"},
+    "variants": [{"name": "restore", "strategy": "restore", "settings": {}, "spec": {}, "provenance": {}}],
 }
 CELLS: list[dict[str, Any]] = [
     {

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftlab.errors import UserError
-from sftlab.studies.knowledge.tracking.log import log_study, log_sweep
-from sftlab.tracking import TrackedStudy, TrackedSweep, TrackingSettings
+from sftlab.studies.knowledge.tracking.log import log_results
+from sftlab.tracking import Tracked, TrackingSettings
 from sftlab.tracking.database import (
     fault_of,
     make_database,
@@ -27,8 +27,8 @@ from sftlab.tracking.database import (
     sqlite_address,
     sqlite_path,
 )
-from tests.support.tracked_study import make_model, models_of, results_of
-from tests.support.tracked_sweep import MadeUpSweep, base_of
+from tests.support.tracked_study import base_of, make_model, models_of, results_of
+from tests.support.tracked_sweep import MadeUpSweep
 from tests.support.tracked_sweep import models_of as models_of_sweep
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -61,15 +61,16 @@ def client_at(store: Path) -> Any:
     return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
-def logged(store: Path, model: Path, report: Path | None = None) -> TrackedStudy:
+def logged(store: Path, model: Path, report: Path | None = None) -> Tracked:
     results = results_of(2)
-    return log_study(results, models_of(results, model), TrackingSettings(), store, report=report)
+    models = models_of(results, model)
+    return log_results(results, base_of(), models, "key", TrackingSettings(), store, report=report)
 
 
-def logged_sweep(store: Path, model: Path) -> TrackedSweep:
+def logged_sweep(store: Path, model: Path) -> Tracked:
     results = MadeUpSweep().results()
     models = models_of_sweep(results, model)
-    return log_sweep(results, base_of(), models, "key", TrackingSettings(), store, card="# Card\n")
+    return log_results(results, base_of(), models, "key", TrackingSettings(), store, card="# Card\n")
 
 
 # ---- creation
@@ -148,7 +149,7 @@ def test_a_broken_database_keeps_its_bytes_and_the_study_is_logged_again(
     file.write_bytes(b"broken")
     (store / ".mlflow-left").mkdir()  # of a process that was killed at once while it made a database
     study = logged(store, tmp_path / "model")
-    assert len(study.written) == 4
+    assert len(study.written) == 2
     (quarantined,) = [path for path in store.iterdir() if ".broken-" in path.name]
     assert quarantined.read_bytes() == b"broken" and not (store / ".mlflow-left").exists()
     assert quarantined.name in caplog.text and "file is not a database" in caplog.text
@@ -193,8 +194,9 @@ def test_a_moved_store_has_its_uploads_where_it_is(tmp_path: Path, store: Path) 
     report = tmp_path / "report.html"
     report.write_text("one")
     first = logged(store, tmp_path / "model", report)
-    best = first.models["bucket2-n100-s0/20"]
     before = client_at(store)
+    found = before.search_logged_models([first.experiment_id])
+    best = next(m.model_id for m in found if m.tags.get("sftlab.recommended") == "true")
     before.create_registered_model("named")
     place = before.get_logged_model(best).artifact_location
     before.create_model_version("named", place, await_creation_for=0)
@@ -275,21 +277,22 @@ def test_what_was_deleted_in_the_pages_comes_back_once(store: Path, tmp_path: Pa
     study = logged(store, tmp_path / "model")
     before = shown(store)
     client = client_at(store)
-    tuned = "bucket2-n100-s0/20"
+    trial = "restore/bucket2-n100-s0/bucket2-n100-s0/0"
     runs = {
         "parent": [study.run_id],
-        "child": [study.runs[tuned]],
+        "child": [study.runs[trial]],
         "everything": [study.run_id, *study.runs.values()],
-        "child and its model": [study.runs[tuned]],
-        "base": [study.runs["base-id"]],
+        "child and its model": [study.runs[trial]],
+        "base": [study.runs["base/base-id"]],
     }
     if "model" in what:
-        client.delete_logged_model(study.models[tuned])
+        found = client.search_logged_models([study.experiment_id])
+        client.delete_logged_model(next(m.model_id for m in found if m.params["percent"] == "20"))
     for run in runs.get(what, ()):
         client.delete_run(run)
     again = logged(store, tmp_path / "model")
     assert shown(store) == before
-    assert set(again.written) == ({tuned} if "model" in what else set())
+    assert set(again.written) == ({trial} if "model" in what else set())
     assert logged(store, tmp_path / "model").written == ()
     assert shown(store) == before
 

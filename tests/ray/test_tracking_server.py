@@ -12,11 +12,13 @@ import pytest
 from pydantic import ValidationError
 
 from sftlab.errors import UserError
-from sftlab.studies.knowledge.tracking.log import log_study
-from sftlab.tracking import TrackedModel, TrackingSettings
+from sftlab.studies.knowledge.results.tables import Results
+from sftlab.studies.knowledge.tracking.log import log_results
+from sftlab.tracking import Tracked, TrackedModel, TrackingSettings
 from tests.support.mlflow_server import free_port, serve
 from tests.support.planted import PLANTED, SECRETS, holders
 from tests.support.tracked_study import (
+    base_of,
     everything,
     make_database,
     make_model,
@@ -26,6 +28,10 @@ from tests.support.tracked_study import (
 )
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def log_nothing(settings: TrackingSettings, store: Path) -> Tracked:
+    return log_results(Results("empty", "none"), TrackedModel("b"), {}, "key", settings, store)
 
 
 @pytest.mark.parametrize(
@@ -54,23 +60,30 @@ def test_a_dead_server_is_found_out_before_mlflow_s_client_asks_it(kind: str, tm
         address = f"http://{host}:{port}"
         # MLflow's client, which tries again for minutes, is not asked.
         with pytest.raises(UserError, match=r"no MLflow server answers there .*`mlflow server ") as caught:
-            log_study(results_of(), [TrackedModel("b")], TrackingSettings(address=address), tmp_path)
+            log_results(
+                Results("empty", "none"),
+                TrackedModel("b"),
+                {},
+                "key",
+                TrackingSettings(address=address),
+                tmp_path,
+            )
     assert address in str(caught.value)
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to be read as one" * 100)
     with pytest.raises(UserError, match=r"mlflow\.db"):
-        log_study(results_of(), [TrackedModel("b")], TrackingSettings(), tmp_path)
+        log_nothing(TrackingSettings(), tmp_path)
 
 
 def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    study = log_study(results_of(), [TrackedModel("b")], TrackingSettings(), tmp_path)
+    study = log_nothing(TrackingSettings(), tmp_path)
     MlflowClient(tracking_uri=study.address).delete_experiment(study.experiment_id)
     with pytest.raises(UserError, match="'sftlab' is deleted"):
-        log_study(results_of(), [TrackedModel("b")], TrackingSettings(), tmp_path)
+        log_nothing(TrackingSettings(), tmp_path)
 
 
 @pytest.fixture
@@ -94,25 +107,34 @@ def test_a_server_is_logged_to_over_http_and_its_death_is_named(
     settings = TrackingSettings(address=address + "/", experiment="on a server")
     results = results_of(2)
     models = models_of(results, model_folder)
-    first = log_study(results, models, settings, tmp_path, tables, model_folder / "config.json")
+    first = log_results(
+        results, base_of(), models, "key", settings, tmp_path, tables, model_folder / "config.json"
+    )
     before = everything(first)
-    assert log_study(results, models, settings, tmp_path, tables, model_folder / "config.json").written == ()
+    assert (
+        log_results(
+            results, base_of(), models, "key", settings, tmp_path, tables, model_folder / "config.json"
+        ).written
+        == ()
+    )
     assert everything(first) == before
     assert not (tmp_path / "mlflow.db").exists()
     uploaded = sorted(path.name for path in (tmp_path / "artifacts").rglob("*.*") if path.is_file())
-    assert uploaded == ["config.json", "config.json", "model.safetensors"]
+    assert uploaded == ["README.md", "config.json", "config.json", "model.safetensors"]
     assert first.how_to_look.startswith(f"{address}/#/experiments/")
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     grown = results_of(2, 3)
 
     def die(done: int, _total: int) -> None:
-        if done == 5:
+        if done == 2:
             os.killpg(process.pid, 9)
             process.wait()
 
     with pytest.raises(UserError, match=address):
-        log_study(grown, models_of(grown, model_folder), settings, tmp_path, tables, progress=die)
+        log_results(
+            grown, base_of(), models_of(grown, model_folder), "key", settings, tmp_path, tables, progress=die
+        )
     written = {path.name for path in tmp_path.rglob("*")}
     assert {"server.db", "server.log", "model.safetensors"} <= written
     assert holders(tmp_path, SECRETS) == []

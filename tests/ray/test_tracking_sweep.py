@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from sftlab.errors import UserError
-from sftlab.studies.knowledge.results.sweep_tables import SweepResults
+from sftlab.studies.knowledge.results.tables import Results
 from sftlab.studies.knowledge.tracking.card import BaseModel, licence_of, model_card
-from sftlab.studies.knowledge.tracking.log import log_sweep
-from sftlab.studies.knowledge.tracking.sweep import recommended_model
-from sftlab.tracking import TrackedSweep, TrackedTable, TrackingSettings, artifact_of, best_restored_model
+from sftlab.studies.knowledge.tracking.log import log_results
+from sftlab.tracking import Tracked, TrackedTable, TrackingSettings, artifact_of, best_restored_model
 from tests.support.tracked_study import everything, make_database, make_model
 from tests.support.tracked_sweep import PERCENTS, QUESTIONS, SPLITS, MadeUpSweep, base_of, models_of
 
@@ -41,35 +40,35 @@ def store(tmp_path: Path, empty_database: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results() -> SweepResults:
+def results() -> Results:
     return MadeUpSweep().results()
 
 
-def logged(results: SweepResults, store: Path, card: str = "# Card\n", **options: Any) -> TrackedSweep:
+def logged(results: Results, store: Path, card: str = "# Card\n", **options: Any) -> Tracked:
     models = models_of(results, store / "model")
-    return log_sweep(
+    return log_results(
         results, base_of(), models, "key", TrackingSettings(), store, TABLES, card=card, **options
     )
 
 
-def client_of(sweep: TrackedSweep) -> Any:
+def client_of(sweep: Tracked) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=sweep.address, registry_uri=sweep.address)
 
 
-def all_models(sweep: TrackedSweep) -> list[Any]:
+def all_models(sweep: Tracked) -> list[Any]:
     return list(client_of(sweep).search_logged_models([sweep.experiment_id], max_results=100))
 
 
-def run_of(sweep: TrackedSweep, name: str) -> Any:
+def run_of(sweep: Tracked, name: str) -> Any:
     """The one run of that name, star or none."""
     runs = client_of(sweep).search_runs([sweep.experiment_id], max_results=1000)
     (run,) = [run for run in runs if run.info.run_name.removeprefix("★ ") == name]
     return run
 
 
-def test_a_sweep_is_a_parent_run_with_a_child_a_trial(store: Path, results: SweepResults) -> None:
+def test_a_sweep_is_a_parent_run_with_a_child_a_trial(store: Path, results: Results) -> None:
     report = store / "report.html"
     report.write_text("<h1>sweep</h1>")
     heard: list[tuple[int, int]] = []
@@ -107,15 +106,15 @@ def test_a_sweep_is_a_parent_run_with_a_child_a_trial(store: Path, results: Swee
     ladder = client.get_metric_history(trial.info.run_id, "accuracy/test")
     means = {
         row.percent: row.accuracy
-        for row in results.variants[0].results.accuracy
+        for row in results.variants[0].accuracy
         if (row.cell, row.split, row.bucket) == ("bucket4-n100-s0", "test", None)
     }
     found = {metric.step: metric.value for metric in ladder}
     assert found == pytest.approx({0: means[0.0], 3: means[2.5], 10: means[10.0], 40: means[40.0]}, rel=1e-5)
     (own,) = [
         row
-        for row in results.variants[0].results.choice
-        if (row.scope, row.cell) == ("cell", "bucket4-n100-s0")
+        for row in results.choice
+        if (row.scope, row.variant, row.cell) == ("cell", "restore", "bucket4-n100-s0")
     ]
     assert own.test is not None and own.test_tuned is not None
     wanted = {"chosen/percent": own.percent, "chosen/test": own.test, "tuned/test": own.test_tuned}
@@ -123,9 +122,16 @@ def test_a_sweep_is_a_parent_run_with_a_child_a_trial(store: Path, results: Swee
     wanted |= {"accuracy/train_set": trial.data.metrics["train_set_by_bucket/bucket_4"]}
     assert {key: trial.data.metrics[key] for key in wanted} == pytest.approx(wanted, rel=1e-5)
     sections = {key.split("/")[0] for key in trial.data.metrics}
-    assert sections == {"accuracy", "chosen", "tuned", "kl", "train", "weights"} | {
-        f"{split}_by_bucket" for split in (*SPLITS, "train_set")
-    }
+    assert sections == {
+        "accuracy",
+        "answers_gained",
+        "answers_lost",
+        "chosen",
+        "tuned",
+        "kl",
+        "train",
+        "weights",
+    } | {f"{split}_by_bucket" for split in (*SPLITS, "train_set")}
     inputs = {d.dataset.name: d.tags[0].value for d in trial.inputs.dataset_inputs}
     assert inputs == dict.fromkeys(SPLITS, "evaluation") | {"bucket4-n100-s0": "training"}
     base = run_of(sweep, "base · pocket Llama")
@@ -133,7 +139,7 @@ def test_a_sweep_is_a_parent_run_with_a_child_a_trial(store: Path, results: Swee
 
 
 def test_every_model_of_a_ladder_is_logged_with_what_it_is_and_was_measured_on(
-    store: Path, results: SweepResults
+    store: Path, results: Results
 ) -> None:
     sweep = logged(results, store)
     models = {model.name: model for model in all_models(sweep)}
@@ -156,12 +162,12 @@ def test_every_model_of_a_ladder_is_logged_with_what_it_is_and_was_measured_on(
     wanted = {"strategy": "wise-ft", "train_bucket": "4", "size": "100", "percent": "2.5", "set_seed": "1"}
     assert wanted.items() <= model.params.items()
     measured = {metric.key: metric.dataset_name for metric in model.metrics}
-    assert len(measured) == 4 * 6 + 1 and measured["kl/first_token"] == "test"
+    assert len(measured) == 4 * (6 + 2) + 1 and measured["kl/first_token"] == "test"
     assert all(measured[f"{split}_by_bucket/bucket_3"] == split for split in SPLITS)
     assert all(measured[f"accuracy/{split}"] == split for split in SPLITS)
 
 
-def test_logging_again_changes_nothing(store: Path, results: SweepResults) -> None:
+def test_logging_again_changes_nothing(store: Path, results: Results) -> None:
     first = logged(results, store)
     before = everything(first), registered(first)
     again = logged(results, store)
@@ -169,7 +175,7 @@ def test_logging_again_changes_nothing(store: Path, results: SweepResults) -> No
     assert (everything(again), registered(again)) == before
 
 
-def registered(sweep: TrackedSweep) -> list[tuple[Any, ...]]:
+def registered(sweep: Tracked) -> list[tuple[Any, ...]]:
     """Versions of the registered model and what they stand for."""
     client = client_of(sweep)
     aliases = client.get_registered_model(NAME).aliases
@@ -269,24 +275,19 @@ def test_a_sweep_killed_in_the_middle_is_completed_without_doubles(
 
 
 def test_the_champion_comes_with_its_files_and_its_card(
-    store: Path, results: SweepResults, tmp_path: Path
+    store: Path, results: Results, tmp_path: Path
 ) -> None:
     import mlflow
 
-    best = recommended_model(results)
-    assert best is not None and (best.variant, best.cell, best.percent) == (
-        "restore",
-        "bucket4-n100-s0",
-        10.0,
-    )
-    model = next(
-        m for m in models_of(results, None)["restore"] if (m.cell, m.percent) == (best.cell, best.percent)
-    )
+    best = results.recommended()
+    assert best is not None and best.model == ("restore", "bucket4-n100-s0", 10.0)
+    model = next(m for m in models_of(results, None)["restore"] if (m.cell, m.percent) == best.model[1:])
     base = BaseModel("some/model", "b" * 64, "It was brought by the user.", "llama3", ("LICENSE",))
     card = model_card(results, best, model, base)
     sweep = logged(results, store, card)
     assert sweep.champion == f"models:/{NAME}@champion"
     mlflow.set_tracking_uri(sweep.address)
+    mlflow.set_registry_uri(sweep.address)
     folder = Path(mlflow.artifacts.download_artifacts(sweep.champion, dst_path=str(tmp_path / "got")))
     assert (folder / "model.safetensors").read_bytes() == bytes(range(64))
     assert (folder / "README.md").read_text() == card
@@ -299,10 +300,10 @@ def test_the_champion_comes_with_its_files_and_its_card(
     assert "More is known now." in (tmp_path / "new" / "README.md").read_text()
 
 
-def test_a_card_says_settings_numbers_and_licence(results: SweepResults, tmp_path: Path) -> None:
+def test_a_card_says_settings_numbers_and_licence(results: Results, tmp_path: Path) -> None:
     import yaml
 
-    best = recommended_model(results)
+    best = results.recommended()
     assert best is not None
     model = next(m for m in models_of(results, None)["restore"] if m.percent == 10.0)
     (tmp_path / "README.md").write_text("---\nlicense: llama3\n---\n# A model\n")
@@ -335,7 +336,7 @@ def test_a_card_says_settings_numbers_and_licence(results: SweepResults, tmp_pat
         assert licence_of(tmp_path)[0] is None
 
 
-def test_the_best_restored_model_is_found_by_its_metrics(store: Path, results: SweepResults) -> None:
+def test_the_best_restored_model_is_found_by_its_metrics(store: Path, results: Results) -> None:
     logged(results, store)
     models = [m for m in all_models(logged(results, store)) if m.params["kind"] == "restored"]
     scores = {m.name: {metric.key: metric.value for metric in m.metrics} for m in models}
@@ -361,12 +362,12 @@ def test_the_best_restored_model_is_found_by_its_metrics(store: Path, results: S
             artifact_of(unknown, TrackingSettings(), store)
 
 
-def test_a_recommended_model_without_files_is_refused(store: Path, results: SweepResults) -> None:
+def test_a_recommended_model_without_files_is_refused(store: Path, results: Results) -> None:
     with pytest.raises(ValueError, match="has no path"):
-        log_sweep(results, base_of(), models_of(results, None), "key", TrackingSettings(), store)
+        log_results(results, base_of(), models_of(results, None), "key", TrackingSettings(), store)
 
 
-def test_a_sweep_that_recommends_nothing_registers_nothing(store: Path, results: SweepResults) -> None:
+def test_a_sweep_that_recommends_nothing_registers_nothing(store: Path, results: Results) -> None:
     none = dataclasses.replace(results, choice=[])
     sweep = logged(none, store)
     assert sweep.champion is None and not client_of(sweep).search_registered_models()

@@ -14,11 +14,11 @@ from urllib.parse import quote
 import pytest
 
 from sftlab.errors import UserError
-from sftlab.studies.knowledge.results.sweep_tables import SweepResults
+from sftlab.studies.knowledge.results.tables import Results
 from sftlab.studies.knowledge.sweep.trials import Trial
-from sftlab.studies.knowledge.tracking.log import log_sweep, log_trials
+from sftlab.studies.knowledge.tracking.log import log_results, log_trials
 from sftlab.sweeps.live import LiveTracking
-from sftlab.tracking import TrackedSweep, TrackingSettings
+from sftlab.tracking import Tracked, TrackingSettings
 from tests.support.mlflow_server import browser, dom, free_port, serve
 from tests.support.tracked_study import make_database, make_model
 from tests.support.tracked_sweep import MadeUpSweep, base_of, models_of
@@ -37,9 +37,9 @@ def test_a_server_that_goes_away_in_the_middle_is_logged_to_when_it_is_back(
     results = MadeUpSweep(buckets=(4,), strategies=("restore",)).results()
     models = models_of(results, make_model(tmp_path / "model"))
 
-    def log(address: str, **options: object) -> TrackedSweep:
+    def log(address: str, **options: object) -> Tracked:
         settings = TrackingSettings(address=address)
-        return log_sweep(results, base_of(), models, "key", settings, tmp_path, card="# C\n", **options)  # type: ignore[arg-type]
+        return log_results(results, base_of(), models, "key", settings, tmp_path, card="# C\n", **options)  # type: ignore[arg-type]
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with serve(database, tmp_path / "artifacts", port) as (address, process):
@@ -79,17 +79,18 @@ def test_a_running_sweep_is_logged_while_its_server_dies_and_comes_back(
     results = MadeUpSweep(buckets=(0, 4), seeds=(0, 1), strategies=("restore",)).results()
     models = models_of(results, make_model(tmp_path / "model"))
     settings = TrackingSettings(address=f"http://127.0.0.1:{port}")
-    cells = [cell.cell for cell in results.variants[0].results.cells]
+    cells = [cell.cell for cell in results.variants[0].cells]
     written: list[str] = []
 
     def write(names: Sequence[Trial]) -> None:
         """The trials of these cells, from the tables of a sweep that holds no others."""
         (variant,) = results.variants
-        own = [cell for cell in variant.results.cells if cell.cell in set(names)]  # type: ignore[comparison-overlap]
-        part = SweepResults(
+        own = [cell for cell in variant.cells if cell.cell in set(names)]  # type: ignore[comparison-overlap]
+        part = Results(
             results.name,
             results.model,
-            variants=[replace(variant, results=replace(variant.results, cells=own))],
+            variants=[replace(variant, cells=own)],
+            choice=[row for row in results.choice if row.cell in {cell.cell for cell in own}],
         )
         mine = {"restore": [model for model in models["restore"] if model.cell in {c.cell for c in own}]}
         written.extend(log_trials(part, mine, "key", settings, tmp_path))
@@ -110,14 +111,14 @@ def test_a_running_sweep_is_logged_while_its_server_dies_and_comes_back(
         until(lambda: live.logged == 3)
         live.stop()
         assert len(written) == len(set(written)) == 3 and "MLflow is back" in said[-1]
-        sweep = log_sweep(results, base_of(), models, "key", settings, tmp_path, card="# C\n")
+        sweep = log_results(results, base_of(), models, "key", settings, tmp_path, card="# C\n")
         assert set(sweep.written) == {*sweep.runs} - {*written}  # the fourth trial and the base model
         client = MlflowClient(tracking_uri=address, registry_uri=address)
         runs = client.search_runs([sweep.experiment_id])
         assert {run.info.run_id for run in runs} == {sweep.run_id, *sweep.runs.values()}
         assert {run.info.status for run in runs} == {"FINISHED"}
         assert len(client.search_logged_models([sweep.experiment_id])) == len(models["restore"])
-        assert log_sweep(results, base_of(), models, "key", settings, tmp_path, card="# C\n").written == ()
+        assert log_results(results, base_of(), models, "key", settings, tmp_path, card="# C\n").written == ()
 
 
 def until(reached: Callable[[], bool]) -> None:
@@ -134,7 +135,7 @@ def test_a_browser_shows_the_comparison_with_its_charts_and_the_winner(tmp_path:
     database = make_database(tmp_path)
     results = MadeUpSweep().results()
     models = models_of(results, make_model(tmp_path / "model"))
-    sweep = log_sweep(results, base_of(), models, "key", TrackingSettings(), tmp_path, card="# Card\n")
+    sweep = log_results(results, base_of(), models, "key", TrackingSettings(), tmp_path, card="# Card\n")
     client = MlflowClient(tracking_uri=sweep.address)
     runs = client.search_runs([sweep.experiment_id], "tags.`sftlab.kind` = 'trial'")
     compared = [run.info.run_id for run in runs if "-s0 · restore" in run.info.run_name]

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sftlab.analysis import statistics
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
+from sftlab.analysis.statistics import seed_of
 from sftlab.studies.knowledge.report import published
-from sftlab.studies.knowledge.results.choice import choose
-from sftlab.studies.knowledge.results.tables import (
+from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
     ConcentrationRow,
     DistributionRow,
     DivergenceRow,
     MasteryRow,
-    StudyResults,
     TrainingRow,
     accuracy_rows,
     paired_rows,
 )
+from sftlab.studies.knowledge.results.statistics import Answers, fill_tables
+from sftlab.studies.knowledge.results.tables import Results, Variant
 
 PERCENTS = (0.0, 1.0, 3.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 SPEC: dict[str, Any] = {
@@ -39,11 +42,60 @@ SPEC: dict[str, Any] = {
 def paper_study(
     scale: int = 10,
     seeds: Sequence[int] = (0,),
-    paired: bool = False,
     buckets: Sequence[int] = range(5),
     sizes: Sequence[int] = published.SIZES,
-) -> StudyResults:
+) -> Results:
     """5 buckets x 2 sizes x 8 percentages; the paper's test sets shrunk `scale` times."""
+    return filled(paper_variant(scale, seeds, buckets, sizes))
+
+
+def filled(variant: Variant, **changes: Any) -> Results:
+    """A study of one variant, from answers that fit its accuracies; its intervals have few resamples."""
+    study = Results(
+        "paper-shape", "LLaMA-3-8B (published numbers)", variant.spec, variants=[variant], kind="study"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "RESAMPLES", 200)
+        patch.setattr(statistics, "FLIPS", 5_000)
+        return replace(fill_tables(study, answers_of(variant)), **changes)
+
+
+def answers_of(variant: Variant) -> Answers:
+    """Verdicts with the counts of the accuracy rows: models find the same questions hard, and differ a little."""
+    rows: dict[tuple[str, float | None, str], list[AccuracyRow]] = {}
+    for row in variant.accuracy:
+        if row.bucket is not None:
+            rows.setdefault((row.cell, row.percent, row.split), []).append(row)
+
+    def answers(_: str, cell: str, percent: float, split: str) -> tuple[Any, Any]:
+        found = rows[cell, percent, split]
+        own = np.random.default_rng(seed_of(cell, percent, split))
+        verdicts = []
+        for row in found:
+            order = np.argsort(np.arange(row.questions) + own.normal(0, 0.04 * row.questions, row.questions))
+            right = np.zeros(row.questions, bool)
+            right[order[: row.correct]] = True
+            verdicts.append(right)
+        return np.concatenate(verdicts), np.repeat([r.bucket for r in found], [r.questions for r in found])
+
+    return answers
+
+
+def with_scores(study: Results, change: Callable[[AccuracyRow], AccuracyRow]) -> Results:
+    """The study with other accuracies, and all that follows from them; the counts follow the accuracies."""
+    (variant,) = study.variants
+    rows = [change(row) for row in variant.accuracy]
+    rows = [replace(row, correct=round(row.accuracy * row.questions)) for row in rows]
+    return filled(replace(variant, accuracy=rows))
+
+
+def paper_variant(
+    scale: int = 10,
+    seeds: Sequence[int] = (0,),
+    buckets: Sequence[int] = range(5),
+    sizes: Sequence[int] = published.SIZES,
+) -> Variant:
+    """The tables of `paper_study`."""
     draw = random.Random(0)
     cells = [
         CellRow(f"bucket{b}-n{n}-s{s}", str(b), n, s, 5200.0 + 10 * b, n / 40)
@@ -64,21 +116,20 @@ def paper_study(
             bucket = int(cell.train_bucket)
             right = BucketAccuracy(bucket, cell.size, round(values[bucket] * cell.size))
             accuracy += accuracy_rows(cell, percent, "train_set", [right])
-    study = StudyResults(
-        name="paper-shape",
-        model="LLaMA-3-8B (published numbers)",
+    return Variant(
+        "restore",
+        "restore",
         spec=SPEC,
         provenance={"commit": "0123456789abcdef", "python": "3.11.9", "time": "2025-01-01T00:00:00+00:00"},
         cells=cells,
         accuracy=accuracy,
+        paired=_paired(accuracy, draw),
         divergence=[row for cell in cells for row in _divergence(cell)],
         concentration=[row for cell in cells for row in _concentration(cell)],
         distribution=[row for cell in cells for row in _distribution(cell)],
         mastery=_mastery(scale),
         training=[row for cell in cells for row in _training(cell, draw)],
-        choice=choose(accuracy),
     )
-    return replace(study, paired=_paired(study, draw)) if paired else study
 
 
 @contextmanager
@@ -113,10 +164,10 @@ def _answers(split: str, mean: float, scale: int) -> list[BucketAccuracy]:
     ]
 
 
-def _paired(study: StudyResults, draw: random.Random) -> list[Any]:
+def _paired(accuracy: Sequence[AccuracyRow], draw: random.Random) -> list[Any]:
     """Restored against tuned: the net change of the accuracy rows, with a few answers swapped both ways."""
     rows: list[Any] = []
-    right = {(r.cell, r.percent, r.split, r.bucket): r for r in study.accuracy if r.split.startswith("test")}
+    right = {(r.cell, r.percent, r.split, r.bucket): r for r in accuracy if r.split.startswith("test")}
     for (cell, percent, split, bucket), row in right.items():
         if percent and bucket == 0:
             buckets = []

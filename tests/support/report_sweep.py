@@ -16,19 +16,11 @@ from sftlab.analysis import statistics
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
 from sftlab.analysis.statistics import seed_of
 from sftlab.studies.knowledge.report import published
-from sftlab.studies.knowledge.results.choice import choose
-from sftlab.studies.knowledge.results.sweep_statistics import summarise_sweep
-from sftlab.studies.knowledge.results.sweep_tables import SweepResults, Variant
-from sftlab.studies.knowledge.results.tables import (
-    AccuracyRow,
-    CellRow,
-    PairedRow,
-    StudyResults,
-    accuracy_rows,
-    paired_rows,
-)
+from sftlab.studies.knowledge.results.rows import AccuracyRow, CellRow, PairedRow, accuracy_rows, paired_rows
+from sftlab.studies.knowledge.results.statistics import fill_tables
+from sftlab.studies.knowledge.results.tables import Results, Variant
 from sftlab.sweeps.times import TimeRow
-from tests.support.report_study import SPEC, bucket_accuracy, paper_study
+from tests.support.report_study import SPEC, bucket_accuracy, paper_variant
 
 PERCENTS = (0.0, 1.0, 3.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 QUESTIONS = {"dev": 24, "dev_ood": 20, "test": 48, "test_ood": 40}  # of each bucket
@@ -45,7 +37,7 @@ class MadeUp:
     def answers(self, variant: str, cell: str, percent: float, split: str) -> Answer:
         return self.given[variant, cell, percent, split]
 
-    def summarise(self, reference: str | None = None) -> SweepResults:
+    def summarise(self, reference: str | None = None) -> Results:
         times = [
             TimeRow(f"trial-{n}", stage, seconds, queued, hits)
             for n in range(3)
@@ -56,18 +48,17 @@ class MadeUp:
             )
         ]
         spec = {"base": SPEC, "axes": {"sizes": [240, 1920], "seeds": [0, 1, 2]}}
-        return summarise_sweep(
+        made = Results(
             "made-up",
             "LLaMA-3-8B (published numbers)",
             spec,
-            "dev",
-            self.variants,
-            self.answers,
-            times,
-            reference,
+            variants=self.variants,
+            times=times,
+            reference=reference,
         )
+        return fill_tables(made, self.answers)
 
-    def summarise_quickly(self) -> SweepResults:
+    def summarise_quickly(self) -> Results:
         """The same with fewer resamples: where pages are looked at, and no interval's last digits."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(statistics, "RESAMPLES", 200)
@@ -123,18 +114,18 @@ def add_variant(
                     paired += paired_rows(cell.cell, percent, split, pairs(tuned, right, strata))
     plain = [b for b in of if b.isdecimal()]
     shape = (
-        paper_study(seeds=seeds, buckets=[int(b) for b in plain], sizes=published.SIZES) if plain else None
+        paper_variant(seeds=seeds, buckets=[int(b) for b in plain], sizes=published.SIZES) if plain else None
     )
     names = {cell.cell for cell in cells}
-    results = StudyResults(
-        name=strategy,
-        model="LLaMA-3-8B (published numbers)",
+    results = Variant(
+        strategy,
+        kind,
+        settings,
         spec=SPEC,
         provenance={"commit": "0123456789abcdef"},
         cells=cells,
         accuracy=accuracy,
         paired=paired,
-        choice=choose(accuracy),
     )
     if shape is not None:
         factor = 0.6 if kind == "l2-sp" else 1.0
@@ -150,7 +141,7 @@ def add_variant(
             mastery=shape.mastery,
             training=[r for r in shape.training if r.cell in names],
         )
-    sweep.variants.append(Variant(strategy, kind, settings, results))
+    sweep.variants.append(results)
 
 
 def target(kind: str, layers: str, cell: CellRow, percent: float, split: str) -> float:

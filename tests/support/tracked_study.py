@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from sftlab.studies.knowledge.results.choice import choose
-from sftlab.studies.knowledge.results.tables import (
+from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
+    ChoiceRow,
     ConcentrationRow,
     DivergenceRow,
     MasteryRow,
     PairedRow,
-    StudyResults,
     TrainingRow,
 )
-from sftlab.tracking import TrackedModel, TrackedStudy, TrackedTable, table_of
+from sftlab.studies.knowledge.results.statistics import choices_by_cell
+from sftlab.studies.knowledge.results.tables import Results, Variant
+from sftlab.tracking import Tracked, TrackedModel, TrackedTable, table_of
 
 PERCENTS = (0.0, 2.5, 20.0)
 DEV = {0.0: 0.2, 2.5: 0.25, 20.0: 0.5}
@@ -31,7 +33,7 @@ def cell(bucket: int) -> CellRow:
     return CellRow(f"bucket{bucket}-n100-s0", str(bucket), 100, 0, tokens_per_second=900.0, seconds=2.0)
 
 
-def results_of(*buckets: int, loss_steps: int = 3) -> StudyResults:
+def results_of(*buckets: int, loss_steps: int = 3) -> Results:
     """A small study: every cell's dev accuracy is DEV, plus a hundredth a bucket; test is half of dev."""
     cells = [cell(bucket) for bucket in buckets]
     accuracy = [AccuracyRow("base", None, None, None, None, "test", None, 10, 1, 0.1)]
@@ -43,9 +45,9 @@ def results_of(*buckets: int, loss_steps: int = 3) -> StudyResults:
                     accuracy.append(
                         AccuracyRow(row.cell, row.train_bucket, 100, 0, percent, split, part, 100, 50, value)
                     )
-    return StudyResults(
-        name="study",
-        model="pocket",
+    variant = Variant(
+        "restore",
+        "restore",
         spec={**SPEC, "training_sets": {"buckets": list(buckets)}},
         provenance={"commit": "abc+changes"},
         cells=cells,
@@ -57,20 +59,29 @@ def results_of(*buckets: int, loss_steps: int = 3) -> StudyResults:
         training=[
             TrainingRow(c.cell, step, 4.0 / step, 1e-5) for c in cells for step in range(1, loss_steps + 1)
         ],
-        choice=choose(accuracy),
     )
+    study = Results("study", "pocket", variant.spec, variants=[variant], kind="study")
+    scores = (0.5, 0.2, 0.25, 0.1, None, None)
+    best = ChoiceRow("recommended", "restore", "restore", cells[-1].train_bucket, 100, 20.0, 1, *scores, 100)
+    return replace(study, choice=[*choices_by_cell(study), best])
 
 
-def models_of(results: StudyResults, folder: Path) -> list[TrackedModel]:
-    made = {"time": TIME, "commit": "abc+changes", "torch": "2.13.0"}
-    models = [TrackedModel("base-id", provenance=made)]
-    for row in results.cells:
+MADE = {"time": TIME, "commit": "abc+changes", "torch": "2.13.0"}
+
+
+def base_of() -> TrackedModel:
+    return TrackedModel("base-id", provenance=MADE)
+
+
+def models_of(results: Results, folder: Path | None) -> dict[str, list[TrackedModel]]:
+    models = []
+    for row in results.variants[0].cells:
         train_set = TrackedTable(row.cell, "c" * 64, "train.parquet", 100, context="training")
         models += [
-            TrackedModel(f"{row.cell}/{p:g}", row.cell, p, folder, train_set, provenance=made)
+            TrackedModel(f"{row.cell}/{p:g}", row.cell, p, folder, train_set, provenance=MADE)
             for p in PERCENTS
         ]
-    return models
+    return {"restore": models}
 
 
 def make_database(folder: Path) -> Path:
@@ -99,7 +110,7 @@ def make_tables(folder: Path) -> list[TrackedTable]:
     return found
 
 
-def everything(study: TrackedStudy) -> dict[str, object]:
+def everything(study: Tracked) -> dict[str, object]:
     """All that MLflow holds of the experiment: what must not change when a study is logged again."""
     from mlflow import MlflowClient
 

@@ -10,19 +10,17 @@ import numpy as np
 
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
 from sftlab.analysis.statistics import seed_of
-from sftlab.studies.knowledge.results.choice import choose
-from sftlab.studies.knowledge.results.sweep_statistics import summarise_sweep
-from sftlab.studies.knowledge.results.sweep_tables import SweepResults, Variant
-from sftlab.studies.knowledge.results.tables import (
+from sftlab.studies.knowledge.results.rows import (
     CellRow,
     ConcentrationRow,
     DivergenceRow,
     MasteryRow,
-    StudyResults,
     TrainingRow,
     accuracy_rows,
     paired_rows,
 )
+from sftlab.studies.knowledge.results.statistics import fill_tables
+from sftlab.studies.knowledge.results.tables import Results, Variant
 from sftlab.tracking import TrackedModel, TrackedTable
 
 PERCENTS = (0.0, 2.5, 10.0, 40.0)
@@ -53,18 +51,10 @@ class MadeUpSweep:
         self.given: dict[tuple[str, str, float, str], Any] = {}
         self.variants = [self._variant(name) for name in strategies]
 
-    def results(self, name: str = "made-up-sweep") -> SweepResults:
+    def results(self, name: str = "made-up-sweep") -> Results:
         spec = {"sweep": {"axes": {"data": list(self.buckets)}}, "study": {"name": "made-up"}}
-        return summarise_sweep(
-            name,
-            "pocket Llama",
-            spec,
-            "dev",
-            self.variants,
-            lambda *at: self.given[at],
-            (),
-            "restore",
-        )
+        made = Results(name, "pocket Llama", spec, variants=self.variants, reference="restore")
+        return fill_tables(made, lambda *at: self.given[at])
 
     def ladder(self, variant: str) -> tuple[float, ...]:
         return (0.0,) if variant.startswith("l2-sp") else self.percents
@@ -92,9 +82,10 @@ class MadeUpSweep:
                 self.given[name, cell.cell, percent, "train_set"] = trained
                 asked = [c for c in _counts(*trained) if c.questions]
                 accuracy += accuracy_rows(cell, percent, "train_set", asked)
-        results = StudyResults(
+        return Variant(
             name=name,
-            model="pocket Llama",
+            strategy=name.split()[0],
+            settings=STRATEGIES.get(name, {}),
             spec={
                 "sft": {"batch_size": 8, "learning_rate": 1e-3, "epochs": 1, "lora": None},
                 "restore": {"region": "layers", "order": "top", "percents": list(self.percents)},
@@ -119,21 +110,19 @@ class MadeUpSweep:
                 for c in cells
                 for step in range(1, 13)
             ],
-            choice=choose(accuracy),
         )
-        return Variant(name, name.split()[0], STRATEGIES.get(name, {}), results)
 
 
 def base_of() -> TrackedModel:
     return TrackedModel("b" * 64, provenance={"time": TIME})
 
 
-def models_of(results: SweepResults, folder: Path | None) -> dict[str, list[TrackedModel]]:
+def models_of(results: Results, folder: Path | None) -> dict[str, list[TrackedModel]]:
     """The models of every variant, in the store as `folder`; ids as of an evaluation."""
     found: dict[str, list[TrackedModel]] = {}
     for variant in results.variants:
-        for cell in variant.results.cells:
-            ladder = sorted({r.percent for r in variant.results.divergence if r.cell == cell.cell})
+        for cell in variant.cells:
+            ladder = sorted({r.percent for r in variant.divergence if r.cell == cell.cell})
             train_set = TrackedTable(
                 cell.cell, f"{seed_of(cell.cell):064x}"[-64:], "train.parquet", cell.size, context="training"
             )

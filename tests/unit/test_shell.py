@@ -12,7 +12,7 @@ import pytest
 from sftlab.errors import UserError
 from sftlab.shell import command
 from sftlab.studies.knowledge.stages.track import with_advice_to_log_later
-from sftlab.tracking.client import TrackedRuns
+from sftlab.tracking.client import Tracked
 
 PLATFORM = Path(__file__).parents[2] / "platform" / "sftlab"
 NASTY = [
@@ -60,7 +60,7 @@ def test_variables_of_a_command_are_quoted_too() -> None:
 
 @pytest.mark.parametrize("text", [text for text in NASTY if text])
 def test_the_command_that_shows_a_database_names_its_address_as_one_word(text: str) -> None:
-    runs = TrackedRuns(f"sqlite:////tmp/{text}/mlflow.db", "1", "2")
+    runs = Tracked(f"sqlite:////tmp/{text}/mlflow.db", "1", "2")
     printed, then = runs.how_to_look.rsplit("\n  then open ", 1)
     assert shlex.split(printed) == [
         "MLFLOW_DISABLE_TELEMETRY=true",
@@ -69,7 +69,7 @@ def test_the_command_that_shows_a_database_names_its_address_as_one_word(text: s
         "--backend-store-uri",
         f"sqlite:////tmp/{text}/mlflow.db",
     ]
-    assert then == "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+    assert then == "http://127.0.0.1:5000/#/experiments/1/runs/2"
 
 
 @pytest.mark.parametrize("text", [*(text for text in NASTY if text), "-x.yaml"])

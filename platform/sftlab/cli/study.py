@@ -100,11 +100,11 @@ def run_to_report(
         progress.say(f"built up to {until} in {opened}")
         return Shown(data)
     from sftlab.studies.knowledge.stages.report import report_file
-    from sftlab.studies.knowledge.stages.results import summary
+    from sftlab.studies.knowledge.stages.results import study_summary
 
     def read() -> tuple[str, dict[str, Any]]:
         report = str(report_file(plan, opened))
-        return f"{summary(build)}\nreport: {report}", {
+        return f"{study_summary(build)}\nreport: {report}", {
             "report": report,
             **recommended_json(build.read(plan.best)),
         }

@@ -115,28 +115,29 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> Shown
 
     track: the sweep's file, where it is to be logged.
     """
+    from sftlab.studies.knowledge.stages.results import summary
     from sftlab.studies.knowledge.sweep.results import (
         build_sweep_best,
         build_sweep_report,
         build_sweep_results,
-        summary,
     )
-    from sftlab.studies.knowledge.sweep.steps import SweepSteps
+    from sftlab.studies.knowledge.sweep.steps import finish
 
-    steps = SweepSteps(sweep, trials)
-    results = build_sweep_results(steps)
-    report = build_sweep_report(steps, results)
-    best = build_sweep_best(steps, results)
-    print(f"{summary(steps, results)}\nreport: {report}\nmodel: {best}", flush=True)
+    finished = finish(sweep, trials)
+    results = build_sweep_results(sweep, finished)
+    report = build_sweep_report(sweep, finished, results)
+    best = build_sweep_best(sweep, finished, results)
+    print(f"{summary(finished, results)}\nreport: {report}\nmodel: {best}", flush=True)
     data = {"sweep": sweep.spec.name, "store": str(sweep.store), "report": str(report)}
     data |= recommended_json(best.parent)
     if track is not None:
-        from sftlab.studies.knowledge.stages.track import with_advice_to_log_later
-        from sftlab.studies.knowledge.sweep.track import track_sweep
+        from sftlab.studies.knowledge.stages import track as tracking
+        from sftlab.sweeps.times import LOGGING, keeping
 
         # Two that log at the same moment would log a trial twice.
-        with with_advice_to_log_later("sweep", track), sweep.store.lock("tracking"):
-            data["mlflow"] = track_sweep(steps, results, report, best).how_to_look
+        with tracking.with_advice_to_log_later("sweep", track), sweep.store.lock("tracking"):
+            with keeping(sweep.folder, LOGGING):
+                data["mlflow"] = tracking.track(finished, results, report, best).how_to_look
         print(f"MLflow: {data['mlflow']}")
     return Shown(data)
 

@@ -1,17 +1,23 @@
-"""The MLflow shell: writes the records of a study; finds what is written already.
+"""The MLflow shell: writes trials with their models below a parent run, and registers the recommended model.
 
-Every run carries its record's digest in the tag `sftlab.complete`, set last: its presence is the commit. A
-run without it was cut off, and one with another digest is out of date; both are deleted and written again.
+Every run carries its record's digest in the tag `sftlab.complete`, set last: its presence is
+the commit. A run without it was cut off, and one with another digest is out of date; both are deleted, with
+their models, and written again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from sftlab.shell import command
+from sftlab.store.mirror import display_path
 from sftlab.tracking import names
 from sftlab.tracking.connection import (
     ARTIFACT,
@@ -26,29 +32,57 @@ from sftlab.tracking.connection import (
     now_ms,
     refusals,
 )
-from sftlab.tracking.records import ModelRecord, StudyRecord
+from sftlab.tracking.records import ParentRecord, TrialRecord
 from sftlab.tracking.settings import TrackingSettings
 
 LOCAL = "http://127.0.0.1:5000"  # where `mlflow ui` serves
+TRIAL = "sftlab.trial"
+CARD = "sftlab.card"
+MODEL = "sftlab.logged_model"
+NOTE = "mlflow.note.content"  # shown as description
+VERSIONS = "mlflow.modelVersions"  # what MLflow's pages show a logged model as registered by
+CARD_FILE = "README.md"
+ALIAS = "champion"
+STAR = "★ "
 
 
 @dataclass(frozen=True)
-class TrackedRuns:
-    """Where a parent run and its children are in MLflow."""
+class Champion:
+    """The model to register: `artifact` of the ladder of the trial `key`.
+
+    folder: what is uploaded. card: text of its README.md, uploaded with it. description: of the version.
+    """
+
+    key: str
+    artifact: str
+    folder: Path
+    card: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Where a study or a sweep is in MLflow: run ids by the key of the trial, and the registered model.
+
+    champion: address that loads it, such as `models:/NAME@champion`; None where nothing is recommended.
+    """
 
     address: str
     experiment_id: str
     run_id: str
+    runs: Mapping[str, str] = field(default_factory=dict)
+    written: Sequence[str] = ()
+    champion: str | None = None
 
     @property
     def page(self) -> str:
-        """The page of the runs, below the server's address."""
-        return f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        """The trials with their charts, the best on dev first, below the server's address: a long address."""
+        return trials_page(self.experiment_id, self.run_id)
 
     @property
     def front_page(self) -> str:
-        """The page to begin with."""
-        return self.page
+        """The parent run, whose description begins with a link to `page`."""
+        return f"/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     @property
     def how_to_look(self) -> str:
@@ -60,118 +94,213 @@ class TrackedRuns:
         return self.address + self.front_page
 
 
-@dataclass(frozen=True)
-class TrackedStudy(TrackedRuns):
-    """Where a study is in MLflow; run and model ids by the artifact id of the model."""
+def trials_page(experiment_id: str, run_id: str) -> str:
+    """MLflow's page that compares the trials of a sweep, below the server's address."""
+    query = {
+        "workflowType": "machine_learning",
+        "searchFilter": f"tags.{PARENT} = '{run_id}'",
+        "orderByKey": "metrics.`chosen/dev`",
+        "orderByAsc": "false",
+        "compareRunsMode": "CHART",
+    }
+    return f"/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
-    runs: Mapping[str, str]
-    models: Mapping[str, str]
-    written: Sequence[str] = field(default=())
 
-
-def write_study(
-    study: StudyRecord,
-    models: Sequence[ModelRecord],
+def write_results(
+    parent: ParentRecord,
+    trials: Sequence[TrialRecord],
+    champion: Champion | None,
     settings: TrackingSettings,
     store: Path,
     progress: Callable[[int, int], None] | None = None,
-) -> TrackedStudy:
+) -> Tracked:
     """Log what MLflow does not hold yet; logging the same records again writes nothing.
 
-    `store` is the folder below which the sqlite file is where the settings name no address. `progress`
-    hears the number of models that are in MLflow, and of all. Raises UserError where MLflow cannot be
-    reached or refuses.
+    `progress` hears the number of trials that are in MLflow, and of all. Raises UserError where MLflow cannot
+    be reached or refuses.
     """
     with refusals(settings, store):
         writer = _Writer.connect(settings, store)
-        times = [model.end_ms for model in models if model.end_ms is not None] or [now_ms()]
-        run_id, parent_complete = writer.open_parent(study, min(times))
-        known = writer.logged_runs(run_id)
+        times = [trial.end_ms for trial in trials if trial.end_ms is not None] or [now_ms()]
+        run_id, parent_complete = writer.open_parent(parent, min(times))
+        known = writer.logged_runs(run_id, TRIAL)
         runs: dict[str, str] = {}
         written: list[str] = []
-        for done, model in enumerate(models):
+        for done, trial in enumerate(trials):
             if progress:
-                progress(done, len(models))
-            runs[model.artifact], is_new = writer.keep_or_write(model, study.name, run_id, known)
-            written += [model.artifact] if is_new else []
-        logged = writer.logged_models(runs)
-        if study.best is not None:
-            paths = {model.artifact: model.path for model in models}
-            writer.recommend(study.best, paths.get(study.best), logged)
+                progress(done, len(trials))
+            runs[trial.key], is_new = writer.keep_or_write(trial, parent, run_id, known)
+            written += [trial.key] if is_new else []
+        writer.mark_star({trial.key: trial.name for trial in trials}, runs, known, champion)
+        model = None if champion is None else writer.upload(parent, runs[champion.key], champion)
+        if model is not None and champion is not None:
+            writer.register(parent, model, runs[champion.key], champion)
         if written or not parent_complete:
-            writer.close_parent(study, run_id, max(times))
+            page = trials_page(writer.experiment_id, run_id).removeprefix("/")
+            writer.close_parent(parent, run_id, max(times), f"[Compare the trials]({page})\n\n")
         if progress:
-            progress(len(models), len(models))
-    ids = {artifact: str(model.model_id) for artifact, model in logged.items()}
-    return TrackedStudy(settings.uri(store), writer.experiment_id, run_id, runs, ids, tuple(written))
+            progress(len(trials), len(trials))
+    address = None if champion is None else f"models:/{parent.name}@{ALIAS}"
+    return Tracked(settings.uri(store), writer.experiment_id, run_id, runs, tuple(written), address)
+
+
+def write_trials(
+    parent: ParentRecord, trials: Sequence[TrialRecord], settings: TrackingSettings, store: Path
+) -> tuple[str, ...]:
+    """Log trials of a sweep that still runs; returns the keys of those that MLflow did not hold yet.
+
+    Of `parent` only kind, key and name count; its run is begun where there is none, and left open. Raises UserError
+    where MLflow cannot be reached or refuses.
+    """
+    with refusals(settings, store):
+        writer = _Writer.connect(settings, store)
+        times = [trial.end_ms for trial in trials if trial.end_ms is not None] or [now_ms()]
+        run_id, _ = writer.open_parent(parent, min(times))
+        known = writer.logged_runs(run_id, TRIAL)
+        return tuple(trial.key for trial in trials if writer.keep_or_write(trial, parent, run_id, known)[1])
 
 
 @dataclass
 class _Writer(Connection):
-    # ---- the models
-
     def keep_or_write(
-        self, model: ModelRecord, study: str, parent: str, known: Mapping[str, Sequence[Any]]
+        self, trial: TrialRecord, parent: ParentRecord, run_id: str, known: Mapping[str, Sequence[Any]]
     ) -> tuple[str, bool]:
-        """Id of the model's run, and whether it had to be written."""
-        digest = model.digest()
-        kept = self.keep(known.get(model.artifact, ()), digest, 0 if model.kind == "base" else 1)
-        return (kept, False) if kept else (self.write(model, study, parent, digest), True)
+        """Id of the trial's run, and whether it had to be written."""
+        mark = trial.digest()
+        kept = self.keep(known.get(trial.key, ()), mark, len(trial.models))
+        return (kept, False) if kept else (self.write(trial, parent, run_id, mark), True)
 
-    def write(self, model: ModelRecord, study: str, parent: str, digest: str) -> str:
-        client = self.client
-        end_ms = model.end_ms or now_ms()
-        start_ms = end_ms - round(1000 * model.seconds)
-        tags = {
-            **accepted_tags(model.tags),
-            PARENT: parent,
-            ARTIFACT: model.artifact,
-            "sftlab.kind": model.kind,
-            "sftlab.study_name": study,
-            "mlflow.source.name": "sftlab",
-        }
-        run = client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=model.name)
-        run_id = str(run.info.run_id)
-        model_id = None if model.kind == "base" else self.log_model(model, run_id)
-        self.log_content(run_id, model, end_ms, model_id)
-        client.set_terminated(run_id, "FINISHED", end_time=end_ms)
-        client.set_tag(run_id, COMPLETE, digest)
-        return run_id
-
-    def log_model(self, model: ModelRecord, run_id: str) -> str:
-        """A logged model whose files stay where they are (MLflow: external)."""
+    def write(self, trial: TrialRecord, parent: ParentRecord, parent_run: str, mark: str) -> str:
         from mlflow.entities import LoggedModelOutput
 
-        tags = {**accepted_tags(model.tags), ARTIFACT: model.artifact, EXTERNAL: "true"}
-        logged = self.client.create_logged_model(
-            self.experiment_id,
-            name=names.model_name(model.name),
-            source_run_id=run_id,
-            tags=tags,
-            params=accepted_params(model.params),
-            model_type=model.kind,
+        client = self.client
+        end_ms = trial.end_ms or now_ms()
+        tags = {
+            **accepted_tags(trial.tags),
+            PARENT: parent_run,
+            TRIAL: trial.key,
+            "sftlab.kind": trial.kind,
+            "mlflow.source.name": "sftlab",
+        }
+        start_ms = end_ms - round(1000 * trial.seconds)
+        run = client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=trial.name)
+        run_id = str(run.info.run_id)
+        models = self.log_models(trial, parent, run_id)
+        if models:
+            steps = {model.artifact: model.step for model in trial.models}
+            outputs = [LoggedModelOutput(model_id, steps[artifact]) for artifact, model_id in models.items()]
+            client.log_outputs(run_id, outputs)
+        self.log_trial(run_id, trial, models, end_ms)
+        client.set_terminated(run_id, "FINISHED", end_time=end_ms)
+        client.set_tag(run_id, COMPLETE, mark)
+        return run_id
+
+    def log_models(self, trial: TrialRecord, parent: ParentRecord, run_id: str) -> dict[str, str]:
+        """Logged models of a trial whose files stay where they are (MLflow: external); ids by artifact."""
+        made = {}
+        for model in trial.models:
+            tags = {ARTIFACT: model.artifact, parent.tag: parent.key, EXTERNAL: "true"}
+            tags |= {"sftlab.path": display_path(model.path)} if model.path else {}
+            logged = self.client.create_logged_model(
+                self.experiment_id,
+                name=names.model_name(model.name),
+                source_run_id=run_id,
+                tags=accepted_tags(tags),
+                params=accepted_params(model.params),
+                model_type=model.kind,
+            )
+            made[model.artifact] = str(logged.model_id)
+            self.client.finalize_logged_model(made[model.artifact], "READY")
+        return made
+
+    def log_trial(self, run_id: str, trial: TrialRecord, models: Mapping[str, str], time_ms: int) -> None:
+        """Tables, parameters and all metrics of the trial and its models, in one batch or a few."""
+        from mlflow.entities import Param
+
+        metrics = self.metrics(trial.metrics, trial.tables, time_ms)
+        for model in trial.models:
+            metrics += self.metrics(
+                model.metrics, trial.tables, time_ms, models[model.artifact], step=model.step
+            )
+        self.log_tables(run_id, trial.tables)
+        params = [Param(k, v) for k, v in accepted_params(trial.params).items()]
+        self.client.log_batch(run_id, metrics=metrics, params=params)
+
+    # ---- the recommended model
+
+    def mark_star(
+        self,
+        wanted: Mapping[str, str],
+        runs: Mapping[str, str],
+        known: Mapping[str, Sequence[Any]],
+        champion: Champion | None,
+    ) -> None:
+        """Begin the name of the recommended model's run, and of no other, with a star."""
+        best = None if champion is None else champion.key
+        for key, found in known.items():
+            for run in found:
+                name = str(run.info.run_name)
+                kept = str(run.info.run_id) == runs.get(key)
+                if kept and key != best and name.startswith(STAR):
+                    self.rename(str(run.info.run_id), name.removeprefix(STAR))
+        if best is not None:
+            name = STAR + wanted[best]
+            if self.client.get_run(runs[best]).info.run_name != name:
+                self.rename(runs[best], name)
+
+    def rename(self, run_id: str, name: str) -> None:
+        self.client.update_run(run_id, name=name)
+
+    def upload(self, parent: ParentRecord, run_id: str, champion: Champion) -> Any:
+        """The champion's logged model, with its files, and marked alone as recommended."""
+        client = self.client
+        mine = f"tags.`{parent.tag}` = '{parent.key}'"
+        for other in self.search_models(f"{mine} AND tags.`{RECOMMENDED}` = 'true'"):
+            if other.tags[ARTIFACT] != champion.artifact or other.source_run_id != run_id:
+                client.set_logged_model_tags(other.model_id, {RECOMMENDED: "no longer"})
+        model = next(
+            m
+            for m in self.search_models(f"source_run_id = '{run_id}'")
+            if m.tags[ARTIFACT] == champion.artifact
         )
-        model_id = str(logged.model_id)
-        self.client.finalize_logged_model(model_id, "READY")
-        self.client.log_outputs(run_id, [LoggedModelOutput(model_id=model_id, step=0)])
-        return model_id
-
-    def logged_models(self, runs: Mapping[str, str]) -> dict[str, Any]:
-        """Logged models of the given runs by artifact id, with their tags."""
-        wanted = set(runs.values())
-        return {m.tags[ARTIFACT]: m for m in self.search_models() if m.source_run_id in wanted}
-
-    def recommend(self, best: str, path: Path | None, logged: Mapping[str, Any]) -> None:
-        """Upload the files of the recommended model, and mark it alone as recommended."""
-        if best not in logged or path is None:
-            raise ValueError(f"the recommended model {best} is not logged, or its files are missing")
-        for artifact, model in logged.items():
-            if artifact != best and model.tags.get(RECOMMENDED) == "true":
-                self.client.set_logged_model_tags(model.model_id, {RECOMMENDED: "no longer"})
-        model = logged[best]
+        card = sha256(champion.card.encode()).hexdigest()
         if model.tags.get(FILES) != "uploaded":
-            self.client.log_model_artifacts(model.model_id, str(path))
-            self.client.delete_logged_model_tag(model.model_id, EXTERNAL)
-            self.client.set_logged_model_tags(model.model_id, {FILES: "uploaded"})
-        if model.tags.get(RECOMMENDED) != "true":
-            self.client.set_logged_model_tags(model.model_id, {RECOMMENDED: "true"})
+            client.log_model_artifacts(model.model_id, str(champion.folder))
+        if model.tags.get(CARD) != card:
+            with TemporaryDirectory() as scratch:
+                (Path(scratch) / CARD_FILE).write_text(champion.card, encoding="utf-8")
+                client.log_model_artifact(model.model_id, str(Path(scratch) / CARD_FILE))
+        if EXTERNAL in model.tags:
+            client.delete_logged_model_tag(model.model_id, EXTERNAL)
+        marks = {FILES: "uploaded", CARD: card, RECOMMENDED: "true", NOTE: champion.description}
+        if marks.items() - model.tags.items():
+            client.set_logged_model_tags(model.model_id, marks)
+        return model
+
+    def register(self, parent: ParentRecord, model: Any, run_id: str, champion: Champion) -> None:
+        """A version of the registered model of the parent's name that is this model, under the alias."""
+        client, description, name = self.client, champion.description, parent.name
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(
+                name, {"sftlab.kind": parent.kind}, f"Recommended by the {parent.kind} {name}."
+            )
+        versions = client.search_model_versions(f"name = '{name}'")
+        version = next((v for v in versions if v.tags.get(MODEL) == model.model_id), None)
+        if version is None:
+            version = client.create_model_version(
+                name,
+                model.artifact_location,
+                run_id,
+                tags={ARTIFACT: champion.artifact, MODEL: model.model_id},
+                description=description,
+                await_creation_for=0,  # it is made of files that are uploaded already
+                model_id=model.model_id,
+            )
+        elif version.description != description:
+            client.update_model_version(name, version.version, description)
+        aliases = client.get_registered_model(name).aliases
+        if str(aliases.get(ALIAS)) != str(version.version):
+            client.set_registered_model_alias(name, ALIAS, version.version)
+        shown = json.dumps([{"name": name, "version": str(version.version)}])
+        if model.tags.get(VERSIONS) != shown:
+            client.set_logged_model_tags(model.model_id, {VERSIONS: shown})

@@ -13,20 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from sftlab.errors import UserError
 from sftlab.shell import command
 from sftlab.store.mirror import display_path
 from sftlab.tracking import database, names
-from sftlab.tracking.records import MetricRow, ModelRecord, StudyRecord, TrackedTable
+from sftlab.tracking.records import MetricRow, ParentRecord, TrackedTable
 from sftlab.tracking.settings import TrackingSettings, probe
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STUDY = "sftlab.study"
 ARTIFACT = "sftlab.artifact"
 COMPLETE = "sftlab.complete"
 FILES = "sftlab.files"
@@ -104,37 +102,39 @@ class Connection:
 
     # ---- the parent run
 
-    def open_parent(self, study: StudyRecord, start_ms: int, tag: str = STUDY) -> tuple[str, bool]:
+    def open_parent(self, parent: ParentRecord, start_ms: int) -> tuple[str, bool]:
         """The parent run's id, made where it is missing, and whether it is complete and up to date.
 
-        `tag` holds the record's key, by which the run is found again, in MLflow's trash too.
+        It is found again by its tag, in MLflow's trash too.
         """
-        found = self.search_runs(f"tags.`{tag}` = '{study.key}'", deleted=True)
+        found = self.search_runs(f"tags.`{parent.tag}` = '{parent.key}'", deleted=True)
         if found:
             run = min(found, key=lambda run: (_is_deleted(run), run.info.start_time, run.info.run_id))
             if _is_deleted(run):
                 self.client.restore_run(run.info.run_id)
-            return str(run.info.run_id), run.data.tags.get(COMPLETE) == study.digest()
-        tags = {tag: study.key, "mlflow.source.name": "sftlab"}
-        run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=study.name)
+            return str(run.info.run_id), run.data.tags.get(COMPLETE) == parent.digest()
+        tags = {parent.tag: parent.key, "mlflow.source.name": "sftlab"}
+        run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=parent.name)
         return str(run.info.run_id), False
 
-    def close_parent(self, study: StudyRecord, run_id: str, end_ms: int, link: str = "") -> None:
+    def close_parent(self, parent: ParentRecord, run_id: str, end_ms: int, link: str = "") -> None:
         """Bring the parent run's summary up to date; its commit mark comes last. `link` begins the description."""
-        from mlflow.entities import RunTag
+        from mlflow.entities import Param, RunTag
 
         client = self.client
-        client.update_run(run_id, status="RUNNING", name=study.name)
+        client.update_run(run_id, status="RUNNING", name=parent.name)
         known = client.get_run(run_id).data.params
-        self.log_content(run_id, study, now_ms(), known_params=known)
-        tags = accepted_tags({**study.tags, "mlflow.note.content": link + study.note})
+        self.log_tables(run_id, parent.tables)
+        params = [Param(k, v) for k, v in accepted_params(parent.params).items() if k not in known]
+        client.log_batch(run_id, metrics=self.metrics(parent.metrics, parent.tables, now_ms()), params=params)
+        tags = accepted_tags({**parent.tags, "mlflow.note.content": link + parent.note})
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        if study.report is not None:
-            client.log_artifact(run_id, str(study.report))
+        if parent.report is not None:
+            client.log_artifact(run_id, str(parent.report))
         client.set_terminated(run_id, "FINISHED", end_time=end_ms)
-        client.set_tag(run_id, COMPLETE, study.digest())
+        client.set_tag(run_id, COMPLETE, parent.digest())
 
-    def logged_runs(self, parent: str, tag: str = ARTIFACT) -> dict[str, list[Any]]:
+    def logged_runs(self, parent: str, tag: str) -> dict[str, list[Any]]:
         """Child runs of the parent by the value of a tag, complete or not, those in MLflow's trash too."""
         found: dict[str, list[Any]] = {}
         for run in self.search_runs(f"tags.`{PARENT}` = '{parent}'", deleted=True):
@@ -189,22 +189,6 @@ class Connection:
                 [self.experiment_id], filter_string=filter_string, max_results=100, page_token=token
             )
         )
-
-    def log_content(
-        self,
-        run_id: str,
-        record: ModelRecord | StudyRecord,
-        time_ms: int,
-        model_id: str | None = None,
-        known_params: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        """Tables; metrics, each with its table and, if given, the logged model; parameters."""
-        from mlflow.entities import Param
-
-        self.log_tables(run_id, record.tables)
-        metrics = self.metrics(record.metrics, record.tables, time_ms, model_id)
-        params = [Param(k, v) for k, v in accepted_params(record.params).items() if k not in known_params]
-        self.client.log_batch(run_id, metrics=metrics, params=params)
 
     def log_tables(self, run_id: str, tables: Sequence[TrackedTable]) -> None:
         if tables:

@@ -1,4 +1,4 @@
-"""What one study says to MLflow, as plain data: independent of MLflow and of how results are computed."""
+"""What a study or a sweep says to MLflow, as plain data: independent of MLflow and of how results are computed."""
 
 from __future__ import annotations
 
@@ -53,32 +53,7 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
-class ModelRecord:
-    """A child run and, unless it is the base, a logged model.
-
-    `artifact` is the content hash that the model is found again by. `path` is where its files are, or None
-    where the model exists as *base + tuned + percent* alone. It was finished at `end_ms` (since 1970, UTC;
-    None: now) after `seconds` of work.
-    """
-
-    artifact: str
-    name: str
-    kind: str
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    metrics: Sequence[MetricRow]
-    tables: Sequence[TrackedTable]
-    path: Path | None = None
-    end_ms: int | None = None
-    seconds: float = 0.0
-
-    def digest(self) -> str:
-        """Hash of everything that a reader compares: equal digests need no second logging."""
-        return digest_of(self.name, self.kind, self.params, self.metrics, self.tables)
-
-
-@dataclass(frozen=True)
-class StudyRecord:
+class ParentRecord:
     """The parent run: `key` is what it is found again by, `note` its description in Markdown."""
 
     key: str
@@ -90,6 +65,12 @@ class StudyRecord:
     note: str = ""
     report: Path | None = None
     best: str | None = None
+    kind: str = "sweep"  # or "study"
+
+    @property
+    def tag(self) -> str:
+        """The tag that holds its key."""
+        return f"sftlab.{self.kind}"
 
     def digest(self) -> str:
         report = hashlib.sha256(self.report.read_bytes()).hexdigest() if self.report else None
@@ -144,7 +125,7 @@ class TrackedModel:
 
     Args:
         id: content hash of the committed result that it is; the run is found again by it.
-        cell: name of its cell in `StudyResults`; None for the base model.
+        cell: name of its cell; None for the base model.
         percent: restored share in percent, 0 for the tuned model; None for the base model.
         path: its Hugging Face folder; None where it exists as *base + tuned + percent* alone.
         train_set: what it was trained on.

@@ -72,7 +72,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return read()
 
     monkeypatch.setattr("sftlab.execution.run.finish_study", finish)
-    monkeypatch.setattr("sftlab.studies.knowledge.stages.results.summary", lambda _: "recommended: a model")
+    monkeypatch.setattr(
+        "sftlab.studies.knowledge.stages.results.study_summary", lambda _: "recommended: a model"
+    )
     monkeypatch.setattr("sftlab.cli.study.recommended_json", lambda _: {})
     monkeypatch.setattr("sftlab.studies.knowledge.stages.track.track_results", log)
     return ran

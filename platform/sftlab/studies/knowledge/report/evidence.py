@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from sftlab.analysis.accuracy import difference_interval, paired_interval
 from sftlab.studies.knowledge.report import published
-from sftlab.studies.knowledge.report.lookup import TEST, Group, View
+from sftlab.studies.knowledge.report.lookup import TEST, Group, VariantView
 
 
-def weight_shares(view: View) -> dict[str, float]:
+def weight_shares(view: VariantView) -> dict[str, float]:
     """Share in [0, 1] of all the region's weights by kind of module, means over the cells; empty where unknown."""
     return dict(_shares(view, "module", 100.0))
 
 
-def distribution(view: View, kind: str) -> list[tuple[str, float]]:
+def distribution(view: VariantView, kind: str) -> list[tuple[str, float]]:
     """Shares in [0, 1] of one kind, means over the cells at `distribution_percent`.
 
     Layers in their order; weights outside of the layers are left out and the others add up to 1. Modules
@@ -30,29 +29,29 @@ def distribution(view: View, kind: str) -> list[tuple[str, float]]:
     return [(str(layer), share / total) for layer, share in layers]
 
 
-def distribution_percent(view: View) -> float | None:
+def distribution_percent(view: VariantView) -> float | None:
     """The common choice if it restores anything, else the percentage nearest to 20 %."""
-    known = sorted({row.percent for row in view.results.distribution if 0 < row.percent < 100})
-    common = view.choice("common")
-    if common and common.percent in known:
-        return common.percent
+    known = sorted({row.percent for row in view.variant.distribution if 0 < row.percent < 100})
+    if view.common and view.common in known:
+        return view.common
     return min(known, key=lambda p: abs(p - 20), default=None)
 
 
-def _shares(view: View, kind: str, at: float | None) -> dict[str, float]:
+def _shares(view: VariantView, kind: str, at: float | None) -> dict[str, float]:
     shares: dict[str, list[float]] = {}
-    for row in view.results.distribution:
+    for row in view.variant.distribution:
         if row.percent == at and row.kind == kind:
             shares.setdefault(row.name, []).append(row.share)
     return {name: mean(values) for name, values in shares.items()}
 
 
 def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Spearman's rho with mean ranks for ties; 0 where one of the two is constant."""
-    ranks = [[(sum(b < a for b in v) + sum(b <= a for b in v) + 1) / 2 for a in v] for v in (xs, ys)]
-    if any(len(set(rank)) == 1 for rank in ranks):
+    """Spearman's rho; 0 where one of the two is constant."""
+    from scipy.stats import spearmanr
+
+    if len(set(xs)) == 1 or len(set(ys)) == 1:
         return 0.0
-    return statistics.correlation(*ranks)
+    return float(spearmanr(xs, ys).statistic)
 
 
 def verdict(difference: float, noise: float, paper: float) -> bool | None:
@@ -60,7 +59,7 @@ def verdict(difference: float, noise: float, paper: float) -> bool | None:
     return None if abs(difference) <= noise else difference * paper > 0
 
 
-def pairs_of_sizes(view: View) -> tuple[list[Group], list[Group]]:
+def pairs_of_sizes(view: VariantView) -> tuple[list[Group], list[Group]]:
     """Groups of a small and of the largest size, of the train buckets that have both.
 
     The small size is the paper's 240 where a study has it (below it the paper sees accuracy rise), else the
@@ -78,7 +77,7 @@ def pairs_of_sizes(view: View) -> tuple[list[Group], list[Group]]:
     return [Group(b, small) for b in both], [Group(b, large) for b in both]
 
 
-def unknown_and_others(view: View) -> tuple[Group | None, list[Group]]:
+def unknown_and_others(view: VariantView) -> tuple[Group | None, list[Group]]:
     """Bucket 0 and the other buckets at the largest size; mixed sets and mixtures are neither."""
     size = max(view.sizes, default=0)
     groups = [g for g in view.groups if g.size == size and g.train_bucket.isdecimal()]
@@ -86,17 +85,14 @@ def unknown_and_others(view: View) -> tuple[Group | None, list[Group]]:
     return unknown, [g for g in groups if g != unknown]
 
 
-def accuracies(view: View, groups: Sequence[Group], at: float) -> list[float]:
+def accuracies(view: VariantView, groups: Sequence[Group], at: float) -> list[float]:
     return [s.mean for g in groups if (s := view.accuracy(g, at, TEST))]
 
 
-def chosen_gains(view: View) -> Mapping[str, float]:
-    """In-domain test gain over the tuned model at the percentage chosen on dev, by cell."""
-    return {
-        str(r.cell): r.test - r.test_tuned
-        for r in view.results.choice
-        if r.scope == "cell" and r.test is not None and r.test_tuned is not None
-    }
+def chosen_gains(view: VariantView) -> dict[str, float]:
+    """In-domain test gain over the tuned model at the percentage chosen on dev for the group, by cell."""
+    gains = {cell.cell: view.gain(cell) for cell in view.variant.cells}
+    return {cell: gain for cell, gain in gains.items() if gain is not None}
 
 
 def paper_gains(size: int) -> list[float]:
@@ -104,7 +100,7 @@ def paper_gains(size: int) -> list[float]:
     return [max(row[bucket] for row in table.values()) - table[0.0][bucket] for bucket in range(5)]
 
 
-def noise_of_pairs(view: View, pairs: Sequence[tuple[Group, float, Group, float]]) -> float:
+def noise_of_pairs(view: VariantView, pairs: Sequence[tuple[Group, float, Group, float]]) -> float:
     """Mean half width of the pairs' 95 % intervals: all models answer the same questions, so that the mean
     over several pairs is not taken to be surer than one pair."""
     halves = [
@@ -114,7 +110,7 @@ def noise_of_pairs(view: View, pairs: Sequence[tuple[Group, float, Group, float]
     return mean(halves)
 
 
-def half_width(view: View, second: tuple[str, float], first: tuple[str, float], split: str) -> float:
+def half_width(view: VariantView, second: tuple[str, float], first: tuple[str, float], split: str) -> float:
     a, b = view.buckets(*second, split), view.buckets(*first, split)
     if not a or not b:
         return 0.0
@@ -122,19 +118,18 @@ def half_width(view: View, second: tuple[str, float], first: tuple[str, float], 
     return (interval.high - interval.low) / 2
 
 
-def choice_noise(view: View, cell: str) -> float:
-    choice = view.chosen(cell)
-    assert choice is not None
-    if not choice.percent:
+def choice_noise(view: VariantView, cell: str) -> float:
+    percent = next(view.choices[view.group_of(row)].percent for row in view.variant.cells if row.cell == cell)
+    if not percent:
         return 0.0
-    paired = view.paired(cell, choice.percent, TEST)
+    paired = view.paired(cell, percent, TEST)
     if any(b.questions for b in paired):
         interval = paired_interval(paired)
         return (interval.high - interval.low) / 2
-    return half_width(view, (cell, choice.percent), (cell, 0.0), TEST)
+    return half_width(view, (cell, percent), (cell, 0.0), TEST)
 
 
-def gain_noise(view: View, cells: Iterable[str]) -> float:
+def gain_noise(view: VariantView, cells: Iterable[str]) -> float:
     """Half width of the interval of a difference between two gains."""
     return math.sqrt(2) * mean([choice_noise(view, cell) for cell in cells])
 

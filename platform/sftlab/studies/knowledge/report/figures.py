@@ -1,4 +1,4 @@
-"""The report's figures: each takes a study's view and gives an inline SVG, or None without its data."""
+"""The report's figures of one variant: each takes its view and gives an inline SVG, or None without its data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sftlab.reporting.svg import FAINT, INK, drawing, inline
 from sftlab.reporting.text import number, percent
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.buckets import BUCKET_COLOURS, bucket_colour, bucket_marker, bucket_name
-from sftlab.studies.knowledge.report.lookup import DOMAINS, Group, Spread, View
+from sftlab.studies.knowledge.report.lookup import DOMAINS, Group, Spread, VariantView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,9 +25,9 @@ SPLIT_NAMES = {
 _DODGE = 0.06  # sideways shift between train buckets, so that error bars do not cover one another
 
 
-def mastery(view: View) -> str | None:
+def mastery(view: VariantView) -> str | None:
     """Shares of the five buckets in every split, as stacked bars."""
-    splits = [s for s in SPLIT_NAMES if any(r.split == s for r in view.results.mastery)]
+    splits = [s for s in SPLIT_NAMES if any(r.split == s for r in view.variant.mastery)]
     if not splits:
         return None
     with drawing(5.6, 0.3 + 0.36 * len(splits)) as (figure, axes):
@@ -52,11 +52,11 @@ def mastery(view: View) -> str | None:
         return inline(figure, "mastery", "Share of facts in each mastery bucket, by split")
 
 
-def mastery_facts(view: View, split: str, bucket: int | None) -> int:
-    return sum(r.facts for r in view.results.mastery if r.split == split and r.bucket == bucket)
+def mastery_facts(view: VariantView, split: str, bucket: int | None) -> int:
+    return sum(r.facts for r in view.variant.mastery if r.split == split and r.bucket == bucket)
 
 
-def accuracy_by_size(view: View, split: str) -> str | None:
+def accuracy_by_size(view: VariantView, split: str) -> str | None:
     """Accuracy of the tuned models over training size, a line a train bucket (the paper's Figure 2)."""
     if not any(view.accuracy(group, 0.0, split) for group in view.groups):
         return None
@@ -80,7 +80,7 @@ def accuracy_by_size(view: View, split: str) -> str | None:
         return inline(figure, f"{view.prefix}size-{split}", f"Accuracy by training size, {DOMAINS[split]}")
 
 
-def _size_limits(view: View) -> tuple[float, float]:
+def _size_limits(view: VariantView) -> tuple[float, float]:
     """One accuracy axis for both domains, so that they can be compared."""
     found = [view.interval(group, 0.0, split) for group in view.groups for split in DOMAINS]
     ends = [end for interval in found if interval for end in (interval.low, interval.high)]
@@ -89,7 +89,7 @@ def _size_limits(view: View) -> tuple[float, float]:
     return max(min(ends) - margin, 0.0), max(ends) + margin
 
 
-def ladder(view: View, split: str, size: int) -> str | None:
+def ladder(view: VariantView, split: str, size: int) -> str | None:
     """Accuracy over restored percentage for the cells of one size; rings mark the choice made on dev."""
     groups = [g for g in view.groups if g.size == size and view.accuracy(g, 0.0, split)]
     if not groups:
@@ -102,26 +102,17 @@ def ladder(view: View, split: str, size: int) -> str | None:
             known = {x: value.mean for x, value in spreads.items()}
             _line(axes, group.train_bucket, list(known), list(known.values()))
             _bars(axes, group.train_bucket, list(spreads), list(spreads.values()))
-            for cell in view.groups[group]:
-                choice = view.chosen(cell.cell)
-                if choice and position.get(choice.percent) in known:
-                    x = position[choice.percent]
-                    axes.plot(
-                        [x],
-                        [known[x]],
-                        "o",
-                        ms=11,
-                        mfc="none",
-                        mew=1.4,
-                        mec=bucket_colour(group.train_bucket),
-                    )
+            choice = view.choices.get(group)
+            if choice and position.get(choice.percent) in known:
+                x, ink = position[choice.percent], bucket_colour(group.train_bucket)
+                axes.plot([x], [known[x]], "o", ms=11, mfc="none", mew=1.4, mec=ink)
         base = view.base(split)
         if base is not None:
             axes.axhline(base, color=FAINT, linestyle=(0, (4, 3)), linewidth=1.2)
         axes.set_xticks(range(len(position)), [f"{p:g}" for p in position])
         axes.set_xlabel("restored weights, %")
         top = max(
-            row.accuracy for row in view.results.accuracy if row.bucket is None and row.split in DOMAINS
+            row.accuracy for row in view.variant.accuracy if row.bucket is None and row.split in DOMAINS
         )
         axes.set_ylim(0, max(1.08 * top, 0.01))
         percent_axis(axes)
@@ -133,7 +124,7 @@ def ladder(view: View, split: str, size: int) -> str | None:
         )
 
 
-def kl_by_size(view: View) -> str | None:
+def kl_by_size(view: VariantView) -> str | None:
     """Mean first-token KL of the tuned models over training size (the paper's Figure 5)."""
     if not any(view.kl(group) for group in view.groups):
         return None
@@ -150,37 +141,9 @@ def kl_by_size(view: View) -> str | None:
         return inline(figure, "kl-size", "First-token KL divergence by training size")
 
 
-def kl_against_accuracy(view: View) -> str | None:
-    """KL of the tuned models against their accuracy on well-mastered facts (the paper's Figures 4 and 5)."""
-    points = kl_points(view)
-    if not points:
-        return None
-    with drawing() as (figure, axes):
-        for group, kl, accuracy in points:
-            colour = bucket_colour(group.train_bucket)
-            area = 34 + 70 * (view.sizes.index(group.size) / max(1, len(view.sizes) - 1))
-            marker = bucket_marker(group.train_bucket)
-            axes.scatter(kl, accuracy, s=area, c=colour, marker=marker, alpha=0.85, linewidths=0)
-        axes.grid(visible=True, axis="both")
-        axes.set_xlabel("KL(tuned || base), nats; larger marks: more training facts")
-        percent_axis(axes)
-        axes.set_title("Accuracy on bucket-4 test facts against KL")
-        return inline(figure, "kl-accuracy", "Accuracy on bucket-4 test facts against KL divergence")
-
-
-def kl_points(view: View) -> list[tuple[Group, float, float]]:
-    """(group, mean KL, accuracy on bucket 4 of test) of every group of tuned models that has both."""
-    points = []
-    for group in view.groups:
-        kl, accuracy = view.kl(group), view.accuracy(group, 0.0, "test", 4)
-        if kl is not None and accuracy is not None:
-            points.append((group, kl.mean, accuracy.mean))
-    return points
-
-
-def concentration(view: View) -> str | None:
+def concentration(view: VariantView) -> str | None:
     """Share of all relative change over the top share of weights, compared with the paper's range (Table 3)."""
-    rows = view.results.concentration
+    rows = view.variant.concentration
     if not rows:
         return None
     tops = sorted({row.top_percent for row in rows} | set(published.concentration_range()))
@@ -205,7 +168,7 @@ def concentration(view: View) -> str | None:
         )
 
 
-def layers(shares: Sequence[tuple[str, float]], whole: str = "study") -> str | None:
+def layers(shares: Sequence[tuple[str, float]], whole: str) -> str | None:
     """Share of restored weights by depth, relative to an even spread, compared with the paper's (Table 9)."""
     if not shares:
         return None
@@ -226,7 +189,7 @@ def layers(shares: Sequence[tuple[str, float]], whole: str = "study") -> str | N
         return inline(figure, "layers", "Restored weights by layer, relative to an even spread")
 
 
-def modules(ours: Mapping[str, float], paper: Mapping[str, float], whole: str = "study") -> str | None:
+def modules(ours: Mapping[str, float], paper: Mapping[str, float], whole: str) -> str | None:
     """Share of restored weights by kind of module, compared with the paper's (Table 10)."""
     if not ours:
         return None
@@ -246,14 +209,14 @@ def modules(ours: Mapping[str, float], paper: Mapping[str, float], whole: str = 
         return inline(figure, "modules", "Restored weights by kind of module")
 
 
-def training(view: View, group: Group) -> str | None:
+def training(view: VariantView, group: Group) -> str | None:
     """Loss over steps of the runs of one group; every panel of the page has the same loss axis."""
     curves = [view.curves[cell.cell] for cell in view.groups[group] if cell.cell in view.curves]
     if not curves:
         return None
     from matplotlib.ticker import MaxNLocator
 
-    top = max(row.loss for row in view.results.training)
+    top = max(row.loss for row in view.variant.training)
     with drawing(2.6, 1.75) as (figure, axes):
         for curve in curves:
             xs, ys = _thinned(curve)
@@ -274,7 +237,7 @@ def _thinned(steps: Sequence[tuple[int, float]], most: int = 240) -> tuple[list[
     return xs, [sum(loss for _, loss in part) / len(part) for part in parts]
 
 
-def titled(view: View, text: str) -> str:
+def titled(view: VariantView, text: str) -> str:
     """A figure's title, after the name that distinguishes its study from others on the page."""
     return f"{view.title}: {text[0].lower()}{text[1:]}" if view.title else text
 
@@ -297,7 +260,7 @@ def _depth_line(axes: Axes, shares: Sequence[float], colour: str, label: str) ->
     axes.plot(depths, [share * len(shares) for share in shares], "o-", ms=4, mew=0, color=colour, label=label)
 
 
-def size_axis(axes: Axes, view: View) -> None:
+def size_axis(axes: Axes, view: VariantView) -> None:
     axes.set_xticks(range(len(view.sizes)), [f"{size:,}" for size in view.sizes])
     axes.set_xlim(-0.4, len(view.sizes) - 0.6)
     axes.set_xlabel("training facts")

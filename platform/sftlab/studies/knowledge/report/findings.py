@@ -21,8 +21,8 @@ from sftlab.studies.knowledge.report.evidence import (
     verdict,
     weight_shares,
 )
-from sftlab.studies.knowledge.report.figures import kl_points
-from sftlab.studies.knowledge.report.lookup import TEST, Group, View
+from sftlab.studies.knowledge.report.lookup import TEST, Group, VariantView
+from sftlab.studies.knowledge.report.strategy_figures import moved
 
 KL_NOISE, RHO_NOISE = 0.05, 0.3  # smaller changes of KL (relative) and smaller correlations decide nothing
 # Shares of restored weights, as multiples of those of all weights, that differ by less are alike.
@@ -33,7 +33,7 @@ HELPS = "Does restoring weights improve the tuned models?"
 ENDS, MIDDLE = ("0", "4"), ("1", "2", "3")
 
 
-def all_findings(view: View) -> list[Finding]:
+def all_findings(view: VariantView) -> list[Finding]:
     """The comparisons for which the study has the numbers, in the order of the report's sections."""
     makers = (
         more_data,
@@ -53,7 +53,7 @@ def all_findings(view: View) -> list[Finding]:
     return [found for maker in makers if (found := maker(view)) is not None]
 
 
-def more_data(view: View) -> Finding | None:
+def more_data(view: VariantView) -> Finding | None:
     """Phenomenon 1 (section 3.4): beyond a small set, more data lowers accuracy."""
     small, large = pairs_of_sizes(view)
     if not small:
@@ -71,7 +71,7 @@ def more_data(view: View) -> Finding | None:
     )
 
 
-def unknown_facts(view: View) -> Finding | None:
+def unknown_facts(view: VariantView) -> Finding | None:
     """Phenomenon 2 (section 3.4): unknown facts are the worst training data."""
     unknown, others = unknown_and_others(view)
     if unknown is None or not others:
@@ -92,7 +92,7 @@ def unknown_facts(view: View) -> Finding | None:
     )
 
 
-def middle_mastery(view: View) -> Finding | None:
+def middle_mastery(view: VariantView) -> Finding | None:
     """Phenomenon 2: half-known facts give the best overall accuracy."""
     size = max(view.sizes, default=0)
     found = {b: view.accuracy(Group(b, size), 0.0, TEST) for b in (*ENDS, *MIDDLE)}
@@ -113,7 +113,7 @@ def middle_mastery(view: View) -> Finding | None:
     )
 
 
-def restoring_helps(view: View) -> Finding | None:
+def restoring_helps(view: VariantView) -> Finding | None:
     """Finding 1 (section 5.2): restoring the most changed weights improves accuracy."""
     gains = chosen_gains(view)
     if not gains:
@@ -132,7 +132,7 @@ def restoring_helps(view: View) -> Finding | None:
     )
 
 
-def bigger_sets_gain_more(view: View) -> Finding | None:
+def bigger_sets_gain_more(view: VariantView) -> Finding | None:
     """Finding 2 (section 5.2): larger training sets leave more to undo."""
     gains, (less, more) = chosen_gains(view), pairs_of_sizes(view)
     small, large = (
@@ -152,7 +152,7 @@ def bigger_sets_gain_more(view: View) -> Finding | None:
     )
 
 
-def unknown_facts_gain_most(view: View) -> Finding | None:
+def unknown_facts_gain_most(view: VariantView) -> Finding | None:
     """Finding 2: models tuned on unknown facts gain most."""
     gains = chosen_gains(view)
     unknown, others = unknown_and_others(view)
@@ -172,7 +172,7 @@ def unknown_facts_gain_most(view: View) -> Finding | None:
     )
 
 
-def collapse(view: View) -> Finding | None:
+def collapse(view: VariantView) -> Finding | None:
     """Table 4: restoring too much destroys the model."""
     at = 60.0 if 60.0 in view.percents else max(view.percents, default=0.0)
     groups = [g for g in view.groups if view.accuracy(g, at, TEST) and view.accuracy(g, 0.0, TEST)]
@@ -189,10 +189,10 @@ def collapse(view: View) -> Finding | None:
     )
 
 
-def training_set_improves(view: View) -> Finding | None:
+def training_set_improves(view: VariantView) -> Finding | None:
     """Appendix C.2, Table 6: restoring a little even helps on the facts that were trained."""
     changes, noises = [], []
-    for cell in view.results.cells:
+    for cell in view.variant.cells:
         now, tuned = (view.row(cell.cell, p, "train_set") for p in (5.0, 0.0))
         if now and tuned:
             changes.append(now.accuracy - tuned.accuracy)
@@ -211,7 +211,7 @@ def training_set_improves(view: View) -> Finding | None:
     )
 
 
-def divergence_grows(view: View) -> Finding | None:
+def divergence_grows(view: VariantView) -> Finding | None:
     """Finding 1 (section 4.2): from 240 facts on, more data moves the model further away."""
     less, more = pairs_of_sizes(view)
     before, after = ([k.mean for g in groups if (k := view.kl(g))] for groups in (less, more))
@@ -228,9 +228,9 @@ def divergence_grows(view: View) -> Finding | None:
     )
 
 
-def divergence_hurts(view: View) -> Finding | None:
+def divergence_hurts(view: VariantView) -> Finding | None:
     """Finding 2 (section 4.2): the further the model has moved, the less it knows."""
-    pairs = [(kl, accuracy) for _, kl, accuracy in kl_points(view)]
+    pairs = [(point.kl, point.accuracy) for point in moved(view, "", seeds=False)]
     if len(pairs) < 4:
         return None
     rho = rank_correlation(*zip(*pairs, strict=True))
@@ -244,9 +244,9 @@ def divergence_hurts(view: View) -> Finding | None:
     )
 
 
-def concentrated(view: View) -> Finding | None:
+def concentrated(view: VariantView) -> Finding | None:
     """Table 3: a tiny share of the weights holds most of the relative change."""
-    shares = [row.share for row in view.results.concentration if row.top_percent == 1.0]
+    shares = [row.share for row in view.variant.concentration if row.top_percent == 1.0]
     if not shares:
         return None
     low, high = published.concentration_range()[1.0]
@@ -259,7 +259,7 @@ def concentrated(view: View) -> Finding | None:
     )
 
 
-def layers_first(view: View) -> Finding | None:
+def layers_first(view: VariantView) -> Finding | None:
     """Appendix E.1, Table 9: more than an even share in the first layer, less in the last."""
     shares = [share for _, share in distribution(view, "layer")]
     if len(shares) < 2:
@@ -277,7 +277,7 @@ def layers_first(view: View) -> Finding | None:
     )
 
 
-def feed_forward(view: View) -> Finding | None:
+def feed_forward(view: VariantView) -> Finding | None:
     """Appendix E.1, Table 10: most restored weights are in the feed-forward blocks, as most of all weights do."""
     tables = (
         dict(distribution(view, "module")),

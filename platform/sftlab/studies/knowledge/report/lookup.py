@@ -1,16 +1,16 @@
-"""Look-ups in a study's long tables: by cell, by group of cells that differ in the set's seed alone."""
+"""Look-ups in a variant's long tables: by cell, by group of cells that differ in the set's seed alone."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from sftlab.analysis.accuracy import BucketAccuracy, Interval, PairedBucket, mean_interval
-from sftlab.studies.knowledge.report.buckets import RESTORE
-from sftlab.studies.knowledge.results.tables import BASE, AccuracyRow, CellRow, ChoiceRow, StudyResults
+from sftlab.studies.knowledge.results.rows import BASE, AccuracyRow, CellRow, ChoiceRow
+from sftlab.studies.knowledge.results.tables import Variant
 
 TEST, TEST_OOD = "test", "test_ood"
 DOMAINS = {TEST: "in domain", TEST_OOD: "out of domain"}
@@ -32,19 +32,25 @@ class Spread(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
-    """One study's results, indexed. Look-ups give None where the study has not measured it."""
+class VariantView:
+    """One variant's tables, indexed. Look-ups give None for what is not measured.
 
-    results: StudyResults
-    prefix: str = ""  # of its figures' ids, where a page shows several studies
-    title: str = ""  # the name of its figures, where a page shows several studies
+    choices: the percentage chosen on dev, by group. common: that for all groups together. prefix, title: of the
+    ids and names of its figures, where a page shows several variants.
+    """
+
+    variant: Variant
+    choices: Mapping[Group, ChoiceRow] = field(default_factory=dict)
+    common: float | None = None
+    prefix: str = ""
+    title: str = ""
 
     @cached_property
     def groups(self) -> dict[Group, list[CellRow]]:
         """By size, then by bucket, mixtures and mixed last."""
         groups: dict[Group, list[CellRow]] = {}
         for cell in sorted(
-            self.results.cells, key=lambda c: (c.size, bucket_order(c.train_bucket), c.set_seed)
+            self.variant.cells, key=lambda c: (c.size, bucket_order(c.train_bucket), c.set_seed)
         ):
             groups.setdefault(Group(cell.train_bucket, cell.size), []).append(cell)
         return groups
@@ -60,15 +66,15 @@ class View:
     @cached_property
     def percents(self) -> list[float]:
         """Restored percentages of the ladders, ascending, 0 first."""
-        return sorted({row.percent for row in self.results.accuracy if row.percent is not None})
+        return sorted({row.percent for row in self.variant.accuracy if row.percent is not None})
 
     @cached_property
     def _accuracy(self) -> dict[tuple[str, float | None, str, int | None], AccuracyRow]:
-        return {(r.cell, r.percent, r.split, r.bucket): r for r in self.results.accuracy}
+        return {(r.cell, r.percent, r.split, r.bucket): r for r in self.variant.accuracy}
 
     @cached_property
     def _kl(self) -> dict[tuple[str, float], float]:
-        return {(r.cell, r.percent): r.kl for r in self.results.divergence}
+        return {(r.cell, r.percent): r.kl for r in self.variant.divergence}
 
     def row(
         self, cell: str, percent: float | None, split: str, bucket: int | None = None
@@ -106,50 +112,40 @@ class View:
         """Answers changed against the tuned model, where the study compared them."""
         return [
             PairedBucket(r.bucket, r.questions, r.gained, r.lost)
-            for r in self.results.paired
+            for r in self.variant.paired
             if (r.cell, r.percent, r.split) == (cell, percent, split)
         ]
 
     def questions(self, split: str) -> int:
         """Questions asked of each model on one split."""
         return max(
-            (r.questions for r in self.results.accuracy if r.split == split and r.bucket is None), default=0
+            (r.questions for r in self.variant.accuracy if r.split == split and r.bucket is None), default=0
         )
 
     @cached_property
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """(step, loss) in the order of steps, by cell."""
         curves: dict[str, list[tuple[int, float]]] = {}
-        for row in self.results.training:
+        for row in self.variant.training:
             curves.setdefault(row.cell, []).append((row.step, row.loss))
         return {cell: sorted(steps) for cell, steps in curves.items()}
 
     @property
     def order(self) -> str:
         """Which weights the ladder restores first: top (the paper's), bottom or random."""
-        restore = self.results.spec.get("restore")
+        restore = self.variant.spec.get("restore")
         return str(restore.get("order", "top")) if isinstance(restore, Mapping) else "top"
 
-    @property
-    def method(self) -> str:
-        """The strategy of the ladder: what edits the tuned models."""
-        restore = self.results.spec.get("restore")
-        found = restore.get("method") if isinstance(restore, Mapping) else None
-        return str(found or RESTORE)
+    def group_of(self, cell: CellRow) -> Group:
+        return Group(cell.train_bucket, cell.size)
 
-    def choice(self, scope: str) -> ChoiceRow | None:
-        return next((row for row in self.results.choice if row.scope == scope), None)
-
-    def chosen(self, cell: str) -> ChoiceRow | None:
-        return next((r for r in self.results.choice if r.scope == "cell" and r.cell == cell), None)
-
-    def cell(self, name: str) -> CellRow | None:
-        return next((cell for cell in self.results.cells if cell.cell == name), None)
-
-    @cached_property
-    def models(self) -> int:
-        """Models that answered questions, the base model included."""
-        return len({(row.cell, row.percent) for row in self.results.accuracy})
+    def gain(self, cell: CellRow) -> float | None:
+        """In-domain test accuracy of a run at its group's chosen percentage less that of the tuned model."""
+        choice = self.choices.get(self.group_of(cell))
+        if choice is None:
+            return None
+        now, tuned = (self.row(cell.cell, percent, TEST) for percent in (choice.percent, 0.0))
+        return now.accuracy - tuned.accuracy if now and tuned else None
 
 
 def bucket_order(train_bucket: str) -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page from a study's results."""
+"""The report of a study or a sweep: one self-contained HTML page, the recommendation first, the settings last."""
 
 from __future__ import annotations
 
@@ -7,42 +7,87 @@ from collections.abc import Mapping
 from sftlab.reporting.page import csv_address, fill_page
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.buckets import legends
+from sftlab.studies.knowledge.report.evidence import distribution_percent
 from sftlab.studies.knowledge.report.findings import all_findings
-from sftlab.studies.knowledge.report.lookup import View
+from sftlab.studies.knowledge.report.lookup import TEST, VariantView
 from sftlab.studies.knowledge.report.origin import Origin
 from sftlab.studies.knowledge.report.sections import sections
-from sftlab.studies.knowledge.report.summary import summarise
-from sftlab.studies.knowledge.results.tables import TABLES, StudyResults
+from sftlab.studies.knowledge.report.summary import sharper, summarise
+from sftlab.studies.knowledge.report.view import View
+from sftlab.studies.knowledge.results.rows import DivergenceRow
+from sftlab.studies.knowledge.results.tables import RESULT_TABLES, VARIANT_TABLES, Results
+
+# Tables of the variants that a page of several offers: of all variants, and of the main one alone. The others stay
+# in the store.
+OF_ALL, OF_MAIN = ("cells",), ("concentration", "distribution", "mastery")
 
 
-def render(results: StudyResults, origin: Origin | None = None) -> str:
+def render(results: Results, origin: Origin | None = None) -> str:
     """The page as HTML text. It refers to nothing outside itself; the same results give the same bytes.
 
-    Every text from the results is escaped; figures are SVG made here. A table that the study left empty
-    leaves its section with the words "Not measured in this study." `origin` adds ids and provenance.
+    Every text from the results is escaped; figures are SVG made here. What was not measured leaves
+    its section with the words "Not measured." `origin` adds ids and provenance.
     """
     view, origin = View(results), origin or Origin()
-    findings = all_findings(view)
+    findings = [sharper(view, found) for found in all_findings(view.main)] if view.main is not None else []
     return fill_page(
         legends(view.train_buckets),
-        ["style.css"],
+        ["style.css", "sweep.css"],
         results=results,
         summary=summarise(view, origin),
         findings=findings,
         sections=sections(view, findings, origin),
         downloads=csv_links(results),
-        whole="study",
+        whole=results.kind,
         paper=published.PAPER,
         paper_model=published.PAPER_MODEL,
-        paper_after="",
+        paper_after="strategies",
     )
 
 
-def csv_links(results: StudyResults) -> Mapping[str, tuple[str, int]]:
-    """For each result table with rows: a data address of it as CSV in full precision, and its row count."""
-    links = {}
-    for name in TABLES:
-        rows = results.table(name).to_pylist()
-        if rows:
-            links[name] = (csv_address(rows), len(rows))
-    return links
+def csv_links(results: Results) -> Mapping[str, tuple[str, int]]:
+    """For each table with rows: a data address of it as CSV, and its row count.
+
+    Of a single variant these are all tables in full precision. Of several they are those of the results, then OF_ALL
+    and `divergence` with the variant in the first column, and OF_MAIN; of `distribution` the percentage that is
+    shown; numbers have six significant digits, so that a page of hundreds of models stays small. `divergence` also has
+    the accuracies of its figure.
+    """
+    view = View(results)
+    rows: dict[str, list[dict[str, object]]] = {
+        name: [vars(row) for row in getattr(results, name)] for name in RESULT_TABLES
+    }
+    for name in VARIANT_TABLES if not view.several else OF_ALL:
+        rows[name] = [
+            ({"variant": variant.name} if view.several else {}) | vars(row)
+            for variant in results.variants
+            for row in getattr(variant, name)
+        ]
+    rows["divergence"] = [
+        {"variant": variant.name, **vars(row), "test_accuracy_bucket_4": _well_known(variant_view, row)}
+        for variant in results.variants
+        for variant_view in (view.view(variant.name),)
+        for row in variant.divergence
+    ]
+    main = view.main
+    if main is not None and view.several:
+        at = distribution_percent(main)
+        for name in OF_MAIN:
+            found = getattr(main.variant, name)
+            rows[name] = [vars(r) for r in found if name != "distribution" or r.percent == at]
+    short = _short if view.several else (lambda value: value)
+    return {
+        name: (csv_address([{k: short(v) for k, v in row.items()} for row in found]), len(found))
+        for name, found in rows.items()
+        if found
+    }
+
+
+def _well_known(view: VariantView, row: DivergenceRow) -> float | None:
+    """The accuracy that the figure shows next to a model's KL."""
+    found = view.row(row.cell, row.percent, TEST, 4)
+    return found.accuracy if found else None
+
+
+def _short(value: object) -> object:
+    return float(f"{value:.6g}") if isinstance(value, float) else value

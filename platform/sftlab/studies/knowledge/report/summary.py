@@ -1,26 +1,44 @@
-"""The plain-words summary: what was studied, what to recommend, and how sure that is."""
+"""The plain-words summary: what to do, what that gains, how sure it is, and what was tried."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sftlab.analysis.accuracy import Interval, difference_interval, paired_interval
+from sftlab.analysis.statistics import BETTER, LEVEL, NO_DIFFERENCE, WORSE
+from sftlab.reporting.finding import Finding
 from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent, points, restored
 from sftlab.studies.knowledge.report.buckets import (
+    LADDERS,
     RESTORE,
     bucket_name,
     doing,
-    mixture,
     state_words,
     step_words,
 )
+from sftlab.studies.knowledge.report.evidence import mean, pairs_of_sizes, unknown_and_others
 from sftlab.studies.knowledge.report.figures import SPLIT_NAMES
-from sftlab.studies.knowledge.report.lookup import DOMAINS, View
+from sftlab.studies.knowledge.report.findings import HELPS, MORE_DATA, UNKNOWN
+from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST
 from sftlab.studies.knowledge.report.origin import Origin
-from sftlab.studies.knowledge.report.ties import nothing_gained, study_tie, with_tie
-from sftlab.studies.knowledge.results.tables import BASE, ChoiceRow
+from sftlab.studies.knowledge.report.strategies import (
+    interval_text,
+    points_text,
+    score_entry,
+    verdict_entry,
+)
+from sftlab.studies.knowledge.report.tables import difference_of
+from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of, with_tie
+from sftlab.studies.knowledge.report.view import View, data_words, setting_words
+from sftlab.studies.knowledge.results.rows import (
+    BEST,
+    CHOSEN,
+    ChoiceRow,
+    ComparisonRow,
+    GroupKey,
+    GroupRow,
+    fullest,
+)
 
 ORDERS = {
     "top": "most changed weights",
@@ -48,171 +66,296 @@ class Summary:
 
 
 def summarise(view: View, origin: Origin | None = None) -> Summary:
-    choice = view.choice("recommended")
-    if choice is None or choice.cell is None:
-        text = "No restore percentage was chosen: this study has no accuracies on its dev splits."
+    best = view.results.recommended()
+    if best is None:
+        text = f"Nothing can be recommended: this {view.results.kind} has no accuracies on its dev splits."
         return Summary(studied(view), text, (), (), None)
-    gains = {split: gain(view, choice, split) for split in DOMAINS}
-    sentences = (
+    choice = best.choice
+    sentences = [
         chosen_how(view, choice),
-        *(
-            gain_sentence(view, split, interval)
-            for split, interval in gains.items()
-            if interval and choice.percent
-        ),
-        evidence(view, choice),
+        *(score_sentence(view, choice, split) for split in DOMAINS),
+        *(against_own(view, choice, split) for split in DOMAINS),
+        *(against_plain(view, split) for split in DOMAINS),
+        others(view),
         common(view),
         incomplete(view),
-        (origin or Origin()).how_to_get(("", choice.cell, choice.percent)),
-    )
+        (origin or Origin()).how_to_get(best.model),
+    ]
     return Summary(
         studied=studied(view),
-        recommendation=recommendation(view, choice, gains),
+        recommendation=recommendation(view, choice),
         sentences=tuple(sentence for sentence in sentences if sentence),
-        figures=tuple(key_figures(view, choice, gains)),
-        table=comparison(view, choice, gains),
+        figures=tuple(key_figures(view, choice)),
+        table=comparison(view, choice),
     )
 
 
-def studied(view: View) -> str:
-    """What the study did, in numbers."""
-    results = view.results
-    buckets = [bucket for bucket in view.train_buckets if bucket.isdecimal()]
-    kinds = [count(len(buckets), "mastery bucket")] if buckets else []
-    kinds += ["mixed sets"] if "mixed" in view.train_buckets else []
-    mixtures = [bucket for bucket in view.train_buckets if mixture(bucket)]
-    kinds += [count(len(mixtures), "mixture")] if mixtures else []
-    asked = [f"{view.questions(split):,} {name}" for split, name in DOMAINS.items() if view.questions(split)]
-    steps = [f"{p:g}" for p in view.percents if p > 0]
-    text = (
-        f"This study asks what supervised fine-tuning does to what a base model, {results.model}, knows. "
-        f"It fine-tuned the model {count(len(results.cells), 'time')} "
-        f"({listed(kinds)}, {listed([f'{size:,}' for size in view.sizes])} training facts)"
-    )
-    if steps:
-        weights = ORDERS.get(view.order, "weights")
-        if view.method == RESTORE:
-            text += f", put {listed(steps)} % of each tuned model's {weights} back to their base values"
-        else:
-            text += f", edited each tuned model by the strategy {view.method} at {listed(steps)} %"
-    text += f", and put questions to {count(view.models, 'model')}"
-    return f"{text}: {listed(asked)} test questions each." if asked else f"{text}."
+def recommendation(view: View, choice: ChoiceRow) -> str:
+    """What to do, and in the same breath whether it is really better than plain fine-tuning."""
+    settings = setting_words(view.variants[choice.variant])
+    detail = f" ({settings})" if settings else ""
+    tune = f"Fine-tune on {data_words(*choice.group[1:])}"
+    step = step_words(choice.strategy, choice.percent)
+    plain = not step and (choice.variant == view.results.reference or choice.strategy in LADDERS)
+    if plain:
+        does = f"{tune}, and restore nothing."
+    elif choice.strategy in LADDERS:
+        does = f"{tune}, then {step}{detail}."
+    else:
+        does = f"{tune} by the strategy {choice.strategy}{detail}{f', then {step}' if step else ''}."
+    ladder = _percents(view).get(choice.group, set())
+    gained = nothing_gained(choice, ladder)
+    return with_tie(tie_of(view.results, choice), does, gained, _standing(view, plain))
 
 
-def recommendation(view: View, choice: ChoiceRow, gains: Mapping[str, Interval | None]) -> str:
-    """What to do, and at once whether the test questions bear it out."""
-    cell = view.cell(str(choice.cell))
-    assert cell is not None, f"the choice names a cell without a row: {choice.cell}"
-    origin = (
-        "facts of mixed buckets"
-        if cell.train_bucket == "mixed"
-        else f"facts of {bucket_name(cell.train_bucket)}"
-    )
-    step = step_words(view.method, choice.percent)
-    text = f"Fine-tune on {cell.size:,} {origin}{f', then {step}' if step else ' and restore nothing'}."
-    known = [interval for interval in gains.values() if interval]
-    if step and known and all(interval.low <= 0 <= interval.high for interval in known):
-        text += " On test there is no clear gain over the tuned model as it is."
-    return with_tie(study_tie(view.results, choice), text, nothing_gained(choice, view.percents))
+def _standing(view: View, is_plain: bool) -> str:
+    """Whether test confirms it against the best plain fine-tuning."""
+    if is_plain:
+        return "No strategy had a better dev score than plain fine-tuning." if view.several else ""
+    found = [row for split in DOMAINS if (row := _plain_row(view, split))]
+    if not found:
+        return ""
+    sure = [DOMAINS[row.split] for row in found if row.verdict == BETTER]
+    worse = [DOMAINS[row.split] for row in found if row.verdict not in (BETTER, NO_DIFFERENCE)]
+    rest = [DOMAINS[row.split] for row in found if row.verdict == NO_DIFFERENCE]
+    if len(rest) == len(found):
+        return "On test there is no significant difference from the best plain fine-tuning."
+    parts = [f"better {listed(sure)}"] if sure else []
+    parts += [f"worse {listed(worse)}"] if worse else []
+    parts += [f"without a significant difference {listed(rest)}"] if rest else []
+    return f"On test it is, against the best plain fine-tuning, {listed(parts)}."
+
+
+def _plain_row(view: View, split: str) -> ComparisonRow | None:
+    """The recommended models against the best plain fine-tuning."""
+    rows = [row for row in view.family(BEST) if row.split == split and view.is_plain(row)]
+    return rows[-1] if rows else None
 
 
 def chosen_how(view: View, choice: ChoiceRow) -> str:
-    tie = study_tie(view.results, choice)
-    dev = sum(view.questions(split) for split in ("dev", "dev_ood"))
-    others = sum(1 for row in view.results.choice if row.scope == "cell")
-    grid = f"{count(others, 'cell')} \N{MULTIPLICATION SIGN} {count(len(view.percents), 'percentage')}"
+    groups, percents = fullest(view.choices("group")), _percents(view)
+    models = sum(len(percents[row.group]) for row in groups)
+    tie = tie_of(view.results, choice)
     return (
-        f"This model was chosen on the {dev:,} dev questions alone: {percent(choice.dev)} there (mean of in "
-        f"and out of domain), {'one of the best' if tie else 'the best'} of {grid}. The test questions took no part "
-        f"in the choice.{f' {tie.names}' if tie else ''}"
+        f"It was chosen on the dev questions alone, with {percent(choice.dev)} there "
+        f"({view.metric.words}), {'one of the best' if tie else 'the best'} of {count(models, 'setting')} in "
+        f"{count(len(groups), 'group')} of training sets. The test questions took no part in the choice."
+        f"{f' {tie.names}' if tie else ''} {view.competing_rule}".rstrip()
     )
 
 
-def gain(view: View, choice: ChoiceRow, split: str) -> Interval | None:
-    """Test accuracy of the recommended model less the tuned model's, with a 95 % interval."""
-    paired = view.paired(str(choice.cell), choice.percent, split)
-    if any(bucket.questions for bucket in paired):
-        return paired_interval(paired)
-    now, tuned = (view.buckets(str(choice.cell), p, split) for p in (choice.percent, 0.0))
-    return difference_interval(now, tuned) if now and tuned else None
+def _percents(view: View) -> dict[GroupKey, set[float]]:
+    found: dict[GroupKey, set[float]] = {}
+    for row in view.results.groups:
+        found.setdefault(row.group, set()).add(row.percent)
+    return found
 
 
-def gain_sentence(view: View, split: str, interval: Interval) -> str:
-    ends = f"95 % interval {points(interval.low)} to {points(interval.high)} points"
-    size = number(100 * abs(interval.value))
-    where = DOMAINS[split].capitalize()
-    if interval.low > 0:
-        return f"{where}, {doing(view.method)} gains {size} points, more than chance explains ({ends})."
-    if interval.high < 0:
-        return f"{where}, {doing(view.method)} loses {size} points, more than chance explains ({ends})."
-    change = points(interval.value)
-    return f"{where}, the change of {change} points is within the noise of so few questions ({ends})."
-
-
-def evidence(view: View, choice: ChoiceRow) -> str:
-    """The number of questions of the figures, and the kind of their interval."""
-    paired = any(view.paired(str(choice.cell), choice.percent, split) for split in DOMAINS)
-    kind = (
-        "The intervals compare both models' answers question by question."
-        if paired
-        else "The intervals treat both models' answers as independent, which makes them wider than need be."
+def score_sentence(view: View, choice: ChoiceRow, split: str) -> str:
+    score = view.of_choice(choice, split)
+    if score is None:
+        return ""
+    over = f" over {count(score.seeds, 'training set')}" if score.seeds > 1 else " from one training set"
+    spread = f" (standard deviation {number(100 * score.sd)})" if score.sd is not None else ""
+    return (
+        f"{DOMAINS[split].capitalize()} it answers {percent(score.mean)} right, mean of the mastery buckets{over}"
+        f"{spread}; 95 % interval {interval_text(score.low, score.high, 1)} %; {behind(score)}."
     )
-    return f"{choice.questions:,} test questions stand behind it. {kind}" if choice.percent else ""
+
+
+def behind(score: GroupRow) -> str:
+    """The number of questions of a score."""
+    return f"{count(score.questions, 'question')} put to {count(score.seeds, 'model')}"
+
+
+def against_own(view: View, choice: ChoiceRow, split: str) -> str:
+    """Against 0 % of the same training sets, where that is not the best plain fine-tuning."""
+    row, plain = view.results.comparison(CHOSEN, choice, split), _plain_row(view, split)
+    if row is None or (plain is not None and plain.gained == row.gained and plain.lost == row.lost):
+        return ""
+    return _difference(row, "the same models at 0 %")
+
+
+def against_plain(view: View, split: str) -> str:
+    row = _plain_row(view, split)
+    if row is None:
+        return ""
+    other = data_words(row.against_bucket, row.against_size)
+    return _difference(row, f"the best plain fine-tuning ({other}, chosen on dev too)")
+
+
+def _difference(row: ComparisonRow, other: str) -> str:
+    # A small p alone is no verdict: the difference must hold over the training sets, too.
+    though = "" if row.verdict != NO_DIFFERENCE or row.p_corrected >= LEVEL else ", but its interval holds 0"
+    return (
+        f"{DOMAINS[row.split].capitalize()}, against {other}: {points(row.difference)} points, "
+        f"95 % interval {points_text(row)}: {row.verdict} ({p_text(row.p_corrected)} after correction{though}; "
+        f"{row.gained:,} answers gained and {row.lost:,} lost on {count(row.questions, 'question')} "
+        f"\N{MULTIPLICATION SIGN} {count(row.seeds, 'training set')})."
+    )
+
+
+def p_text(p: float) -> str:
+    return "p < 0.0001" if p < 1e-4 else f"p = {number(p, 4 if p < 0.01 else 2)}"
+
+
+def others(view: View) -> str:
+    """How close the other strategies come, as far as the test set shows."""
+    plain = {_plain_row(view, split) for split in DOMAINS}
+    rows = [row for row in view.family(BEST) if row not in plain]
+    names = {row.against_variant: view.variants[row.against_variant].strategy for row in rows}
+    beaten = [
+        name
+        for variant, name in names.items()
+        if any(row.verdict == BETTER for row in rows if row.against_variant == variant)
+    ]
+    open_ = [name for name in dict.fromkeys(names.values()) if name not in beaten]
+    if not names:
+        return ""
+    parts = []
+    if open_:
+        parts.append(f"it is not significantly better than {listed(open_)}")
+    if beaten:
+        parts.append(f"it is better than {listed(beaten)} in or out of domain")
+    return f"Of the other strategies at their best, {listed(parts)}."
 
 
 def common(view: View) -> str:
-    choice, cells = view.choice("common"), [r for r in view.results.choice if r.scope == "cell"]
-    if choice is None or choice.test is None or choice.test_tuned is None or len(cells) < 2:
+    """What one percentage for all training sets does, where there is one variant."""
+    row, groups = next(iter(view.choices("common")), None), view.choices("group")
+    if view.several or row is None or row.test is None or row.test_tuned is None or len(groups) < 2:
         return ""
-    if not choice.percent:
-        return f"As one percentage for all cells, dev chooses 0 %: {doing(view.method)} does not help on average."
+    if not row.percent:
+        return f"As one percentage for all, dev chooses 0 %: {doing(row.strategy)} does not help on average."
     return (
-        f"As one percentage for all {len(cells)} cells, dev chooses {restored(choice.percent)}: "
-        f"{points(choice.test - choice.test_tuned)} points in domain on average."
+        f"As one percentage for all {row.seeds} runs, dev chooses {restored(row.percent)}: "
+        f"{points(row.test - row.test_tuned)} points in domain on average."
     )
 
 
 def incomplete(view: View) -> str:
-    """A warning where an accuracy is not the mean of all five buckets."""
-    rows = [r for r in view.results.accuracy if r.split != "train_set" and r.empty_buckets]
-    splits = list(dict.fromkeys(row.split for row in rows))
+    """A warning where a score is not the mean of all five buckets."""
+    rows = [row for variant in view.results.variants for row in variant.accuracy if row.empty_buckets]
+    splits = [split for split in SPLIT_NAMES if split != "train_set" and any(r.split == split for r in rows)]
     if not splits:
         return ""
     where = listed([SPLIT_NAMES[split] for split in splits])
     return f"Careful: not every bucket has questions in: {where}. The means there leave the empty ones out."
 
 
-def key_figures(view: View, choice: ChoiceRow, gains: dict[str, Interval | None]) -> list[Figure]:
-    figures, against = [], "0 % restored" if view.method == RESTORE else "the tuned model"
-    for split, value in (("test", choice.test), ("test_ood", choice.test_ood)):
-        if value is not None:
-            change = gains[split]
-            words = f"{points(change.value)} points against {against}" if change and choice.percent else ""
-            figures.append(Figure(f"Test accuracy, {DOMAINS[split]}", percent(value), words))
-    what = "Restored weights" if view.method == RESTORE else f"Percentage of {view.method}"
-    how = "tied on dev" if study_tie(view.results, choice) else "chosen on dev"
-    figures.append(Figure(what, restored(choice.percent), how))
-    return figures
+def studied(view: View) -> str:
+    """What was done, in numbers."""
+    results, main = view.results, view.main
+    names = list(dict.fromkeys(variant.strategy for variant in results.variants))
+    cells = [cell for variant in results.variants for cell in variant.cells]
+    models = {(r.group, r.percent): r.seeds for r in results.groups}
+    text = f"This {results.kind} asks what fine-tuning does to what a base model, {results.model}, knows."
+    if main is None or not cells:
+        return text
+    runs = f"It fine-tuned the model {count(len(cells), 'time')}"
+    if view.several:
+        runs += (
+            f", in {count(len(results.variants), 'variant')} of {count(len(names), 'strategy', 'strategies')}"
+        )
+    plain = [bucket for bucket in view.train_buckets if bucket.isdecimal()]
+    kinds = [f"{'buckets' if len(plain) > 1 else 'bucket'} {listed(plain)}"] if plain else []
+    mixed = [bucket for bucket in view.train_buckets if bucket not in plain]
+    kinds += [bucket_name(bucket) for bucket in mixed] if len(mixed) < 4 else [f"{len(mixed)} mixtures"]
+    sizes = listed([f"{size:,}" for size in sorted({cell.size for cell in cells})])
+    sets = count(len({cell.set_seed for cell in cells}), "training set")
+    text += f" {runs}, on {', and '.join(kinds)} with {sizes} facts, {sets} each"
+    steps = [f"{p:g}" for p in main.percents if p > 0]
+    if steps and not view.several:
+        strategy = main.variant.strategy
+        weights = ORDERS.get(main.order, "weights")
+        text += (
+            f", put {listed(steps)} % of each tuned model's {weights} back to their base values"
+            if strategy == RESTORE
+            else f", edited each tuned model by the strategy {strategy} at {listed(steps)} %"
+        )
+    asked = [f"{main.questions(split):,} {name}" for split, name in DOMAINS.items() if main.questions(split)]
+    text += f", and put questions to {count(sum(models.values()), 'model')}"
+    text += f": {listed(asked)} test questions each." if asked else "."
+    return f"{text} The dev score, which makes the choices, is the {view.metric.words} on dev."
 
 
-def comparison(view: View, choice: ChoiceRow, gains: dict[str, Interval | None]) -> Table | None:
-    """The base model, the tuned model and the recommended model on the test questions."""
-    models = [("base model", BASE, None), ("tuned model", str(choice.cell), 0.0)]
+def key_figures(view: View, choice: ChoiceRow) -> list[Figure]:
+    figures = []
+    for split, name in DOMAINS.items():
+        score = view.of_choice(choice, split)
+        if score is not None:
+            words = f"95 % interval {interval_text(score.low, score.high, 1)} %"
+            figures.append(Figure(f"Test accuracy, {name}", percent(score.mean), words))
+    row = _plain_row(view, "test")
+    if row is not None:
+        name = "Against the best plain fine-tuning, in domain"
+        figures.append(Figure(name, f"{points(row.difference)} points", row.verdict))
+    elif view.several:
+        figures.append(Figure("Strategy", choice.strategy, "chosen on dev"))
+    what = "Restored weights" if choice.strategy == RESTORE else f"Percentage of {choice.strategy}"
+    how = "tied on dev" if tie_of(view.results, choice) else "chosen on dev"
+    return [*figures, Figure(what, restored(choice.percent), how)]
+
+
+def comparison(view: View, choice: ChoiceRow) -> Table | None:
+    """The base model, the tuned models and the recommended ones on the test questions."""
+    splits = [split for split in DOMAINS if view.of_choice(choice, split)]
+    if not splits or view.main is None:
+        return None
+    base = [view.main.base(split) for split in splits]
+    rows = [Row("base model", [Entry(percent(value)) if value is not None else NOTHING for value in base])]
+    for at in dict.fromkeys((0.0, choice.percent)):
+        scores = [view.of_choice(choice, split, at) for split in splits]
+        entries = [score_entry(score, strong=bool(at)) for score in scores]
+        rows.append(Row(state_words(choice.strategy, at), entries))
     if choice.percent:
-        models.append((state_words(view.method, choice.percent), str(choice.cell), choice.percent))
-    splits = [split for split in DOMAINS if view.questions(split)]
-    rows = []
-    for name, cell, at in models:
-        found = [view.row(cell, at, split) for split in splits]
-        entries = [Entry(percent(row.accuracy), strong=bool(at)) if row else NOTHING for row in found]
-        rows.append(Row(name, entries))
-    if choice.percent:
-        spans = [gains[split] for split in splits]
-        entries = [
-            Entry(points(i.value), f"{points(i.low)} to {points(i.high)}") if i else NOTHING for i in spans
-        ]
-        rows.append(Row("gain, points", entries))
-    rows.append(Row("questions", [Entry(f"{view.questions(split):,}") for split in splits], quiet=True))
-    caption = "Test accuracy: mean of the five buckets of the base model's mastery"
+        found = [view.results.comparison(CHOSEN, choice, split) for split in splits]
+        rows.append(Row("gain, points", [verdict_entry(row) for row in found]))
     note = "The base model has not been tuned to this form of question; what it knows is its mastery, below."
-    return Table(caption, "", [DOMAINS[split] for split in splits], rows, note=note) if splits else None
+    caption = (
+        "Test accuracy in %: mean of the five buckets of the base model's mastery, and over training sets"
+    )
+    return Table(caption, "", [DOMAINS[split] for split in splits], rows, note=note)
+
+
+def sharper(view: View, found: Finding) -> Finding:
+    """Findings decided by the sweep's own statistics; others as they are, by intervals over questions alone.
+
+    Whether restoring helps: it agrees with the paper where more groups of training sets are significantly better than
+    worse. Whether more data or unknown facts harm: see `_over_seeds`.
+    """
+    if found.question in (MORE_DATA, UNKNOWN):
+        return _over_seeds(view, found)
+    rows = [r for r in view.family(CHOSEN) if r.variant == view.main_name and r.split == "test"]
+    if found.question != HELPS or not rows:
+        return found
+    better, worse = (sum(row.verdict == word for row in rows) for word in (BETTER, WORSE))
+    here = (
+        f"{found.here} Of {count(len(rows), 'group')} of training sets {better} are significantly better, "
+        f"{worse} worse."
+    )
+    return replace(found, here=here, agrees=None if better == worse else better > worse)
+
+
+def _over_seeds(view: View, found: Finding) -> Finding:
+    """The finding by the intervals over training sets and questions, where there are several training sets.
+
+    The ends of its interval are the means of those of its pairs of groups, so that several pairs, which answer
+    the same questions, are not taken to be surer than one.
+    """
+    assert view.main is not None
+    if found.question == MORE_DATA:
+        small, large = pairs_of_sizes(view.main)
+        pairs = list(zip(large, small, strict=True))
+    else:
+        unknown, rest = unknown_and_others(view.main)
+        pairs = [(unknown, other) for other in rest] if unknown else []
+    scores = [tuple(view.score(view.main_name, group, 0.0, TEST) for group in pair) for pair in pairs]
+    known = [(a, b) for a, b in scores if a and b]
+    if not known or any(score.seeds < 2 for pair in known for score in pair):
+        return found
+    ends = [difference_of(a, b)[1:] for a, b in known]
+    low, high = (mean([pair[at] for pair in ends]) for at in (0, 1))
+    here = f"{found.here} Interval over training sets and questions: {points(low)} to {points(high)} points."
+    # In the paper both lower the accuracy.
+    return replace(found, here=here, agrees=None if low <= 0 <= high else high < 0)

@@ -1,204 +1,363 @@
-"""The report's tables as plain data: rows of entries that the page's template lays out."""
+"""The main study's tables as measured here, each number beside the published one with the agreement of direction.
+
+In every table the entry is the number here, the small print under it the published one of the same row and
+column, and the mark says whether the two point the same way; what "the same way" compares is in the table's note.
+A direction is open where the 95 % interval holds zero.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 from sftlab.reporting.table import FULL_TONE, NOTHING, Entry, Row, Table
 from sftlab.reporting.text import number, percent, plus_minus, points, restored
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.buckets import bucket_name, column_name
 from sftlab.studies.knowledge.report.evidence import distribution, weight_shares
-from sftlab.studies.knowledge.report.figures import SPLIT_NAMES, mastery_facts
-from sftlab.studies.knowledge.report.lookup import DOMAINS, Group, Spread, View
+from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST, Group
+from sftlab.studies.knowledge.report.view import View, paper_size
+from sftlab.studies.knowledge.results.choice import collapse_percent
+from sftlab.studies.knowledge.results.rows import GroupRow
+
+SMALL = "Small: published"
+TRAIN_SET = "train_set"
+EVEN = 0.01  # a share within 1 % of an even one has no direction
 
 
-def mastery(view: View) -> Table | None:
-    rows = []
-    for split in SPLIT_NAMES:
-        facts = [mastery_facts(view, split, bucket) for bucket in range(5)]
-        if not any(r.split == split for r in view.results.mastery):
-            continue
-        total = sum(facts)
-        shares = [Entry(f"{n:,}", percent(n / total, 0) if total else "") for n in facts]
-        unscored = mastery_facts(view, split, None)
-        rows.append(Row(SPLIT_NAMES[split], [*shares, Entry(f"{total:,}"), Entry(f"{unscored:,}")]))
-    if not rows:
-        return None
-    for split in ("train", "test", "test_ood"):
-        shares = [Entry("", percent(share, 0)) for share in published.mastery_shares(split)]
-        rows.append(Row(f"paper: {SPLIT_NAMES[split]}", [*shares, NOTHING, NOTHING], quiet=True))
-    columns = ["0", "1", "2", "3", "4", "scored", "not scored"]
-    caption = f"Facts by mastery bucket; the paper's shares are those of {published.PAPER_MODEL}"
-    return Table(caption, "split", columns, rows, groups=[("bucket", 5), ("facts", 2)])
-
-
-def accuracy(view: View) -> Table | None:
-    """Accuracy of the tuned models on every bucket and its mean (the paper's Table 2)."""
-    splits = [s for s in DOMAINS if view.questions(s)]
-    columns: list[int | None] = [0, 1, 2, 3, 4, None]
-    if not splits:
-        return None
-    base = [view.base(split, bucket) for split in splits for bucket in columns]
-    rows = [Row("base model, not tuned", [_share(value) for value in base], quiet=True)]
-    for size in view.sizes:
-        rows.append(Row(f"{size:,} training facts"))
-        groups = [g for g in view.groups if g.size == size]
-        grid = [[view.accuracy(g, 0.0, s, b) for s in splits for b in columns] for g in groups]
-        means = [[v.mean for v in column if v] for column in zip(*grid, strict=True)]
-        best = [max(column) if len(set(column)) > 1 else None for column in means]
-        for group, values in zip(groups, grid, strict=True):
-            cells = [
-                _spread(value, top, noted=column is None)
-                for value, top, column in zip(values, best, columns * len(splits), strict=True)
-            ]
-            rows.append(Row(bucket_name(group.train_bucket), cells))
-    names = ["0", "1", "2", "3", "4", "mean"] * len(splits)
-    heads = [(f"{DOMAINS[s]}, test bucket", 6) for s in splits]
-    note = "Accuracy in %. Bold: best of its size."
-    if any(len(cells) > 1 for cells in view.groups.values()):
-        note += " Small: standard deviation over training sets."
-    return Table("Accuracy of the tuned models by test bucket", "trained on", names, rows, heads, note)
+def direction(low: float, high: float, paper: float | None) -> str:
+    """The mark of a change with the ends of its interval beside the published change; '' without one."""
+    if not paper:
+        return ""
+    if low <= 0 <= high:
+        return "open"
+    return "agrees" if (low > 0) == (paper > 0) else "differs"
 
 
 def ladder(view: View, split: str) -> Table | None:
-    """Accuracy by restored percentage and train bucket (the paper's Tables 4 and 6)."""
-
-    def entry(group: Group, at: float) -> Entry:
-        value, tuned = view.accuracy(group, at, split), view.accuracy(group, 0.0, split)
-        if value is None or tuned is None:
-            return NOTHING
-        change = value.mean - tuned.mean
-        chosen = any(c.percent == at for cell in view.groups[group] if (c := view.chosen(cell.cell)))
-        text = mean_and_deviation(value)
-        if at == 0:
-            return Entry(text, chosen=chosen)
-        tone = max(-1.0, min(1.0, change / FULL_TONE))
-        return Entry(text, points(change), tone=tone, chosen=chosen)
-
-    where = DOMAINS.get(split, "on the training facts")
-    caption = f"Accuracy in %, {where}, and its change in points against the tuned model (0 %)"
-    return _by_percent(view, caption, entry)
-
-
-def divergence(view: View) -> Table | None:
-    def entry(group: Group, at: float) -> Entry:
-        value = view.kl(group, at)
-        return Entry(mean_and_deviation(value, 3, 1)) if value else NOTHING
-
-    facts = max((row.facts for row in view.results.divergence), default=0)
-    caption = f"Mean KL(tuned || base) in nats over at most {facts:,} bucket-4 test facts"
-    return _by_percent(view, caption, entry, folded="KL of every model")
-
-
-def _by_percent(
-    view: View, caption: str, entry: Callable[[Group, float], Entry], folded: str = ""
-) -> Table | None:
-    """Rows: percentages within sizes; columns: train buckets. None where no entry holds a number."""
-    rows, found = [], False
-    for size in view.sizes:
-        block = []
-        for at in view.percents:
-            entries = [entry(Group(bucket, size), at) for bucket in view.train_buckets]
-            if any(e is not NOTHING for e in entries):
-                block.append(Row(restored(at), entries, quiet=at == 0))
-        if block:
-            found = True
-            rows += [Row(f"{size:,} training facts"), *block]
-    groups = [("trained on bucket", len(view.train_buckets))]
-    columns = [column_name(bucket) for bucket in view.train_buckets]
-    return Table(caption, "restored", columns, rows, groups, folded=folded) if found else None
-
-
-def concentration(view: View) -> Table | None:
-    rows = view.results.concentration
+    """Accuracy by restored percentage (Table 4; on the training set Table 6)."""
+    main = view.main
+    if main is None:
+        return None
+    rows: list[Row] = []
+    for size in main.sizes:
+        groups = [Group(bucket, size) for bucket in main.train_buckets]
+        known = any(group.train_bucket.isdecimal() for group in groups)
+        paper = _published_ladder(split, paper_size(size, main.sizes) if known else None)
+        measured = {
+            at for at in main.percents for group in groups if view.score(view.main_name, group, at, split)
+        }
+        block = [
+            Row(restored(at), [_rung(view, group, at, split, paper) for group in groups], quiet=at == 0)
+            for at in sorted(measured | paper.keys())
+        ]
+        if measured:
+            rows += [Row(_beside(size, main.sizes)), *block]
     if not rows:
         return None
-    paper = published.concentration_range()
-    tops = sorted({r.top_percent for r in rows})
-    ranges = [paper.get(top) for top in tops]
-    body = [Row("paper", [Entry(_range(*pair)) if pair else NOTHING for pair in ranges], quiet=True)]
-    ours = [[r.share for r in rows if r.top_percent == top] for top in tops]
-    body.append(Row("this study", [Entry(_range(min(column), max(column)), strong=True) for column in ours]))
-    for group, cells in view.groups.items():
-        names = {cell.cell for cell in cells}
-        shares = [[r.share for r in rows if r.cell in names and r.top_percent == top] for top in tops]
-        if any(shares):
-            entries = [Entry(number(100 * sum(s) / len(s))) if s else NOTHING for s in shares]
-            body.append(Row(f"{bucket_name(group.train_bucket)}, {group.size:,} facts", entries))
-    caption = "Share of all relative change, in %, held by the most changed weights (the paper's Table 3)"
-    heads = [("top share of weights", len(tops))]
-    return Table(caption, "", [restored(top) for top in tops], body, heads)
-
-
-def layers(view: View) -> Table | None:
-    ours = distribution(view, "layer")
-    if not ours:
-        return None
-    rows = [
-        Row(name, [Entry(percent(share, 2)), Entry(number(share * len(ours), 2))]) for name, share in ours
-    ]
-    columns = ["share", "of an even share"]
-    caption = "Restored weights by layer (the paper's Table 9)"
-    return Table(caption, "layer", columns, rows, folded=f"All {len(ours)} layers" if len(ours) > 12 else "")
-
-
-def modules(view: View) -> Table | None:
-    ours, paper = dict(distribution(view, "module")), published.module_shares()
-    if not ours:
-        return None
-    tables = (ours, weight_shares(view), paper, published.weight_shares())
-    rows = []
-    for name in [*ours, *(name for name in paper if name not in ours)]:
-        shares = [table.get(name) for table in tables]
-        rows.append(Row(name, [Entry(percent(share)) if share is not None else NOTHING for share in shares]))
+    where, table = (DOMAINS[split], 4) if split in DOMAINS else ("on the training facts", 6)
     return Table(
-        "Restored weights by kind of module (the paper's Table 10), and the kind's share of all weights",
-        "module",
-        ["here", "of all", "paper", "of all"],
+        f"Accuracy in %, {where}, by restored percentage (the paper's Table {table})",
+        "restored",
+        [column_name(bucket) for bucket in main.train_buckets],
         rows,
+        [("trained on bucket", len(main.train_buckets))],
+        note=f"Mean ± standard deviation over training sets. {SMALL}, of {published.PAPER_MODEL}. "
+        "Small, beside: the change in points against 0 % restored; mark: its direction.",
     )
 
 
-def training(view: View) -> Table | None:
+def _published_ladder(split: str, size: int | None) -> dict[float, list[float]]:
+    if size is None:
+        return {}
+    return published.training_set(size) if split == TRAIN_SET else published.ladder(split, size)
+
+
+def _rung(view: View, group: Group, at: float, split: str, paper: dict[float, list[float]]) -> Entry:
+    known = paper.get(at) if group.train_bucket.isdecimal() else None
+    theirs = known[int(group.train_bucket)] if known else None
+    below = [number(100 * theirs)] if theirs is not None else []
+    score = view.score(view.main_name, group, at, split)
+    if score is None:
+        return Entry("–", below=below)
+    chosen = view.chosen(view.main_name, group)
+    mark, tone = "", None
+    if score.change is not None and score.change_low is not None and score.change_high is not None:
+        tone = max(-1.0, min(1.0, score.change / FULL_TONE))
+        change = theirs - paper[0.0][int(group.train_bucket)] if theirs is not None else None
+        mark = direction(score.change_low, score.change_high, change)
+    ringed = chosen is not None and chosen.percent == at
+    note = points(score.change) if score.change is not None else ""
+    return Entry(accuracy_text(score), note, tone, chosen=ringed, below=below, mark=mark)
+
+
+def more_data(view: View) -> Table | None:
+    """Change of the tuned models' accuracy from the smallest to the largest training sets (Phenomenon 1)."""
+    main = view.main
+    if main is None or len(main.sizes) < 2:
+        return None
+    small, large = main.sizes[0], main.sizes[-1]
+    if set(published.SIZES) <= set(main.sizes):
+        small, large = published.SIZES
     rows = []
-    for cells in view.groups.values():
-        for cell in cells:
-            losses = [loss for _, loss in view.curves.get(cell.cell, [])]
-            numbers = [
-                Entry(f"{len(losses):,}") if losses else NOTHING,
-                Entry(number(_tenth(losses), 3)) if losses else NOTHING,
-                Entry(number(_tenth(losses[::-1]), 3)) if losses else NOTHING,
-                Entry(f"{cell.tokens_per_second:,.0f}") if cell.tokens_per_second is not None else NOTHING,
-                Entry(number(cell.seconds)) if cell.seconds is not None else NOTHING,
-            ]
-            rows.append(Row(cell.cell, numbers))
-    columns = ["logged steps", "loss, first tenth", "loss, last tenth", "tokens/s", "seconds"]
-    return Table("Fine-tuning runs", "run", columns, rows, folded="All fine-tuning runs") if rows else None
+    for split, name in DOMAINS.items():
+        before, after = (published.ladder(split, size)[0.0] for size in published.SIZES)
+        entries = []
+        for bucket in main.train_buckets:
+            ends = [view.score(view.main_name, Group(bucket, size), 0.0, split) for size in (small, large)]
+            change = after[int(bucket)] - before[int(bucket)] if bucket.isdecimal() else None
+            entries.append(_difference(ends[0], ends[1], change))
+        if any(entry is not NOTHING for entry in entries):
+            rows.append(Row(name, entries))
+    if not rows:
+        return None
+    return Table(
+        f"Change of the tuned models' accuracy in points from {small:,} to {large:,} training facts",
+        "",
+        [column_name(bucket) for bucket in main.train_buckets],
+        rows,
+        [("trained on bucket", len(main.train_buckets))],
+        note=f"{SMALL}, from 240 to 1,920 facts. Mark: does more data help or hurt? Open: within the noise "
+        "(both scores' intervals, taken as independent).",
+    )
 
 
-def mean_and_deviation(value: Spread, digits: int = 1, factor: float = 100) -> str:
-    """'58.3 ± 0.4' over training sets, '58.3' of one; shares are written in percent."""
-    deviation = None if value.deviation is None else number(factor * value.deviation, digits)
-    return plus_minus(number(factor * value.mean, digits), deviation)
+def collapse(view: View) -> Table | None:
+    """From which percentage on accuracy stays below half of the tuned models' (from Table 4)."""
+    main = view.main
+    if main is None or len(main.percents) < 2:
+        return None
+    rows = []
+    for size in main.sizes:
+        beside = paper_size(size, main.sizes)
+        entries = []
+        for bucket in main.train_buckets:
+            group = Group(bucket, size)
+            scores = [(at, view.score(view.main_name, group, at, TEST)) for at in main.percents]
+            known = [(at, score.mean) for at, score in scores if score]
+            ours = _collapse(known)
+            paper = _published_ladder(TEST, beside) if bucket.isdecimal() else {}
+            theirs = _collapse([(at, row[int(bucket)]) for at, row in paper.items()])
+            below = [_from(theirs)] if paper else []
+            mark = ("agrees" if (ours is None) == (theirs is None) else "differs") if paper else ""
+            if not known:
+                entries.append(NOTHING)
+            elif known[0] == (0.0, 0.0):  # there is nothing left to lose
+                entries.append(Entry("n/a", below=below))
+            else:
+                entries.append(Entry(_from(ours), below=below, mark=mark))
+        rows.append(Row(f"{size:,} training facts", entries))
+    return Table(
+        "Collapse in domain: from which percentage on less than half of the tuned accuracy is left",
+        "",
+        [column_name(bucket) for bucket in main.train_buckets],
+        rows,
+        [("trained on bucket", len(main.train_buckets))],
+        note=f"{SMALL}. Mark: does the ladder end in a collapse? The ladder here goes to "
+        f"{restored(main.percents[-1])}, the paper's to 60 %. n/a: the tuned models answer nothing right.",
+    )
 
 
-def _tenth(losses: Sequence[float]) -> float:
-    part = losses[: max(1, len(losses) // 10)]
-    return sum(part) / len(part)
+def _collapse(scores: Sequence[tuple[float, float]]) -> float | None:
+    return collapse_percent(dict(scores)) if scores and scores[0][0] == 0.0 else None
 
 
-def _range(low: float, high: float) -> str:
-    ends = [number(100 * end) for end in (low, high)]
-    return ends[0] if ends[0] == ends[1] else "–".join(ends)
+def _from(at: float | None) -> str:
+    return "none" if at is None else f"from {restored(at)}"
 
 
-def _share(value: float | None) -> Entry:
-    return NOTHING if value is None else Entry(number(100 * value))
+def by_test_bucket(view: View) -> Table | None:
+    """Accuracy of the tuned models on every test bucket (Table 2)."""
+    main = view.main
+    columns = [(split, bucket) for split in DOMAINS for bucket in (0, 1, 2, 3, 4, None)]
+    if main is None or not any(main.accuracy(group, 0.0, TEST) for group in main.groups):
+        return None
+    base = [main.base(split, bucket) for split, bucket in columns]
+    shown = [Entry(number(100 * value)) if value is not None else NOTHING for value in base]
+    rows = [Row("base model, not tuned", shown, quiet=True)]
+    for size in main.sizes:
+        trained = [bucket for bucket in main.train_buckets if Group(bucket, size) in main.groups]
+        known = paper_size(size, main.sizes) == published.SIZES[1]
+        table = published.published()["accuracy_1920"]["rows"][published.PAPER_MODEL] if known else []
+        grid = [
+            [view.score(view.main_name, Group(train, size), 0.0, split, bucket) for split, bucket in columns]
+            for train in trained
+        ]
+        rows.append(Row(_beside(size, main.sizes) if known else f"{size:,} training facts"))
+        for train, scores in zip(trained, grid, strict=True):
+            entries = []
+            for column, score in enumerate(scores):
+                ours = [row[column] for row in grid]
+                paper = {b: table[int(b)][column] for b in trained if b.isdecimal()} if table else {}
+                entries.append(_of_column(train, score, ours, paper))
+            rows.append(Row(bucket_name(train), entries))
+    return Table(
+        "Accuracy in % of the tuned models by test bucket (the paper's Table 2)",
+        "trained on",
+        ["0", "1", "2", "3", "4", "mean"] * 2,
+        rows,
+        [(f"{name}, test bucket", 6) for name in DOMAINS.values()],
+        note=f"Mean ± standard deviation over training sets; bold: best of its size. {SMALL}, 1,920 facts. "
+        "Mark: above or below the column's mean over these train buckets.",
+    )
 
 
-def _spread(value: Spread | None, best: float | None, noted: bool) -> Entry:
-    if value is None:
+def _of_column(
+    train: str, score: GroupRow | None, ours: Sequence[GroupRow | None], paper: Mapping[str, Sequence[float]]
+) -> Entry:
+    if score is None:
         return NOTHING
-    note = number(100 * value.deviation) if noted and value.deviation is not None else ""
-    return Entry(number(100 * value.mean), note, strong=value.mean == best)
+    means = {other.mean for other in ours if other}
+    best = len(means) > 1 and score.mean == max(means)
+    if train not in paper:
+        return Entry(accuracy_text(score), strong=best)
+    theirs, spread = paper[train]
+    away = theirs - mean(pair[0] for pair in paper.values())
+    here = score.mean - mean(other.mean for other in ours if other)
+    # One bucket's own interval may have no width (nothing right): the column's mean half width is used for all.
+    half = mean((other.high - other.low) / 2 for other in ours if other)
+    below = [plus_minus(number(theirs), number(spread))]
+    mark = direction(here - half, here + half, away)
+    return Entry(accuracy_text(score), below=below, mark=mark, strong=best)
+
+
+def concentration(view: View) -> Table | None:
+    """Share of all relative change held by the most changed weights (Table 3)."""
+    main = view.main
+    if main is None or not main.variant.concentration:
+        return None
+    published_table = published.published()["update_concentration"]
+    tops = sorted({r.top_percent for r in main.variant.concentration})
+    rows = []
+    for size in main.sizes:
+        rows.append(Row(_beside(size, main.sizes)))
+        beside = paper_size(size, main.sizes)
+        for bucket in main.train_buckets:
+            names = {cell.cell for cell in main.groups.get(Group(bucket, size), [])}
+            known: dict[float, float] = {}
+            if beside is not None and bucket.isdecimal():
+                shares = published_table["by_train_size"][str(beside)][int(bucket)]
+                known = dict(zip(map(float, published_table["top_share_percent"]), shares, strict=True))
+            entries = []
+            for top in tops:
+                found = [
+                    r.share for r in main.variant.concentration if r.cell in names and r.top_percent == top
+                ]
+                entries.append(_share_entry(found, known.get(top)))
+            rows.append(Row(bucket_name(bucket), entries))
+    return Table(
+        "Share in % of all relative change held by the most changed weights (the paper's Table 3)",
+        "trained on",
+        [restored(top) for top in tops],
+        rows,
+        [("top share of weights", len(tops))],
+        note=f"Mean over training sets. {SMALL}. Mark: more or less than half of all change.",
+    )
+
+
+def _share_entry(found: Sequence[float], theirs: float | None) -> Entry:
+    if not found:
+        return NOTHING
+    ours = mean(found)
+    below = [number(theirs)] if theirs is not None else []
+    mark = direction(ours - 0.5, ours - 0.5, theirs - 50) if theirs is not None else ""
+    return Entry(number(100 * ours), below=below, mark=mark)
+
+
+def layers(view: View) -> Table | None:
+    """Restored weights by layer (Table 9), compared with the paper's layers of the same depth."""
+    ours = distribution(view.main, "layer") if view.main else []
+    if not ours:
+        return None
+    paper = published.layer_shares()
+    rows = []
+    for index, (name, share) in enumerate(ours):
+        first, last = (round(at * len(paper) / len(ours)) for at in (index, index + 1))
+        span = paper[first : max(last, first + 1)]
+        even = _even_entry(share, len(ours), mean(span) * len(paper))
+        rows.append(Row(name, [Entry(percent(share, 2)), even]))
+    return Table(
+        "Restored weights by layer, and as a multiple of an even share (the paper's Table 9)",
+        "layer",
+        ["share", "of an even share"],
+        rows,
+        note=f"{SMALL}, mean of the layers of the same depth. Mark: more or less than an even share.",
+        folded=f"All {len(ours)} layers" if len(ours) > 12 else "",
+    )
+
+
+def modules(view: View) -> Table | None:
+    """Restored weights by kind of module (Table 10)."""
+    ours = dict(distribution(view.main, "module")) if view.main else {}
+    if not ours:
+        return None
+    paper, paper_all = published.module_shares(), published.weight_shares()
+    ours_all = weight_shares(view.main) if view.main else {}
+    rows = []
+    for name in [*ours, *(name for name in paper if name not in ours)]:
+        share, theirs = ours.get(name), paper.get(name)
+        below = [percent(theirs)] if theirs is not None else []
+        if share is None:
+            rows.append(Row(name, [Entry("–", below=below), _of_all(name, ours_all, paper_all)]))
+            continue
+        mark = ""
+        if name in ours_all:
+            away = share / ours_all[name] - 1
+            known = theirs / paper_all[name] - 1 if theirs is not None else None
+            mark = direction(away - EVEN, away + EVEN, known)
+        entry = Entry(percent(share), below=below, mark=mark)
+        rows.append(Row(name, [entry, _of_all(name, ours_all, paper_all)]))
+    return Table(
+        "Restored weights by kind of module (the paper's Table 10), and the kind's share of all weights",
+        "module",
+        ["of the restored", "of all"],
+        rows,
+        note=f"{SMALL}. Mark: more or less than the kind's share of all weights.",
+    )
+
+
+def _of_all(name: str, ours: Mapping[str, float], paper: Mapping[str, float]) -> Entry:
+    below = [percent(paper[name])] if name in paper else []
+    return Entry(percent(ours[name]) if name in ours else "–", below=below)
+
+
+def _even_entry(share: float, parts: int, paper: float) -> Entry:
+    ratio = share * parts
+    mark = direction(ratio - 1 - EVEN, ratio - 1 + EVEN, paper - 1)
+    return Entry(number(ratio, 2), below=[number(paper, 2)], mark=mark)
+
+
+def _difference(before: GroupRow | None, after: GroupRow | None, paper: float | None) -> Entry:
+    """Change between two scores in points, with the published change of shares."""
+    if before is None or after is None:
+        return NOTHING
+    change, low, high = difference_of(after, before)
+    below = [points(paper)] if paper is not None else []
+    tone = max(-1.0, min(1.0, change / FULL_TONE))
+    return Entry(points(change), tone=tone, below=below, mark=direction(low, high, paper))
+
+
+def accuracy_text(score: GroupRow) -> str:
+    """'58.3 ± 0.4' in percent."""
+    deviation = None if score.sd is None else number(100 * score.sd)
+    return plus_minus(number(100 * score.mean), deviation)
+
+
+def difference_of(first: GroupRow, second: GroupRow) -> tuple[float, float, float]:
+    """First score less the second with the ends of its interval, both taken as independent (Newcombe 1998)."""
+    change = first.mean - second.mean
+    below = math.hypot(first.mean - first.low, second.high - second.mean)
+    above = math.hypot(first.high - first.mean, second.mean - second.low)
+    return change, change - below, change + above
+
+
+def _beside(size: int, sizes: list[int]) -> str:
+    beside = paper_size(size, sizes)
+    if beside is None or beside == size:
+        return f"{size:,} training facts"
+    return f"{size:,} training facts; published: {beside:,}"
+
+
+def mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

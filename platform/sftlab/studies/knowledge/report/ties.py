@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sftlab.reporting.text import listed, percent, restored
 from sftlab.studies.knowledge.report.buckets import bucket_name
-from sftlab.studies.knowledge.results.sweep_tables import SweepChoiceRow, SweepResults
-from sftlab.studies.knowledge.results.tables import ChoiceRow, StudyResults
-from sftlab.studies.knowledge.results.ties import study_ties, sweep_ties
+from sftlab.studies.knowledge.results.rows import ChoiceRow
+from sftlab.studies.knowledge.results.tables import Results
+from sftlab.studies.knowledge.results.ties import Setting, ties
 
 MOST_NAMED = 4
 
@@ -25,25 +25,21 @@ class Tie:
         return f"{self.opening} {self.names}"
 
 
-def study_tie(results: StudyResults, choice: ChoiceRow) -> Tie | None:
-    """The models of a study that tie with its choice; None where one model is the best on dev."""
-    found = study_ties(results.accuracy, choice)
-    own = [restored(p) for cell, p in found if cell == choice.cell]
-    others = [f"{cell} at {restored(p)}" for cell, p in found if cell != choice.cell]
-    return _tie_text("model", choice.dev, choice.percent, own, others)
-
-
-def sweep_tie(results: SweepResults, choice: SweepChoiceRow) -> Tie | None:
-    """The settings of a sweep that tie with its choice; None where one setting is the best on dev."""
-    found = sweep_ties(results, choice)
+def tie_of(results: Results, choice: ChoiceRow) -> Tie | None:
+    """The settings that tie with a choice; None where one setting is the best on dev."""
+    found = ties(results, choice)
     group = (choice.variant, choice.train_bucket, choice.size)
     own = [restored(s.percent) for s in found if s[:3] == group]
+
+    def name(setting: Setting) -> list[str]:
+        return [setting.variant] if len(results.variants) > 1 else []
+
     others = [
-        f"{s.variant}, {bucket_name(s.train_bucket)}, {s.size:,} facts, {restored(s.percent)}"
+        ", ".join([*name(s), bucket_name(s.train_bucket), f"{s.size:,} facts", restored(s.percent)])
         for s in found
         if s[:3] != group
     ]
-    return _tie_text("setting", choice.dev, choice.percent, own, others)
+    return _tie_text(choice.dev, choice.percent, own, others)
 
 
 def with_tie(tie: Tie | None, does: str, *further: str) -> str:
@@ -53,7 +49,7 @@ def with_tie(tie: Tie | None, does: str, *further: str) -> str:
     return " ".join(filter(None, [does, *further]))
 
 
-def nothing_gained(choice: ChoiceRow | SweepChoiceRow, ladder: Collection[float]) -> str:
+def nothing_gained(choice: ChoiceRow, ladder: Collection[float]) -> str:
     """What 0 % as a choice means; '' for another percentage, and where the ladder has no other."""
     return (
         ""
@@ -62,13 +58,13 @@ def nothing_gained(choice: ChoiceRow | SweepChoiceRow, ladder: Collection[float]
     )
 
 
-def _tie_text(noun: str, dev: float, at: float, own: Sequence[str], others: Sequence[str]) -> Tie | None:
+def _tie_text(dev: float, at: float, own: Sequence[str], others: Sequence[str]) -> Tie | None:
     if not own and not others:
         return None
     names = ([f"{listed(own)} in place of {restored(at)}"] if own else []) + list(others)
     more = len(names) - MOST_NAMED
     shown = [*names[:MOST_NAMED], *([f"{more:,} more"] if more > 0 else [])]
     return Tie(
-        f"Dev makes no choice here: {1 + len(own) + len(others):,} {noun}s tie at {percent(dev)}.",
+        f"Dev makes no choice here: {1 + len(own) + len(others):,} settings tie at {percent(dev)}.",
         f"As good on dev as the first of them: {'; '.join(shown)}.",
     )

@@ -1,14 +1,15 @@
-"""Which restore percentage to recommend: chosen on the dev splits, reported on the test splits."""
+"""Which percentage and training sets to recommend: chosen on the dev splits, reported on the test splits."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from sftlab.errors import UserError
-from sftlab.studies.knowledge.results.tables import BASE, AccuracyRow, ChoiceRow
+from sftlab.studies.knowledge.results.rows import BASE, AccuracyRow, ChoiceRow, GroupRow, fullest
 
 COLLAPSE_SHARE = 0.5
 DEV_SPLITS = ("dev", "dev_ood")
@@ -24,7 +25,7 @@ class Metric(NamedTuple):
     words: str
 
 
-# What a search ranks trials by, and a sweep chooses by; a study always takes the first.
+# What a search ranks trials by, and choices are made by; a study takes the first.
 METRICS: Mapping[str, Metric] = {
     "dev": Metric(DEV_SPLITS, "mean of in-domain and out-of-domain accuracy"),
     "dev_in_domain": Metric(("dev",), "in-domain accuracy alone"),
@@ -40,29 +41,64 @@ def metric_of(name: object) -> Metric:
     return found
 
 
-def choose(rows: Sequence[AccuracyRow], metric: str = "dev") -> list[ChoiceRow]:
-    """The choice of every cell, in their order of appearance, then the common one and the recommended one.
+class Members(NamedTuple):
+    """A group of training sets to choose for: its name, and the cells that differ in their seed alone."""
 
-    A model's dev score is that of `dev_scores`: for the metric dev the mean of its in-domain (dev) and
-    out-of-domain (dev_ood) accuracies, each the mean of the five buckets. The percentage with
-    the highest score is chosen; of equal scores the smaller percentage, then the cell that comes first.
-    The common percentage has the highest mean dev score over all cells. Test accuracies never choose.
+    variant: str
+    strategy: str
+    train_bucket: str
+    size: int
+    cells: Sequence[str]
 
-    Raises UserError where a cell has no dev accuracy, its models were not all asked the same splits, or
-    cells have no percentage in common.
+
+def choose(groups: Sequence[Members], rows: Iterable[GroupRow], metric: str = "dev") -> list[ChoiceRow]:
+    """The choice of every group, then the best group of every variant and strategy, then the best of all.
+
+    All of them by the dev score of the metric (`dev_scores`), each split's score the mean over the buckets and the
+    group's models. Only percentages that all training sets of the group have take part. Of the groups of a
+    variant, of a strategy and of all only those with as many training sets as the fullest of them compete, so
+    that one lucky set does not beat the mean of several. Of equal dev scores the smaller percentage wins, then
+    the group that comes first. Test accuracies never choose.
+
+    Raises UserError where a group has no dev accuracy or its models were not all asked the same splits.
+    """
+    means: dict[tuple[str, str, int], dict[str, dict[float, GroupRow]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for row in rows:
+        if row.bucket is None:
+            means[row.variant, row.train_bucket, row.size][row.split][row.percent] = row
+    chosen = [
+        _of_group(group, found, metric) for group in groups if (found := means.get(group[0:1] + group[2:4]))
+    ]
+    if not chosen:
+        return []
+    rest: list[ChoiceRow] = []
+    for scope in ("variant", "strategy"):
+        for name in dict.fromkeys(getattr(row, scope) for row in chosen):
+            rest.append(replace(_best([r for r in chosen if getattr(r, scope) == name]), scope=scope))
+    return [*chosen, *rest, replace(_best(chosen), scope="recommended")]
+
+
+def choose_by_cell(variant: str, strategy: str, rows: Sequence[AccuracyRow], metric: str) -> list[ChoiceRow]:
+    """The choice of every run of a variant alone, in their order, then one percentage for all of them.
+
+    The common percentage has the highest mean dev score over the runs; errors as for `choose`.
     """
     means = means_by_split(rows)
     if not means:
         return []
     scores = {cell: dev_scores(cell, by_split, metric) for cell, by_split in means.items()}
-    questions = {cell: _test_questions(rows, cell) for cell in means}
-    chosen = [
-        _row("cell", cell, best_percent(scores[cell]), [cell], scores, means, questions) for cell in means
-    ]
-    best = max(chosen, key=lambda row: (row.dev, -row.percent))  # the first of equals
-    recommended = _row("recommended", best.cell, best.percent, [str(best.cell)], scores, means, questions)
-    common = best_percent(common_scores(scores))
-    return [*chosen, _row("common", None, common, list(means), scores, means, questions), recommended]
+    about = {row.cell: row for row in rows}
+    found = []
+    for cell, by_split in means.items():
+        percent, row = best_percent(scores[cell]), about[cell]
+        head = ("cell", variant, strategy, row.train_bucket, row.size, percent, 1)
+        found.append(_row(head, scores[cell], [by_split], _questions(rows, cell), cell))
+    dev = common_scores(scores)
+    head = ("common", variant, strategy, None, None, best_percent(dev), len(means))
+    questions = max(row.questions for row in found)
+    return [*found, _row(head, dev, list(means.values()), questions)]
 
 
 def dev_scores(cell: str, by_split: Mapping[str, Scores], metric: str = "dev") -> Scores:
@@ -109,34 +145,49 @@ def collapse_percent(scores: Scores) -> float | None:
     return collapse
 
 
-def _row(
-    scope: str,
-    cell: str | None,
-    percent: float,
-    over: Sequence[str],
-    scores: Mapping[str, Scores],
-    means: Mapping[str, Mapping[str, Scores]],
-    questions: Mapping[str, int],
-) -> ChoiceRow:
-    def accuracy(split: str, at: float) -> float | None:
-        if any(at not in means[c].get(split, {}) for c in over):
-            return None
-        return math.fsum(means[c][split][at] for c in over) / len(over)
+def _of_group(group: Members, by_split: Mapping[str, Mapping[float, GroupRow]], metric: str) -> ChoiceRow:
+    complete: dict[str, Scores] = {
+        split: {p: row.mean for p, row in by.items() if row.seeds == len(group.cells)}
+        for split, by in by_split.items()
+    }
+    dev = dev_scores(f"{group.variant}, data {group.train_bucket}, {group.size} facts", complete, metric)
+    percent = best_percent(dev)
+    asked = [by_split[s][percent].questions for s in TEST_SPLITS if percent in complete.get(s, {})]
+    head = ("group", *group[:4], percent, len(group.cells))
+    return _row(head, dev, [complete], sum(asked))
 
-    dev = common_scores({c: scores[c] for c in over})
+
+def _best(rows: Sequence[ChoiceRow]) -> ChoiceRow:
+    return max(fullest(rows), key=lambda row: (row.dev, -row.percent))  # the first of equals
+
+
+def _row(
+    head: tuple[str, str, str, str | None, int | None, float, int],
+    dev: Scores,
+    over: Sequence[Mapping[str, Scores]],
+    questions: int,
+    cell: str | None = None,
+) -> ChoiceRow:
+    """head: the fields from `scope` to `seeds`. over: scores by split and percentage, to take the mean of."""
+    percent = head[5]
+
+    def accuracy(split: str, at: float) -> float | None:
+        if any(at not in by_split.get(split, {}) for by_split in over):
+            return None
+        return math.fsum(by_split[split][at] for by_split in over) / len(over)
+
     in_domain, out_of_domain = TEST_SPLITS
     return ChoiceRow(
-        scope=scope,
-        cell=cell,
-        percent=percent,
+        *head,
         dev=dev[percent],
         dev_tuned=dev[0.0],
         test=accuracy(in_domain, percent),
         test_tuned=accuracy(in_domain, 0.0),
         test_ood=accuracy(out_of_domain, percent),
         test_ood_tuned=accuracy(out_of_domain, 0.0),
-        questions=max(questions[c] for c in over),
+        questions=questions,
         collapse_percent=collapse_percent(dev),
+        cell=cell,
     )
 
 
@@ -149,7 +200,7 @@ def means_by_split(rows: Iterable[AccuracyRow]) -> dict[str, dict[str, Scores]]:
     return {cell: dict(by_split) for cell, by_split in means.items()}
 
 
-def _test_questions(rows: Iterable[AccuracyRow], cell: str) -> int:
+def _questions(rows: Iterable[AccuracyRow], cell: str) -> int:
     return sum(
         row.questions
         for row in rows

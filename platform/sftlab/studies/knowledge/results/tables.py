@@ -1,4 +1,4 @@
-"""The result tables of a study: what the summary stage fills, and what tracking and the report read."""
+"""The results of a study or a sweep: tables by variant, and of what they show over training sets and questions."""
 
 from __future__ import annotations
 
@@ -6,144 +6,36 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket, mean_of_buckets
+from sftlab.errors import UserError
 from sftlab.store.rows import read_rows, read_summary, schema_of
+from sftlab.studies.knowledge.results.choice import metric_of
+from sftlab.studies.knowledge.results.rows import (
+    AccuracyRow,
+    CellRow,
+    ChoiceRow,
+    ComparisonRow,
+    ConcentrationRow,
+    DistributionRow,
+    DivergenceRow,
+    GroupRow,
+    MasteryRow,
+    PairedRow,
+    TrainingRow,
+)
+from sftlab.sweeps.times import TimeRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
-BASE = "base"
-SPLITS = ("dev", "dev_ood", "test", "test_ood", "train_set")
-STUDY_FILE = "study.json"
+RESULTS_FILE = "results.json"
 FORMAT = 1
+STUDY, SWEEP = "study", "sweep"
+KEYS = frozenset({"kind", "name", "model", "spec", "metric", "reference", "variants"})  # of RESULTS_FILE
 
-
-@dataclass(frozen=True)
-class CellRow:
-    """One fine-tuning run: a cell of the grid of training sets."""
-
-    cell: str
-    train_bucket: str  # "0".."4" or "mixed"
-    size: int  # training facts
-    set_seed: int
-    tokens_per_second: float | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class AccuracyRow:
-    """Accuracy of one model on one split and bucket. The base model: cell "base", no percent, no set.
-
-    `bucket` None is the mean of the non-empty buckets; `questions` and `correct` are then the sums, and
-    `empty_buckets` says how many of the five had no question. An empty bucket has no row of its own.
-    """
-
-    cell: str
-    train_bucket: str | None
-    size: int | None
-    set_seed: int | None
-    percent: float | None  # restored, 0 is the tuned model
-    split: str  # one of SPLITS
-    bucket: int | None
-    questions: int
-    correct: int
-    accuracy: float  # share in [0, 1]
-    empty_buckets: int = 0
-
-
-@dataclass(frozen=True)
-class PairedRow:
-    """Answers that a restored model changed against the tuned model (0 %) of its cell."""
-
-    cell: str
-    percent: float
-    split: str
-    bucket: int
-    questions: int
-    gained: int
-    lost: int
-
-
-@dataclass(frozen=True)
-class DivergenceRow:
-    """Mean first-token KL(tuned || base) in nats over `facts` bucket-4 test facts."""
-
-    cell: str
-    percent: float
-    facts: int
-    kl: float
-
-
-@dataclass(frozen=True)
-class ConcentrationRow:
-    """Share in [0, 1] of all relative change that the top `top_percent` % of the weights hold."""
-
-    cell: str
-    top_percent: float
-    share: float
-
-
-@dataclass(frozen=True)
-class DistributionRow:
-    """Share in [0, 1] of the weights restored at `percent` % that are in one layer or module; of all at 100 %."""
-
-    cell: str
-    percent: float
-    kind: str  # "layer" or "module"
-    name: str
-    share: float
-
-
-@dataclass(frozen=True)
-class MasteryRow:
-    """Facts of one bucket of a split; bucket None: facts whose mastery could not be scored.
-
-    `errors` counts those of the row that carry an error message.
-    """
-
-    split: str
-    bucket: int | None
-    facts: int
-    errors: int = 0
-
-
-@dataclass(frozen=True)
-class TrainingRow:
-    """One optimizer step of a fine-tuning run."""
-
-    cell: str
-    step: int
-    loss: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class ChoiceRow:
-    """A restore percentage chosen on the dev splits, and what it does on the test splits.
-
-    scope "cell": of one cell; "common": one percentage for all cells, figures are means over the cells and
-    `cell` is None; "recommended": the best cell with its percentage. `dev` is the score that chose:
-    the mean of the dev and dev_ood accuracies. `*_tuned`: the same at 0 %. Shares in [0, 1].
-    """
-
-    scope: str
-    cell: str | None
-    percent: float
-    dev: float
-    dev_tuned: float
-    test: float | None
-    test_tuned: float | None
-    test_ood: float | None
-    test_ood_tuned: float | None
-    questions: int  # asked on test and test_ood
-    collapse_percent: float | None = None
-
-
-# Table name -> row type; the name is the field of StudyResults and the stem of the parquet file.
-TABLES: dict[str, type[Any]] = {
+# Table name -> row type; the name is the field of Variant or Results and the stem of the parquet file.
+VARIANT_TABLES: dict[str, type[Any]] = {
     "cells": CellRow,
     "accuracy": AccuracyRow,
     "paired": PairedRow,
@@ -152,16 +44,26 @@ TABLES: dict[str, type[Any]] = {
     "distribution": DistributionRow,
     "mastery": MasteryRow,
     "training": TrainingRow,
+}
+RESULT_TABLES: dict[str, type[Any]] = {
+    "groups": GroupRow,
+    "comparisons": ComparisonRow,
     "choice": ChoiceRow,
+    "times": TimeRow,
 }
 
 
 @dataclass(frozen=True)
-class StudyResults:
-    """All results of one study. `spec` and `provenance` must be JSON; every table may be empty."""
+class Variant:
+    """One setting of everything but data: a strategy with its parameters, rate, epochs. Every table may be empty.
+
+    `settings`, `spec` and `provenance` must be JSON. settings: what distinguishes this variant from others, including
+    the strategy's parameters. spec: the study with this variant's settings.
+    """
 
     name: str
-    model: str
+    strategy: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     cells: Sequence[CellRow] = ()
@@ -172,71 +74,123 @@ class StudyResults:
     distribution: Sequence[DistributionRow] = ()
     mastery: Sequence[MasteryRow] = ()
     training: Sequence[TrainingRow] = ()
-    choice: Sequence[ChoiceRow] = ()
 
-    def table(self, name: str) -> pa.Table:
-        """One of TABLES as an Arrow table with the schema of its row type."""
-        import pyarrow as pa
-
-        return pa.Table.from_pylist([vars(row) for row in getattr(self, name)], schema=schema(name))
-
-    def write(self, directory: Path) -> None:
-        """Write study.json and one parquet file a table; the same results give the same bytes."""
-        import pyarrow.parquet as pq
-
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in TABLES:
-            pq.write_table(self.table(name), directory / f"{name}.parquet")
-        study = {"format": FORMAT, "name": self.name, "model": self.model}
-        study |= {"spec": self.spec, "provenance": self.provenance}
-        text = json.dumps(study, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        (directory / STUDY_FILE).write_text(text + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, directory: Path) -> StudyResults:
-        """Read what `write` wrote. Raises UserError naming the file that is missing or not a result table."""
-        study = read_summary(directory / STUDY_FILE, "study", FORMAT, {"name", "model", "spec", "provenance"})
-        tables = {name: read_rows(directory / f"{name}.parquet", kind) for name, kind in TABLES.items()}
-        return cls(study["name"], study["model"], study["spec"], study["provenance"], **tables)
+    def cells_of(self, choice: ChoiceRow) -> list[CellRow]:
+        """The runs of a chosen group, the lowest seed first."""
+        found = [c for c in self.cells if (c.train_bucket, c.size) == (choice.train_bucket, choice.size)]
+        return sorted(found, key=lambda cell: cell.set_seed)
 
 
-def schema(name: str) -> pa.Schema:
-    """Arrow schema of one of TABLES."""
-    return schema_of(TABLES[name])
+class Recommended(NamedTuple):
+    """The recommended group, and the model that represents it: that of its lowest seed."""
+
+    choice: ChoiceRow
+    variant: Variant
+    cell: CellRow
+
+    @property
+    def percent(self) -> float:
+        return self.choice.percent
+
+    @property
+    def model(self) -> tuple[str, str, float]:
+        """Variant, cell and percentage."""
+        return self.variant.name, self.cell.cell, self.choice.percent
 
 
-def accuracy_rows(
-    cell: CellRow | None, percent: float | None, split: str, buckets: Sequence[BucketAccuracy]
-) -> list[AccuracyRow]:
-    """The rows of one model on one split: a row for every bucket with questions, then their mean.
+@dataclass(frozen=True)
+class Results:
+    """All results of a study (one variant) or a sweep. `spec` must be JSON; every table may be empty.
 
-    Args:
-        cell: the run whose model answered; None for the base model, whose `percent` is None too.
-        percent: share of the weights restored; 0 is the tuned model.
-        buckets: as `accuracy_by_bucket` gives them.
+    `metric`, one of choice.METRICS, ranked the trials and made the choices.
+    `reference` names the variant whose 0 % models are the paper's plain tuned ones; None where no variant has these.
     """
-    assert split in SPLITS and (cell is None) == (percent is None)
-    mean = mean_of_buckets(buckets)
 
-    def row(bucket: int | None, questions: int, correct: int, accuracy: float, empty: int = 0) -> AccuracyRow:
-        return AccuracyRow(
-            cell=cell.cell if cell else BASE,
-            train_bucket=cell.train_bucket if cell else None,
-            size=cell.size if cell else None,
-            set_seed=cell.set_seed if cell else None,
-            percent=percent,
-            split=split,
-            bucket=bucket,
-            questions=questions,
-            correct=correct,
-            accuracy=accuracy,
-            empty_buckets=empty,
+    name: str
+    model: str
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    metric: str = "dev"
+    variants: Sequence[Variant] = ()
+    groups: Sequence[GroupRow] = ()
+    comparisons: Sequence[ComparisonRow] = ()
+    choice: Sequence[ChoiceRow] = ()
+    times: Sequence[TimeRow] = ()
+    reference: str | None = None
+    kind: str = SWEEP
+
+    def variant(self, name: str) -> Variant:
+        return next(variant for variant in self.variants if variant.name == name)
+
+    def recommended(self) -> Recommended | None:
+        """What dev recommends; None without accuracies on the dev splits."""
+        choice = next((row for row in self.choice if row.scope == "recommended"), None)
+        if choice is None:
+            return None
+        variant = self.variant(choice.variant)
+        return Recommended(choice, variant, variant.cells_of(choice)[0])
+
+    def comparison(self, family: str, choice: ChoiceRow, split: str) -> ComparisonRow | None:
+        """The first comparison of a choice within a family (there is one, but for the family BEST)."""
+        mine = (family, choice.group, choice.percent, split)
+        return next(
+            (r for r in self.comparisons if (r.family, r.group, r.percent, r.split) == mine),
+            None,
         )
 
-    asked = [row(b.bucket, b.questions, b.correct, b.accuracy) for b in buckets if b.accuracy is not None]
-    return [*asked, row(None, mean.questions, mean.correct, mean.accuracy, len(mean.empty))]
+    def table(self, name: str) -> pa.Table:
+        """One of RESULT_TABLES as an Arrow table with the schema of its row type."""
+        return _table(getattr(self, name), RESULT_TABLES[name])
+
+    def write(self, directory: Path) -> None:
+        """Write results.json, a parquet file a table, and the tables of each variant to variants/<number>/.
+
+        The same results give the same bytes.
+        """
+        _write(self, RESULT_TABLES, directory)
+        variants = []
+        for number, variant in enumerate(self.variants):
+            _write(variant, VARIANT_TABLES, _folder(directory, number))
+            found = {"name": variant.name, "strategy": variant.strategy, "settings": variant.settings}
+            variants.append(found | {"spec": variant.spec, "provenance": variant.provenance})
+        head = {"format": FORMAT, "kind": self.kind, "name": self.name, "model": self.model}
+        head |= {"spec": self.spec, "metric": self.metric, "reference": self.reference, "variants": variants}
+        text = json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        (directory / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> Results:
+        """Read what `write` wrote. Raises UserError naming the file that is missing or not as expected."""
+        file = directory / RESULTS_FILE
+        head = read_summary(file, "study", FORMAT, KEYS)
+        try:
+            metric_of(head["metric"])
+        except UserError as error:
+            raise UserError(f"{file}: metric: {error}") from error
+        variants = tuple(
+            Variant(**found, **_read(VARIANT_TABLES, _folder(directory, number)))
+            for number, found in enumerate(head["variants"])
+        )
+        fields = {key: head[key] for key in KEYS - {"variants"}}
+        return cls(**fields, variants=variants, **_read(RESULT_TABLES, directory))
 
 
-def paired_rows(cell: str, percent: float, split: str, buckets: Sequence[PairedBucket]) -> list[PairedRow]:
-    """The rows of one restored model on one split, from `paired_by_bucket(tuned, restored, ...)`."""
-    return [PairedRow(cell, percent, split, b.bucket, b.questions, b.gained, b.lost) for b in buckets]
+def _folder(directory: Path, number: int) -> Path:
+    return directory / "variants" / str(number)
+
+
+def _table(rows: Sequence[Any], kind: type[Any]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([vars(row) for row in rows], schema=schema_of(kind))
+
+
+def _write(holder: object, tables: Mapping[str, type[Any]], directory: Path) -> None:
+    import pyarrow.parquet as pq
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, kind in tables.items():
+        pq.write_table(_table(getattr(holder, name), kind), directory / f"{name}.parquet")
+
+
+def _read(tables: Mapping[str, type[Any]], directory: Path) -> dict[str, Any]:
+    return {name: read_rows(directory / f"{name}.parquet", kind) for name, kind in tables.items()}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sftlab.studies.knowledge.results.choice import Scores, dev_scores, means_by_split, metric_of
-from sftlab.studies.knowledge.results.sweep_tables import SweepChoiceRow, SweepResults
-from sftlab.studies.knowledge.results.tables import AccuracyRow, ChoiceRow
+from sftlab.studies.knowledge.results.choice import Scores, metric_of
+from sftlab.studies.knowledge.results.rows import ChoiceRow
+from sftlab.studies.knowledge.results.tables import Results
 
 EQUAL = 1e-9  # shares that differ by less are equal but for the order of their summation
 
@@ -18,7 +18,7 @@ _Means = Mapping[
 
 
 class Setting(NamedTuple):
-    """One group of models of a sweep: those of all seeds."""
+    """One group of models: those of all seeds."""
 
     variant: str
     train_bucket: str
@@ -26,25 +26,14 @@ class Setting(NamedTuple):
     percent: float
 
 
-def study_ties(rows: Iterable[AccuracyRow], choice: ChoiceRow) -> list[tuple[str, float]]:
-    """(cell, percentage) of the other models that have the dev score of the chosen cell's choice.
-
-    Those of its own cell come first, each cell's by percentage.
-    """
-    own = str(choice.cell)
-    scores = {cell: dev_scores(cell, by_split) for cell, by_split in means_by_split(rows).items()}
-    cells = sorted(scores, key=lambda cell: cell != own)
-    found = [(cell, p) for cell in cells for p in _equal(scores[cell], choice.dev)]
-    return [model for model in found if model != (own, choice.percent)]
-
-
-def sweep_ties(results: SweepResults, choice: SweepChoiceRow) -> list[Setting]:
+def ties(results: Results, choice: ChoiceRow) -> list[Setting]:
     """The other settings that have the dev score of a choice; those of its own group come first.
 
     Groups with fewer seeds than the choice do not compete with it. The tuned models (0 %) of variants that
     fine-tune alike are one and the same and no tie.
     """
     splits = metric_of(results.metric).splits
+    assert choice.train_bucket is not None and choice.size is not None
     own = Setting(choice.variant, choice.train_bucket, choice.size, choice.percent)
     means: dict[tuple[str, str, int], dict[str, dict[float, tuple[int, float]]]] = {}
     for row in results.groups:
@@ -57,7 +46,7 @@ def sweep_ties(results: SweepResults, choice: SweepChoiceRow) -> list[Setting]:
         if _seeds(means[group]) >= choice.seeds
         for percent in _equal(_of_all_seeds(means[group]), choice.dev)
     ]
-    sft = {variant.name: variant.results.spec.get("sft") for variant in results.variants}
+    sft = {variant.name: variant.spec.get("sft") for variant in results.variants}
 
     def same_model(one: Setting, other: Setting) -> bool:
         tuned = one.percent == other.percent == 0.0 and one[1:] == other[1:]

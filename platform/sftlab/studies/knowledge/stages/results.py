@@ -1,8 +1,9 @@
-"""Stage 9: the result tables, gathered from the committed steps."""
+"""The result tables of a study or a sweep, gathered from the committed steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sftlab.analysis.accuracy import accuracy_by_bucket, paired_by_bucket
@@ -14,10 +15,10 @@ from sftlab.store.provenance import package_versions
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
-from sftlab.studies.knowledge.report.buckets import RESTORE, state_words
-from sftlab.studies.knowledge.report.ties import nothing_gained, study_tie
-from sftlab.studies.knowledge.results.choice import choose
-from sftlab.studies.knowledge.results.tables import (
+from sftlab.studies.knowledge.report.buckets import state_words
+from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of
+from sftlab.studies.knowledge.results.rows import (
+    CHOSEN,
     AccuracyRow,
     CellRow,
     ConcentrationRow,
@@ -25,13 +26,15 @@ from sftlab.studies.knowledge.results.tables import (
     DivergenceRow,
     MasteryRow,
     PairedRow,
-    StudyResults,
     TrainingRow,
     accuracy_rows,
     paired_rows,
 )
+from sftlab.studies.knowledge.results.statistics import fill_tables
+from sftlab.studies.knowledge.results.tables import SWEEP, VARIANT_TABLES, Results, Variant
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET
+from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
 from sftlab.training.records import COMMIT_FILE, read_commit
 
@@ -43,51 +46,91 @@ Buckets = Mapping[str, Mapping[str, int]]
 
 def build_results(build: KnowledgeBuild) -> None:
     """Gather, choose on dev, and write the tables that tracking and the report read."""
-    plan = build.plan
-    gather([(build, cell) for cell in plan.cells], plan.spec.name).write(build.path(plan.results))
-    build.commit(plan.results)
+    finished = finished_study(build)
+    results_of(finished).write(build.path(finished.results))
+    build.commit(finished.results)
 
 
-def gather(found: Sequence[tuple[KnowledgeBuild, Cell]], name: str, metric: str = "dev") -> StudyResults:
-    """The tables of finished cells of one base model and one set of facts, each with the build it belongs to.
+def results_of(finished: Finished, progress: Callable[[float, float, str], None] | None = None) -> Results:
+    """All tables; `progress` receives how many variants are read, of how many, and which is next."""
+    return fill_tables(measured(finished, progress), Answers(finished))
 
-    A cell that is given twice, with other percentages, is one cell of the tables. `metric` chooses the percentages.
-    """
-    build = found[0][0]
-    plan = build.plan
-    buckets: dict[str, dict[str, int]] = {split: buckets_of(build, split) for split in SPLITS}
+
+def measured(finished: Finished, progress: Callable[[float, float, str], None] | None = None) -> Results:
+    """The results with the tables of the variants alone."""
+    grouped, variants = finished.by_variant(), []
+    for done, (name, cells) in enumerate(grouped.items()):
+        if progress is not None:
+            progress(done, len(grouped), name)
+        variants.append(variant_of(cells))
+    return Results(
+        name=finished.name,
+        model=model_name(finished.base),
+        spec=finished.spec,
+        metric=finished.metric,
+        variants=tuple(variants),
+        kind=finished.kind,
+    )
+
+
+def variant_of(members: Sequence[FinishedCell]) -> Variant:
+    """The tables of finished cells of one variant. A cell that is given twice, with other percentages, is one cell."""
+    first = members[0]
+    plan = first.build.plan
+    buckets: dict[str, dict[str, int]] = {split: buckets_of(first.build, split) for split in SPLITS}
     buckets[TRAIN_SET] = buckets["train"]
-    accuracy = accuracy_of(build, None, None, plan.base_evaluation, buckets)
-    paired: list[PairedRow] = []
-    cells, divergence, concentration, distribution, training = [], [], [], [], []
-    for build, cell in found:
+    accuracy = accuracy_of(first.build, None, None, plan.base_evaluation, buckets)
+    tables: dict[str, list[Any]] = {name: [] for name in VARIANT_TABLES}
+    for member in members:
+        build, cell = member.build, member.cell
         row, curve = _training(build, cell)
-        cells.append(row)
-        training += curve
+        tables["cells"].append(row)
+        tables["training"] += curve
         tuned = read_answers(build, cell.evaluations[0.0])
         for percent, step in cell.evaluations.items():
             accuracy += accuracy_of(build, row, percent, step, buckets)
             if percent:
-                paired += _paired(cell.name, percent, tuned, read_answers(build, step), buckets)
-            divergence.append(divergence_of(build, cell.name, percent, step))
-        concentration += _concentration(build, cell)
-        distribution += _distribution(build, cell)
-    accuracy = list(dict.fromkeys(accuracy))
-    return StudyResults(
-        name=name,
-        model=model_name(build),
+                tables["paired"] += _paired(cell.name, percent, tuned, read_answers(build, step), buckets)
+            tables["divergence"] += divergence_of(build, cell.name, percent, step)
+        tables["concentration"] += _concentration(build, cell)
+        tables["distribution"] += _distribution(build, cell)
+    tables |= {"accuracy": accuracy, "mastery": _mastery(first.build)}
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in first.settings.items()}
+    return Variant(
+        first.variant,
+        first.strategy,
+        settings,
         spec=plan.spec.model_dump(mode="json", exclude_none=True),
         provenance={**package_versions(), "model_id": plan.model_id, "facts_id": plan.facts.id},
-        cells=list(dict.fromkeys(cells)),
-        accuracy=accuracy,
-        paired=list(dict.fromkeys(paired)),
-        divergence=list(dict.fromkeys(row for row in divergence if row is not None)),
-        concentration=list(dict.fromkeys(concentration)),
-        distribution=list(dict.fromkeys(distribution)),
-        mastery=_mastery(build),
-        training=list(dict.fromkeys(training)),
-        choice=choose(accuracy, metric),
+        **{name: list(dict.fromkeys(rows)) for name, rows in tables.items()},
     )
+
+
+class Answers:
+    """Verdicts of one model on one split, read from the store: the `answers` of `fill_tables`."""
+
+    def __init__(self, finished: Finished) -> None:
+        self._cells: dict[tuple[str, str], list[FinishedCell]] = {}
+        for found in finished.cells:
+            self._cells.setdefault((found.variant, found.cell.name), []).append(found)
+        self._buckets = {split: buckets_of(finished.base, split) for split in SPLITS}
+        self._buckets[TRAIN_SET] = self._buckets["train"]
+        self._read = lru_cache(maxsize=8)(self._read_model)
+
+    def __call__(self, variant: str, cell: str, percent: float, split: str) -> tuple[Any, Any]:
+        """correct: bool [questions]; buckets: int64 [questions], -1 for a fact without one."""
+        import numpy as np
+
+        table = self._read(variant, cell, percent)[split]
+        buckets = self._buckets[split]
+        found = [buckets.get(fact, -1) for fact in table["fact_id"].to_pylist()]
+        return np.array(table["correct"].to_pylist(), np.bool_), np.array(found, np.int64)
+
+    def _read_model(self, variant: str, cell: str, percent: float) -> Mapping[str, pa.Table]:
+        for found in self._cells[variant, cell]:
+            if percent in found.cell.evaluations:
+                return read_answers(found.build, found.cell.evaluations[percent])
+        raise KeyError((variant, cell, percent))
 
 
 def model_name(build: KnowledgeBuild) -> str:
@@ -95,8 +138,8 @@ def model_name(build: KnowledgeBuild) -> str:
     return "pocket Llama" if build.plan.model is not None else build.model_folder.name
 
 
-def read_results(build: KnowledgeBuild) -> StudyResults:
-    return StudyResults.read(build.read(build.plan.results))
+def read_results(build: KnowledgeBuild) -> Results:
+    return Results.read(build.read(build.plan.results))
 
 
 def read_answers(build: KnowledgeBuild, step: Step) -> dict[str, pa.Table]:
@@ -153,16 +196,16 @@ def _training(build: KnowledgeBuild, cell: Cell) -> tuple[CellRow, list[Training
     return row, [TrainingRow(cell.name, step, loss, rate) for step, (loss, rate) in pairs]
 
 
-def divergence_of(build: KnowledgeBuild, cell: str, percent: float, step: Step) -> DivergenceRow | None:
-    """Mean KL of a model; None where no bucket-4 test fact had a usable prompt."""
+def divergence_of(build: KnowledgeBuild, cell: str, percent: float, step: Step) -> list[DivergenceRow]:
+    """Mean KL of a model; nothing where no bucket-4 test fact had a usable prompt."""
     import numpy as np
 
     names = ("tuned_logits", "base_logits")
     table = read_logits(build.read(step, "divergence.parquet"), names, build.plan.spec.divergence.top)
     if not table.num_rows:
-        return None
+        return []
     tuned, base = (np.array(table[name].to_pylist(), np.float64) for name in names)
-    return DivergenceRow(cell, percent, table.num_rows, float(first_token_kl(tuned, base).mean()))
+    return [DivergenceRow(cell, percent, table.num_rows, float(first_token_kl(tuned, base).mean()))]
 
 
 def _concentration(build: KnowledgeBuild, cell: Cell) -> list[ConcentrationRow]:
@@ -202,23 +245,33 @@ def _mastery(build: KnowledgeBuild) -> list[MasteryRow]:
     return rows
 
 
-def summary(build: KnowledgeBuild) -> str:
-    """For the terminal: what is recommended, which model that is, and what it does on the test split."""
-    results, plan = read_results(build), build.plan
-    row = next(row for row in results.choice if row.scope == "recommended")
-    state = state_words(plan.spec.restore.method or RESTORE, row.percent)
-    cell = next(cell for cell in plan.cells if cell.name == row.cell)
+def study_summary(build: KnowledgeBuild) -> str:
+    """`summary` of a finished study."""
+    return summary(finished_study(build), read_results(build))
+
+
+def summary(finished: Finished, results: Results) -> str:
+    """What a person wants to know first, for the terminal: what is recommended, and what it does on test."""
+    best = results.recommended()
+    assert best is not None, "every finished cell is asked dev questions"
+    row, cell = best.choice, finished.model(best).cell
+    ladder = {r.percent for r in results.groups if r.group == row.group}
+    name = f"{row.variant}, " if results.kind == SWEEP else ""
     lines = [
-        f"recommended: {row.cell}, {state} (chosen on dev: {row.dev:.1%}, tuned {row.dev_tuned:.1%})",
-        *(f"  {note}" for note in (nothing_gained(row, cell.evaluations), study_tie(results, row)) if note),
-        f"  id: {cell.evaluations[row.percent].id[:12]}",
+        f"recommended: {name}bucket {row.train_bucket}, {row.size:,} facts, "
+        f"{state_words(row.strategy, row.percent)} "
+        f"(chosen on {results.metric}: {row.dev:.1%}, tuned {row.dev_tuned:.1%}; {row.seeds} training sets)",
+        *(f"  {note}" for note in (nothing_gained(row, ladder), tie_of(results, row)) if note),
+        f"  id: {cell.evaluations[row.percent].id[:12]} ({cell.name})",
     ]
-    for name, chosen, tuned in (
-        ("in domain", row.test, row.test_tuned),
-        ("out of domain", row.test_ood, row.test_ood_tuned),
+    for where, split, after, before in (
+        ("in domain", "test", row.test, row.test_tuned),
+        ("out of domain", "test_ood", row.test_ood, row.test_ood_tuned),
     ):
-        if row.percent and chosen is not None and tuned is not None:
-            lines.append(f"  test, {name}: {chosen:.1%}, tuned {tuned:.1%}")
-        elif chosen is not None:
-            lines.append(f"  test, {name}: {chosen:.1%}")
+        if after is None or before is None:
+            continue
+        found = results.comparison(CHOSEN, row, split)
+        word = "" if found is None else f", {found.verdict} {'than' if found.decided else 'to'} tuned"
+        against = f", tuned {before:.1%}{word}" if row.percent else ""
+        lines.append(f"  test, {where}: {after:.1%}{against}")
     return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")

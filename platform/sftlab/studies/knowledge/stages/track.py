@@ -1,4 +1,4 @@
-"""After the last stage: the committed study is logged to MLflow. Logging again changes nothing."""
+"""After the last stage: what is finished is logged to MLflow. Logging again changes nothing."""
 
 from __future__ import annotations
 
@@ -7,36 +7,50 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sftlab.errors import UserError
-from sftlab.facts.table import SPLITS
 from sftlab.shell import command
 from sftlab.store.mirror import pull
 from sftlab.studies.knowledge.build import KnowledgeBuild
-from sftlab.studies.knowledge.stages.best import best_folder, recommended
+from sftlab.studies.knowledge.results.tables import Results
+from sftlab.studies.knowledge.stages.best import best_folder
+from sftlab.studies.knowledge.stages.finished import Finished, finished_study
 from sftlab.studies.knowledge.stages.report import report_file
 from sftlab.studies.knowledge.stages.results import read_results
-from sftlab.studies.knowledge.stages.training_sets import training_file
-from sftlab.studies.knowledge.tracking.log import log_study
-from sftlab.tracking import TrackedModel, table_of
+from sftlab.studies.knowledge.stages.tracked import card_of, fact_tables, key_of, tracked_models
+from sftlab.studies.knowledge.tracking.log import log_results
+from sftlab.tracking import Tracked, TrackedModel
 
 
 def track_results(build: KnowledgeBuild) -> str:
     """Log a finished study; returns where to look at it. Raises UserError where it is not finished."""
-    plan, store = build.plan, build.store
+    plan = build.plan
     if build.missing(plan.report, plan.best):
         raise UserError(f"The study {plan.spec.name} is not finished; `sftlab run` builds it.")
-    facts = build.read(plan.facts)
-    tables = [table_of(facts / f"{split}.parquet") for split in SPLITS]
-    with build.progress.bar("logging to MLflow") as bar:
-        tracked = log_study(
-            read_results(build),
-            list(tracked_models(build)),
-            build.runtime.tracking,
-            store.root,
-            tables,
-            report_file(plan, store),
+    finished, results = finished_study(build), read_results(build)
+    report = report_file(plan, build.store)
+    return track(finished, results, report, pull(best_folder(finished, results))).how_to_look
+
+
+def track(finished: Finished, results: Results, report: Path, best: Path) -> Tracked:
+    """Log what is finished; the recommended model's folder `best` is uploaded and registered.
+
+    Raises UserError where MLflow cannot be reached; what is logged until then is kept, and logging again
+    completes it.
+    """
+    base = finished.base
+    models = tracked_models(finished, results, best)
+    with base.progress.bar("logging to MLflow") as bar:
+        return log_results(
+            results,
+            TrackedModel(id=base.plan.model_id, path=base.model_folder),
+            models,
+            key_of(finished),
+            base.runtime.tracking,
+            base.store.root,
+            fact_tables(base),
+            report,
+            card_of(finished, results),
             progress=bar.update,
         )
-    return tracked.how_to_look
 
 
 @contextmanager
@@ -49,26 +63,3 @@ def with_advice_to_log_later(what: str, file: Path) -> Iterator[None]:
         raise UserError(
             f"{error}\nThe {what} is finished all the same. `{logs}` with the same options logs it."
         ) from error
-
-
-def tracked_models(build: KnowledgeBuild) -> Iterator[TrackedModel]:
-    """Every model of the study: the base, the tuned ones with their files, the restored ones as recipes."""
-    plan = build.plan
-    best = recommended(read_results(build))
-    yield TrackedModel(id=plan.model_id, path=build.model_folder)
-    for cell in plan.cells:
-        train_set = table_of(pull(Path(training_file(build, cell))), cell.name, "training")
-        for percent, step in cell.evaluations.items():
-            path = build.path(cell.tuned) / "model" if not percent else None
-            if (cell.name, percent) == (best.cell, best.percent):
-                path = pull(best_folder(build))
-            record = build.store.find(step)
-            assert record is not None
-            yield TrackedModel(
-                id=step.id,
-                cell=cell.name,
-                percent=percent,
-                path=path,
-                train_set=train_set,
-                provenance=record.provenance,
-            )

@@ -1,43 +1,14 @@
-"""After the last stage of a sweep: it is logged to MLflow. Logging again changes nothing."""
+"""The trials of a sweep are logged to MLflow while it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 
-from sftlab.studies.knowledge.results.sweep_tables import SweepResults
-from sftlab.studies.knowledge.sweep.steps import SweepSteps
 from sftlab.studies.knowledge.sweep.sweep import Sweep
-from sftlab.studies.knowledge.sweep.tracked import fact_tables, key_of, sweep_card, tracked_models
 from sftlab.studies.knowledge.sweep.trials import Trial
-from sftlab.studies.knowledge.tracking.log import log_sweep
 from sftlab.sweeps.live import LiveTracking
-from sftlab.sweeps.times import LOGGING, keeping
-from sftlab.tracking import TrackedModel, TrackedSweep
-
-
-def track_sweep(steps: SweepSteps, results: SweepResults, report: Path, best: Path) -> TrackedSweep:
-    """Log a finished sweep; the recommended model's folder `best` is uploaded and registered.
-
-    Raises UserError where MLflow cannot be reached; what is logged until then is kept, and logging again
-    completes it.
-    """
-    sweep = steps.sweep
-    models = tracked_models(steps, results, best)
-    with sweep.progress.bar("logging to MLflow") as bar, keeping(sweep.folder, LOGGING):
-        return log_sweep(
-            results,
-            TrackedModel(id=sweep.base.plan.model_id, path=sweep.base.model_folder),
-            models,
-            key_of(sweep),
-            sweep.runtime.tracking,
-            sweep.store.root,
-            fact_tables(sweep),
-            report,
-            sweep_card(steps, results),
-            progress=bar.update,
-        )
 
 
 @contextmanager
@@ -58,10 +29,11 @@ def live_tracking(sweep: Sweep) -> Iterator[LiveTracking[Trial] | None]:
 
 
 def _writer(sweep: Sweep) -> Callable[[Sequence[Trial]], None]:
-    """What logs trials as `track_sweep` does, less what only the whole sweep knows."""
-    from sftlab.studies.knowledge.stages.results import model_name
-    from sftlab.studies.knowledge.sweep.steps import SweepSteps, variants_of
-    from sftlab.studies.knowledge.sweep.tracked import fact_tables, key_of, tracked_models
+    """What logs trials as the end of the sweep does, less what only the whole sweep knows."""
+    from sftlab.studies.knowledge.results.statistics import choices_by_cell
+    from sftlab.studies.knowledge.stages.results import measured
+    from sftlab.studies.knowledge.stages.tracked import fact_tables, key_of, tracked_models
+    from sftlab.studies.knowledge.sweep.steps import finish
     from sftlab.studies.knowledge.tracking.log import log_trials
 
     # A search may try one cell several times, with other percentages: to MLflow that is one trial.
@@ -71,12 +43,18 @@ def _writer(sweep: Sweep) -> Callable[[Sequence[Trial]], None]:
         for trial in trials:
             finished.setdefault((trial.variant, trial.cell), {})[trial.spec.restore.percents] = trial
         cells = dict.fromkeys((trial.variant, trial.cell) for trial in trials)
-        steps = SweepSteps(sweep, [trial for cell in cells for trial in finished[cell].values()])
-        results = SweepResults(sweep.spec.name, model_name(sweep.base), variants=variants_of(steps))
-        models = tracked_models(steps, results, None)
+        found = finish(sweep, [trial for cell in cells for trial in finished[cell].values()])
+        results = measured(found)
+        results = replace(results, choice=choices_by_cell(results))
+        models = tracked_models(found, results, None)
         with sweep.store.lock("tracking"):  # two that log at the same moment would log a trial twice
             log_trials(
-                results, models, key_of(sweep), sweep.runtime.tracking, sweep.store.root, fact_tables(sweep)
+                results,
+                models,
+                key_of(found),
+                sweep.runtime.tracking,
+                sweep.store.root,
+                fact_tables(sweep.base),
             )
 
     return write

@@ -13,13 +13,12 @@ import yaml
 from sftlab.config.documents import parse_yaml
 from sftlab.errors import UserError
 from sftlab.studies.knowledge.results.choice import metric_of
-from sftlab.studies.knowledge.results.sweep_tables import SweepResults, Variant
-from sftlab.studies.knowledge.results.tables import AccuracyRow
-from sftlab.studies.knowledge.results.ties import sweep_ties
-from sftlab.studies.knowledge.tracking.study import tie_text
-from sftlab.studies.knowledge.tracking.sweep import (
+from sftlab.studies.knowledge.results.rows import AccuracyRow
+from sftlab.studies.knowledge.results.tables import Recommended, Results
+from sftlab.studies.knowledge.results.ties import ties
+from sftlab.studies.knowledge.tracking.metrics import tie_text
+from sftlab.studies.knowledge.tracking.runs import (
     TEST_SPLITS,
-    Recommended,
     choice_text,
     score_table,
     verdict_lines,
@@ -70,13 +69,12 @@ def licence_of(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     return (named if isinstance(named, str) and _LICENCE.fullmatch(named) else None), files
 
 
-def model_card(results: SweepResults, best: Recommended, model: TrackedModel, base: BaseModel) -> str:
+def model_card(results: Results, best: Recommended, model: TrackedModel, base: BaseModel) -> str:
     """README.md of the recommended model, as Hugging Face and people read it.
 
     model: as it is logged; its id is what `sftlab materialize` takes.
     """
-    variant = next(variant for variant in results.variants if variant.name == best.variant)
-    cell = next(cell for cell in variant.results.cells if cell.cell == best.cell)
+    variant, cell = best.variant, best.cell
     head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     head |= {
         "base_model": base.name,
@@ -87,34 +85,34 @@ def model_card(results: SweepResults, best: Recommended, model: TrackedModel, ba
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {results.name}: recommended model",
         f"{base.name}, fine-tuned on {cell.size:,} facts and edited by the strategy `{variant.strategy}` at "
-        f"{percent_text(best.percent)} %. Of all models of the sweep `{results.name}` the group that it belongs to "
-        f"({choice_text(best.choice)}) had the best dev score ({metric_of(results.metric).words}); "
+        f"{percent_text(best.percent)} %. Of all models of the {results.kind} `{results.name}` the group that it "
+        f"belongs to ({choice_text(best.choice)}) had the best dev score ({metric_of(results.metric).words}); "
         f"of the group's {best.choice.seeds} training sets this model has the one of seed {cell.set_seed}. The test "
-        f"questions took no part in the choice.{tie_text(len(sweep_ties(results, best.choice)))}",
+        f"questions took no part in the choice.{tie_text(len(ties(results, best.choice)))}",
         "## Numbers",
-        _numbers(results, best, variant),
+        _numbers(results, best),
         "## Settings",
-        _settings(variant, best, model),
+        _settings(best, model),
         "## How to load",
         _loading(results.name),
         "## Base model and licence",
         _licence(base),
         "## Limits",
-        "It was measured on short questions about the facts of the sweep alone. Nothing is known of other "
+        f"It was measured on short questions about the facts of the {results.kind} alone. Nothing is known of other "
         "uses; other abilities of the base model were not measured and may have suffered.",
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def headline(results: SweepResults, best: Recommended) -> str:
+def headline(results: Results, best: Recommended) -> str:
     """Description of the registered version, Markdown."""
-    tie = tie_text(len(sweep_ties(results, best.choice)))
+    tie = tie_text(len(ties(results, best.choice)))
     how = f"chosen on dev ({metric_of(results.metric).words})"
-    lines = [f"Recommended by the sweep {results.name}, {how}: {choice_text(best.choice)}.{tie}"]
+    lines = [f"Recommended by the {results.kind} {results.name}, {how}: {choice_text(best.choice)}.{tie}"]
     return "\n\n".join([*lines, score_table(results, best.choice)]).strip()
 
 
-def _numbers(results: SweepResults, best: Recommended, variant: Variant) -> str:
+def _numbers(results: Results, best: Recommended) -> str:
     parts = []
     table = score_table(results, best.choice)
     if table:
@@ -123,7 +121,7 @@ def _numbers(results: SweepResults, best: Recommended, variant: Variant) -> str:
             "of the base model's mastery, with bootstrap 95 % intervals over questions and training sets:"
         )
         parts.append(table)
-    own = {row.split: row for row in variant.results.accuracy if _is_own(row, best)}
+    own = {row.split: row for row in best.variant.accuracy if _is_own(row, best)}
     lines = [
         f"- {words}: {100 * own[split].accuracy:.1f} % of {own[split].questions:,} questions (mean of the buckets)"
         for split, words in TEST_SPLITS.items()
@@ -134,17 +132,17 @@ def _numbers(results: SweepResults, best: Recommended, variant: Variant) -> str:
     tests = verdict_lines(results, best.choice)
     if tests:
         parts += ["Differences of the group, on test:", "\n".join(tests)]
-    return "\n\n".join(parts) or "This sweep asked no test questions."
+    return "\n\n".join(parts) or f"This {results.kind} asked no test questions."
 
 
 def _is_own(row: AccuracyRow, best: Recommended) -> bool:
-    return (row.cell, row.percent, row.bucket) == (best.cell, best.percent, None)
+    return (row.cell, row.percent, row.bucket) == (best.cell.cell, best.percent, None)
 
 
-def _settings(variant: Variant, best: Recommended, model: TrackedModel) -> str:
-    spec = variant.results.spec
+def _settings(best: Recommended, model: TrackedModel) -> str:
+    variant, spec = best.variant, best.variant.spec
     rows: dict[str, Any] = {"strategy": variant.strategy, "percent": percent_text(best.percent)}
-    rows |= {"training set": best.cell} | dict(flat("settings", variant.settings))
+    rows |= {"training set": best.cell.cell} | dict(flat("settings", variant.settings))
     rows |= dict(flat("sft", spec.get("sft", {})))
     rows |= dict(flat("restore", {k: v for k, v in spec.get("restore", {}).items() if k != "percents"}))
     rows |= {"artifact": f"`{model.id}`"}

@@ -5,35 +5,43 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sftlab.reporting.finding import Finding
 from sftlab.reporting.text import listed, number, percent, points, restored
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.evidence import distribution, rank_correlation
 from sftlab.studies.knowledge.report.findings import all_findings
-from sftlab.studies.knowledge.report.lookup import Group, View
+from sftlab.studies.knowledge.report.lookup import VariantView
 from sftlab.studies.knowledge.report.summary import summarise
 from sftlab.studies.knowledge.report.tables import ladder
-from sftlab.studies.knowledge.results.choice import choose
-from sftlab.studies.knowledge.results.tables import AccuracyRow, StudyResults
-from tests.support.report_study import bucket_accuracy, paper_study
+from sftlab.studies.knowledge.report.view import View
+from sftlab.studies.knowledge.results.rows import AccuracyRow, DistributionRow
+from sftlab.studies.knowledge.results.tables import Results
+from tests.support.report_study import bucket_accuracy, filled, paper_study, with_scores
 
 
 @pytest.fixture(scope="module")
-def study() -> StudyResults:
+def study() -> Results:
     return paper_study(scale=1)
 
 
-def by_question(study: StudyResults) -> dict[str, Finding]:
-    return {found.question: found for found in all_findings(View(study))}
+def by_question(study: Results) -> dict[str, Finding]:
+    return {found.question: found for found in all_findings(main(study))}
 
 
-def with_accuracy(study: StudyResults, value: float) -> StudyResults:
+def main(study: Results) -> VariantView:
+    found = View(study).main
+    assert found is not None
+    return found
+
+
+def with_accuracy(study: Results, value: float) -> Results:
     """The study with one and the same accuracy everywhere."""
-    rows = [replace(row, accuracy=value, correct=round(value * row.questions)) for row in study.accuracy]
-    return replace(study, accuracy=rows, choice=choose(rows))
+    return with_scores(study, lambda row: replace(row, accuracy=value))
+
+
+def with_distribution(study: Results, rows: list[DistributionRow]) -> Results:
+    return replace(study, variants=[replace(study.variants[0], distribution=rows)])
 
 
 def test_published_numbers_are_read_as_shares() -> None:
@@ -47,8 +55,8 @@ def test_published_numbers_are_read_as_shares() -> None:
     assert published.mastery_shares("train")[1] == pytest.approx(29571 / 75944)
 
 
-def test_the_papers_own_numbers_agree_with_the_paper(study: StudyResults) -> None:
-    found = all_findings(View(study))
+def test_the_papers_own_numbers_agree_with_the_paper(study: Results) -> None:
+    found = all_findings(main(study))
     assert len(found) == 13
     assert [f.question for f in found if f.agrees is False] == []
     agreeing = {f.question for f in found if f.agrees}
@@ -56,14 +64,14 @@ def test_the_papers_own_numbers_agree_with_the_paper(study: StudyResults) -> Non
     assert "Does restoring too much make the model collapse (below half of its accuracy)?" in agreeing
 
 
-def test_a_study_without_differences_leaves_the_comparisons_open(study: StudyResults) -> None:
+def test_a_study_without_differences_leaves_the_comparisons_open(study: Results) -> None:
     found = by_question(with_accuracy(study, 0.5))
     assert found["Does more training data lower accuracy?"].agrees is None
     assert found["Does restoring weights improve the tuned models?"].agrees is None
     assert found["Do models with more training data gain more?"].agrees is None
 
 
-def test_a_study_turned_around_differs(study: StudyResults) -> None:
+def test_a_study_turned_around_differs(study: Results) -> None:
     def turned(row: AccuracyRow) -> AccuracyRow:
         """Sizes swap their accuracies, bucket 0 with bucket 4."""
         return replace(
@@ -72,88 +80,87 @@ def test_a_study_turned_around_differs(study: StudyResults) -> None:
             train_bucket={"0": "4", "4": "0"}.get(row.train_bucket or "", row.train_bucket),
         )
 
-    named = {(c.train_bucket, c.size): c.cell for c in study.cells}
-    rows = [turned(row) for row in study.accuracy]
+    (variant,) = study.variants
+    named = {(c.train_bucket, c.size): c.cell for c in variant.cells}
+    rows = [turned(row) for row in variant.accuracy if row.split != "train_set"]
     rows = [
         r if r.cell == "base" else replace(r, cell=named[str(r.train_bucket), int(r.size or 0)]) for r in rows
     ]
-    found = by_question(replace(study, accuracy=rows, choice=choose(rows)))
+    found = by_question(filled(replace(variant, accuracy=rows)))
     assert found["Does more training data lower accuracy?"].agrees is False
     assert found["Do models tuned on unknown facts gain most?"].agrees is not True
 
 
 def test_small_studies_are_more_often_open_than_large_ones() -> None:
     open_findings = [
-        sum(found.agrees is None for found in all_findings(View(paper_study(scale=scale))))
+        sum(found.agrees is None for found in all_findings(main(paper_study(scale=scale))))
         for scale in (1, 40)
     ]
     assert open_findings[0] < open_findings[1]
 
 
-def test_paired_answers_sharpen_the_recommendations_interval() -> None:
-    plain, paired = (summarise(View(paper_study(paired=flag))) for flag in (False, True))
-    assert any("independent" in sentence for sentence in plain.sentences)
-    assert any("question by question" in sentence for sentence in paired.sentences)
-
-
-def test_summary_names_cell_percentage_and_test_accuracies(study: StudyResults) -> None:
-    summary = summarise(View(study))
-    choice = next(row for row in study.choice if row.scope == "recommended")
-    assert summary.recommendation == (
+def test_summary_names_group_percentage_and_test_accuracies(study: Results) -> None:
+    summary, choice = summarise(View(study)), study.choice[-1]
+    assert summary.recommendation.startswith(
         f"Fine-tune on 1,920 facts of bucket 2, then restore {restored(choice.percent)} of the weights."
     )
     assert choice.test is not None and choice.test_ood is not None
-    assert [figure.value for figure in summary.figures] == [
-        percent(choice.test),
-        percent(choice.test_ood),
-        restored(choice.percent),
+    values = [figure.value for figure in summary.figures]
+    assert values[:2] == [percent(choice.test), percent(choice.test_ood)]
+    assert values[-1] == restored(choice.percent)
+    assert "80 models" in summary.studied
+    assert summary.table is not None
+    assert [row.heading for row in summary.table.rows] == [
+        "base model",
+        "tuned",
+        f"{restored(choice.percent)} restored",
+        "gain, points",
     ]
-    assert "81 models" in summary.studied
 
 
-def test_a_gain_within_the_noise_is_called_that() -> None:
-    sentences = summarise(View(paper_study(scale=40))).sentences
-    assert any("within the noise" in sentence for sentence in sentences)
-    assert not any("more than chance" in sentence for sentence in sentences)
-
-
-def test_a_study_where_restoring_does_not_help_recommends_to_restore_nothing(study: StudyResults) -> None:
-    rows = [replace(r, accuracy=0.2) if r.percent else r for r in study.accuracy]
-    summary = summarise(View(replace(study, accuracy=rows, choice=choose(rows))))
+def test_a_study_where_restoring_does_not_help_recommends_to_restore_nothing(study: Results) -> None:
+    worse = with_scores(study, lambda r: replace(r, accuracy=0.2) if r.percent else r)
+    summary = summarise(View(worse))
     assert "and restore nothing. On dev no percentage was better than 0 %" in summary.recommendation
     assert not any("points" in figure.change for figure in summary.figures)
 
 
-def test_missing_buckets_are_admitted(study: StudyResults) -> None:
-    rows = [replace(r, empty_buckets=1) if r.split == "test" else r for r in study.accuracy]
-    assert any("Careful" in s for s in summarise(View(replace(study, accuracy=rows))).sentences)
+def test_missing_buckets_are_admitted(study: Results) -> None:
+    rows = [replace(r, empty_buckets=1) if r.split == "test" else r for r in study.variants[0].accuracy]
+    found = replace(study, variants=[replace(study.variants[0], accuracy=rows)])
+    assert any("Careful" in s and "test, in domain" in s for s in summarise(View(found)).sentences)
 
 
-def test_ladder_table_shows_accuracy_change_and_choice(study: StudyResults) -> None:
-    view = View(study)
-    table = ladder(view, "test")
+def test_ladder_table_shows_accuracy_change_and_choice(study: Results) -> None:
+    table = ladder(View(study), "test")
     assert table is not None and list(table.columns) == ["0", "1", "2", "3", "4"]
-    block = table.rows[1:9]
+    view, block = main(study), table.rows[1:9]
     assert [row.heading for row in block] == [restored(p) for p in view.percents]
-    tuned, at_60 = (view.accuracy(Group("0", 240), p, "test") for p in (0.0, 60.0))
-    assert tuned is not None and at_60 is not None
-    assert block[0].entries[0].text == number(100 * tuned.mean)
-    assert block[7].entries[0].note == points(at_60.mean - tuned.mean)
+    tuned, at_60 = (
+        next(
+            r.mean
+            for r in study.groups
+            if (r.train_bucket, r.size, r.percent, r.split, r.bucket) == ("0", 240, p, "test", None)
+        )
+        for p in (0.0, 60.0)
+    )
+    assert block[0].entries[0].text == number(100 * tuned)
+    assert block[7].entries[0].note == points(at_60 - tuned)
     assert block[7].entries[0].tone == -1
     assert sum(row.entries[0].chosen for row in block) == 1
 
 
-def test_weights_outside_of_the_layers_do_not_count_as_a_layer(study: StudyResults) -> None:
+def test_weights_outside_of_the_layers_do_not_count_as_a_layer(study: Results) -> None:
     rows = [
         replace(r, name="outside the layers") if r.kind == "layer" and r.name == "0" else r
-        for r in study.distribution
+        for r in study.variants[0].distribution
     ]
-    layers = distribution(View(replace(study, distribution=rows)), "layer")
+    layers = distribution(main(with_distribution(study, rows)), "layer")
     assert [name for name, _ in layers] == [str(layer) for layer in range(1, 32)]
     assert sum(share for _, share in layers) == pytest.approx(1)
 
 
-def test_feed_forward_blocks_are_compared_with_their_share_of_all_weights(study: StudyResults) -> None:
+def test_feed_forward_blocks_are_compared_with_their_share_of_all_weights(study: Results) -> None:
     question = "Do the feed-forward blocks hold as large a share of the restored weights as of all weights?"
     assert sum(published.weight_shares().values()) == pytest.approx(1)
     found = by_question(study)[question]
@@ -161,26 +168,17 @@ def test_feed_forward_blocks_are_compared_with_their_share_of_all_weights(study:
     # Most restored weights lie there, but far fewer than the blocks' share of all.
     rows = [
         replace(r, share={"mlp.up": 0.6, "attn.q": 0.4}.get(r.name, 0.0)) if r.percent < 100 else r
-        for r in study.distribution
+        for r in study.variants[0].distribution
     ]
-    assert by_question(replace(study, distribution=rows))[question].agrees is False
-    rows = [r for r in study.distribution if r.percent < 100]
-    assert question not in by_question(replace(study, distribution=rows))
+    assert by_question(with_distribution(study, rows))[question].agrees is False
+    rows = [r for r in study.variants[0].distribution if r.percent < 100]
+    assert question not in by_question(with_distribution(study, rows))
 
 
 def test_rank_correlation_by_hand() -> None:
     assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 25]) == pytest.approx(0.8)
     assert rank_correlation([1, 1, 2], [3, 3, 1]) == pytest.approx(-1)
     assert rank_correlation([1, 1], [2, 3]) == 0
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.floats(-9, 9), min_size=2, max_size=8, unique=True))
-def test_rank_correlation_sees_order_alone(values: list[float]) -> None:
-    assert rank_correlation(values, [v**3 for v in range(len(values))]) == pytest.approx(
-        rank_correlation(values, list(range(len(values))))
-    )
-    assert rank_correlation(values, values) == pytest.approx(1)
 
 
 def test_wording_of_numbers() -> None:

@@ -17,28 +17,18 @@ import pytest
 
 from sftlab.analysis.accuracy import BucketAccuracy
 from sftlab.reporting.table import Table
-from sftlab.studies.knowledge.report import sections
-from sftlab.studies.knowledge.report.sweep import beside as sweep_beside
-from sftlab.studies.knowledge.report.sweep import figures as sweep_figures
-from sftlab.studies.knowledge.report.sweep import strategies as sweep_strategies
-from sftlab.studies.knowledge.report.sweep.sections import correlation
-from sftlab.studies.knowledge.report.sweep.summary import summarise
-from sftlab.studies.knowledge.report.sweep.view import SweepView
-from sftlab.studies.knowledge.results.sweep_statistics import summarise_sweep
-from sftlab.studies.knowledge.results.sweep_tables import SweepResults, Variant
-from sftlab.studies.knowledge.results.tables import (
-    AccuracyRow,
-    CellRow,
-    DivergenceRow,
-    StudyResults,
-    accuracy_rows,
-)
+from sftlab.studies.knowledge.report import plain_tables, strategies, strategy_figures, tables
+from sftlab.studies.knowledge.report.summary import summarise
+from sftlab.studies.knowledge.report.view import View
+from sftlab.studies.knowledge.results.rows import AccuracyRow, CellRow, DivergenceRow, accuracy_rows
+from sftlab.studies.knowledge.results.statistics import fill_tables
+from sftlab.studies.knowledge.results.tables import Results, Variant
 from tests.support.report_sweep import made_up_sweep
 
 GOLDEN = Path(__file__).parent / "golden_sweep.json"
 
 
-def frozen_sweep(frozen: dict[str, Any]) -> SweepResults:
+def frozen_sweep(frozen: dict[str, Any]) -> Results:
     """The sweep of the answers '0110...' by variant, cell, percentage and split; equal parts for the buckets."""
     given: dict[tuple[str, str, float, str], tuple[Any, Any]] = {}
     variants = []
@@ -55,11 +45,9 @@ def frozen_sweep(frozen: dict[str, Any]) -> SweepResults:
                     given[variant["name"], cell.cell, percent, split] = right, buckets
                     accuracy += rows_of(cell, percent, split, right, buckets)
             divergence += [DivergenceRow(cell.cell, float(at), 9, kl) for at, kl in row["kl"].items()]
-        tables = StudyResults(
-            variant["name"], "frozen", cells=cells, accuracy=accuracy, divergence=divergence
-        )
-        variants.append(Variant(variant["name"], variant["strategy"], variant["settings"], tables))
-    return summarise_sweep("frozen", "frozen", {}, "dev", variants, lambda *key: given[key])
+        head = (variant["name"], variant["strategy"], variant["settings"])
+        variants.append(Variant(*head, cells=cells, accuracy=accuracy, divergence=divergence))
+    return fill_tables(Results("frozen", "frozen", variants=variants), lambda *key: given[key])
 
 
 def rows_of(cell: CellRow, percent: float, split: str, right: Any, buckets: Any) -> list[AccuracyRow]:
@@ -67,20 +55,22 @@ def rows_of(cell: CellRow, percent: float, split: str, right: Any, buckets: Any)
     return accuracy_rows(cell, percent, split, counts)
 
 
-def tables_of(sweep: SweepResults) -> dict[str, Any]:
+def tables_of(sweep: Results) -> dict[str, Any]:
     """Every table that answers decide, as text."""
-    view = SweepView(sweep)
+    view = View(sweep)
     assert view.main is not None
     made = {
-        "best": sweep_strategies.best(view),
-        "recommended": sweep_strategies.recommended_against(view),
-        "more data": sweep_beside.more_data(view),
-        "table 2": sweep_beside.by_test_bucket(view),
-        "table 4, in domain": sweep_beside.ladder(view, "test"),
-        "table 4, out of domain": sweep_beside.ladder(view, "test_ood"),
-        "collapse": sweep_beside.collapse(view),
-        "table 7": sweep_strategies.table_7(view),
-        "correlation": correlation(sweep_figures.moved(view.main, view.main_name, seeds=False)),
+        "best": strategies.best(view),
+        "recommended": strategies.recommended_against(view),
+        "more data": tables.more_data(view),
+        "table 2": tables.by_test_bucket(view),
+        "table 4, in domain": tables.ladder(view, "test"),
+        "table 4, out of domain": tables.ladder(view, "test_ood"),
+        "collapse": tables.collapse(view),
+        "table 7": strategies.table_7(view),
+        "correlation": plain_tables.correlation(
+            strategy_figures.moved(view.main, view.main_name, seeds=False)
+        ),
     }
     summary = summarise(view)
     return {
@@ -91,18 +81,23 @@ def tables_of(sweep: SweepResults) -> dict[str, Any]:
 
 def made_up_tables() -> dict[str, Any]:
     """The paper's other tables, as text."""
-    strategies = ("restore", "restore:0-15", "restore:16-31")
-    view = SweepView(made_up_sweep(strategies, ("0", "2"), (240, 1920), (0, 1), (0.0, 20.0)).summarise())
+    tried = ("restore", "restore:0-15", "restore:16-31")
+    view = View(made_up_sweep(tried, ("0", "2"), (240, 1920), (0, 1), (0.0, 20.0)).summarise())
     assert view.main is not None
     made = {
-        "table 3": sweep_beside.concentration(view),
-        "table 6": sweep_beside.ladder(view, sweep_beside.TRAIN_SET),
-        "table 9": sweep_beside.layers(view),
-        "table 10": sweep_beside.modules(view),
-        "table 11": sweep_strategies.table_11(view),
+        "table 3": tables.concentration(view),
+        "table 6": tables.ladder(view, tables.TRAIN_SET),
+        "table 9": tables.layers(view),
+        "table 10": tables.modules(view),
+        "table 11": strategies.table_11(view),
     }
-    mastery = [text_of(table) for table in sections.mastery(view.main).tables]
+    mastery = [text_of(found(plain_tables.mastery(view.main)))]
     return {"table 1": mastery, **{name: text_of(table) for name, table in made.items() if table}}
+
+
+def found(table: Table | None) -> Table:
+    assert table is not None
+    return table
 
 
 def text_of(table: Table) -> list[str]:
@@ -123,17 +118,17 @@ def golden() -> dict[str, Any]:
 
 
 def test_frozen_answers_give_the_golden_tables(golden: dict[str, Any]) -> None:
-    tables = tables_of(frozen_sweep(golden["frozen"]))
-    assert tables.keys() == golden["tables"].keys()
+    made = tables_of(frozen_sweep(golden["frozen"]))
+    assert made.keys() == golden["tables"].keys()
     for name, expected in golden["tables"].items():
-        assert tables[name] == expected, name
+        assert made[name] == expected, name
 
 
 def test_a_made_up_sweep_gives_the_golden_tables(golden: dict[str, Any]) -> None:
-    tables = made_up_tables()
-    assert tables.keys() == golden["made-up tables"].keys() == {f"table {n}" for n in (1, 3, 6, 9, 10, 11)}
+    made = made_up_tables()
+    assert made.keys() == golden["made-up tables"].keys() == {f"table {n}" for n in (1, 3, 6, 9, 10, 11)}
     for name, expected in golden["made-up tables"].items():
-        assert tables[name] == expected, name
+        assert made[name] == expected, name
 
 
 def test_golden_scores_are_shares_of_the_frozen_answers(golden: dict[str, Any]) -> None:

@@ -12,12 +12,17 @@ from sftlab.errors import UserError
 from sftlab.studies.knowledge.results.choice import (
     METRICS,
     best_percent,
-    choose,
+    choose_by_cell,
     collapse_percent,
     dev_scores,
     metric_of,
 )
-from sftlab.studies.knowledge.results.tables import AccuracyRow, ChoiceRow
+from sftlab.studies.knowledge.results.rows import AccuracyRow, ChoiceRow
+
+
+def chosen(rows: Sequence[AccuracyRow], metric: str = "dev") -> list[ChoiceRow]:
+    return choose_by_cell("restore", "restore", rows, metric)
+
 
 relaxed = settings(deadline=None, max_examples=40)
 
@@ -47,7 +52,7 @@ TWO_CELLS = [
 
 
 def test_each_cell_takes_the_best_mean_of_both_dev_splits_and_never_looks_at_test() -> None:
-    found = choose(TWO_CELLS)
+    found = chosen(TWO_CELLS)
     assert picked(found, "cell") == [("x", 20), ("y", 10)]
     x = found[0]
     assert (x.dev, x.dev_tuned) == (pytest.approx(0.45), pytest.approx(0.40))
@@ -62,18 +67,12 @@ def test_a_metric_of_one_domain_chooses_by_that_alone() -> None:
         *rows("y", "dev", {0: 0.50, 10: 0.55, 20: 0.20}),
         *rows("y", "dev_ood", {0: 0.20, 10: 0.50, 20: 0.66}),
     ]
-    expected = {
-        "dev": ("y", 10, 0.525),
-        "dev_in_domain": ("x", 10, 0.60),
-        "dev_out_of_domain": ("y", 20, 0.66),
-    }
-    assert expected.keys() == METRICS.keys()
-    for metric, (cell, percent, score) in expected.items():
-        row = choose(cells, metric)[-1]
-        assert (row.scope, row.cell, row.percent) == ("recommended", cell, percent)
-        assert row.dev == pytest.approx(score)
     # x: 0 %, 10 %, 20 %: means 0.40, 0.45, 0.46
-    assert [picked(choose(cells, m), "cell")[0][1] for m in expected] == [20, 10, 20]
+    assert [picked(chosen(cells, metric), "cell") for metric in METRICS] == [
+        [("x", 20), ("y", 10)],
+        [("x", 10), ("y", 10)],
+        [("x", 20), ("y", 20)],
+    ]
 
 
 def test_a_metric_whose_split_was_not_asked_or_that_is_unknown_is_refused() -> None:
@@ -88,17 +87,13 @@ def test_a_metric_whose_split_was_not_asked_or_that_is_unknown_is_refused() -> N
 
 def test_common_percentage_has_the_best_mean_over_cells() -> None:
     # 0 %: (0.40 + 0.20) / 2; 10 %: (0.40 + 0.55) / 2; 20 %: (0.45 + 0.075) / 2.
-    (common,) = [row for row in choose(TWO_CELLS) if row.scope == "common"]
+    (common,) = [row for row in chosen(TWO_CELLS) if row.scope == "common"]
     assert (common.cell, common.percent, common.dev) == (None, 10, pytest.approx(0.475))
     assert common.test == pytest.approx((0.99 + 0.57) / 2)
 
 
-def test_recommended_is_the_best_cell_at_its_own_choice() -> None:
-    assert picked(choose(TWO_CELLS), "recommended") == [("y", 10)]
-
-
-def test_ties_go_to_the_smaller_percentage_then_to_the_first_cell() -> None:
-    found = choose(
+def test_ties_go_to_the_smaller_percentage() -> None:
+    found = chosen(
         [
             *rows("x", "dev", {0: 0.5, 5: 0.6, 20: 0.6}),
             *rows("y", "dev", {0: 0.6, 5: 0.6, 20: 0.5}),
@@ -106,30 +101,29 @@ def test_ties_go_to_the_smaller_percentage_then_to_the_first_cell() -> None:
         ]
     )
     assert picked(found, "cell") == [("x", 5), ("y", 0), ("z", 0)]
-    assert picked(found, "recommended") == [("y", 0)]
 
 
 def test_study_without_out_of_domain_facts_chooses_on_dev_alone() -> None:
-    (row, *_) = choose([*rows("x", "dev", {0: 0.1, 1: 0.2}), *rows("x", "test", {0: 0.1, 1: 0.3})])
+    (row, *_) = chosen([*rows("x", "dev", {0: 0.1, 1: 0.2}), *rows("x", "test", {0: 0.1, 1: 0.3})])
     assert (row.percent, row.test, row.test_ood, row.questions) == (1, 0.3, None, 100)
 
 
 def test_base_model_and_bucket_rows_take_no_part() -> None:
     base = AccuracyRow("base", None, None, None, None, "dev", None, 100, 99, 0.99)
     bucket = AccuracyRow("x", "0", 24, 0, 0.0, "dev", 4, 100, 99, 0.99)
-    found = choose([base, bucket, *rows("x", "dev", {0: 0.3, 1: 0.2})])
-    assert picked(found, "recommended") == [("x", 0)]
-    assert choose([base]) == []
+    found = chosen([base, bucket, *rows("x", "dev", {0: 0.3, 1: 0.2})])
+    assert picked(found, "cell") == [("x", 0)]
+    assert chosen([base]) == []
 
 
 def test_cell_without_dev_answers_is_refused() -> None:
     with pytest.raises(UserError, match="Cell x: no accuracy on dev"):
-        choose(rows("x", "test", {0: 0.1}))
+        chosen(rows("x", "test", {0: 0.1}))
 
 
 def test_ladder_with_a_gap_in_one_dev_split_is_refused() -> None:
     with pytest.raises(UserError, match="Cell x"):
-        choose([*rows("x", "dev", {0: 0.1, 1: 0.2}), *rows("x", "dev_ood", {0: 0.1})])
+        chosen([*rows("x", "dev", {0: 0.1, 1: 0.2}), *rows("x", "dev_ood", {0: 0.1})])
 
 
 def test_collapse_is_where_the_score_stays_below_half() -> None:

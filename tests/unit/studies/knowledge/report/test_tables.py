@@ -9,37 +9,35 @@ import pytest
 
 from sftlab.analysis.statistics import NO_DIFFERENCE
 from sftlab.reporting.table import Row, Table
-from sftlab.studies.knowledge.report import published
+from sftlab.studies.knowledge.report import published, strategies, tables
 from sftlab.studies.knowledge.report.findings import HELPS, MORE_DATA, UNKNOWN, all_findings
 from sftlab.studies.knowledge.report.lookup import MIXED, Group
-from sftlab.studies.knowledge.report.sweep import beside as sweep_beside
-from sftlab.studies.knowledge.report.sweep import strategies as sweep_strategies
-from sftlab.studies.knowledge.report.sweep.beside import direction
-from sftlab.studies.knowledge.report.sweep.sections import correlation
-from sftlab.studies.knowledge.report.sweep.summary import sharper
-from sftlab.studies.knowledge.report.sweep.view import SweepView, paper_size
-from sftlab.studies.knowledge.results.sweep_tables import CHOSEN, PLAIN, SweepResults
-from sftlab.studies.knowledge.results.tables import StudyResults
+from sftlab.studies.knowledge.report.plain_tables import correlation
+from sftlab.studies.knowledge.report.summary import sharper
+from sftlab.studies.knowledge.report.tables import direction
+from sftlab.studies.knowledge.report.view import View, paper_size
+from sftlab.studies.knowledge.results.rows import CHOSEN, PLAIN
+from sftlab.studies.knowledge.results.tables import Results
 from sftlab.studies.load import load_sweep
 from tests.support.report_sweep import made_up_sweep
 
-CONFIGS = Path(__file__).parents[6] / "jobs" / "configs"
+CONFIGS = Path(__file__).parents[5] / "jobs" / "configs"
 RANGES = tuple(f"restore:{first}-{first + 3}" for first in range(0, 32, 4))
 
 
 @pytest.fixture(scope="module")
-def sweep() -> SweepResults:
+def sweep() -> Results:
     strategies = ("restore", "wise-ft", "l2-sp", "lora", "mixed", "restore:0-3")
     return made_up_sweep(strategies, seeds=(0, 1), percents=(0.0, 5.0, 20.0, 40.0, 60.0)).summarise_quickly()
 
 
 @pytest.fixture(scope="module")
-def view(sweep: SweepResults) -> SweepView:
-    return SweepView(sweep)
+def view(sweep: Results) -> View:
+    return View(sweep)
 
 
-def test_table_4_has_the_papers_rows_columns_and_numbers(view: SweepView) -> None:
-    table = found(sweep_beside.ladder(view, "test"))
+def test_table_4_has_the_papers_rows_columns_and_numbers(view: View) -> None:
+    table = found(tables.ladder(view, "test"))
     assert table.columns == ["0", "1", "2", "3", "4"]
     block = [row for row in table.rows if row.entries][:8]
     assert [row.heading.split("\N{NO-BREAK SPACE}")[0] for row in block] == [
@@ -68,21 +66,23 @@ def test_marks_compare_directions() -> None:
     assert direction(0.01, 0.03, None) == direction(0.01, 0.03, 0.0) == ""
 
 
-def test_table_2_and_6_hold_the_published_numbers(view: SweepView) -> None:
-    table = found(sweep_beside.by_test_bucket(view))
-    assert len(table.columns) == 12 and len(table.rows) == 5
-    assert table.rows[0].entries[0].below == ["1.8 ± 0.2"] and table.rows[4].entries[11].below == [
-        "50.2 ± 1.8"
-    ]
-    table = found(sweep_beside.ladder(view, "train_set"))
+def test_table_2_and_6_hold_the_published_numbers(view: View) -> None:
+    table = found(tables.by_test_bucket(view))
+    assert len(table.columns) == 12 and len(table.rows) == 1 + 2 * 6
+    assert not any(entry.below for row in table.rows[:7] for entry in row.entries)
+    large = table.rows[8:]
+    assert large[0].entries[0].below == ["1.8 ± 0.2"] and large[4].entries[11].below == ["50.2 ± 1.8"]
+    shown = [float(row.entries[5].text.split()[0]) for row in large]
+    assert {value for value, row in zip(shown, large, strict=True) if row.entries[5].strong} == {max(shown)}
+    table = found(tables.ladder(view, "train_set"))
     assert [row.entries[1].below for row in table.rows if row.entries][:2] == [["61.3"], ["62.9"]]
 
 
-def test_more_data_and_collapse_are_marked_by_bucket(view: SweepView) -> None:
-    table = found(sweep_beside.more_data(view))
+def test_more_data_and_collapse_are_marked_by_bucket(view: View) -> None:
+    table = found(tables.more_data(view))
     assert numbers(table.rows[0]) == pytest.approx([-10.37, -5.53, -0.52, -1.42, 1.25], abs=0.051)
     assert table.rows[0].entries[0].mark == "agrees"
-    table = found(sweep_beside.collapse(view))
+    table = found(tables.collapse(view))
     assert [e.below[0] for e in table.rows[0].entries] == [
         "from 60\N{NO-BREAK SPACE}%",
         "from 60\N{NO-BREAK SPACE}%",
@@ -93,17 +93,17 @@ def test_more_data_and_collapse_are_marked_by_bucket(view: SweepView) -> None:
     assert {e.mark for row in table.rows for e in row.entries} == {"agrees"}
 
 
-def test_tables_3_9_and_10_agree_with_themselves(view: SweepView) -> None:
-    for table in (sweep_beside.concentration(view), sweep_beside.layers(view), sweep_beside.modules(view)):
+def test_tables_3_9_and_10_agree_with_themselves(view: View) -> None:
+    for table in (tables.concentration(view), tables.layers(view), tables.modules(view)):
         entries = [entry for row in found(table).rows for entry in row.entries]
         assert entries and "differs" not in {entry.mark for entry in entries}
-        assert all(entry.below for entry in entries)
-    shares = [row.entries[0] for row in found(sweep_beside.layers(view)).rows]
+        assert all(row.entries[-1].below for row in found(table).rows if row.entries)
+    shares = [row.entries[1] for row in found(tables.layers(view)).rows]
     assert (shares[0].text, shares[0].below, shares[0].mark) == ("1.21", ["1.21"], "agrees")
 
 
-def test_table_7_has_the_papers_strategies_then_the_others(view: SweepView) -> None:
-    table = found(sweep_strategies.table_7(view))
+def test_table_7_has_the_papers_strategies_then_the_others(view: View) -> None:
+    table = found(strategies.table_7(view))
     assert [row.heading for row in table.rows][:5] == list(published.published()["strategies"]["rows"])
     assert {row.heading for row in table.rows[5:]} == {"wise-ft", "l2-sp"}
     assert table.rows[0].entries[0].text == "–" and table.rows[0].entries[0].below == ["53.8"]
@@ -115,20 +115,20 @@ def test_lora_stands_in_table_7_on_mixed_buckets_where_it_was_trained_on_them() 
     better = [
         replace(r, dev=0.99) if (r.strategy, r.train_bucket) == ("lora", "2") else r for r in sweep.choice
     ]
-    view = SweepView(replace(sweep, choice=better))
-    table = found(sweep_strategies.table_7(view))
+    view = View(replace(sweep, choice=better))
+    table = found(strategies.table_7(view))
     score = view.score("lora", Group(MIXED, 240), 0.0, "test")
     assert score is not None
     assert (table.rows[3].heading, table.rows[3].entries[0].text) == (
         "LoRA",
-        sweep_beside.accuracy_text(score),
+        tables.accuracy_text(score),
     )
     assert table.note.endswith("LoRA: trained on 240 facts of mixed buckets.")
 
 
 def test_table_11_lines_ranges_up_by_depth() -> None:
     sweep = made_up_sweep(("restore", *RANGES), ("0", "3"), (240,), (0,), (0.0, 20.0)).summarise_quickly()
-    table = found(sweep_strategies.table_11(SweepView(sweep)))
+    table = found(strategies.table_11(View(sweep)))
     assert table.columns == ["0–3", "4–7", "8–11", "12–15", "16–19", "20–23", "24–27", "28–31"]
     paper = published.published()["layer_restoration"]["rows"]
     assert numbers(table.rows[0]) == pytest.approx(paper[0], abs=0.051)
@@ -141,7 +141,7 @@ def test_the_shipped_sweep_over_layers_fills_table_11_with_a_column_a_layer() ->
     named = [":".join([s.name, *map(str, s.parameters.values())]) for s in spec.axes.strategy]
     assert named[0] == "restore" and len(named) == 5 and spec.axes.percent == (0.0, 100.0)
     sweep = made_up_sweep(named, ("0", "1", "2", "3", "4"), (100,), (0, 1), (0.0, 20.0)).summarise_quickly()
-    table = found(sweep_strategies.table_11(SweepView(sweep)))
+    table = found(strategies.table_11(View(sweep)))
     assert table.columns == ["0", "1", "2", "3"]
     assert [row.heading for row in table.rows] == [f"bucket {bucket}" for bucket in range(5)]
     paper = published.published()["layer_restoration"]["rows"]
@@ -161,14 +161,14 @@ def test_published_sizes_stand_beside_equal_or_outermost_ones() -> None:
 def test_plain_restoration_stands_in_table_7_and_not_its_ablations() -> None:
     sweep = made_up_sweep(("restore", "restore:0-3"), ("2",), (240,), (0, 1), (0.0, 20.0)).summarise_quickly()
     ablation = [replace(r, dev=0.99) if r.variant == "restore:0-3" else r for r in sweep.choice]
-    view = SweepView(replace(sweep, choice=ablation))
-    row = found(sweep_strategies.table_7(view)).rows[4]
+    view = View(replace(sweep, choice=ablation))
+    row = found(strategies.table_7(view)).rows[4]
     plain = view.score("restore", Group("2", 240), view.choices("variant")[0].percent, "test")
     assert plain is not None
-    assert (row.heading, row.entries[0].text) == ("Parameter Restoration", sweep_beside.accuracy_text(plain))
+    assert (row.heading, row.entries[0].text) == ("Parameter Restoration", tables.accuracy_text(plain))
 
 
-def test_whether_restoring_helps_is_decided_by_the_tests(view: SweepView) -> None:
+def test_whether_restoring_helps_is_decided_by_the_tests(view: View) -> None:
     assert view.main is not None
     finding = next(f for f in all_findings(view.main) if f.question == HELPS)
     rows = [r for r in view.family(CHOSEN) if r.variant == "restore" and r.split == "test"]
@@ -177,25 +177,25 @@ def test_whether_restoring_helps_is_decided_by_the_tests(view: SweepView) -> Non
     told = sharper(view, finding)
     assert told.agrees is True and f"{better} are significantly better, 0 worse" in told.here
     none = replace(view.results, comparisons=[replace(r, verdict=NO_DIFFERENCE) for r in rows])
-    assert sharper(SweepView(none), finding).agrees is None
+    assert sharper(View(none), finding).agrees is None
     other = next(f for f in all_findings(view.main) if f.question not in (HELPS, MORE_DATA, UNKNOWN))
     assert sharper(view, other) is other
 
 
 @pytest.mark.parametrize("question", [MORE_DATA, UNKNOWN])
-def test_harm_is_decided_by_the_interval_over_training_sets(view: SweepView, question: str) -> None:
+def test_harm_is_decided_by_the_interval_over_training_sets(view: View, question: str) -> None:
     assert view.main is not None
     finding = next(f for f in all_findings(view.main) if f.question == question)
 
-    def widened(half: float) -> SweepView:
+    def widened(half: float) -> View:
         rows = [replace(r, low=r.mean - half, high=r.mean + half) for r in view.results.groups]
-        return SweepView(replace(view.results, groups=rows))
+        return View(replace(view.results, groups=rows))
 
     assert sharper(widened(0.001), finding).agrees is True
     unsure = sharper(widened(0.3), finding)
     assert unsure.agrees is None and "Interval over training sets and questions" in unsure.here
     one = [replace(r, seeds=1) for r in view.results.groups]
-    assert sharper(SweepView(replace(view.results, groups=one)), finding) is finding
+    assert sharper(View(replace(view.results, groups=one)), finding) is finding
 
 
 def test_an_own_strategy_that_edits_the_plain_tuned_models_is_told_against_them() -> None:
@@ -205,7 +205,7 @@ def test_an_own_strategy_that_edits_the_plain_tuned_models_is_told_against_them(
     )  # a name that the report does not know
     sweep = made_up.summarise_quickly()
     assert {r.variant for r in sweep.comparisons if r.family == PLAIN} == {"l2-sp"}
-    view = SweepView(sweep)
+    view = View(sweep)
     own = next(r for r in view.choices("group") if r.strategy == "clip")
     against = view.against_plain(own, "test")
     assert against is not None and against.family == CHOSEN
@@ -214,20 +214,20 @@ def test_an_own_strategy_that_edits_the_plain_tuned_models_is_told_against_them(
     assert found is not None and found.family == PLAIN
 
 
-def test_strategies_are_ranked_by_dev(view: SweepView) -> None:
-    rows = sweep_strategies.ranked(view)
+def test_strategies_are_ranked_by_dev(view: View) -> None:
+    rows = strategies.ranked(view)
     assert [row.dev for row in rows] == sorted((row.dev for row in rows), reverse=True)
-    table = found(sweep_strategies.best(view))
+    table = found(strategies.best(view))
     assert [row.heading for row in table.rows] == [row.strategy for row in rows]
     text = " ".join(line for row in table.rows for entry in row.entries for line in entry.below)
     assert "questions × 2 sets" in text
     assert "no significant difference" in text or "better" in text
 
 
-def test_correlation_is_over_groups_and_scipys(view: SweepView) -> None:
+def test_correlation_is_over_groups_and_scipys(view: View) -> None:
     from scipy import stats
 
-    from sftlab.studies.knowledge.report.sweep.figures import Moved, moved
+    from sftlab.studies.knowledge.report.strategy_figures import Moved, moved
 
     assert view.main is not None
     groups = moved(view.main, "restore", seeds=False)
@@ -247,9 +247,3 @@ def numbers(row: Row) -> list[float]:
 def found(table: Table | None) -> Table:
     assert table is not None
     return table
-
-
-def test_study_results_are_not_changed_by_the_view(sweep: SweepResults) -> None:
-    before: StudyResults = sweep.variants[0].results
-    SweepView(sweep).view("restore")
-    assert sweep.variants[0].results is before

@@ -1,44 +1,43 @@
-"""Look-ups in a sweep's tables: by variant, by group of training sets, by comparison; its studies as views."""
+"""Look-ups in the results: by variant, by group of training sets, by comparison; the variants as views."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from sftlab.config.leaves import flat
 from sftlab.reporting.text import count
 from sftlab.studies.knowledge.report.buckets import LADDERS, bucket_name
-from sftlab.studies.knowledge.report.lookup import DOMAINS, Group, View, bucket_order
+from sftlab.studies.knowledge.report.lookup import DOMAINS, Group, VariantView, bucket_order
 from sftlab.studies.knowledge.report.published import SIZES
 from sftlab.studies.knowledge.results.choice import Metric, metric_of
-from sftlab.studies.knowledge.results.sweep_tables import (
+from sftlab.studies.knowledge.results.rows import (
     CHOSEN,
     PLAIN,
     PLAIN_STRATEGIES,
+    ChoiceRow,
     ComparisonRow,
+    GroupKey,
     GroupRow,
-    SweepChoiceRow,
-    SweepResults,
-    Variant,
     fullest,
 )
-from sftlab.studies.knowledge.results.tables import ChoiceRow
+from sftlab.studies.knowledge.results.tables import Results, Variant
 from sftlab.sweeps.times import TimeRow
 
 
 @dataclass(frozen=True)
-class SweepView:
-    """One sweep's results, indexed. Look-ups give None where the sweep has not measured it."""
+class View:
+    """The results of a study or a sweep, indexed. Look-ups give None for what is not measured."""
 
-    results: SweepResults
+    results: Results
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
         return {variant.name: variant for variant in self.results.variants}
 
     @cached_property
-    def main(self) -> View | None:
+    def main(self) -> VariantView | None:
         """The variant whose tables are compared with the paper's: the reference, else the first."""
         name = self.results.reference or next(iter(self.variants), None)
         return self.view(name) if name is not None else None
@@ -47,21 +46,17 @@ class SweepView:
     def main_name(self) -> str:
         return self.results.reference or next(iter(self.variants), "")
 
-    def view(self, name: str) -> View:
-        """A variant's study, with every cell's choice that of its group."""
+    def view(self, name: str) -> VariantView:
+        """A variant's tables with the choices of its groups."""
         number = list(self.variants).index(name)
-        results = self.variants[name].results
-        plain = View(results)
-        rows = [row for row in results.choice if row.scope != "cell"]
-        for group, cells in plain.groups.items():
-            found = self.chosen(name, group)
-            if found is not None:
-                rows += [_cell_choice(plain, cell.cell, found) for cell in cells]
+        mine = [row for row in self.choices("group") if row.variant == name]
+        chosen = {Group(*row.group[1:]): row for row in mine}
+        common = next((row.percent for row in self.choices("common") if row.variant == name), None)
         prefix, title = ("", "") if name == self.main_name else (f"v{number}-", name)
-        return View(replace(results, choice=rows), prefix, title)
+        return VariantView(self.variants[name], chosen, common, prefix, title)
 
     @cached_property
-    def tuned_otherwise(self) -> list[View]:
+    def tuned_otherwise(self) -> list[VariantView]:
         """Variants whose fine-tuning differs from the main one's: at 0 % they have other accuracies.
 
         Variants of a single group of training sets, as a search makes them, have no curve to show.
@@ -73,18 +68,18 @@ class SweepView:
     @property
     def searched(self) -> bool:
         """Whether most variants have a single group of training sets, as a search leaves them."""
-        groups = [len({(c.train_bucket, c.size) for c in v.results.cells}) for v in self.results.variants]
+        groups = [len({(c.train_bucket, c.size) for c in v.cells}) for v in self.results.variants]
         return len(groups) > 3 and sum(n == 1 for n in groups) > len(groups) / 2
 
     @cached_property
-    def ladders(self) -> list[View]:
+    def ladders(self) -> list[VariantView]:
         """Variants other than the main one with more than 0 % on their ladder and more than one group."""
         views = [self.view(name) for name in self.variants if name != self.main_name]
         return [view for view in views if len(view.groups) > 1 and len(view.percents) > 1]
 
     @cached_property
     def train_buckets(self) -> list[str]:
-        buckets = {cell.train_bucket for v in self.results.variants for cell in v.results.cells}
+        buckets = {cell.train_bucket for v in self.results.variants for cell in v.cells}
         return sorted(buckets, key=bucket_order)
 
     @cached_property
@@ -98,19 +93,19 @@ class SweepView:
     ) -> GroupRow | None:
         return self._scores.get((variant, group.train_bucket, group.size, percent, split, bucket))
 
-    def of_choice(self, choice: SweepChoiceRow, split: str, percent: float | None = None) -> GroupRow | None:
+    def of_choice(self, choice: ChoiceRow, split: str, percent: float | None = None) -> GroupRow | None:
         """Score of a choice on one split, at its percentage or another one."""
         at = choice.percent if percent is None else percent
-        return self.score(choice.variant, Group(choice.train_bucket, choice.size), at, split)
+        return self.score(choice.variant, Group(*choice.group[1:]), at, split)
 
-    def chosen(self, variant: str, group: Group) -> SweepChoiceRow | None:
-        return self._chosen.get((variant, group.train_bucket, group.size))
+    def chosen(self, variant: str, group: Group) -> ChoiceRow | None:
+        return self._chosen.get(GroupKey(variant, *group))
 
     @cached_property
-    def _chosen(self) -> Mapping[tuple[str, str, int], SweepChoiceRow]:
-        return {(r.variant, r.train_bucket, r.size): r for r in self.choices("group")}
+    def _chosen(self) -> Mapping[GroupKey, ChoiceRow]:
+        return {r.group: r for r in self.choices("group")}
 
-    def choices(self, scope: str) -> list[SweepChoiceRow]:
+    def choices(self, scope: str) -> list[ChoiceRow]:
         return [row for row in self.results.choice if row.scope == scope]
 
     @property
@@ -132,37 +127,30 @@ class SweepView:
         )
 
     @property
-    def recommended(self) -> SweepChoiceRow | None:
+    def several(self) -> bool:
+        """Whether there is more than one variant to name."""
+        return len(self.results.variants) > 1
+
+    @property
+    def recommended(self) -> ChoiceRow | None:
         return next(iter(self.choices("recommended")), None)
 
-    def comparison(self, family: str, choice: SweepChoiceRow, split: str) -> ComparisonRow | None:
-        """The first comparison of a choice within a family (there is one, but for the family BEST)."""
-        mine = (family, choice.variant, choice.train_bucket, choice.size, choice.percent, split)
-        return next(
-            (
-                row
-                for row in self.results.comparisons
-                if (row.family, row.variant, row.train_bucket, row.size, row.percent, row.split) == mine
-            ),
-            None,
-        )
-
-    def against_plain(self, choice: SweepChoiceRow, split: str) -> ComparisonRow | None:
+    def against_plain(self, choice: ChoiceRow, split: str) -> ComparisonRow | None:
         """A choice against plain fine-tuning on the same facts.
 
         The reference, and strategies that only edit the weights of plain tuned models, have these at 0 %; what is
         compared with its own tuned models is not compared with them again.
         """
-        own = self.comparison(CHOSEN, choice, split)
+        own = self.results.comparison(CHOSEN, choice, split)
         if choice.variant == self.results.reference:
             return own
-        found = self.comparison(PLAIN, choice, split)
+        found = self.results.comparison(PLAIN, choice, split)
         edits = choice.strategy in LADDERS or self._plain_tuned(choice)
         return own if found is None and edits else found
 
-    def _plain_tuned(self, choice: SweepChoiceRow) -> bool:
+    def _plain_tuned(self, choice: ChoiceRow) -> bool:
         """Whether a choice's models at 0 % have the reference's scores on the same facts, as far as the tables show."""
-        group = Group(choice.train_bucket, choice.size)
+        group = Group(*choice.group[1:])
         pairs = [
             (self.of_choice(choice, split, 0.0), self.score(self.results.reference or "", group, 0.0, split))
             for split in DOMAINS
@@ -170,9 +158,9 @@ class SweepView:
         known = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
         return bool(known) and all((a.mean, a.sd) == (b.mean, b.sd) for a, b in known)
 
-    def plain_score(self, choice: SweepChoiceRow, split: str) -> GroupRow | None:
+    def plain_score(self, choice: ChoiceRow, split: str) -> GroupRow | None:
         """Score of plain fine-tuning on the same facts."""
-        group = Group(choice.train_bucket, choice.size)
+        group = Group(*choice.group[1:])
         found = self.score(self.main_name, group, 0.0, split)
         return self.of_choice(choice, split, 0.0) if found is None and choice.strategy in LADDERS else found
 
@@ -213,29 +201,7 @@ def paper_size(size: int, sizes: list[int]) -> int | None:
     return {sizes[0]: SIZES[0], sizes[-1]: SIZES[1]}.get(size)
 
 
-def _cell_choice(view: View, cell: str, group: SweepChoiceRow) -> ChoiceRow:
-    """The group's percentage as the choice of one of its cells, with the cell's own test accuracies."""
-
-    def accuracy(split: str, percent: float) -> float | None:
-        row = view.row(cell, percent, split)
-        return row.accuracy if row else None
-
-    return ChoiceRow(
-        scope="cell",
-        cell=cell,
-        percent=group.percent,
-        dev=group.dev,
-        dev_tuned=group.dev_tuned,
-        test=accuracy("test", group.percent),
-        test_tuned=accuracy("test", 0.0),
-        test_ood=accuracy("test_ood", group.percent),
-        test_ood_tuned=accuracy("test_ood", 0.0),
-        questions=group.questions,
-        collapse_percent=group.collapse_percent,
-    )
-
-
-def _tuned(view: View) -> dict[tuple[str, str, int | None], float]:
+def _tuned(view: VariantView) -> dict[tuple[str, str, int | None], float]:
     return {
-        (row.cell, row.split, row.bucket): row.accuracy for row in view.results.accuracy if row.percent == 0.0
+        (row.cell, row.split, row.bucket): row.accuracy for row in view.variant.accuracy if row.percent == 0.0
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,29 +14,23 @@ import pytest
 
 from sftlab.analysis.statistics import holm, paired_difference, score_interval, seed_of
 from sftlab.errors import UserError
-from sftlab.studies.knowledge.results.choice import METRICS
-from sftlab.studies.knowledge.results.sweep_statistics import (
-    Group,
-    choices,
-    choose_percent,
-    groups_of,
-    summarise_sweep,
-)
-from sftlab.studies.knowledge.results.sweep_tables import (
-    BEST,
-    CHOSEN,
-    PLAIN,
-    SWEEP_FILE,
-    SWEEP_TABLES,
-    GroupRow,
-    SweepChoiceRow,
-    SweepResults,
+from sftlab.studies.knowledge.results.choice import METRICS, Members, choose
+from sftlab.studies.knowledge.results.rows import BEST, CHOSEN, PLAIN, CellRow, ChoiceRow, GroupRow
+from sftlab.studies.knowledge.results.statistics import Answers, fill_tables, groups_of
+from sftlab.studies.knowledge.results.tables import (
+    RESULT_TABLES,
+    RESULTS_FILE,
+    VARIANT_TABLES,
+    Results,
     Variant,
 )
-from sftlab.studies.knowledge.results.tables import CellRow, StudyResults
 from tests.support.report_sweep import MadeUp, made_up_sweep
 
 SMALL = {"buckets": ("0", "2"), "sizes": (240,), "percents": (0.0, 10.0, 20.0, 60.0)}
+
+
+def filled(variants: Sequence[Variant], answers: Answers, **changes: Any) -> Results:
+    return fill_tables(Results("x", "m", variants=variants, **changes), answers)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +39,7 @@ def made_up() -> MadeUp:
 
 
 @pytest.fixture(scope="module")
-def sweep(made_up: MadeUp) -> SweepResults:
+def sweep(made_up: MadeUp) -> Results:
     return made_up.summarise()
 
 
@@ -53,14 +49,14 @@ def test_groups_are_the_cells_that_differ_in_the_seed_alone(made_up: MadeUp) -> 
     assert [cell.set_seed for cell in groups[0].cells] == [0, 1, 2]
 
 
-def test_every_model_has_its_scores(made_up: MadeUp, sweep: SweepResults) -> None:
+def test_every_model_has_its_scores(made_up: MadeUp, sweep: Results) -> None:
     rows = [r for r in sweep.groups if r.bucket is None]
     # two variants with four percentages and one with 0 % alone; two groups; five splits
     assert len(rows) == (4 + 4 + 1) * 2 * 5
     row = next(
         r for r in rows if (r.variant, r.train_bucket, r.percent, r.split) == ("restore", "2", 10.0, "test")
     )
-    cells = [cell for cell in made_up.variants[0].results.cells if cell.train_bucket == "2"]
+    cells = [cell for cell in made_up.variants[0].cells if cell.train_bucket == "2"]
     answers = [made_up.answers("restore", cell.cell, 10.0, "test") for cell in cells]
     correct, buckets = np.stack([a for a, _ in answers]), answers[0][1]
     found = score_interval(correct, buckets, seed_of("score", "restore", "2", 240, 10.0, "test"))
@@ -68,13 +64,13 @@ def test_every_model_has_its_scores(made_up: MadeUp, sweep: SweepResults) -> Non
     assert (row.seeds, row.questions) == (3, 240)
     accuracies = [
         r.accuracy
-        for r in made_up.variants[0].results.accuracy
+        for r in made_up.variants[0].accuracy
         if r.train_bucket == "2" and r.percent == 10.0 and r.split == "test" and r.bucket is None
     ]
     assert row.mean == pytest.approx(np.mean(accuracies))
 
 
-def test_changes_are_paired_with_the_same_groups_tuned_models(sweep: SweepResults) -> None:
+def test_changes_are_paired_with_the_same_groups_tuned_models(sweep: Results) -> None:
     by = {(r.variant, r.train_bucket, r.percent, r.split, r.bucket): r for r in sweep.groups}
     for key, row in by.items():
         tuned = by[key[0], key[1], 0.0, key[3], key[4]]
@@ -85,24 +81,26 @@ def test_changes_are_paired_with_the_same_groups_tuned_models(sweep: SweepResult
             assert row.change_low <= row.change <= row.change_high
 
 
-def test_training_set_scores_take_each_seeds_own_questions(sweep: SweepResults) -> None:
+def test_training_set_scores_take_each_seeds_own_questions(sweep: Results) -> None:
     row = next(r for r in sweep.groups if r.split == "train_set" and r.train_bucket == "0" and r.bucket == 0)
     assert (row.seeds, row.questions) == (3, 120)
 
 
-def test_choice_is_made_on_dev_and_nothing_else(made_up: MadeUp, sweep: SweepResults) -> None:
+def test_choice_is_made_on_dev_and_nothing_else(made_up: MadeUp, sweep: Results) -> None:
     worse = dict(made_up.given)
     for key, (right, buckets) in made_up.given.items():
         if key[3].startswith("test"):
             worse[key] = (np.zeros_like(right), buckets)
-    other = summarise_sweep("x", "m", {}, "dev", made_up.variants, lambda *key: worse[key])
+    other = filled(made_up.variants, lambda *key: worse[key])
     chosen = [(r.scope, r.variant, r.train_bucket, r.percent, r.dev) for r in sweep.choice]
     assert [(r.scope, r.variant, r.train_bucket, r.percent, r.dev) for r in other.choice] == chosen
-    assert all(r.test == 0.0 for r in other.choice)
+    assert all(r.test == 0.0 for r in other.choice if r.scope not in ("cell", "common"))
 
 
-def test_choices_have_every_scope(sweep: SweepResults) -> None:
+def test_choices_have_every_scope(sweep: Results) -> None:
     assert Counter(r.scope for r in sweep.choice) == {
+        "cell": 18,
+        "common": 3,
         "group": 6,
         "variant": 3,
         "strategy": 3,
@@ -114,34 +112,34 @@ def test_choices_have_every_scope(sweep: SweepResults) -> None:
 
 
 def test_of_equal_dev_scores_the_smaller_percentage_wins() -> None:
-    assert choose_percent({"dev": {0.0: 0.4, 10.0: 0.6, 5.0: 0.6}})[0] == 5.0
-    both = {"dev": {0.0: 0.5, 5.0: 0.6}, "dev_ood": {0.0: 0.5, 5.0: 0.3}}
-    assert choose_percent(both) == (0.0, {0.0: 0.5, 5.0: pytest.approx(0.45)})
-    with pytest.raises(UserError, match="no accuracy on dev"):
-        choose_percent({"test": {0.0: 0.5}}, "some group")
+    even = scored("a", {0.0: 0.4, 10.0: 0.6, 5.0: 0.6}, {0.0: 0.4, 10.0: 0.6, 5.0: 0.6})
+    assert chosen_of([even])["recommended", ""] == ("a", 5.0, 0.6)
+    both = scored("a", {0.0: 0.5, 5.0: 0.6}, {0.0: 0.5, 5.0: 0.3})
+    assert chosen_of([both])["recommended", ""] == ("a", 0.0, 0.5)
+    group, rows = both
+    with pytest.raises(UserError, match="a, data 0, 240 facts: no accuracy on dev"):
+        choose([group], [replace(row, split="test") for row in rows])
 
 
 def scored(
     variant: str, dev: dict[float, float], ood: dict[float, float], seeds: int = 3, bucket: str = "0"
-) -> tuple[Group, list[GroupRow]]:
+) -> tuple[Members, list[GroupRow]]:
     """A group of so many training sets, with its mean dev scores; the strategy is what stands before the dash."""
     cells = [CellRow(f"{variant}-{seed}", bucket, 240, seed) for seed in range(seeds)]
     by_split = {"dev": dev, "dev_ood": ood}
-    whole = Variant(variant, variant.partition("-")[0], {}, StudyResults(variant, "m", cells=cells))
-    asked = {(percent, split): cells for split, by in by_split.items() for percent in by}
     rows = [
         GroupRow(variant, bucket, 240, percent, split, None, seeds, 10, mean, None, mean, mean)
         for split, by in by_split.items()
         for percent, mean in by.items()
     ]
-    return Group(whole, bucket, 240, cells, asked), rows
+    return Members(variant, variant.partition("-")[0], bucket, 240, [c.cell for c in cells]), rows
 
 
 def chosen_of(
-    made: list[tuple[Group, list[GroupRow]]], metric: str = "dev"
+    made: list[tuple[Members, list[GroupRow]]], metric: str = "dev"
 ) -> dict[tuple[str, str], tuple[str, float, float]]:
     """Variant, percentage and dev score by scope and variant or strategy."""
-    found = choices([group for group, _ in made], [row for _, rows in made for row in rows], metric)
+    found = choose([group for group, _ in made], [row for _, rows in made for row in rows], metric)
     names = {"variant": "variant", "strategy": "strategy"}
     return {
         (r.scope, getattr(r, names[r.scope]) if r.scope in names else ""): (
@@ -188,18 +186,18 @@ def test_the_metric_of_a_sweep_reaches_its_choice_and_what_is_written(
     made_up: MadeUp, tmp_path: Path
 ) -> None:
     for metric, splits in {"dev_in_domain": {"dev"}, "dev_out_of_domain": {"dev_ood"}}.items():
-        sweep = summarise_sweep("x", "m", {}, metric, made_up.variants, made_up.answers)
+        sweep = filled(made_up.variants, made_up.answers, metric=metric)
         means = [r.mean for r in sweep.groups if r.bucket is None and r.split in splits]
         assert sweep.choice[-1].dev == max(means)
         sweep.write(tmp_path / metric)
-        assert SweepResults.read(tmp_path / metric).metric == metric
-    file = tmp_path / "dev_in_domain" / SWEEP_FILE
+        assert Results.read(tmp_path / metric).metric == metric
+    file = tmp_path / "dev_in_domain" / RESULTS_FILE
     file.write_text(file.read_text().replace('"dev_in_domain"', '"luck"'))
-    with pytest.raises(UserError, match=r"sweep\.json: metric: 'luck' is no metric"):
-        SweepResults.read(file.parent)
+    with pytest.raises(UserError, match=r"results\.json: metric: 'luck' is no metric"):
+        Results.read(file.parent)
 
 
-def test_families_of_comparisons(sweep: SweepResults) -> None:
+def test_families_of_comparisons(sweep: Results) -> None:
     chosen = [r for r in sweep.choice if r.scope == "group" and r.percent > 0]
     by_family = Counter(r.family for r in sweep.comparisons)
     assert by_family[CHOSEN] == 2 * len(chosen)
@@ -228,7 +226,7 @@ def test_a_variant_with_the_plain_tuned_models_is_tested_against_them_once(made_
         changed = (variant, percent, split) == ("wise-ft", 0.0, "test_ood")
         return (np.append(~right[:1], right[1:]) if changed else right), buckets
 
-    sweep = summarise_sweep("x", "m", {}, "dev", made_up.variants, otherwise_tuned)
+    sweep = filled(made_up.variants, otherwise_tuned)
     # One answer of a tuned model is enough to tell them apart, in both splits.
     assert Counter(r.variant for r in sweep.comparisons if r.family == PLAIN) == {"wise-ft": 4, "l2-sp": 4}
     tested = [(*r.__dict__.values(),)[1:10] for r in made_up.summarise().comparisons if r.family != BEST]
@@ -236,7 +234,7 @@ def test_a_variant_with_the_plain_tuned_models_is_tested_against_them_once(made_
     assert all(pair[:4] != pair[4:8] for pair in tested)  # and none with itself
 
 
-def test_p_values_are_corrected_within_their_family_alone(sweep: SweepResults) -> None:
+def test_p_values_are_corrected_within_their_family_alone(sweep: Results) -> None:
     for family in (CHOSEN, PLAIN, BEST):
         rows = [r for r in sweep.comparisons if r.family == family]
         assert [r.p_corrected for r in rows] == holm([r.p for r in rows])
@@ -247,13 +245,11 @@ def test_p_values_are_corrected_within_their_family_alone(sweep: SweepResults) -
             )
 
 
-def test_a_comparison_is_the_paired_difference_of_the_two_groups(
-    made_up: MadeUp, sweep: SweepResults
-) -> None:
+def test_a_comparison_is_the_paired_difference_of_the_two_groups(made_up: MadeUp, sweep: Results) -> None:
     row = next(
         r for r in sweep.comparisons if r.family == PLAIN and r.variant == "l2-sp" and r.split == "test"
     )
-    cells = [c.cell for c in made_up.variants[0].results.cells if c.train_bucket == row.train_bucket]
+    cells = [c.cell for c in made_up.variants[0].cells if c.train_bucket == row.train_bucket]
     first = np.stack([made_up.answers("l2-sp", cell, 0.0, "test")[0] for cell in cells])
     second = np.stack([made_up.answers("restore", cell, 0.0, "test")[0] for cell in cells])
     buckets = made_up.answers("restore", cells[0], 0.0, "test")[1]
@@ -267,22 +263,22 @@ def test_a_comparison_is_the_paired_difference_of_the_two_groups(
 
 def test_variants_of_other_seeds_are_compared_on_the_shared_ones(made_up: MadeUp) -> None:
     first, other = made_up.variants[0], made_up.variants[2]
-    cells = [cell for cell in other.results.cells if cell.set_seed > 0]
-    fewer = replace(other, results=replace(other.results, cells=cells))
-    sweep = summarise_sweep("x", "m", {}, "dev", [first, fewer], made_up.answers)
+    cells = [cell for cell in other.cells if cell.set_seed > 0]
+    fewer = replace(other, cells=cells)
+    sweep = filled([first, fewer], made_up.answers)
     assert {r.seeds for r in sweep.comparisons if r.family == PLAIN} == {2}
-    none = [replace(cell, set_seed=cell.set_seed + 10) for cell in other.results.cells]
-    apart = replace(other, results=replace(other.results, cells=none))
-    sweep = summarise_sweep("x", "m", {}, "dev", [first, apart], made_up.answers)
+    none = [replace(cell, set_seed=cell.set_seed + 10) for cell in other.cells]
+    apart = replace(other, cells=none)
+    sweep = filled([first, apart], made_up.answers)
     assert not [r for r in sweep.comparisons if r.family == PLAIN]
 
 
-def test_facts_without_a_bucket_are_left_out(made_up: MadeUp, sweep: SweepResults) -> None:
+def test_facts_without_a_bucket_are_left_out(made_up: MadeUp, sweep: Results) -> None:
     def with_one_more(*key: object) -> tuple[object, object]:
         right, buckets = made_up.answers(*key)  # type: ignore[arg-type]
         return np.append(right, True), np.append(buckets, -1)
 
-    found = summarise_sweep("x", "m", {}, "dev", made_up.variants, with_one_more)  # type: ignore[arg-type]
+    found = filled(made_up.variants, with_one_more)  # type: ignore[arg-type]
     assert found.groups == sweep.groups
 
 
@@ -292,34 +288,34 @@ def test_models_that_answered_other_questions_are_refused(made_up: MadeUp) -> No
         return (right[::-1], buckets[::-1]) if cell.endswith("s1") else (right, buckets)
 
     with pytest.raises(UserError, match="did not answer the same questions of dev"):
-        summarise_sweep("x", "m", {}, "dev", made_up.variants, shuffled)  # type: ignore[arg-type]
+        filled(made_up.variants, shuffled)  # type: ignore[arg-type]
 
 
 def test_bad_variants_are_refused(made_up: MadeUp) -> None:
     twice = [made_up.variants[0]] * 2
     with pytest.raises(UserError, match="share a name"):
-        summarise_sweep("x", "m", {}, "dev", twice, made_up.answers)
+        filled(twice, made_up.answers)
     with pytest.raises(UserError, match="no variant 'other'; known are restore, wise-ft, l2-sp"):
-        summarise_sweep("x", "m", {}, "dev", made_up.variants, made_up.answers, reference="other")
+        filled(made_up.variants, made_up.answers, reference="other")
 
 
 def test_empty_sweep_has_empty_tables(made_up: MadeUp) -> None:
-    sweep = summarise_sweep("x", "m", {}, "dev", [], made_up.answers)
+    sweep = filled([], made_up.answers)
     assert (sweep.groups, sweep.comparisons, sweep.choice, sweep.reference) == ((), (), (), None)
 
 
 def test_results_are_the_same_each_time_and_do_not_depend_on_other_variants(
-    made_up: MadeUp, sweep: SweepResults
+    made_up: MadeUp, sweep: Results
 ) -> None:
     assert made_up.summarise() == sweep
-    alone = summarise_sweep("x", "m", {}, "dev", made_up.variants[:1], made_up.answers)
+    alone = filled(made_up.variants[:1], made_up.answers)
     assert list(alone.groups) == [r for r in sweep.groups if r.variant == "restore"]
 
 
-def test_written_results_are_read_back(sweep: SweepResults, tmp_path: Path) -> None:
+def test_written_results_are_read_back(sweep: Results, tmp_path: Path) -> None:
     sweep.write(tmp_path / "a")
-    read = SweepResults.read(tmp_path / "a")
-    for name in SWEEP_TABLES:
+    read = Results.read(tmp_path / "a")
+    for name in RESULT_TABLES:
         assert list(getattr(read, name)) == list(getattr(sweep, name))
     assert (read.name, read.model, read.metric, read.reference) == (
         sweep.name,
@@ -328,26 +324,26 @@ def test_written_results_are_read_back(sweep: SweepResults, tmp_path: Path) -> N
         sweep.reference,
     )
     assert [v.name for v in read.variants] == [v.name for v in sweep.variants]
-    assert list(read.variants[1].results.accuracy) == list(sweep.variants[1].results.accuracy)
+    assert list(read.variants[1].accuracy) == list(sweep.variants[1].accuracy)
     read.write(tmp_path / "b")
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
-    assert len(files) == 1 + len(SWEEP_TABLES) + 3 * 10
+    assert len(files) == 1 + len(RESULT_TABLES) + 3 * len(VARIANT_TABLES)
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 
 
-def test_unreadable_results_are_named(sweep: SweepResults, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=SWEEP_FILE):
-        SweepResults.read(tmp_path)
+def test_unreadable_results_are_named(sweep: Results, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=RESULTS_FILE):
+        Results.read(tmp_path)
     sweep.write(tmp_path)
     (tmp_path / "groups.parquet").write_bytes(b"no table")
     with pytest.raises(UserError, match=r"groups\.parquet"):
-        SweepResults.read(tmp_path)
-    (tmp_path / SWEEP_FILE).write_text('{"format": 7}')
+        Results.read(tmp_path)
+    (tmp_path / RESULTS_FILE).write_text('{"format": 7}')
     with pytest.raises(UserError, match="format 1"):
-        SweepResults.read(tmp_path)
+        Results.read(tmp_path)
 
 
-def test_a_choice_row_names_its_strategy(sweep: SweepResults) -> None:
-    row: SweepChoiceRow = next(r for r in sweep.choice if r.scope == "strategy" and r.strategy == "l2-sp")
+def test_a_choice_row_names_its_strategy(sweep: Results) -> None:
+    row: ChoiceRow = next(r for r in sweep.choice if r.scope == "strategy" and r.strategy == "l2-sp")
     variant: Variant = next(v for v in sweep.variants if v.name == row.variant)
     assert variant.strategy == "l2-sp" and row.percent == 0.0

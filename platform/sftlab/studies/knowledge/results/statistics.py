@@ -1,11 +1,11 @@
-"""From the answers of all models of a sweep to its tables: scores, choices made on dev, tests made on test."""
+"""From the answers of all models to the result tables: scores, choices made on dev, tests made on test."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,28 +19,20 @@ from sftlab.analysis.statistics import (
     verdict,
 )
 from sftlab.errors import UserError
-from sftlab.studies.knowledge.results.choice import (
-    DEV_SPLITS,
-    TEST_SPLITS,
-    Scores,
-    best_percent,
-    collapse_percent,
-    dev_scores,
-)
-from sftlab.studies.knowledge.results.sweep_tables import (
+from sftlab.studies.knowledge.results.choice import DEV_SPLITS, TEST_SPLITS, Members, choose, choose_by_cell
+from sftlab.studies.knowledge.results.rows import (
     BEST,
     CHOSEN,
     PLAIN,
     PLAIN_STRATEGIES,
+    SPLITS,
+    CellRow,
+    ChoiceRow,
     ComparisonRow,
     GroupRow,
-    SweepChoiceRow,
-    SweepResults,
-    Variant,
     fullest,
 )
-from sftlab.studies.knowledge.results.tables import SPLITS, CellRow
-from sftlab.sweeps.times import TimeRow
+from sftlab.studies.knowledge.results.tables import Results, Variant
 
 TRAIN_SET = "train_set"
 TEST_NAME = "paired randomisation over questions"
@@ -62,7 +54,7 @@ class Models(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Group:
+class Asked:
     """Cells of a variant that differ in the training set's seed alone, and which models answered what."""
 
     variant: Variant
@@ -71,63 +63,63 @@ class Group:
     cells: Sequence[CellRow]
     asked: Mapping[tuple[float, str], Sequence[CellRow]]  # by percentage and split
 
+    @property
+    def members(self) -> Members:
+        names = [cell.cell for cell in self.cells]
+        return Members(self.variant.name, self.variant.strategy, self.train_bucket, self.size, names)
+
     def models(self, percent: float) -> Models:
         return Models(self.variant.name, self.train_bucket, self.size, percent)
 
 
-def summarise_sweep(
-    name: str,
-    model: str,
-    spec: Mapping[str, Any],
-    metric: str,
-    variants: Sequence[Variant],
-    answers: Answers,
-    times: Sequence[TimeRow] = (),
-    reference: str | None = None,
-) -> SweepResults:
-    """Fill the tables of a sweep: every score with its interval, the choices on dev, the verdicts on test.
+def fill_tables(measured: Results, answers: Answers) -> Results:
+    """The results with all tables filled: scores with their intervals, choices on dev, verdicts on test.
 
     Args:
-        metric: what chooses, one of choice.METRICS.
+        measured: results with their variants, and where nothing else is said about these a `reference`: by default
+            the first variant of the strategies PLAIN_STRATEGIES.
         answers: called once for every cell, percentage and split that the variants' accuracy tables name, and again for
             the compared ones; the splits of one model are asked for one after another.
-        reference: the variant whose 0 % models are the plain tuned ones of the paper; by default the first
-            of the strategies PLAIN_STRATEGIES.
 
     Raises UserError where two variants share a name, `reference` names none, a group lacks what the metric takes, or
     models that are compared did not answer the same questions.
     """
-    names = [variant.name for variant in variants]
+    names = [variant.name for variant in measured.variants]
     if len(set(names)) != len(names):
         raise UserError(f"Two variants of the sweep share a name: {', '.join(sorted(names))}.")
+    reference = measured.reference
     if reference is not None and reference not in names:
         raise UserError(f"reference: there is no variant {reference!r}; known are {', '.join(names)}.")
-    plain = reference or next((v.name for v in variants if v.strategy in PLAIN_STRATEGIES), None)
-    groups = [group for variant in variants for group in groups_of(variant)]
+    plain = reference or next((v.name for v in measured.variants if v.strategy in PLAIN_STRATEGIES), None)
+    groups = [group for variant in measured.variants for group in groups_of(variant)]
     scores = [row for group in groups for row in group_rows(group, answers)]
-    choice = choices(groups, scores, metric)
-    return SweepResults(
-        name=name,
-        model=model,
-        spec=spec,
-        metric=metric,
-        variants=tuple(variants),
+    choice = choose([group.members for group in groups], scores, measured.metric)
+    return replace(
+        measured,
         groups=tuple(scores),
         comparisons=tuple(comparisons(groups, choice, plain, answers)),
-        choice=tuple(choice),
-        times=tuple(times),
+        choice=(*choices_by_cell(measured), *choice),
         reference=plain,
     )
 
 
-def groups_of(variant: Variant) -> list[Group]:
+def choices_by_cell(results: Results) -> list[ChoiceRow]:
+    """The choices of single runs, and the common one of every variant."""
+    return [
+        row
+        for variant in results.variants
+        for row in choose_by_cell(variant.name, variant.strategy, variant.accuracy, results.metric)
+    ]
+
+
+def groups_of(variant: Variant) -> list[Asked]:
     """The groups of a variant, by data and size; seeds in ascending order."""
     cells: dict[tuple[str, int], list[CellRow]] = defaultdict(list)
-    for cell in sorted(variant.results.cells, key=lambda c: (c.train_bucket, c.size, c.set_seed)):
+    for cell in sorted(variant.cells, key=lambda c: (c.train_bucket, c.size, c.set_seed)):
         cells[cell.train_bucket, cell.size].append(cell)
     asked = {
         (row.cell, row.percent, row.split)
-        for row in variant.results.accuracy
+        for row in variant.accuracy
         if row.bucket is None and row.percent is not None
     }
     groups = []
@@ -139,11 +131,11 @@ def groups_of(variant: Variant) -> list[Group]:
                 having = [cell for cell in members if (cell.cell, percent, split) in asked]
                 if having:
                     found[percent, split] = having
-        groups.append(Group(variant, bucket, size, members, found))
+        groups.append(Asked(variant, bucket, size, members, found))
     return groups
 
 
-def group_rows(group: Group, answers: Answers) -> list[GroupRow]:
+def group_rows(group: Asked, answers: Answers) -> list[GroupRow]:
     """Scores of a group, in every bucket and their mean, for every percentage and split; the change from 0 %."""
     rows: list[GroupRow] = []
     tuned: dict[str, tuple[Sequence[CellRow], Verdicts]] = {}
@@ -203,79 +195,8 @@ def stacked(
     return np.stack(verdicts), strata[0]
 
 
-def choose_percent(
-    by_split: Mapping[str, Scores], name: str = "group", metric: str = "dev"
-) -> tuple[float, Scores]:
-    """The percentage with the best dev score, and all dev scores; of equal scores the smaller.
-
-    Args:
-        by_split: mean score over the group's seeds by percentage, for the splits of the metric.
-        name: of the group, for messages.
-        metric: one of choice.METRICS.
-
-    Raises UserError where there is no dev score, or two splits do not have the same percentages.
-    """
-    scores = dev_scores(name, by_split, metric)
-    return best_percent(scores), scores
-
-
-def choices(groups: Sequence[Group], rows: Iterable[GroupRow], metric: str = "dev") -> list[SweepChoiceRow]:
-    """The choice of every group, then the best group of every variant and strategy, then the best of all.
-
-    All of them by the dev score of the metric. Only percentages that all seeds of the group have take part. Of the
-    groups of a variant, of a strategy and of the sweep only those with as many seeds as the fullest of them
-    compete, so that one lucky seed does not beat the mean of several. Of equal dev scores the smaller percentage
-    wins, then the group that comes first.
-    """
-    means: dict[tuple[str, str, int], dict[str, dict[float, GroupRow]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
-    for row in rows:
-        if row.bucket is None:
-            means[row.variant, row.train_bucket, row.size][row.split][row.percent] = row
-    chosen = [_choice(g, means[g.variant.name, g.train_bucket, g.size], metric) for g in groups if g.asked]
-    if not chosen:
-        return []
-    found = list(chosen)
-    for scope in ("variant", "strategy"):
-        for name in dict.fromkeys(getattr(row, scope) for row in chosen):
-            found.append(replace(_best([r for r in chosen if getattr(r, scope) == name]), scope=scope))
-    return [*found, replace(_best(chosen), scope="recommended")]
-
-
-def _choice(group: Group, by_split: Mapping[str, Mapping[float, GroupRow]], metric: str) -> SweepChoiceRow:
-    complete: dict[str, Scores] = {
-        split: {p: row.mean for p, row in by.items() if row.seeds == len(group.cells)}
-        for split, by in by_split.items()
-    }
-    name = f"{group.variant.name}, data {group.train_bucket}, {group.size} facts"
-    percent, dev = choose_percent(complete, name, metric)
-    test, test_ood = (complete.get(split, {}) for split in TEST_SPLITS)
-    return SweepChoiceRow(
-        scope="group",
-        variant=group.variant.name,
-        strategy=group.variant.strategy,
-        train_bucket=group.train_bucket,
-        size=group.size,
-        percent=percent,
-        seeds=len(group.cells),
-        dev=dev[percent],
-        dev_tuned=dev[0.0],
-        test=test.get(percent),
-        test_tuned=test.get(0.0),
-        test_ood=test_ood.get(percent),
-        test_ood_tuned=test_ood.get(0.0),
-        questions=sum(by_split[s][percent].questions for s in TEST_SPLITS if percent in complete.get(s, {})),
-        collapse_percent=collapse_percent(dev),
-    )
-
-
-def _best(rows: Sequence[SweepChoiceRow]) -> SweepChoiceRow:
-    return max(fullest(rows), key=lambda row: (row.dev, -row.percent))  # the first of equals
-
-
 def comparisons(
-    groups: Sequence[Group], choice: Sequence[SweepChoiceRow], plain: str | None, answers: Answers
+    groups: Sequence[Asked], choice: Sequence[ChoiceRow], plain: str | None, answers: Answers
 ) -> list[ComparisonRow]:
     """All tests on the test splits, corrected within their family.
 
@@ -315,11 +236,12 @@ def comparisons(
     return [corrected for family in (CHOSEN, PLAIN, BEST) for corrected in _corrected(rows, family)]
 
 
-def _models(row: SweepChoiceRow) -> Models:
+def _models(row: ChoiceRow) -> Models:
+    assert row.train_bucket is not None and row.size is not None
     return Models(row.variant, row.train_bucket, row.size, row.percent)
 
 
-def _same_tuned(first: Group, second: Group, answers: Answers) -> bool:
+def _same_tuned(first: Asked, second: Asked, answers: Answers) -> bool:
     """Whether the models at 0 % are the same ones: of the seeds that both have they answer all of test alike."""
     shared = 0
     for split in TEST_SPLITS:
@@ -334,7 +256,7 @@ def _same_tuned(first: Group, second: Group, answers: Answers) -> bool:
 
 
 def _compare(
-    family: str, mine: Group, first: Models, other: Group, second: Models, split: str, answers: Answers
+    family: str, mine: Asked, first: Models, other: Asked, second: Models, split: str, answers: Answers
 ) -> ComparisonRow | None:
     """The models of the seeds that both groups have; None without any. The verdict comes with the correction."""
     a = {cell.set_seed: cell for cell in mine.asked.get((first.percent, split), ())}

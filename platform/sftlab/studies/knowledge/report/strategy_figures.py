@@ -1,4 +1,4 @@
-"""Figures that only a sweep has: strategies side by side, and KL against accuracy over all tuned models."""
+"""Figures over all variants: strategies side by side, and KL against accuracy over all tuned models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from sftlab.reporting.svg import FAINT, INK, drawing, inline
 from sftlab.studies.knowledge.report.buckets import BUCKET_COLOURS, bucket_colour, bucket_marker
 from sftlab.studies.knowledge.report.figures import percent_axis, size_axis, titled
-from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST, Group, View
-from sftlab.studies.knowledge.report.sweep.view import SweepView
-from sftlab.studies.knowledge.results.sweep_tables import SweepChoiceRow
+from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST, Group, VariantView
+from sftlab.studies.knowledge.report.view import View
+from sftlab.studies.knowledge.results.rows import ChoiceRow
 
 if TYPE_CHECKING:
     from matplotlib.ticker import MaxNLocator
@@ -21,7 +21,7 @@ CHOSEN_COLOUR, TUNED_COLOUR = BUCKET_COLOURS["4"], "#8894a0"
 
 
 def strategies(
-    view: SweepView, rows: Sequence[SweepChoiceRow], scope: Literal["variant", "strategy"], split: str
+    view: View, rows: Sequence[ChoiceRow], scope: Literal["variant", "strategy"], split: str
 ) -> str | None:
     """Every variant's or strategy's best setting with its interval; hollow: plain fine-tuning on the same data."""
     found = [(row, score) for row in rows if (score := view.of_choice(row, split))]
@@ -49,7 +49,7 @@ def strategies(
         return inline(figure, f"strategies-{split}", f"Test accuracy by strategy, {DOMAINS[split]}")
 
 
-def tried(view: SweepView) -> str | None:
+def tried(view: View) -> str | None:
     """Dev score of every setting against its percentage: what a search has seen."""
     scores: dict[tuple[str, str, int, float], list[float]] = {}
     for row in view.results.groups:
@@ -68,7 +68,7 @@ def tried(view: SweepView) -> str | None:
         return inline(figure, "tried", "Dev score of every setting against its percentage")
 
 
-def well_known_by_size(view: View) -> str | None:
+def well_known_by_size(view: VariantView) -> str | None:
     """Accuracy on bucket-4 test facts over training size, a line a train bucket (the paper's Figure 4)."""
     if not any(view.accuracy(group, 0.0, TEST, 4) for group in view.groups):
         return None
@@ -110,12 +110,12 @@ class Moved(NamedTuple):
     accuracy: float
 
 
-def moved(view: View, name: str, seeds: bool) -> list[Moved]:
+def moved(view: VariantView, name: str, seeds: bool) -> list[Moved]:
     """The tuned models of a variant, each alone (`seeds`) or as means over the training sets of a group."""
     found = []
     for group, cells in view.groups.items():
         if seeds:
-            kls = {r.cell: r.kl for r in view.results.divergence if r.percent == 0.0}
+            kls = {r.cell: r.kl for r in view.variant.divergence if r.percent == 0.0}
             for cell in cells:
                 row = view.row(cell.cell, 0.0, TEST, 4)
                 if row is not None and cell.cell in kls:

@@ -1,4 +1,4 @@
-"""From the result tables of a sweep to the records that are logged: pure functions.
+"""From the result tables of a study or a sweep to the records that are logged: pure functions.
 
 A trial is one fine-tuned model with its ladder. Its run holds the ladder as curves whose step is the restored
 percentage, so that MLflow's charts lay the ladders of chosen trials over each other.
@@ -16,23 +16,23 @@ from typing import Any
 
 from sftlab.store.mirror import display_path
 from sftlab.studies.knowledge.results.choice import metric_of
-from sftlab.studies.knowledge.results.sweep_tables import (
+from sftlab.studies.knowledge.results.rows import (
     BEST,
     CHOSEN,
+    SPLITS,
+    CellRow,
+    ChoiceRow,
     ComparisonRow,
     GroupRow,
-    SweepChoiceRow,
-    SweepResults,
-    Variant,
 )
-from sftlab.studies.knowledge.results.tables import SPLITS, CellRow, ChoiceRow, StudyResults
-from sftlab.studies.knowledge.results.ties import sweep_ties
-from sftlab.studies.knowledge.tracking.study import TRAIN_SET, metrics_by_model, tie_text, training_metrics
+from sftlab.studies.knowledge.results.tables import STUDY, Results, Variant
+from sftlab.studies.knowledge.results.ties import ties
+from sftlab.studies.knowledge.tracking.metrics import TRAIN_SET, metrics_by_model, tie_text, training_metrics
 from sftlab.tracking.names import percent_text
 from sftlab.tracking.records import (
     LadderModel,
     MetricRow,
-    StudyRecord,
+    ParentRecord,
     TrackedModel,
     TrackedTable,
     TrialRecord,
@@ -44,39 +44,21 @@ from sftlab.tracking.records import (
 )
 
 # Sections of a model's metrics: MLflow's pages group by what is before the slash, and show the groups in the
-# order of the alphabet. What else a study logs a number for is left to the report.
-LADDER_SECTIONS = ("accuracy", "kl", *(f"{split}_by_bucket" for split in SPLITS))
+# order of the alphabet.
+LADDER_SECTIONS = (
+    "accuracy",
+    "answers_gained",
+    "answers_lost",
+    "kl",
+    "restored_weights",
+    *(f"{split}_by_bucket" for split in SPLITS),
+)
 SETTINGS = ("learning_rate", "epochs", "batch_size")  # of fine-tuning, shown with every model
 TEST_SPLITS = {"test": "in domain", "test_ood": "out of domain"}
 
 
-@dataclass(frozen=True)
-class Recommended:
-    """The model to register: that of the lowest seed among the recommended ones."""
-
-    variant: str
-    cell: str
-    percent: float
-    choice: SweepChoiceRow
-
-
-def recommended_model(results: SweepResults) -> Recommended | None:
-    """The recommended model of the lowest seed; None where the sweep recommends nothing."""
-    choice = next((row for row in results.choice if row.scope == "recommended"), None)
-    if choice is None:
-        return None
-    variant = next(variant for variant in results.variants if variant.name == choice.variant)
-    cells = [
-        cell
-        for cell in variant.results.cells
-        if (cell.train_bucket, cell.size) == (choice.train_bucket, choice.size)
-    ]
-    cell = min(cells, key=lambda cell: cell.set_seed)
-    return Recommended(choice.variant, cell.cell, choice.percent, choice)
-
-
 def trial_records(
-    results: SweepResults, models: Mapping[str, Sequence[TrackedModel]], tables: Sequence[TrackedTable]
+    results: Results, models: Mapping[str, Sequence[TrackedModel]], tables: Sequence[TrackedTable]
 ) -> list[TrialRecord]:
     """A record for every trial that has models, in the order of the variants and their cells.
 
@@ -88,23 +70,23 @@ def trial_records(
         for model in models.get(variant.name, ()):
             assert model.cell is not None and model.percent is not None, "the base model is logged apart"
             ladders.setdefault(model.cell, []).append(model)
-        found = _Found.of(variant.results, models.get(variant.name, ()))
-        for cell in variant.results.cells:
+        found = _Found.of(results, variant, models.get(variant.name, ()))
+        for cell in variant.cells:
             if cell.cell in ladders:
                 ladder = sorted(ladders[cell.cell], key=lambda model: model.percent or 0.0)
                 records.append(_trial(results, variant, cell, ladder, found, tables))
     return records
 
 
-def base_record(results: SweepResults, base: TrackedModel, tables: Sequence[TrackedTable]) -> TrialRecord:
+def base_record(results: Results, base: TrackedModel, tables: Sequence[TrackedTable]) -> TrialRecord:
     """The base model's run: its accuracies, and how many facts it knows how well."""
     assert base.percent is None
-    first = results.variants[0].results if results.variants else StudyResults(results.name, results.model)
+    first = results.variants[0] if results.variants else Variant("", "")
     return TrialRecord(
         key=f"base/{base.id}",
         name=f"base · {results.model}",
         kind="base",
-        params={"sweep": results.name, "model": results.model, "kind": "base"},
+        params={results.kind: results.name, "model": results.model, "kind": "base"},
         tags=provenance_tags(base.provenance)
         | ({"sftlab.path": display_path(base.path)} if base.path else {}),
         metrics=metrics_by_model(first, [base])[None, None],
@@ -122,16 +104,16 @@ class _Found:
     choice: Mapping[str | None, ChoiceRow]
 
     @classmethod
-    def of(cls, results: StudyResults, models: Sequence[TrackedModel]) -> _Found:
+    def of(cls, results: Results, variant: Variant, models: Sequence[TrackedModel]) -> _Found:
         training: dict[str, list[MetricRow]] = {}
-        for (cell, _), rows in training_metrics(results):
+        for (cell, _), rows in training_metrics(variant):
             training.setdefault(cell, []).extend(rows)
-        choice = {row.cell: row for row in results.choice if row.scope == "cell"}
-        return cls(metrics_by_model(results, models), training, choice)
+        mine = [row for row in results.choice if row.scope == "cell" and row.variant == variant.name]
+        return cls(metrics_by_model(variant, models), training, {row.cell: row for row in mine})
 
 
 def _trial(
-    results: SweepResults,
+    results: Results,
     variant: Variant,
     cell: CellRow,
     ladder: Sequence[TrackedModel],
@@ -141,7 +123,7 @@ def _trial(
     label = f"{cell.cell.replace('bucket', 'b')} · {variant.name}"
     shared = _shared_params(results, variant, cell)
     choice = found.choice.get(cell.cell)
-    spec = variant.results.spec
+    spec = variant.spec
     own = dict(flat("sft", spec.get("sft", {})))
     own |= dict(flat("restore", {k: v for k, v in spec.get("restore", {}).items() if k != "percents"}))
     times = [time for model in ladder if (time := time_ms(model.provenance.get("time"))) is not None]
@@ -194,12 +176,16 @@ def _ladder_metrics(rows: Sequence[MetricRow]) -> list[MetricRow]:
     ]
 
 
-def _shared_params(results: SweepResults, variant: Variant, cell: CellRow) -> dict[str, str]:
+def _shared_params(results: Results, variant: Variant, cell: CellRow) -> dict[str, str]:
     """What distinguishes the models of a sweep, except the percentage."""
-    params: dict[str, Any] = {"sweep": results.name, "model": results.model, "strategy": variant.strategy}
+    params: dict[str, Any] = {
+        results.kind: results.name,
+        "model": results.model,
+        "strategy": variant.strategy,
+    }
     params |= {"variant": variant.name, "train_bucket": cell.train_bucket}
     params |= {"size": cell.size, "set_seed": cell.set_seed}
-    sft = variant.results.spec.get("sft", {})
+    sft = variant.spec.get("sft", {})
     params |= {f"sft.{key}": sft[key] for key in SETTINGS if sft.get(key) is not None}
     params |= dict(flat("strategy", {k: v for k, v in variant.settings.items() if k not in SETTINGS}))
     return {key: as_text(value) for key, value in params.items()}
@@ -222,7 +208,7 @@ def _chosen_metrics(row: ChoiceRow | None) -> list[MetricRow]:
 
 
 def _concentration(variant: Variant, cell: CellRow) -> list[MetricRow]:
-    rows = [row for row in variant.results.concentration if row.cell == cell.cell]
+    rows = [row for row in variant.concentration if row.cell == cell.cell]
     return [
         MetricRow(m.key, m.value, math.ceil(row.top_percent), m.table)
         for row in rows
@@ -230,32 +216,37 @@ def _concentration(variant: Variant, cell: CellRow) -> list[MetricRow]:
     ]
 
 
-def sweep_record(
+def parent_record(
     key: str,
-    results: SweepResults,
+    results: Results,
     trials: Sequence[TrialRecord],
     tables: Sequence[TrackedTable],
     report: Path | None,
-) -> StudyRecord:
-    """The parent run. What may change when a sweep is extended is a metric or a tag, never a parameter."""
-    best = recommended_model(results)
+) -> ParentRecord:
+    """The parent run. What may change when a study or a sweep is extended is a metric or a tag, never a parameter."""
+    best = results.recommended()
     models = sum(len(trial.models) for trial in trials)
-    counts = {"sweep/variants": len(results.variants), "sweep/trials": len(trials), "sweep/models": models}
-    metrics = metric_rows(counts)
+    unit = "cells" if results.kind == STUDY else "trials"
+    counts = {"variants": len(results.variants), unit: len(trials), "models": models}
+    metrics = metric_rows({f"{results.kind}/{key}": value for key, value in counts.items()})
+    common = [row for row in results.choice if row.scope == "common"]
+    if len(common) == 1:
+        metrics += _common_metrics(common[0])
     if best is not None:
         metrics += _recommended_metrics(results, best.choice)
-    first = results.variants[0].results.provenance if results.variants else {}
-    tags = {"sftlab.kind": "sweep", "sftlab.spec": json.dumps(results.spec, sort_keys=True, default=str)}
-    return StudyRecord(
+    first = results.variants[0].provenance if results.variants else {}
+    tags = {"sftlab.kind": results.kind, "sftlab.spec": json.dumps(results.spec, sort_keys=True, default=str)}
+    return ParentRecord(
         key=key,
         name=results.name,
-        params={"sweep": results.name, "model": results.model},
+        params={results.kind: results.name, "model": results.model},
         tags=tags | provenance_tags(first),
         metrics=metrics,
         tables=tables,
         note=note(results, len(trials), models),
         report=report,
-        best=None if best is None else f"{best.variant}/{best.cell}/{percent_text(best.percent)}",
+        best=None if best is None else "/".join([*best.model[:2], percent_text(best.percent)]),
+        kind=results.kind,
     )
 
 
@@ -264,39 +255,36 @@ def trial_key(variant: str, cell: str, tuned: TrackedModel) -> str:
     return f"{variant}/{cell}/{tuned.id}"
 
 
-def sweep_key(name: str, model_id: str, facts_id: str, spec: Mapping[str, Any]) -> str:
-    """What makes two sweeps the same parent run; `spec` leaves out the axes, which may grow."""
+def parent_key(name: str, model_id: str, facts_id: str, spec: Mapping[str, Any]) -> str:
+    """What makes two studies or sweeps the same parent run; `spec` leaves out the axes, which may grow."""
     text = json.dumps([name, model_id, facts_id, spec], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def score_of(results: SweepResults, choice: SweepChoiceRow, split: str, percent: float) -> GroupRow | None:
+def score_of(results: Results, choice: ChoiceRow, split: str, percent: float) -> GroupRow | None:
     """Mean-of-buckets score of a chosen group on a split at a percentage."""
-    wanted = (choice.variant, choice.train_bucket, choice.size, percent, split, None)
-    for r in results.groups:
-        if (r.variant, r.train_bucket, r.size, r.percent, r.split, r.bucket) == wanted:
-            return r
-    return None
+    wanted = (choice.group, percent, split, None)
+    return next((r for r in results.groups if (r.group, r.percent, r.split, r.bucket) == wanted), None)
 
 
-def comparisons_of(results: SweepResults, choice: SweepChoiceRow) -> list[ComparisonRow]:
+def comparisons_of(results: Results, choice: ChoiceRow) -> list[ComparisonRow]:
     """The tests of a chosen group against its own tuned models, and against the best of the others."""
-    mine = (choice.variant, choice.train_bucket, choice.size, choice.percent)
     return [
         row
         for row in results.comparisons
-        if row.family in (CHOSEN, BEST) and (row.variant, row.train_bucket, row.size, row.percent) == mine
+        if row.family in (CHOSEN, BEST) and (row.group, row.percent) == (choice.group, choice.percent)
     ]
 
 
-def choice_text(choice: SweepChoiceRow) -> str:
+def choice_text(choice: ChoiceRow) -> str:
     """`restore`, 10 %, on 100 facts of bucket 2."""
-    data = f"bucket {choice.train_bucket}" if choice.train_bucket.isdecimal() else choice.train_bucket
+    variant, bucket, size = choice.group
+    data = f"bucket {bucket}" if bucket.isdecimal() else bucket
     percent = f"{percent_text(choice.percent)} %" if choice.percent else "tuned model as it is"
-    return f"`{choice.variant}`, {percent}, on {choice.size:,} facts of {data}"
+    return f"`{variant}`, {percent}, on {size:,} facts of {data}"
 
 
-def score_table(results: SweepResults, choice: SweepChoiceRow) -> str:
+def score_table(results: Results, choice: ChoiceRow) -> str:
     """Test scores of the chosen group compared with its tuned models, in percent, with intervals: Markdown."""
     lines = [
         "| test accuracy | chosen | 95 % interval | tuned | 95 % interval | questions x models |",
@@ -313,7 +301,7 @@ def score_table(results: SweepResults, choice: SweepChoiceRow) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def verdict_lines(results: SweepResults, choice: SweepChoiceRow) -> list[str]:
+def verdict_lines(results: Results, choice: ChoiceRow) -> list[str]:
     """A Markdown item for every test of the chosen group."""
     lines = []
     for row in comparisons_of(results, choice):
@@ -328,13 +316,13 @@ def verdict_lines(results: SweepResults, choice: SweepChoiceRow) -> list[str]:
     return lines
 
 
-def note(results: SweepResults, trials: int, models: int) -> str:
+def note(results: Results, trials: int, models: int) -> str:
     """Description of the parent run, Markdown."""
     strategies = ", ".join(dict.fromkeys(variant.strategy for variant in results.variants))
     text = f"**{results.name}**: {results.model}, {trials:,} trials with {models:,} models; strategies: {strategies}."
-    best, words = recommended_model(results), metric_of(results.metric).words
+    best, words = results.recommended(), metric_of(results.metric).words
     if best is not None:
-        tie = tie_text(len(sweep_ties(results, best.choice)))
+        tie = tie_text(len(ties(results, best.choice)))
         text += f"\n\n**Recommended**, chosen on dev ({words}): {choice_text(best.choice)}.{tie}\n"
         text += f"\n{score_table(results, best.choice)}\n\n" + "\n".join(verdict_lines(results, best.choice))
         if best.choice.seeds:
@@ -360,7 +348,13 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _recommended_metrics(results: SweepResults, choice: SweepChoiceRow) -> list[MetricRow]:
+def _common_metrics(row: ChoiceRow) -> list[MetricRow]:
+    """What one percentage for all runs does."""
+    fields = ("percent", "dev", "dev_tuned", "test", "test_tuned", "test_ood", "test_ood_tuned")
+    return metric_rows({f"common/{key}": getattr(row, key) for key in fields})
+
+
+def _recommended_metrics(results: Results, choice: ChoiceRow) -> list[MetricRow]:
     values: dict[str, float | None] = {"percent": choice.percent, "dev": choice.dev}
     values["dev_tuned"] = choice.dev_tuned
     for split in TEST_SPLITS:

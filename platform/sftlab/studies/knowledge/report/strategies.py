@@ -10,16 +10,16 @@ from sftlab.reporting.table import FULL_TONE, NOTHING, Entry, Row, Table
 from sftlab.reporting.text import number, points, restored
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.buckets import bucket_name, column_name, step_words
-from sftlab.studies.knowledge.report.lookup import DOMAINS, MIXED, TEST, Group, View, bucket_order
-from sftlab.studies.knowledge.report.sweep.beside import accuracy_text, difference_of, direction
-from sftlab.studies.knowledge.report.sweep.view import SweepView, data_words, paper_size, setting_words
-from sftlab.studies.knowledge.results.sweep_tables import (
+from sftlab.studies.knowledge.report.lookup import DOMAINS, MIXED, TEST, Group, VariantView, bucket_order
+from sftlab.studies.knowledge.report.tables import accuracy_text, difference_of, direction
+from sftlab.studies.knowledge.report.view import View, data_words, paper_size, setting_words
+from sftlab.studies.knowledge.results.rows import (
     BEST,
     CHOSEN,
     PLAIN,
+    ChoiceRow,
     ComparisonRow,
     GroupRow,
-    SweepChoiceRow,
     fullest,
 )
 
@@ -35,7 +35,7 @@ PARTS = 8  # ranges of layers in Table 11
 Scores = Mapping[str, GroupRow | None]  # by split
 
 
-def best(view: SweepView, scope: str = "strategy") -> Table | None:
+def best(view: View, scope: str = "strategy") -> Table | None:
     """Every strategy, or variant, at its best setting, chosen on dev and judged on test."""
     found = ranked(view, scope)
     rows = [
@@ -59,14 +59,14 @@ def best(view: SweepView, scope: str = "strategy") -> Table | None:
     )
 
 
-def ranked(view: SweepView, scope: str = "strategy") -> list[SweepChoiceRow]:
+def ranked(view: View, scope: str = "strategy") -> list[ChoiceRow]:
     """The best setting of every strategy or variant, the best dev score first; those of fewer seeds come last."""
     rows = view.choices(scope)
     competing = fullest(rows)
     return sorted(rows, key=lambda row: (row not in competing, -row.dev))
 
 
-def tested(view: SweepView) -> str:
+def tested(view: View) -> str:
     """The evidence for the verdicts, in words."""
     counts = [len(view.family(family)) for family in (CHOSEN, PLAIN, BEST)]
     if not sum(counts):
@@ -78,7 +78,7 @@ def tested(view: SweepView) -> str:
     )
 
 
-def _best_entries(view: SweepView, row: SweepChoiceRow, strong: bool) -> list[Entry]:
+def _best_entries(view: View, row: ChoiceRow, strong: bool) -> list[Entry]:
     variant = view.variants[row.variant]
     words = [step_words(row.strategy, row.percent), setting_words(variant)]
     entries = [Entry(number(100 * row.dev))]
@@ -86,7 +86,7 @@ def _best_entries(view: SweepView, row: SweepChoiceRow, strong: bool) -> list[En
         score = view.of_choice(row, split)
         entries.append(score_entry(score, strong))
         entries.append(verdict_entry(view.against_plain(row, split)))
-    setting = data_words(row.train_bucket, row.size)
+    setting = data_words(*row.group[1:])
     return [*entries, Entry(setting, below=[word for word in words if word])]
 
 
@@ -103,7 +103,7 @@ def verdict_entry(row: ComparisonRow | None) -> Entry:
     """A difference in points with its interval and verdict."""
     if row is None:
         return NOTHING
-    tone = max(-1.0, min(1.0, row.difference / FULL_TONE)) if row.verdict in ("better", "worse") else None
+    tone = max(-1.0, min(1.0, row.difference / FULL_TONE)) if row.decided else None
     below = [points_text(row), row.verdict]
     return Entry(points(row.difference), tone=tone, below=below)
 
@@ -116,7 +116,7 @@ def interval_text(low: float, high: float, digits: int) -> str:
     return f"{number(100 * low, digits)} to {number(100 * high, digits)}"
 
 
-def recommended_against(view: SweepView) -> Table | None:
+def recommended_against(view: View) -> Table | None:
     """The recommended models against every other strategy's best and the best plain fine-tuning."""
     rows: dict[str, dict[str, ComparisonRow]] = {}
     for row in sorted(view.family(BEST), key=lambda row: not view.is_plain(row)):
@@ -133,38 +133,42 @@ def recommended_against(view: SweepView) -> Table | None:
     )
 
 
-def _other(view: SweepView, row: ComparisonRow) -> str:
+def _other(view: View, row: ComparisonRow) -> str:
     strategy = view.variants[row.against_variant].strategy
     name = "plain fine-tuning" if view.is_plain(row) else strategy
     return f"{name}: {data_words(row.against_bucket, row.against_size)}"
 
 
-def every_verdict(view: SweepView) -> Table | None:
+def every_verdict(view: View) -> Table | None:
     """The chosen percentage of every variant, data and size against 0 % and plain fine-tuning."""
     rows = []
     for name in view.variants:
         choices = [row for row in view.choices("group") if row.variant == name]
-        if choices:
+        if choices and view.several:
             rows.append(Row(name))
         for row in choices:
             entries = [Entry(restored(row.percent)), Entry(number(100 * row.dev))]
             for split in DOMAINS:
-                own = verdict_entry(view.comparison(CHOSEN, row, split)) if row.percent else NOTHING
-                entries += [own, verdict_entry(view.against_plain(row, split))]
-            rows.append(Row(data_words(row.train_bucket, row.size), entries))
+                own = view.results.comparison(CHOSEN, row, split) if row.percent else None
+                entries.append(verdict_entry(own))
+                entries += [verdict_entry(view.against_plain(row, split))] if view.several else []
+            rows.append(Row(data_words(*row.group[1:]), entries))
     if not rows:
         return None
+    against = ["against 0 %", "against plain"] if view.several else ["against 0 %"]
+    every = "variant and training set" if view.several else "training set"
     return Table(
-        "Every variant and training set: the percentage chosen on dev, and what it changes on test, in points",
+        f"Every {every}: the percentage chosen on dev, and what it changes on test, in points",
         "trained on",
-        ["chosen", "dev score", *["against 0 %", "against plain"] * 2],
+        ["chosen", "dev score", *against * 2],
         rows,
-        [("on dev", 2), *((f"test, {name}", 2) for name in DOMAINS.values())],
-        folded=f"All {len(view.choices('group'))} choices and verdicts",
+        [("on dev", 2), *((f"test, {name}", len(against)) for name in DOMAINS.values())],
+        note=tested(view),
+        folded=f"All {len(view.choices('group'))} choices and verdicts" if view.several else "",
     )
 
 
-def table_7(view: SweepView) -> Table | None:
+def table_7(view: View) -> Table | None:
     """The paper's strategies compared with the same ones here, then the strategies that the paper has not tried."""
     by_strategy = {row.strategy: row for row in view.choices("strategy")}
     if not by_strategy:
@@ -201,15 +205,15 @@ def table_7(view: SweepView) -> Table | None:
         list(DOMAINS.values()),
         rows,
         note="Each at its best dev score. Small: published. Mark: better or worse than SFT (Divided)."
-        + (f" LoRA: trained on {data_words(lora.train_bucket, lora.size)}." if lora else ""),
+        + (f" LoRA: trained on {data_words(*lora.group[1:])}." if lora else ""),
     )
 
 
-def _scores(view: SweepView, row: SweepChoiceRow | None) -> Scores:
+def _scores(view: View, row: ChoiceRow | None) -> Scores:
     return {split: view.of_choice(row, split) for split in DOMAINS} if row else {}
 
 
-def _plain_best(view: SweepView, *buckets: str) -> Scores:
+def _plain_best(view: View, *buckets: str) -> Scores:
     """The plain tuned models with the best dev score among those of the given buckets."""
     rows = [
         row
@@ -243,7 +247,7 @@ def _beside_divided(
     return Entry(accuracy_text(score), below=below, mark=mark)
 
 
-def tuned_otherwise(view: SweepView) -> Table | None:
+def tuned_otherwise(view: View) -> Table | None:
     """In-domain accuracy of every variant that fine-tunes otherwise, nothing restored, at the largest size."""
     main = view.main
     if main is None or not view.tuned_otherwise:
@@ -263,7 +267,7 @@ def tuned_otherwise(view: SweepView) -> Table | None:
     )
 
 
-def table_11(view: SweepView) -> Table | None:
+def table_11(view: View) -> Table | None:
     """Accuracy when whole ranges of layers are restored; variants of `restore` whose settings name layers."""
     ranges = []
     for variant in view.results.variants:
@@ -316,13 +320,13 @@ def _layer_entry(score: GroupRow | None, bucket: str, parts: range) -> Entry:
     return Entry(accuracy_text(score), tone=tone, below=below, mark=mark)
 
 
-def _layers(view: View) -> int:
+def _layers(view: VariantView) -> int:
     """Layers of the model, as far as the tables name them; 0 without."""
-    names = {row.name for row in view.results.distribution if row.kind == "layer" and row.name.isdecimal()}
+    names = {row.name for row in view.variant.distribution if row.kind == "layer" and row.name.isdecimal()}
     return len(names)
 
 
-def ladder_of(view: SweepView, study: View) -> Table | None:
+def ladder_of(view: View, study: VariantView) -> Table | None:
     """In-domain accuracy of one more variant by the percentage of its ladder."""
     rows = []
     for size in study.sizes:

@@ -1,0 +1,275 @@
+"""The rows of the result tables: of one variant, and of groups of training sets over all variants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket, mean_of_buckets
+from sftlab.analysis.statistics import BETTER, WORSE
+
+BASE = "base"
+SPLITS = ("dev", "dev_ood", "test", "test_ood", "train_set")
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One fine-tuning run: a cell of the grid of training sets."""
+
+    cell: str
+    train_bucket: str  # "0".."4" or "mixed"
+    size: int  # training facts
+    set_seed: int
+    tokens_per_second: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """Accuracy of one model on one split and bucket. The base model: cell "base", no percent, no set.
+
+    `bucket` None is the mean of the non-empty buckets; `questions` and `correct` are then the sums, and
+    `empty_buckets` says how many of the five had no question. An empty bucket has no row of its own.
+    """
+
+    cell: str
+    train_bucket: str | None
+    size: int | None
+    set_seed: int | None
+    percent: float | None  # restored, 0 is the tuned model
+    split: str  # one of SPLITS
+    bucket: int | None
+    questions: int
+    correct: int
+    accuracy: float  # share in [0, 1]
+    empty_buckets: int = 0
+
+
+@dataclass(frozen=True)
+class PairedRow:
+    """Answers that a restored model changed against the tuned model (0 %) of its cell."""
+
+    cell: str
+    percent: float
+    split: str
+    bucket: int
+    questions: int
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True)
+class DivergenceRow:
+    """Mean first-token KL(tuned || base) in nats over `facts` bucket-4 test facts."""
+
+    cell: str
+    percent: float
+    facts: int
+    kl: float
+
+
+@dataclass(frozen=True)
+class ConcentrationRow:
+    """Share in [0, 1] of all relative change that the top `top_percent` % of the weights hold."""
+
+    cell: str
+    top_percent: float
+    share: float
+
+
+@dataclass(frozen=True)
+class DistributionRow:
+    """Share in [0, 1] of the weights restored at `percent` % that are in one layer or module; of all at 100 %."""
+
+    cell: str
+    percent: float
+    kind: str  # "layer" or "module"
+    name: str
+    share: float
+
+
+@dataclass(frozen=True)
+class MasteryRow:
+    """Facts of one bucket of a split; bucket None: facts whose mastery could not be scored.
+
+    `errors` counts those of the row that carry an error message.
+    """
+
+    split: str
+    bucket: int | None
+    facts: int
+    errors: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One optimizer step of a fine-tuning run."""
+
+    cell: str
+    step: int
+    loss: float
+    learning_rate: float
+
+
+# Families of comparisons: p values are corrected within one.
+CHOSEN = "chosen against tuned"
+PLAIN = "chosen against plain tuned"
+BEST = "recommended against other strategies"
+
+PLAIN_STRATEGIES = ("restore", "divided")  # their 0 % models are fine-tuned as in the paper
+
+
+class GroupKey(NamedTuple):
+    """Training sets of one variant, data and size: they differ in their seed alone."""
+
+    variant: str
+    train_bucket: str
+    size: int
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """Accuracy over the training sets of one variant, data, size and percentage. Shares in [0, 1].
+
+    `questions` were asked of each of the `seeds` models. `low` and `high` are the ends of the bootstrap 95 % interval.
+    `change` is the difference to 0 % of the same group, paired, with its own interval; None at 0 % and on the dev
+    splits, which choose and say nothing about changes.
+    """
+
+    variant: str
+    train_bucket: str  # "0".."4", "mixed", or a mixture such as "0:0.5+4:0.5"
+    size: int
+    percent: float
+    split: str
+    bucket: int | None  # None: mean of the non-empty buckets
+    seeds: int
+    questions: int
+    mean: float
+    sd: float | None  # over seeds; None for one
+    low: float
+    high: float
+    change: float | None = None
+    change_low: float | None = None
+    change_high: float | None = None
+
+    @property
+    def group(self) -> GroupKey:
+        return GroupKey(self.variant, self.train_bucket, self.size)
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """Score of one group of models less that of another (`against_*`), on the same questions and seeds.
+
+    `p_corrected` is Holm's over all rows of `family`; `test` names the test behind `p`. `p_mcnemar` (exact,
+    all pairs pooled) is not corrected.
+    """
+
+    family: str  # CHOSEN, PLAIN or BEST
+    variant: str
+    train_bucket: str
+    size: int
+    percent: float
+    against_variant: str
+    against_bucket: str
+    against_size: int
+    against_percent: float
+    split: str
+    questions: int
+    seeds: int
+    difference: float
+    low: float
+    high: float
+    gained: int
+    lost: int
+    test: str
+    p: float
+    p_mcnemar: float
+    p_corrected: float
+    verdict: str  # "better", "worse" or "no significant difference"
+
+    @property
+    def group(self) -> GroupKey:
+        return GroupKey(self.variant, self.train_bucket, self.size)
+
+    @property
+    def decided(self) -> bool:
+        return self.verdict in (BETTER, WORSE)
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """A percentage chosen on dev, and what it does on test; means over the training sets that it is about.
+
+    scope "cell": of one run; "common": one percentage for all runs of a variant; "group": of one variant, data and
+    size; "variant": the best group of a variant; "strategy": the best of a strategy's variants; "recommended": the
+    best of all; each of the last three the best of the `fullest`. `dev` is the score that chose, that of the
+    metric; `*_tuned` is the same at 0 %. Shares in [0, 1].
+    """
+
+    scope: str
+    variant: str
+    strategy: str
+    train_bucket: str | None  # None: of all runs of the variant
+    size: int | None
+    percent: float
+    seeds: int
+    dev: float
+    dev_tuned: float
+    test: float | None
+    test_tuned: float | None
+    test_ood: float | None
+    test_ood_tuned: float | None
+    questions: int  # on test and test_ood together, of each model
+    collapse_percent: float | None = None
+    cell: str | None = None  # of the scope "cell"
+
+    @property
+    def group(self) -> GroupKey:
+        """Not of the scope "common"."""
+        assert self.train_bucket is not None and self.size is not None
+        return GroupKey(self.variant, self.train_bucket, self.size)
+
+
+def fullest(choices: Sequence[ChoiceRow]) -> list[ChoiceRow]:
+    """Those with as many seeds as the one with the most; others do not compete: few seeds make a lucky mean."""
+    most = max((row.seeds for row in choices), default=0)
+    return [row for row in choices if row.seeds == most]
+
+
+def accuracy_rows(
+    cell: CellRow | None, percent: float | None, split: str, buckets: Sequence[BucketAccuracy]
+) -> list[AccuracyRow]:
+    """The rows of one model on one split: a row for every bucket with questions, then their mean.
+
+    Args:
+        cell: the run whose model answered; None for the base model, whose `percent` is None too.
+        percent: share of the weights restored; 0 is the tuned model.
+        buckets: as `accuracy_by_bucket` gives them.
+    """
+    assert split in SPLITS and (cell is None) == (percent is None)
+    mean = mean_of_buckets(buckets)
+
+    def row(bucket: int | None, questions: int, correct: int, accuracy: float, empty: int = 0) -> AccuracyRow:
+        return AccuracyRow(
+            cell=cell.cell if cell else BASE,
+            train_bucket=cell.train_bucket if cell else None,
+            size=cell.size if cell else None,
+            set_seed=cell.set_seed if cell else None,
+            percent=percent,
+            split=split,
+            bucket=bucket,
+            questions=questions,
+            correct=correct,
+            accuracy=accuracy,
+            empty_buckets=empty,
+        )
+
+    asked = [row(b.bucket, b.questions, b.correct, b.accuracy) for b in buckets if b.accuracy is not None]
+    return [*asked, row(None, mean.questions, mean.correct, mean.accuracy, len(mean.empty))]
+
+
+def paired_rows(cell: str, percent: float, split: str, buckets: Sequence[PairedBucket]) -> list[PairedRow]:
+    """The rows of one restored model on one split, from `paired_by_bucket(tuned, restored, ...)`."""
+    return [PairedRow(cell, percent, split, b.bucket, b.questions, b.gained, b.lost) for b in buckets]

@@ -1,0 +1,75 @@
+"""From the tables of a variant to the metrics of its models: pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from sftlab.studies.knowledge.results.rows import BASE
+from sftlab.studies.knowledge.results.tables import Variant
+from sftlab.tracking.names import percent_text
+from sftlab.tracking.records import MetricRow, TrackedModel, metric_rows, rounded
+
+TRAIN_SET = "train_set"  # the split that is a cell's own training set
+KL_TABLE = "test"
+
+
+def metrics_by_model(
+    variant: Variant, models: Sequence[TrackedModel]
+) -> Mapping[tuple[str | None, float | None], list[MetricRow]]:
+    """Metrics by (cell, percent); shares in [0, 1], KL in nats."""
+    train_sets = {model.cell: model.train_set.name for model in models if model.train_set}
+    found: dict[tuple[str | None, float | None], list[MetricRow]] = defaultdict(list)
+    for a in variant.accuracy:
+        cell = None if a.cell == BASE else a.cell
+        table = train_sets.get(cell) if a.split == TRAIN_SET else a.split
+        name = f"accuracy/{a.split}" if a.bucket is None else f"{a.split}_by_bucket/bucket_{a.bucket}"
+        found[cell, a.percent] += metric_rows({name: a.accuracy}, table)
+    changed: dict[tuple[str, float, str], list[int]] = defaultdict(lambda: [0, 0])
+    for p in variant.paired:
+        pair = changed[p.cell, p.percent, p.split]
+        pair[0] += p.gained
+        pair[1] += p.lost
+    for (cell, percent, split), (gained, lost) in changed.items():
+        values = {f"answers_gained/{split}": gained, f"answers_lost/{split}": lost}
+        found[cell, percent] += metric_rows(values, train_sets.get(cell) if split == TRAIN_SET else split)
+    for d in variant.divergence:
+        found[d.cell, d.percent] += metric_rows({"kl/first_token": d.kl}, KL_TABLE)
+    for c in variant.concentration:
+        found[c.cell, 0.0] += metric_rows({f"change/top_{percent_text(c.top_percent)}": c.share})
+    for w in variant.distribution:
+        if w.kind == "module":
+            found[w.cell, w.percent] += metric_rows({f"restored_weights/{w.name}": w.share})
+    for m in variant.mastery:
+        part = "unscored" if m.bucket is None else f"bucket_{m.bucket}"
+        found[None, None] += metric_rows({f"mastery_{m.split}/{part}": m.facts}, m.split)
+    for key, rows in training_metrics(variant):
+        found[key] += rows
+    return found
+
+
+def training_metrics(variant: Variant) -> Iterator[tuple[tuple[str, float], list[MetricRow]]]:
+    last: dict[str, float] = {}
+    for row in variant.training:
+        last[row.cell] = row.loss
+        curve = {"train/loss": row.loss, "train/learning_rate": row.learning_rate}
+        points = [
+            MetricRow(k, rounded(v), row.step, curve=True) for k, v in curve.items() if math.isfinite(v)
+        ]
+        yield (row.cell, 0.0), points
+    for cell in variant.cells:
+        summary = {
+            "train/final_loss": last.get(cell.cell),
+            "train/tokens_per_second": cell.tokens_per_second,
+            "train/seconds": cell.seconds,
+        }
+        yield (cell.cell, 0.0), metric_rows(summary)
+
+
+def tie_text(others: int) -> str:
+    """What is added to a recommendation where others have the same dev score; '' where none has."""
+    if not others:
+        return ""
+    have = "1 other has" if others == 1 else f"{others:,} others have"
+    return f" {have} the same dev score: dev makes no choice between them, and the first is named."
