@@ -83,9 +83,9 @@ def survey(
     every_step: Annotated[bool, typer.Option("--steps", help="With --plan: list each step.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a survey of bases, data sets, methods and sizes to its report.
+    """Build what a survey lacks, to its report.
 
-    Run it again after a kill: it goes on where it stopped.
+    Bases x data sets x methods x sizes, scored on benchmarks. Run it again after a kill: it goes on where it stopped.
     """
     if until not in STAGE_NAMES:
         raise UserError(f"--until {until}: unknown stage; stages are {', '.join(STAGE_NAMES)}.")
