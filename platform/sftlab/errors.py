@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 class Place:
     """Where an error is: a file (or an option, an address, a folder), a row in it, and a field of the row.
 
-    unit: what rows are called. A field without a row is a key of a document, such as sft.epochs of a study file.
+    unit: what rows are called; "key" for a key of a document, such as sft.epochs of a study file, which has no rows.
     """
 
     file: str
@@ -43,10 +43,11 @@ class Place:
         return replace(self, field=field)
 
     def __str__(self) -> str:
-        if self.row is None:
-            return self.file if self.field is None else f"{self.file}: {self.field}"
+        if self.unit == "key" and self.field is not None:
+            return f"{self.file}: {self.field}"
+        row = "" if self.row is None else f", {self.unit} {self.row}"
         field = "" if self.field is None else f", field {self.field!r}"
-        return f"{self.file}, {self.unit} {self.row}{field}"
+        return f"{self.file}{row}{field}"
 
 
 class UserError(Exception):
@@ -91,7 +92,7 @@ class UserError(Exception):
         if self.place is None:
             return text
         place = self.place
-        if place.row is None and place.field is not None and repr(place.field) in self.problem:
+        if place.unit == "key" and repr(place.field) in self.problem:
             place = Place(place.file)  # a key is named once
         return f"{place}: {text}{'' if text.endswith(('.', '?', '!', ')')) else '.'}"
 
