@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from pathlib import Path
 
 SHOWN = 200  # characters of a wrong value
 
@@ -50,6 +49,15 @@ class Place:
         return f"{self.file}{row}{field}"
 
 
+_ROW = re.compile(r"(.+), (row|line|topic) (\d+)")
+
+
+def located(text: str) -> Place:
+    """The place that a text names, such as 'a.jsonl, line 3'; else a file."""
+    found = _ROW.fullmatch(text)
+    return Place(text) if found is None else Place(found[1], int(found[3]), unit=found[2])
+
+
 class UserError(Exception):
     """Something that the user can fix: a wrong file, field, size or address.
 
@@ -59,7 +67,7 @@ class UserError(Exception):
 
     Attributes:
         problem: what is wrong; may be empty where `expected` says it.
-        place: the file, row and field.
+        place: the file, row and field; given as a Place, or as a path, an address or an option.
         value: the wrong value; None where there is none.
         expected: what was expected instead.
         advice: what to do.
@@ -73,14 +81,16 @@ class UserError(Exception):
         self,
         problem: str = "",
         *,
-        place: Place | str | Path | None = None,
+        place: object = None,
         value: object = None,
         expected: str = "",
         advice: str = "",
         others: Sequence[UserError] = (),
     ) -> None:
+        self.place: Place | None = None
         self.problem, self.value, self.expected, self.advice = problem, value, expected, advice
-        self.place = place if isinstance(place, Place) or place is None else Place(str(place))
+        if place is not None:
+            self.place = place if isinstance(place, Place) else located(str(place))
         self.others = tuple(others)
         super().__init__("\n".join([self._rendered(), *(error.args[0] for error in self.others)]))
 
