@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from pathlib import Path
 
 SHOWN = 200  # characters of a wrong value
 
@@ -30,7 +29,7 @@ class ExitCode(IntEnum):
 class Place:
     """Where an error is: a file (or an option, an address, a folder), a row in it, and a field of the row.
 
-    unit: what rows are called. A field without a row is a key of a document, such as sft.epochs of a study file.
+    unit: what rows are called; "key" for a key of a document, such as sft.epochs of a study file, which has no rows.
     """
 
     file: str
@@ -43,10 +42,20 @@ class Place:
         return replace(self, field=field)
 
     def __str__(self) -> str:
-        if self.row is None:
-            return self.file if self.field is None else f"{self.file}: {self.field}"
+        if self.unit == "key" and self.field is not None:
+            return f"{self.file}: {self.field}"
+        row = "" if self.row is None else f", {self.unit} {self.row}"
         field = "" if self.field is None else f", field {self.field!r}"
-        return f"{self.file}, {self.unit} {self.row}{field}"
+        return f"{self.file}{row}{field}"
+
+
+_ROW = re.compile(r"(.+), (row|line|topic) (\d+)")
+
+
+def located(text: str) -> Place:
+    """The place that a text names, such as 'a.jsonl, line 3'; else a file."""
+    found = _ROW.fullmatch(text)
+    return Place(text) if found is None else Place(found[1], int(found[3]), unit=found[2])
 
 
 class UserError(Exception):
@@ -58,7 +67,7 @@ class UserError(Exception):
 
     Attributes:
         problem: what is wrong; may be empty where `expected` says it.
-        place: the file, row and field.
+        place: the file, row and field; given as a Place, or as a path, an address or an option.
         value: the wrong value; None where there is none.
         expected: what was expected instead.
         advice: what to do.
@@ -72,14 +81,16 @@ class UserError(Exception):
         self,
         problem: str = "",
         *,
-        place: Place | str | Path | None = None,
+        place: object = None,
         value: object = None,
         expected: str = "",
         advice: str = "",
         others: Sequence[UserError] = (),
     ) -> None:
+        self.place: Place | None = None
         self.problem, self.value, self.expected, self.advice = problem, value, expected, advice
-        self.place = place if isinstance(place, Place) or place is None else Place(str(place))
+        if place is not None:
+            self.place = place if isinstance(place, Place) else located(str(place))
         self.others = tuple(others)
         super().__init__("\n".join([self._rendered(), *(error.args[0] for error in self.others)]))
 
@@ -91,7 +102,7 @@ class UserError(Exception):
         if self.place is None:
             return text
         place = self.place
-        if place.row is None and place.field is not None and repr(place.field) in self.problem:
+        if place.unit == "key" and repr(place.field) in self.problem:
             place = Place(place.file)  # a key is named once
         return f"{place}: {text}{'' if text.endswith(('.', '?', '!', ')')) else '.'}"
 

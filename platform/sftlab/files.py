@@ -43,7 +43,9 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
-        raise UserError(f"{path}: cannot be made a folder: {reason}; give another folder.") from error
+        raise UserError(
+            f"cannot be made a folder: {reason}", place=path, advice="give another folder."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

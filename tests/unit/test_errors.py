@@ -29,7 +29,8 @@ def raised(call: Callable[[], object]) -> UserError:
         (Place("a.jsonl"), "a.jsonl"),
         (Place("a.jsonl", 3, unit="line"), "a.jsonl, line 3"),
         (Place("a.parquet", 3).of("object"), "a.parquet, row 3, field 'object'"),
-        (Place("study.yaml", field="sft.epochs"), "study.yaml: sft.epochs"),
+        (Place("a.parquet", field="object"), "a.parquet, field 'object'"),
+        (Place("study.yaml", field="sft.epochs", unit="key"), "study.yaml: sft.epochs"),
     ],
 )
 def test_a_place_is_a_file_a_row_and_a_field(place: Place, text: str) -> None:
@@ -49,7 +50,10 @@ def test_a_place_is_a_file_a_row_and_a_field(place: Place, text: str) -> None:
             UserError("is 7", place="n", value=7, expected="8 or more", advice="raise it."),
             "n: is 7; expected 8 or more; raise it.",
         ),
-        (UserError("unknown key 'a.b'", place=Place("s.yaml", field="a.b")), "s.yaml: unknown key 'a.b'."),
+        (
+            UserError("unknown key 'a.b'", place=Place("s.yaml", field="a.b", unit="key")),
+            "s.yaml: unknown key 'a.b'.",
+        ),
         (UserError(place="x", value="y" * 300, expected="z"), f"x: expected z, found '{'y' * 199}..."),
     ],
 )
@@ -81,22 +85,22 @@ def test_a_password_is_masked_in_every_field_that_is_shown() -> None:
 GOLDEN: list[tuple[Callable[[], object], Place | None, str]] = [
     (
         lambda: load_runtime(None, ["runtime.engine.threads=0"]),
-        Place("--set runtime.engine.threads", field="engine.threads"),
+        Place("--set runtime.engine.threads", field="engine.threads", unit="key"),
         "--set runtime.engine.threads: engine.threads: Input should be greater than or equal to 1 (found 0)",
     ),
     (
         lambda: load_runtime(None, ["runtime.engine.threads=null"]),
-        Place("--set runtime.engine.threads", field="engine.threads"),
+        Place("--set runtime.engine.threads", field="engine.threads", unit="key"),
         "--set runtime.engine.threads: engine.threads: null is no longer read; write auto (found None)",
     ),
     (
         lambda: load_study(TINY, ["sft.epoch=3"]),
-        Place("--set sft.epoch", field="sft.epoch"),
+        Place("--set sft.epoch", field="sft.epoch", unit="key"),
         "--set sft.epoch: unknown key 'sft.epoch'; did you mean 'epochs'?",
     ),
     (
         lambda: load_study(TINY, ["sft.epochs=yes"]),
-        Place("--set sft.epochs", field="sft.epochs"),
+        Place("--set sft.epochs", field="sft.epochs", unit="key"),
         "--set sft.epochs: sft.epochs: expected a number, and true is a truth value, as YAML reads yes, on and true "
         "(found True)",
     ),

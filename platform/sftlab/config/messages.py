@@ -47,7 +47,9 @@ class Explained:
     def error(self, source: str) -> UserError:
         """The error, in a source such as a file or an option."""
         field = ".".join(map(str, self.keys)) or None
-        return UserError(self.problem, place=Place(source, field=field), value=self.value, advice=self.advice)
+        return UserError(
+            self.problem, place=Place(source, field=field, unit="key"), value=self.value, advice=self.advice
+        )
 
 
 def explained(model: type[BaseModel], document: Mapping[str, Any], error: ValidationError) -> list[Explained]:

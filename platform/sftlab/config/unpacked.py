@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftlab.errors import UserError
+from sftlab.errors import Place, UserError
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -22,6 +22,8 @@ def check_table(path: Path, table: pq.FileMetaData) -> None:
             size = column.total_uncompressed_size
             if size > max(SMALL, MAX_RATIO * column.total_compressed_size):
                 raise UserError(
-                    f"{path}, field {column.path_in_schema!r}: unpacks to {size:,} bytes, over {MAX_RATIO} times those "
-                    "in the file; write columns that repeat few texts with a dictionary, as pandas and pyarrow do."
+                    f"unpacks to {size:,} bytes, over {MAX_RATIO} times those in the file",
+                    place=Place(str(path), field=column.path_in_schema),
+                    value=size,
+                    advice="write columns that repeat few texts with a dictionary, as pandas and pyarrow do.",
                 )

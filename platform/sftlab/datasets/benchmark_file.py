@@ -59,8 +59,11 @@ def read_benchmark(spec: BenchmarkFileSpec) -> list[dict[str, Any]]:
         name = row["question_id"]
         if name in first:
             raise UserError(
-                f"{spec.source}: the question {row['question'][:60]!r} with the id {name!r} is there twice; expected "
-                "each question once; remove one, or give the rows different ids."
+                f"the question {row['question'][:60]!r} with the id {name!r} is there twice",
+                place=spec.source,
+                value=row["question"][:60],
+                expected="each question once",
+                advice="remove one, or give the rows different ids.",
             )
         first[name] = number
     if spec.questions is not None and spec.questions < len(rows):
@@ -72,12 +75,19 @@ def read_benchmark(spec: BenchmarkFileSpec) -> list[dict[str, Any]]:
 def _row(spec: BenchmarkFileSpec, where: str, row: Mapping[str, Any]) -> dict[str, Any]:
     unknown = next((name for name in row if name not in FIELDS), None)
     if unknown is not None:
-        raise UserError(f"{where}: has the unknown field {unknown!r}; {unknown_hint(unknown, FIELDS)}")
+        raise UserError(
+            f"has the unknown field {unknown!r}",
+            place=where,
+            value=unknown,
+            advice=unknown_hint(unknown, FIELDS),
+        )
     asked = _text(row, "question", where)
     accepted, choices, label = _answers(row, where)
     metric = row.get("metric") or spec.metric
     if metric not in METRICS:
-        raise UserError(f"{where}: metric is {metric!r}; {unknown_hint(str(metric), METRICS)}")
+        raise UserError(
+            f"metric is {metric!r}", place=where, value=metric, advice=unknown_hint(str(metric), METRICS)
+        )
     return {
         "question_id": str(row.get("id") or sha256(asked.encode()).hexdigest()[:16]),
         "question": asked,
@@ -94,12 +104,14 @@ def _answers(row: Mapping[str, Any], where: str) -> tuple[list[str], list[str], 
     choices = _texts(row.get("choices"), "choices", where) if row.get("choices") is not None else []
     if not choices:
         if row.get("label") is not None:
-            raise UserError(f"{where}: has a label and no choices; expected a list of choices, or an answer.")
+            raise UserError(
+                "has a label and no choices", place=where, expected="a list of choices, or an answer"
+            )
         given = row.get("answers") if row.get("answers") is not None else row.get("answer")
         named = "answers" if row.get("answers") is not None else "answer"
         return _texts(given if isinstance(given, list) else [given], named, where), [], None
     if len(choices) < 2 or len(set(choices)) < len(choices):
-        raise UserError(f"{where}: choices are {choices}; expected two or more different texts.")
+        raise UserError(f"choices are {choices}", place=where, expected="two or more different texts")
     label = _label(row.get("label", row.get("answer")), choices, where)
     return [choices[label]], choices, label
 
@@ -114,8 +126,13 @@ def _label(given: Any, choices: list[str], where: str) -> int:
     if not 0 <= place < len(choices):
         last = chr(ord("A") + len(choices) - 1)
         raise UserError(
-            f"{where}: label is {given!r}, which is not among its choices; expected one of the texts {choices}, a "
-            f"place from 0 to {len(choices) - 1}, or a letter from A to {last}."
+            f"label is {given!r}, which is not among its choices",
+            place=where,
+            value=given,
+            expected=(
+                f"one of the texts {choices}, a place from 0 to {len(choices) - 1}, or a letter from "
+                f"A to {last}"
+            ),
         )
     return place
 
@@ -123,18 +140,22 @@ def _label(given: Any, choices: list[str], where: str) -> int:
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     found = row.get(name)
     if not isinstance(found, str) or not found.strip():
-        raise UserError(f"{where}: {name} is {found!r}; expected a text that is not empty.")
+        raise UserError(f"{name} is {found!r}", place=where, value=found, expected="a text that is not empty")
     return found.strip()
 
 
 def _texts(given: Any, name: str, where: str) -> list[str]:
     """Texts of a list; numbers are read as texts."""
     if not isinstance(given, list) or not given:
-        raise UserError(f"{where}: {name} is {given!r}; expected a text or a list of texts.")
+        raise UserError(
+            f"{name} is {given!r}", place=where, value=given, expected="a text or a list of texts"
+        )
     texts = [
         str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in given
     ]
     for text in texts:
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{where}: {name} holds {text!r}; expected texts that are not empty.")
+            raise UserError(
+                f"{name} holds {text!r}", place=where, value=text, expected="texts that are not empty"
+            )
     return texts

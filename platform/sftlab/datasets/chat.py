@@ -94,4 +94,4 @@ class ChatTemplate:
 
     def _refused(self, what: str, way_out: str) -> UserError:
         owner = f"the chat template of {self.tokenizer_name}" if self.text is None else "template"
-        return UserError(f"{owner}: {what}. {way_out}")
+        return UserError(f"{what}. {way_out}", place=owner)

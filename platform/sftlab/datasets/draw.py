@@ -47,7 +47,7 @@ def draw(
     Raises UserError naming the set where too few examples fit.
     """
     if size is not None and size < 1:
-        raise UserError(f"{name}: a draw of {size:,} examples; expected 1 or more.")
+        raise UserError(f"a draw of {size:,} examples", place=name, expected="1 or more")
     best: list[tuple[int, int]] = []  # a heap whose first has the last place of those held
     held: dict[int, Conversation] = {}
     seen: set[bytes] = set()
@@ -73,13 +73,16 @@ def draw(
             heappush(best, (-place, number))
         if characters > MAX_HELD:
             raise UserError(
-                f"{conversation.where}: the examples drawn so far have over {MAX_HELD:,} characters; ask for fewer."
+                f"the examples drawn so far have over {MAX_HELD:,} characters",
+                place=conversation.where,
+                advice="ask for fewer.",
             )
     if (size is not None and len(best) < size) or not best:
         wanted = f"{size:,}" if size is not None else "1 or more"
         raise UserError(
-            f"{name}: {wanted} examples are wanted, and {len(best):,} of its {len(seen):,} distinct examples fit; "
-            "ask for fewer, or raise max_tokens."
+            (f"{wanted} examples are wanted, and {len(best):,} of its {len(seen):,} distinct examples fit"),
+            place=name,
+            advice="ask for fewer, or raise max_tokens.",
         )
     return Drawn(tuple(held[number] for _, number in sorted(best, reverse=True)), len(seen), repeated)
 
@@ -100,15 +103,18 @@ def mixture(
     """
     for name, share in shares.items():
         if name not in sets:
-            raise UserError(f"mixture: has no set {name!r}; the sets are {', '.join(sets)}.")
+            raise UserError(
+                f"has no set {name!r}", place="mixture", value=name, advice=f"the sets are {', '.join(sets)}."
+            )
         if share <= 0:
-            raise UserError(f"mixture: the share of {name} is {share}; expected a number above 0.")
+            raise UserError(f"the share of {name} is {share}", place="mixture", expected="a number above 0")
     counts = apportioned(size, shares)
     for name, count in counts.items():
         if count > len(sets[name]):
             raise UserError(
-                f"mixture: needs {count:,} examples of {name}, which has {len(sets[name]):,}; lower its share or "
-                "the size."
+                f"needs {count:,} examples of {name}, which has {len(sets[name]):,}",
+                place="mixture",
+                advice="lower its share or the size.",
             )
     chosen = [(name, example) for name, count in counts.items() for example in sets[name][:count]]
     chosen.sort(key=lambda pair: draw_key(seed, f"{pair[0]}\x1f{pair[1].key}"))
@@ -124,7 +130,9 @@ def together(sets: Mapping[str, Sequence[Conversation]], seed: int) -> list[Conv
 def leave_one_out(sets: Mapping[str, Sequence[Conversation]], seed: int) -> dict[str, list[Conversation]]:
     """By the name of each set, all examples of the others. Raises UserError for fewer than two sets."""
     if len(sets) < 2:
-        raise UserError(f"leave-one-out: needs two or more sets, and there is {', '.join(sets) or 'none'}.")
+        raise UserError(
+            f"needs two or more sets, and there is {', '.join(sets) or 'none'}", place="leave-one-out"
+        )
     return {left: together({name: sets[name] for name in sets if name != left}, seed) for left in sets}
 
 
@@ -134,7 +142,9 @@ def apportioned(total: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
     The next one goes to the largest share / (2 count + 1), among equal ones to the first name in alphabetical order.
     """
     if total < 1 or not shares:
-        raise UserError(f"mixture: {total:,} examples of {len(shares)} sets; expected 1 or more of each.")
+        raise UserError(
+            f"{total:,} examples of {len(shares)} sets", place="mixture", expected="1 or more of each"
+        )
     weight = sum(shares.values())
     # No count is below its quota less one for each set: start there, and give out the rest one by one.
     counts = {name: max(0, int(total * share / weight) - len(shares)) for name, share in shares.items()}

@@ -104,8 +104,10 @@ class Encoder:
             token = rendered.text[span.close : span.end]
             if end <= start or whole[end - 1] != self.tokenizer.convert_tokens_to_ids(token):
                 raise UserError(
-                    f"{self.name}: the tokenizer does not read {token!r}, which ends a response, as one token; "
-                    "mark it as special in tokenizer.json and tokenizer_config.json."
+                    f"the tokenizer does not read {token!r}, which ends a response, as one token",
+                    place=self.name,
+                    value=token,
+                    advice="mark it as special in tokenizer.json and tokenizer_config.json.",
                 )
             loss[start:end] = [True] * (end - start)
             closing[end - 1] = True
@@ -122,10 +124,15 @@ class Encoder:
         alone = self.tokenizer.convert_ids_to_tokens(upto[number]) if number < len(upto) else None
         before, after = text[max(0, at - SHOWN) : at], text[at : at + SHOWN]
         return UserError(
-            f"{conversation.where or 'example'}: the tokenizer of {self.name} reads over the border between "
-            f"{before!r} and {after!r}: its token {token!r} has text of both, and without what follows it reads "
-            f"{alone!r} there. A model would be asked with other tokens than it was trained after. End the prompt "
-            "of the template with a line break or a sign that does not merge with the response."
+            (
+                f"the tokenizer of {self.name} reads over the border between {before!r} and "
+                f"{after!r}: its token {token!r} has text of both, and without what follows it reads "
+                f"{alone!r} there. A model would be asked with other tokens than it was trained "
+                "after. End the prompt of the template with a line break or a sign that does not "
+                "merge with the response"
+            ),
+            place=conversation.where or "example",
+            value=before,
         )
 
     def _first(self, rendered: Rendered) -> tuple[int, ...]:
@@ -136,7 +143,7 @@ class Encoder:
             found = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         except Exception as error:  # tokenizers raises bare Exceptions; the cause stays attached
             raise UserError(
-                f"{self.name}: the tokenizer cannot read a text ({error}); use another."
+                f"the tokenizer cannot read a text ({error})", place=self.name, advice="use another."
             ) from error
         return [list(ids) for ids in found]
 
@@ -150,9 +157,13 @@ class Encoder:
         for number, turn in enumerate(conversation.turns):
             if found := self._special.search(turn.text):
                 raise UserError(
-                    f"{conversation.where or 'example'}: turn {number + 1} ({turn.role}) holds {found[0]!r}, which the "
-                    f"tokenizer of {self.name} reads as a special token and not as text; change the text or remove the "
-                    "example."
+                    (
+                        f"turn {number + 1} ({turn.role}) holds {found[0]!r}, which the tokenizer of "
+                        f"{self.name} reads as a special token and not as text"
+                    ),
+                    place=conversation.where or "example",
+                    value=found[0],
+                    advice="change the text or remove the example.",
                 )
 
 

@@ -48,7 +48,7 @@ def conversations_of(table: pa.Table, source: str) -> list[Conversation]:
     Raises UserError naming the row and the column where a text is empty or there is no row.
     """
     if not table.num_rows:
-        raise UserError(f"{source}: has no rows; a training set has one or more examples.")
+        raise UserError("has no rows", place=source, advice="a training set has one or more examples.")
     return [_conversation(row, f"{source}: row {number}") for number, row in enumerate(table.to_pylist())]
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from sftlab.config.documents import nearest
 from sftlab.datasets.conversations import Role, Turn
 from sftlab.datasets.spec import FORMAT_NAMES, ColumnSpec, FormatName
-from sftlab.errors import UserError
+from sftlab.errors import UserError, located
 
 PROMPTS = ("prompt", "instruction", "question", "query", "problem")
 RESPONSES = ("response", "completion", "answer", "generated_solution", "solution", "output", "target")
@@ -92,7 +92,10 @@ class Detected:
         if system := _optional_text(row, self.columns.get("system"), where):
             if turns and turns[0].role == "system":
                 raise UserError(
-                    f"{where}: has a system text in its messages and in {self.columns['system']!r}; keep one."
+                    f"has a system text in its messages and in {self.columns['system']!r}",
+                    place=where,
+                    value=self.columns["system"],
+                    advice="keep one.",
                 )
             turns.insert(0, Turn("system", system))
         return turns
@@ -122,16 +125,18 @@ def named(name: FormatName, first: Mapping[str, Any], columns: Sequence[str], wh
         for slot, aliases in _SLOTS[name].items():
             if not any(alias in columns for alias in aliases):
                 raise UserError(
-                    f"{where}: format {name} needs a column for the {slot} ({' or '.join(aliases)}); the columns are "
-                    f"{_listed(columns)}. {_nearest_format(columns)}"
+                    f"format {name} needs a column for the {slot} ({' or '.join(aliases)})",
+                    place=where,
+                    advice=f"the columns are {_listed(columns)}. {_nearest_format(columns)}",
                 )
         return _pair(name, columns, where)
     found = [column for column in LISTS if column in columns]
     fitting = [column for column in found if _list_format(first.get(column)) == name] or found
     if not fitting:
         raise UserError(
-            f"{where}: format {name} needs a column {', '.join(LISTS[:-1])} or {LISTS[-1]} of {_SHAPES[name]}; the "
-            f"columns are {_listed(columns)}. {_nearest_format(columns)}"
+            (f"format {name} needs a column {', '.join(LISTS[:-1])} or {LISTS[-1]} of {_SHAPES[name]}"),
+            place=where,
+            advice=f"the columns are {_listed(columns)}. {_nearest_format(columns)}",
         )
     system = {"system": "system"} if "system" in columns else {}
     return Detected(name, {"messages": fitting[0], **system}, "the format is given")
@@ -146,15 +151,20 @@ def custom(
         if column not in columns:
             near = nearest(column, columns)
             hint = f"did you mean {near!r}?" if near else f"the columns are {_listed(columns)}."
-            raise UserError(f"{where}: has no column {column!r}, which columns.{slot} names; {hint}")
+            raise UserError(
+                f"has no column {column!r}, which columns.{slot} names",
+                place=where,
+                value=column,
+                advice=f"{hint}",
+            )
     why = "the columns are given"
     if spec.messages is None:
         return Detected("prompt-response", chosen, why)
     found = name or _list_format(first.get(spec.messages))
     if found is None:
         raise UserError(
-            f"{where}, field {spec.messages!r}: expected {' or '.join(_SHAPES.values())}, found "
-            f"{_shown(first.get(spec.messages))}."
+            f"expected {' or '.join(_SHAPES.values())}, found {_shown(first.get(spec.messages))}",
+            place=located(where).of(spec.messages),
         )
     return Detected(found, chosen, why)
 
@@ -170,8 +180,9 @@ def _pair(name: FormatName, columns: Sequence[str], where: str) -> Detected:
             }
             way_out = " and ".join(f"columns.{name}={column}" for name, column in first.items())
             raise UserError(
-                f"{where}: the columns {' and '.join(found)} could both be the {slot}; name the one to read, such as "
-                f"{way_out}."
+                f"the columns {' and '.join(found)} could both be the {slot}",
+                place=where,
+                advice=f"name the one to read, such as {way_out}.",
             )
         chosen[slot] = found[0]
     for slot, aliases in _OPTIONAL[name].items():
@@ -196,11 +207,15 @@ def _unknown(first: Mapping[str, Any], columns: Sequence[str], where: str) -> Us
     for name in LISTS:
         if isinstance(first.get(name), list):
             return UserError(
-                f"{where}, field {name!r}: expected {', '.join(_SHAPES.values())}, found {_shown(first[name])}."
+                f"expected {', '.join(_SHAPES.values())}, found {_shown(first[name])}",
+                place=located(where).of(name),
             )
     return UserError(
-        f"{where}: the columns {_listed(columns)} are of no known format ({', '.join(FORMAT_NAMES)}). "
-        f"{_nearest_format(columns)} Or name your columns, columns.prompt and columns.response."
+        (
+            f"the columns {_listed(columns)} are of no known format ({', '.join(FORMAT_NAMES)}). "
+            f"{_nearest_format(columns)} Or name your columns, columns.prompt and columns.response"
+        ),
+        place=where,
     )
 
 
@@ -252,7 +267,9 @@ _LIST_READERS: Mapping[FormatName, Callable[[Sequence[Any], str], list[Turn]]] =
 def _turn(value: Any, role_key: str, text_key: str, where: str) -> Turn:
     if not isinstance(value, dict) or role_key not in value or text_key not in value:
         raise UserError(
-            f"{where}: expected an object with {role_key!r} and {text_key!r}, found {_shown(value)}."
+            f"expected an object with {role_key!r} and {text_key!r}, found {_shown(value)}",
+            place=where,
+            value=role_key,
         )
     given = value[role_key]
     role = ROLES.get(given.lower()) if isinstance(given, str) else None
@@ -274,14 +291,14 @@ def _parts(parts: Sequence[Any], where: str) -> str:
     """OpenAI's list of parts as one text."""
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise UserError(f"{where}: expected parts of type text, found {_shown(part)}.")
+            raise UserError(f"expected parts of type text, found {_shown(part)}", place=where)
     return "".join(part["text"] for part in parts)
 
 
 def _list(row: Mapping[str, Any], column: str, where: str) -> Sequence[Any]:
     value = row.get(column)
     if not isinstance(value, list):
-        raise UserError(f"{where}, field {column!r}: expected a list of turns, found {_shown(value)}.")
+        raise UserError(f"expected a list of turns, found {_shown(value)}", place=located(where).of(column))
     return value
 
 
@@ -293,9 +310,12 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     if not isinstance(value, str):
         if column not in row:
             raise UserError(
-                f"{where}: lacks the field {column!r}, which the first row has; its fields are {_listed(row)}."
+                f"lacks the field {column!r}, which the first row has",
+                place=where,
+                value=column,
+                advice=f"its fields are {_listed(row)}.",
             )
-        raise UserError(f"{where}, field {column!r}: expected a text, found {_shown(value)}.")
+        raise UserError(f"expected a text, found {_shown(value)}", place=located(where).of(column))
     return value
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sftlab.datasets.conversations import Conversation
 from sftlab.datasets.formats import PROMPTS
 from sftlab.datasets.read import open_rows
-from sftlab.errors import UserError
+from sftlab.errors import UserError, located
 
 NGRAM = 8  # words that a question and an example share
 MAX_QUESTIONS = 2**27  # characters of all questions of a benchmark
@@ -104,8 +104,9 @@ def read_questions(path: Path) -> list[str]:
     column = next((name for name in QUESTIONS if name in rows.columns), None)
     if column is None:
         raise UserError(
-            f"{path}: has no column of questions ({', '.join(QUESTIONS)}); its columns are "
-            f"{', '.join(rows.columns[:20])}."
+            f"has no column of questions ({', '.join(QUESTIONS)})",
+            place=path,
+            advice=f"its columns are {', '.join(rows.columns[:20])}.",
         )
     questions, characters = [], 0
     for where, row in rows.all:
@@ -113,7 +114,9 @@ def read_questions(path: Path) -> list[str]:
         characters += len(questions[-1])
         if characters > MAX_QUESTIONS:
             raise UserError(
-                f"{where}: the questions so far have over {MAX_QUESTIONS:,} characters; give fewer."
+                f"the questions so far have over {MAX_QUESTIONS:,} characters",
+                place=where,
+                advice="give fewer.",
             )
     return questions
 
@@ -121,5 +124,5 @@ def read_questions(path: Path) -> list[str]:
 def _question(row: Mapping[str, object], column: str, where: str) -> str:
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}, field {column!r}: expected a non-empty text, found {str(value)[:40]!r}.")
+        raise UserError(place=located(where).of(column), value=str(value)[:40], expected="a non-empty text")
     return value

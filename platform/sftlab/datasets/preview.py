@@ -117,8 +117,9 @@ def preview(
 def _none_left(source: Source) -> UserError:
     left_out = ", ".join(f"{number:,} by {reason}" for reason, number in source.dropped.items())
     return UserError(
-        f"{source.spec.source}: no example is left of {source.rows:,} rows ({left_out}); check `where`, "
-        "`drop_responses` and `unusable`."
+        f"no example is left of {source.rows:,} rows ({left_out})",
+        place=source.spec.source,
+        advice="check `where`, `drop_responses` and `unusable`.",
     )
 
 
@@ -169,8 +170,12 @@ def _check_allowed(batch: Sequence[Conversation], gauges: Sequence[_Gauge]) -> N
                 for length, limit, encoder in lengths
             )
             raise UserError(
-                f"{conversation.where}: is longer than every model allows ({found}); remove the row, or set "
-                "draw.max_tokens, which leaves such examples out (here --max-tokens, which counts them)."
+                f"is longer than every model allows ({found})",
+                place=conversation.where,
+                advice=(
+                    "remove the row, or set draw.max_tokens, which leaves such examples out (here "
+                    "--max-tokens, which counts them)."
+                ),
             )
 
 

@@ -53,9 +53,9 @@ def open_rows(path: Path) -> Rows:
     a row that is no object, or unpacks to far more than it is.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; {SUFFIXES}.")
+        raise UserError("is a folder", place=path, advice=f"{SUFFIXES}.")
     if not path.is_file():
-        raise UserError(f"{path}: not found; {SUFFIXES}.")
+        raise UserError("not found", place=path, advice=f"{SUFFIXES}.")
     if path.suffix == ".parquet":
         columns, rows = _parquet(path)
         container: Container = "parquet"
@@ -65,10 +65,15 @@ def open_rows(path: Path) -> Rows:
         columns, container = (), _text_container(path)
         rows = _text_rows(path, container)
     else:
-        raise UserError(f"{path}: a file ending in {path.suffix or 'no suffix'!r} is not read; {SUFFIXES}.")
+        raise UserError(
+            f"a file ending in {path.suffix or 'no suffix'!r} is not read",
+            place=path,
+            value=path.suffix or "no suffix",
+            advice=f"{SUFFIXES}.",
+        )
     first = next(rows, None)
     if first is None:
-        raise UserError(f"{path}: holds no rows; expected one example a row.")
+        raise UserError("holds no rows", place=path, expected="one example a row")
     return Rows(container, columns or tuple(first[1]), first[1], chain([first], rows))
 
 
@@ -78,7 +83,7 @@ def _text_rows(path: Path, container: Container) -> Iterator[tuple[str, Row]]:
         for where, value in values:
             if not isinstance(value, dict):
                 found = "a list" if isinstance(value, list) else repr(str(value)[:40])
-                raise UserError(f"{where}: expected an object with named fields, found {found}.")
+                raise UserError(f"expected an object with named fields, found {found}", place=where)
             yield where, value
 
 
@@ -88,7 +93,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {SUFFIXES}.") from error
+        raise UserError(f"cannot be read ({error})", place=path, advice=f"{SUFFIXES}.") from error
 
 
 def _opened(path: Path) -> TextIO:
@@ -115,8 +120,9 @@ class _Bounded(io.RawIOBase):
         self.count += len(data)
         if self.count > self.most:
             raise UserError(
-                f"{self.path}: unpacks to over {self.most:,} bytes, {MAX_RATIO} times its size, which text does not; "
-                "give the file unpacked."
+                f"unpacks to over {self.most:,} bytes, {MAX_RATIO} times its size, which text does not",
+                place=self.path,
+                advice="give the file unpacked.",
             )
         buffer[: len(data)] = data
         return len(data)
@@ -133,7 +139,7 @@ def _text_container(path: Path) -> Container:
             text = file.read(CHUNK)
             if not text or text.strip(_SPACE):
                 return "JSON list" if text.strip(_SPACE)[:1] == "[" else "JSON lines"
-    raise UserError(f"{path}: begins with over {MAX_ROW:,} blanks; {SUFFIXES}.")
+    raise UserError(f"begins with over {MAX_ROW:,} blanks", place=path, advice=f"{SUFFIXES}.")
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[tuple[str, Any]]:
@@ -141,7 +147,7 @@ def _lines(file: TextIO, path: Path) -> Iterator[tuple[str, Any]]:
     for index, line in enumerate(iter(lambda: file.readline(MAX_ROW), "")):
         where = f"{path}, row {index + 1}"
         if len(line) == MAX_ROW:
-            raise UserError(f"{where}: has over {MAX_ROW:,} characters; {_ONE_A_LINE}")
+            raise UserError(f"has over {MAX_ROW:,} characters", place=where, advice=f"{_ONE_A_LINE}")
         if line.strip(_SPACE):
             advice = _ONE_A_LINE
             if line.strip(_SPACE) == "{":
@@ -165,11 +171,16 @@ def _list_items(file: TextIO, path: Path) -> Iterator[tuple[str, Any]]:
             break
         if following != ",":
             found = repr(following) if following else "the end of the file"
-            raise UserError(f"{where}: is followed by {found}; expected ',' or ']' in a JSON list.")
+            raise UserError(f"is followed by {found}", place=where, expected="',' or ']' in a JSON list")
         text.skip(",")
     text.skip("]")
     if text.peek():
-        raise UserError(f"{path}: goes on after the end of its list ({text.peek()!r}); give one list.")
+        raise UserError(
+            f"goes on after the end of its list ({text.peek()!r})",
+            place=path,
+            value=text.peek(),
+            advice="give one list.",
+        )
 
 
 def _item(decoder: json.JSONDecoder, text: _Window, where: str) -> Any:
@@ -179,14 +190,14 @@ def _item(decoder: json.JSONDecoder, text: _Window, where: str) -> Any:
             value, end = decoder.raw_decode(text.text, text.at)
         except RecursionError as error:
             raise UserError(
-                f"{where}: is not valid JSON: it is nested too deeply; give flat objects."
+                "is not valid JSON: it is nested too deeply", place=where, advice="give flat objects."
             ) from error
         except ValueError as error:
             if text.lengthen():
                 continue
             reason = f"has over {MAX_ROW:,} characters, or " if text.full else ""
             raise UserError(
-                f"{where}: {reason}is not valid JSON: {error}; give a list of objects."
+                f"{reason}is not valid JSON: {error}", place=where, advice="give a list of objects."
             ) from error
         found = text.text[text.at : end]
         text.at = end
@@ -242,7 +253,7 @@ def _parquet(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, Row]]]:
         raise _no_table(path, error) from error
     for name in columns:
         if columns.count(name) > 1:
-            raise UserError(f"{path}: has the column {name!r} twice; keep one.")
+            raise UserError(f"has the column {name!r} twice", place=path, value=name, advice="keep one.")
     return columns, _parquet_rows(path, columns)
 
 
@@ -264,4 +275,4 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Row
 
 
 def _no_table(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is not a readable parquet table ({error}); write it again.")
+    return UserError(f"is not a readable parquet table ({error})", place=path, advice="write it again.")

@@ -66,8 +66,12 @@ class Specials:
         """Raises UserError for a tokenizer without an end-of-sequence token."""
         if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
             raise UserError(
-                f"{name}: the tokenizer has no end-of-sequence token, so that a model could not learn where a response "
-                "ends; name one as eos_token in its tokenizer_config.json."
+                (
+                    "the tokenizer has no end-of-sequence token, so that a model could not learn where a "
+                    "response ends"
+                ),
+                place=name,
+                advice="name one as eos_token in its tokenizer_config.json.",
             )
         added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
         found = dict.fromkeys([str(tokenizer.eos_token), *added, *map(str, tokenizer.all_special_tokens)])

@@ -63,7 +63,9 @@ class Source:
     def _wanted(self, row: Mapping[str, Any], where: str) -> bool:
         for column, values in self.spec.where.items():
             if column not in row:
-                raise UserError(f"{where}: lacks the field {column!r}, which `where` compares.")
+                raise UserError(
+                    f"lacks the field {column!r}, which `where` compares", place=where, value=column
+                )
             if not any(type(row[column]) is type(value) and row[column] == value for value in values):
                 return False
         return True
@@ -99,5 +101,10 @@ def open_data(spec: DataFileSpec) -> Source:
         if column not in rows.columns:
             near = nearest(column, rows.columns)
             hint = f"did you mean {near!r}?" if near else f"the columns are {', '.join(rows.columns[:20])}."
-            raise UserError(f"{where}: has no column {column!r}, which `where` compares; {hint}")
+            raise UserError(
+                f"has no column {column!r}, which `where` compares",
+                place=where,
+                value=column,
+                advice=f"{hint}",
+            )
     return Source(spec, rows.container, rows.columns, detected, rows)

@@ -172,8 +172,9 @@ def make_template(spec: TemplateSpec, tokenizer: Any = None, name: str = "") -> 
     text = None if spec == "chat" else spec.jinja
     if text is None and not tokenizer.chat_template:
         raise UserError(
-            f"{name}: the tokenizer has no chat template, as is usual for base models; use template paper, or give the "
-            "text of a template as Jinja."
+            "the tokenizer has no chat template, as is usual for base models",
+            place=name,
+            advice="use template paper, or give the text of a template as Jinja.",
         )
     return ChatTemplate("chat" if text is None else "jinja", tokenizer, name, specials, text)
 
@@ -192,11 +193,16 @@ def read_template(word: str) -> TemplateSpec:
             text = file.read(MAX_TEMPLATE + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{word}: is no template ({error}); give paper, chat, text, or a file of Jinja text with "
-            "{{ instruction }} and {{ response }}."
+            f"is no template ({error})",
+            place=word,
+            advice=(
+                "give paper, chat, text, or a file of Jinja text with {{ instruction }} and {{ response }}."
+            ),
         ) from error
     if not 0 < len(text) <= MAX_TEMPLATE:
-        raise UserError(f"{word}: has {len(text):,} characters; a template has 1 to {MAX_TEMPLATE:,}.")
+        raise UserError(
+            f"has {len(text):,} characters", place=word, advice=f"a template has 1 to {MAX_TEMPLATE:,}."
+        )
     return JinjaTemplate(jinja=text)
 
 
@@ -227,18 +233,22 @@ def _variables(text: str) -> set[str]:
     except (TemplateError, RecursionError) as error:
         if "messages" in text:  # may use tags that chat templates alone have
             return {"messages"}
-        raise UserError(f"template: is no Jinja text ({error}); correct it.") from error
+        raise UserError(f"is no Jinja text ({error})", place="template", advice="correct it.") from error
     if "messages" in found:
         return found
     for name in sorted(found - set(VARIABLES)):
         near = nearest(name, VARIABLES)
         hint = f"did you mean {near!r}?" if near else f"known are {', '.join(VARIABLES)}, or messages alone."
-        raise UserError(f"template: unknown variable {name!r}; {hint}")
+        raise UserError(f"unknown variable {name!r}", place="template", value=name, advice=f"{hint}")
     for name in VARIABLES[:2]:
         if name not in found:
             raise UserError(
-                f"template: lacks the variable {{{{ {name} }}}}; a template has {{{{ instruction }}}} and "
-                "{{ response }}, or renders `messages` as a chat template."
+                f"lacks the variable {{{{ {name} }}}}",
+                place="template",
+                advice=(
+                    "a template has {{ instruction }} and {{ response }}, or renders `messages` as a "
+                    "chat template."
+                ),
             )
     return found
 
@@ -254,7 +264,10 @@ def _jinja_pieces(text: str, variables: Sequence[str] | set[str]) -> Pieces:
         except Exception as error:  # whatever a template raises; the cause stays attached
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise UserError(
-                f"template: cannot be rendered for {instruction[:40]!r} ({reason}); correct it."
+                f"cannot be rendered for {instruction[:40]!r} ({reason})",
+                place="template",
+                value=instruction[:40],
+                advice="correct it.",
             ) from error
 
     def pieces(instruction: str, response: str, system: str) -> tuple[str, str]:
@@ -266,8 +279,12 @@ def _jinja_pieces(text: str, variables: Sequence[str] | set[str]) -> Pieces:
             raise UserError(_CHANGED)
         if not rendered(instruction, f"{first}?{last}", system).startswith(before + first):
             raise UserError(
-                "template: writes the prompt in another way for another response, which is not known where a model is "
-                "asked; let the text before {{ response }} depend on the instruction alone."
+                (
+                    "writes the prompt in another way for another response, which is not known where a "
+                    "model is asked"
+                ),
+                place="template",
+                advice="let the text before {{ response }} depend on the instruction alone.",
             )
         if before + inside + after != rendered(instruction, response, system):
             raise UserError(_CHANGED)

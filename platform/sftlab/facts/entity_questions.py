@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sftlab.config.documents import parse_json
-from sftlab.errors import UserError
+from sftlab.errors import Place, UserError
 from sftlab.facts.table import accepted_names, fact_id, facts_table
 from sftlab.facts.templates import Topic
 
@@ -54,7 +54,7 @@ class FolderArchive:
             prepared = " These are tables that `sftlab prepare` wrote: give what they were made from."
             hint = prepared if (root / "train.parquet").exists() else ""
             raise UserError(
-                f"{root}: holds no dataset/train folder, so it is not EntityQuestions unpacked.{hint}"
+                f"holds no dataset/train folder, so it is not EntityQuestions unpacked.{hint}", place=root
             )
 
     def read(self, split: str, topic: str) -> tuple[str, bytes]:
@@ -63,14 +63,16 @@ class FolderArchive:
             whole = path.resolve(strict=True)
             if not whole.is_relative_to(self.root.resolve()) or not whole.is_file():
                 raise UserError(
-                    f"{path}: is no file of this folder but leads out of it; unpack the archive again."
+                    "is no file of this folder but leads out of it",
+                    place=path,
+                    advice="unpack the archive again.",
                 )
             if whole.stat().st_size > MAX_MEMBER_BYTES:
-                raise UserError(f"{path}: has {whole.stat().st_size:,} bytes, over {MAX_MEMBER_BYTES:,}.")
+                raise UserError(f"has {whole.stat().st_size:,} bytes, over {MAX_MEMBER_BYTES:,}", place=path)
             return str(path), whole.read_bytes()
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be read ({error.strerror}); unpack the archive again."
+                f"cannot be read ({error.strerror})", place=path, advice="unpack the archive again."
             ) from error
 
     def topics(self) -> set[str]:
@@ -86,24 +88,31 @@ class ZipArchive:
             size = path.stat().st_size
             if size > MAX_ARCHIVE_BYTES:
                 raise UserError(
-                    f"{path}: has {size:,} bytes, over {MAX_ARCHIVE_BYTES:,}; it is not EntityQuestions."
+                    f"has {size:,} bytes, over {MAX_ARCHIVE_BYTES:,}",
+                    place=path,
+                    advice="it is not EntityQuestions.",
                 )
             self.zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-            raise UserError(f"{path}: is not a readable zip file ({error}); fetch it again.") from error
+            raise UserError(
+                f"is not a readable zip file ({error})", place=path, advice="fetch it again."
+            ) from error
         if len(self.zip.infolist()) > MAX_MEMBERS:
-            raise UserError(f"{path}: has {len(self.zip.infolist()):,} members, over {MAX_MEMBERS:,}.")
+            raise UserError(f"has {len(self.zip.infolist()):,} members, over {MAX_MEMBERS:,}", place=path)
         self.members = {}
         for info in self.zip.infolist():
             parts = info.filename.replace("\\", "/").split("/")
             if info.filename.startswith("/") or ".." in parts:
                 raise UserError(
-                    f"{path}: member {info.filename!r} climbs out of the archive; do not trust it."
+                    f"member {info.filename!r} climbs out of the archive",
+                    place=path,
+                    value=info.filename,
+                    advice="do not trust it.",
                 )
             self.members["/".join(parts[-2:])] = info
         if not any(name.startswith("train/") for name in self.members):
             raise UserError(
-                f"{path}: holds no dataset/train/*.json, so it is not the EntityQuestions archive."
+                "holds no dataset/train/*.json, so it is not the EntityQuestions archive", place=path
             )
 
     def read(self, split: str, topic: str) -> tuple[str, bytes]:
@@ -111,20 +120,28 @@ class ZipArchive:
         where = f"{self.path}:{name}"
         info = self.members.get(name)
         if info is None:
-            raise UserError(f"{where}: is missing in the archive; fetch it again.")
+            raise UserError("is missing in the archive", place=where, advice="fetch it again.")
         if info.file_size > MAX_MEMBER_BYTES:
-            raise UserError(f"{where}: would unpack to {info.file_size:,} bytes, over {MAX_MEMBER_BYTES:,}.")
+            raise UserError(
+                f"would unpack to {info.file_size:,} bytes, over {MAX_MEMBER_BYTES:,}", place=where
+            )
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UserError(
-                f"{where}: cannot be unpacked (its compression is not that of the official archive); fetch it again."
+                "cannot be unpacked (its compression is not that of the official archive)",
+                place=where,
+                advice="fetch it again.",
             )
         try:
             return where, self._unpacked(info)
         except (zipfile.BadZipFile, OSError, EOFError, zlib.error, ValueError) as error:
-            raise UserError(f"{where}: is damaged ({error}); fetch the archive again.") from error
+            raise UserError(
+                f"is damaged ({error})", place=where, advice="fetch the archive again."
+            ) from error
         except RuntimeError as error:  # encrypted, or of an unknown version
             raise UserError(
-                f"{where}: cannot be unpacked ({error}); fetch the archive again, or give its unpacked folder."
+                f"cannot be unpacked ({error})",
+                place=where,
+                advice="fetch the archive again, or give its unpacked folder.",
             ) from error
 
     def topics(self) -> set[str]:
@@ -143,7 +160,9 @@ class ZipArchive:
 def open_archive(source: Path) -> Archive:
     """A zip or a folder as an Archive. Raises UserError where it is neither."""
     if not source.exists():
-        raise UserError(f"{source}: not found; give the EntityQuestions zip or its unpacked folder.")
+        raise UserError(
+            "not found", place=source, advice="give the EntityQuestions zip or its unpacked folder."
+        )
     return FolderArchive(source) if source.is_dir() else ZipArchive(source)
 
 
@@ -173,15 +192,16 @@ def _split_facts(
     for topic in topics:
         where, payload = archive.read(split, topic.topic)
         for index, row in enumerate(_parse_rows(where, payload)):
-            question, answers = _check_row(row, f"{where}, row {index + 1}")
+            place = Place(where, index + 1)
+            question, answers = _check_row(row, place)
             if len(answers) != 1 or question in seen:
                 continue
             seen.add(question)
             subject = topic.subject_of(question)
             if subject is not None and not subject.strip():
-                raise UserError(f"{where}, row {index + 1}, question: {question!r} names no subject.")
+                raise UserError(f"{question!r} names no subject", place=place.of("question"), value=question)
             if subject is None:
-                raise UserError(f"{where}, row {index + 1}: {question!r} does not read {topic.question!r}.")
+                raise UserError(f"{question!r} does not read {topic.question!r}", place=place, value=question)
             yield {
                 "fact_id": fact_id(topic.topic, subject, answers[0]),
                 "topic": topic.topic,
@@ -195,18 +215,18 @@ def _split_facts(
 def _parse_rows(where: str, payload: bytes) -> list[Any]:
     rows = parse_json(payload, where, "fetch the archive again.")
     if not isinstance(rows, list):
-        raise UserError(f"{where}: expected a list of rows, found {type(rows).__name__}.")
+        raise UserError(f"expected a list of rows, found {type(rows).__name__}", place=where)
     return rows
 
 
-def _check_row(row: Any, where: str) -> tuple[str, list[str]]:
+def _check_row(row: Any, where: Place) -> tuple[str, list[str]]:
     if not isinstance(row, dict) or not isinstance(row.get("question"), str):
-        raise UserError(f"{where}: expected {{question: text, answers: [text, ...]}}, found {row!r}.")
+        raise UserError(place=where, value=row, expected="{question: text, answers: [text, ...]}")
     answers = row.get("answers")
     if (
         not isinstance(answers, list)
         or not all(isinstance(a, str) and a.strip() for a in answers)
         or not answers
     ):
-        raise UserError(f"{where}, answers: expected a list of non-empty texts, found {answers!r}.")
+        raise UserError(place=where.of("answers"), value=answers, expected="a list of non-empty texts")
     return row["question"], answers

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from sftlab.config.documents import parse_json, unknown_hint
 from sftlab.config.unpacked import MAX_RATIO, SMALL, check_table
-from sftlab.errors import UserError
+from sftlab.errors import Place, UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,8 +68,10 @@ def is_own_facts(path: Path) -> bool:
         return False
     if path.is_file() and not zipfile.is_zipfile(path):
         raise UserError(
-            f"{path}: a file ending in {path.suffix or 'nothing'!r} is not read as facts; {GIVE}, or the zip or "
-            f"folder of EntityQuestions.{_conversion(path, kind)}"
+            f"a file ending in {path.suffix or 'nothing'!r} is not read as facts",
+            place=path,
+            value=path.suffix or "nothing",
+            advice=f"{GIVE}, or the zip or folder of EntityQuestions.{_conversion(path, kind)}",
         )
     return False
 
@@ -82,18 +84,18 @@ def _conversion(path: Path, kind: str) -> str:
     return f" To convert it: {call.format(kind=_KINDS.get(kind, 'pickle'), name=path.name, to=to)}"
 
 
-def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
+def rows_of(path: Path) -> Iterator[tuple[Place, Any]]:
     """Every row with its place. Raises UserError naming the file, and the row where there is one."""
     kind = ending(path)
     if kind == TABLE:
         for index, row in enumerate(_parquet_rows(path)):
-            yield f"{path}, row {index + 1}", row
+            yield Place(str(path), index + 1), row
         return
     try:
         with _opened(path) as file:
             yield from _list_rows(file, path) if kind == LIST else _line_rows(file, path)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {GIVE}.") from error
+        raise UserError(f"cannot be read ({error})", place=path, advice=f"{GIVE}.") from error
 
 
 def _opened(path: Path) -> TextIO:
@@ -102,27 +104,33 @@ def _opened(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig")  # some editors put a mark before the first line
 
 
-def _line_rows(file: TextIO, path: Path) -> Iterator[tuple[str, Any]]:
+def _line_rows(file: TextIO, path: Path) -> Iterator[tuple[Place, Any]]:
     read, most = 0, max(SMALL, MAX_RATIO * path.stat().st_size)
     for index, line in enumerate(iter(lambda: file.readline(MAX_LINE), "")):
-        where = f"{path}, line {index + 1}"
+        where = Place(str(path), index + 1, unit="line")
         read += len(line)
         if read > most:
-            raise UserError(f"{where}: the file unpacks to over {MAX_RATIO} times its size; {GIVE}.")
+            raise UserError(
+                f"the file unpacks to over {MAX_RATIO} times its size", place=where, advice=f"{GIVE}."
+            )
         if len(line) == MAX_LINE:
-            raise UserError(f"{where}: has over {MAX_LINE:,} characters; give one object a line.")
+            raise UserError(
+                f"has over {MAX_LINE:,} characters", place=where, advice="give one object a line."
+            )
         if line.strip():
             yield where, parse_json(line, where, "give one object a line.", unique=True)
 
 
-def _list_rows(file: TextIO, path: Path) -> Iterator[tuple[str, Any]]:
+def _list_rows(file: TextIO, path: Path) -> Iterator[tuple[Place, Any]]:
     """The objects of a JSON list; of a file of lines, which some tools name .json too, those of its lines."""
     text = file.read(MAX_LIST + 1)
     if len(text) > MAX_LIST:
-        raise UserError(f"{path}: has over {MAX_LIST:,} characters; give one object a line, as .jsonl.")
+        raise UserError(
+            f"has over {MAX_LIST:,} characters", place=path, advice="give one object a line, as .jsonl."
+        )
     if not text.lstrip().startswith("["):
         for index, line in enumerate(text.split("\n")):
-            where = f"{path}, line {index + 1}"
+            where = Place(str(path), index + 1, unit="line")
             if line.strip():
                 yield (
                     where,
@@ -130,7 +138,7 @@ def _list_rows(file: TextIO, path: Path) -> Iterator[tuple[str, Any]]:
                 )
         return
     for index, row in enumerate(parse_json(text, str(path), "give a list of objects.", unique=True)):
-        yield f"{path}, row {index + 1}", row
+        yield Place(str(path), index + 1), row
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -145,7 +153,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not a readable parquet table: {error}") from error
+        raise UserError(f"is not a readable parquet table: {error}", place=path) from error
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> list[str]:
@@ -159,12 +167,19 @@ def _check_columns(path: Path, schema: pa.Schema) -> list[str]:
         if name not in KNOWN:
             drop = f"; or leave it out: table.drop({name!r}) in polars, df.drop(columns={name!r}) in pandas"
             hint = unknown_hint(name, KNOWN)
-            raise UserError(f"{path}: unknown field {name!r}; {hint.removesuffix('.')}{drop}.")
+            raise UserError(
+                f"unknown field {name!r}", place=path, value=name, advice=f"{hint.removesuffix('.')}{drop}."
+            )
         if columns.count(name) > 1:
-            raise UserError(f"{path}: has the column {name!r} twice; keep one.")
+            raise UserError(f"has the column {name!r} twice", place=path, value=name, advice="keep one.")
         kind = schema.field(name).type
         if not (_is_texts(kind) if name == "accepted" else _is_text(kind)):
-            raise UserError(f"{path}, field {name!r}: is a column of type {kind}; {_repair(name, kind)}")
+            raise UserError(
+                f"is a column of type {kind}",
+                place=Place(str(path), field=name),
+                value=kind,
+                advice=_repair(name, kind),
+            )
     return columns
 
 

@@ -38,7 +38,7 @@ def read_source(source: Path, templates: Path | None) -> tuple[dict[str, pa.Tabl
     """
     topics = load_topics(templates) if templates else published_topics()
     if not source.exists():
-        raise UserError(f"{source}: not found; {GIVE}, or the zip or folder of EntityQuestions.")
+        raise UserError("not found", place=source, advice=f"{GIVE}, or the zip or folder of EntityQuestions.")
     if is_own_facts(source):
         return read_user_tables(source, topics), topics
     return read_tables(source, topics, synonyms()), topics

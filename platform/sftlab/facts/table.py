@@ -70,19 +70,23 @@ def open_facts(directory: Path, split: str) -> pq.ParquetFile:
         # One read of a whole column would hold all of it in memory; a buffer bounds that.
         file = pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False)
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; `sftlab prepare` or `sftlab pocket` writes it.") from None
+        raise UserError(
+            "not found", place=path, advice="`sftlab prepare` or `sftlab pocket` writes it."
+        ) from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise unreadable(directory, split, error) from error
     missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
     if missing:
-        raise UserError(f"{path}: lacks the column {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
+        raise UserError(
+            f"lacks the column {', '.join(missing)}", place=path, expected=f"{', '.join(COLUMNS)}"
+        )
     for field in facts_table([]).schema:
         found = file.schema_arrow.field(field.name).type
         if found != field.type:
-            raise UserError(f"{path}: column {field.name} holds {found}; expected {field.type}.")
+            raise UserError(f"column {field.name} holds {found}", place=path, expected=f"{field.type}")
     return file
 
 
 def unreadable(directory: Path, split: str, error: Exception) -> UserError:
     """The error for a split whose file is truncated or damaged."""
-    return UserError(f"{directory / f'{split}.parquet'}: is not a readable parquet table: {error}")
+    return UserError(f"is not a readable parquet table: {error}", place=directory / f"{split}.parquet")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sftlab.config.documents import load_yaml, parse_json, unknown_hint
-from sftlab.errors import UserError
+from sftlab.errors import Place, UserError
 from sftlab.facts.table import TOPICS_FILE
 
 SUBJECT = "{subject}"
@@ -77,43 +77,63 @@ def parse_topics(rows: Any, source: str) -> dict[str, Topic]:
     `{subject}` does not occur exactly once in a question or template.
     """
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"{source}: expected a list of topics, each with topic, domain, question, templates.")
+        raise UserError(
+            "expected a list of topics, each with topic, domain, question, templates", place=source
+        )
     topics: dict[str, Topic] = {}
     for index, row in enumerate(rows):
-        topic = _parse_topic(row, f"{source}, topic {index + 1}")
+        topic = _parse_topic(row, Place(source, index + 1, unit="topic"))
         if topic.topic in topics:
-            raise UserError(f"{source}: topic {topic.topic!r} is listed twice; keep one of them.")
+            raise UserError(
+                f"topic {topic.topic!r} is listed twice",
+                place=source,
+                value=topic.topic,
+                advice="keep one of them.",
+            )
         topics[topic.topic] = topic
     return topics
 
 
-def _parse_topic(row: Any, where: str) -> Topic:
+def _parse_topic(row: Any, where: Place) -> Topic:
     if not isinstance(row, Mapping):
-        raise UserError(f"{where}: expected a mapping with topic, domain, question and templates.")
+        raise UserError("expected a mapping with topic, domain, question and templates", place=where)
     for key in row:
         if key not in FIELDS:
-            raise UserError(f"{where}: unknown field {key!r}; {unknown_hint(key, FIELDS)}")
+            raise UserError(
+                f"unknown field {key!r}", place=where, value=key, advice=unknown_hint(key, FIELDS)
+            )
     missing = {"topic", "question", "templates"} - row.keys()
     if missing:
-        raise UserError(f"{where}: lacks {', '.join(sorted(missing))}.")
+        raise UserError(f"lacks {', '.join(sorted(missing))}", place=where)
     if not isinstance(row["topic"], str) or not row["topic"].strip():
-        raise UserError(f"{where}, topic: expected a non-empty text, found {row['topic']!r}.")
+        raise UserError(place=where.of("topic"), value=row["topic"], expected="a non-empty text")
     domain = row.get("domain", "in-domain")
     if domain not in DOMAINS:
-        raise UserError(f"{where}: domain {domain!r} is neither {DOMAINS[0]!r} nor {DOMAINS[1]!r}.")
+        raise UserError(
+            f"domain {domain!r} is neither {DOMAINS[0]!r} nor {DOMAINS[1]!r}", place=where, value=domain
+        )
     templates = row["templates"]
     if not isinstance(templates, list) or not templates:
-        raise UserError(f"{where} ({row['topic']}): has no templates; list at least one with {SUBJECT}.")
+        raise UserError(
+            f"({row['topic']}) has no templates", place=where, advice=f"list at least one with {SUBJECT}."
+        )
     for field, text in [
         ("question", row["question"]),
         *((f"template {i + 1}", t) for i, t in enumerate(templates)),
     ]:
         if not isinstance(text, str) or text.count(SUBJECT) != 1:
-            raise UserError(f"{where} ({row['topic']}), {field}: {text!r} must hold {SUBJECT} exactly once.")
+            raise UserError(
+                f"({row['topic']}) {text!r} must hold {SUBJECT} exactly once",
+                place=where.of(field),
+                value=text,
+            )
     for i, text in enumerate(templates):
         if text in templates[:i]:
             raise UserError(
-                f"{where} ({row['topic']}), template {i + 1}: {text!r} is listed twice; keep one of them."
+                f"({row['topic']}) {text!r} is listed twice",
+                place=where.of(f"template {i + 1}"),
+                value=text,
+                advice="keep one of them.",
             )
     return Topic(row["topic"], domain, row["question"], tuple(templates))
 

@@ -68,7 +68,9 @@ def bucket_shares(bucket: int | str) -> dict[int, Fraction]:
         return {int(text): Fraction(1)}
     if len(text) > MAX_MIXTURE:
         raise UserError(
-            f"training set: a mixture of {len(text):,} characters; at most {MAX_MIXTURE} are read."
+            f"a mixture of {len(text):,} characters",
+            place="training set",
+            advice=f"at most {MAX_MIXTURE} are read.",
         )
     parts = [_MIXTURE_PART.fullmatch(part) for part in text.split("+")]
     found = {int(part[1]): Fraction(part[2]) for part in parts if part}

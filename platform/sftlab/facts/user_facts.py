@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftlab.config.documents import unknown_hint
-from sftlab.errors import UserError
+from sftlab.errors import Place, UserError
 from sftlab.facts.fact_files import FIELDS, IGNORED, KNOWN, rows_of
 from sftlab.facts.table import SPLITS, accepted_names, fact_id, facts_table, synonyms
 from sftlab.facts.templates import Topic
@@ -48,24 +48,29 @@ def read_user_facts(path: Path, topics: Mapping[str, Topic]) -> UserFacts:
     file, row and field.
     """
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str], Place] = {}
     aliases = synonyms()
     characters = changed = 0
     for where, row in rows_of(path):
         fact, split = _parse(row, where, topics)
         characters += sum(map(len, (fact["subject"], *fact["accepted"])))
         if characters > MAX_TOTAL:
-            raise UserError(f"{where}: the facts so far have over {MAX_TOTAL:,} characters; give fewer.")
+            raise UserError(
+                f"the facts so far have over {MAX_TOTAL:,} characters", place=where, advice="give fewer."
+            )
         key = (fact["topic"], identity(fact["subject"]))
         if key in seen:
             raise UserError(
-                f"{where}: {fact['subject']!r} of {fact['topic']} is already in {seen[key]}; keep one."
+                f"{fact['subject']!r} of {fact['topic']} is already in {seen[key]}",
+                place=where,
+                value=fact["subject"],
+                advice="keep one.",
             )
         seen[key] = where
         rows[split].append(fact)
         changed += _first_reading(row, aliases) != (fact["subject"], fact["object"], fact["accepted"])
     if not seen:
-        raise UserError(f"{path}: holds no facts; each row needs {', '.join(FIELDS)}.")
+        raise UserError("holds no facts", place=path, advice=f"each row needs {', '.join(FIELDS)}.")
     return UserFacts({split: facts_table(facts) for split, facts in rows.items()}, changed)
 
 
@@ -76,21 +81,24 @@ def _first_reading(row: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> 
     return row["subject"].strip(), obj, names
 
 
-def _parse(row: Any, where: str, topics: Mapping[str, Topic]) -> tuple[dict[str, Any], str]:
+def _parse(row: Any, where: Place, topics: Mapping[str, Topic]) -> tuple[dict[str, Any], str]:
     if not isinstance(row, Mapping):
-        raise UserError(f"{where}: expected an object with {', '.join(FIELDS)}, found {row!r}.")
+        raise UserError(place=where, value=row, expected=f"an object with {', '.join(FIELDS)}")
     for key in row:
         if key not in KNOWN and key not in IGNORED:
-            raise UserError(f"{where}: unknown field {key!r}; {unknown_hint(key, KNOWN)}")
+            raise UserError(f"unknown field {key!r}", place=where, value=key, advice=unknown_hint(key, KNOWN))
     for field in FIELDS:
         if not isinstance(row.get(field), str) or not cleaned(row[field]):
             raise UserError(
-                f"{where}, field {field!r}: expected a text with visible characters, found {row.get(field)!r}."
+                place=where.of(field), value=row.get(field), expected="a text with visible characters"
             )
     topic = topics.get(row["topic"])
     if topic is None:
         raise UserError(
-            f"{where}, field 'topic': {row['topic']!r} has no templates; known are {', '.join(topics)}."
+            f"{row['topic']!r} has no templates",
+            place=where.of("topic"),
+            value=row["topic"],
+            advice=f"known are {', '.join(topics)}.",
         )
     subject, obj = cleaned(row["subject"]), cleaned(row["object"])
     given = row.get("accepted")
@@ -98,7 +106,7 @@ def _parse(row: Any, where: str, topics: Mapping[str, Topic]) -> tuple[dict[str,
         given = []
     elif not isinstance(given, list) or not all(isinstance(a, str) and cleaned(a) for a in given):
         raise UserError(
-            f"{where}, field 'accepted': expected a list of texts with visible characters, found {given!r}."
+            place=where.of("accepted"), value=given, expected="a list of texts with visible characters"
         )
     # The forms that were given come last: a model whose tokenizer does not compose may write them.
     accepted = list(
@@ -107,7 +115,9 @@ def _parse(row: Any, where: str, topics: Mapping[str, Topic]) -> tuple[dict[str,
     longest = max(map(len, (subject, *accepted)))
     if longest > MAX_TEXT:
         raise UserError(
-            f"{where}: a text of {longest:,} characters is no name; at most {MAX_TEXT:,} are read."
+            f"a text of {longest:,} characters is no name",
+            place=where,
+            advice=f"at most {MAX_TEXT:,} are read.",
         )
     key = fact_id(topic.topic, subject, obj)
     fact = {
@@ -121,14 +131,16 @@ def _parse(row: Any, where: str, topics: Mapping[str, Topic]) -> tuple[dict[str,
     return fact, _split(row.get("split"), topic, key, where)
 
 
-def _split(given: Any, topic: Topic, key: str, where: str) -> str:
+def _split(given: Any, topic: Topic, key: str, where: Place) -> str:
     if given is not None and given not in USER_SPLITS:
-        raise UserError(f"{where}, field 'split': {given!r} is none of {', '.join(USER_SPLITS)}.")
+        raise UserError(
+            f"{given!r} is none of {', '.join(USER_SPLITS)}", place=where.of("split"), value=given
+        )
     share = int(sha256(f"split\x1f{key}".encode()).hexdigest()[:8], 16) % 10
     if topic.domain == "in-domain":
         return given or ("test" if share == 0 else "dev" if share == 1 else "train")
     if given == "train":
         raise UserError(
-            f"{where}, field 'split': topic {topic.topic} is out-of-domain and is never trained on."
+            f"topic {topic.topic} is out-of-domain and is never trained on", place=where.of("split")
         )
     return f"{given or ('test' if share < 5 else 'dev')}_ood"

@@ -74,7 +74,9 @@ class Store:
             self.root = Path(root).resolve()
         there = next(place for place in (self.root, *self.root.parents) if place.exists())
         if not there.is_dir():
-            raise UserError(f"{root}: cannot be the store, as {there} is a file; give a folder by --store.")
+            raise UserError(
+                f"cannot be the store, as {there} is a file", place=root, advice="give a folder by --store."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"mirror": self.mirror, "root": self.root}
@@ -153,7 +155,9 @@ class Store:
         if record.id != step.id:
             if record.step.id != record.id:
                 raise Damaged(folder, f"{RECORD} does not belong to its id")
-            raise UserError(f"{folder}: holds the result {record.id}, not {step.id}; move the folder away.")
+            raise UserError(
+                f"holds the result {record.id}, not {step.id}", place=folder, advice="move the folder away."
+            )
         if self.mirror is not None:
             self._found[step.id] = record
         return record
@@ -180,7 +184,9 @@ class Store:
                 # Only what this builder knows of: another's workers may have sent the rest.
                 known = {name: entry for name, entry in old.files.items() if name in files}
             if known != files:
-                raise UserError(f"{folder}: was committed with other content; it will not be overwritten.")
+                raise UserError(
+                    "was committed with other content", place=folder, advice="it will not be overwritten."
+                )
             return old
         spec, inputs, slug = canonical(step.spec), dict(step.inputs), folder.name.rpartition("-")[0]
         record = Record(step.id, step.stage, slug, spec, inputs, step.revision, files, provenance())
@@ -360,7 +366,9 @@ class Store:
     @contextmanager
     def _locked(self, shared: bool, waiting: Callable[[], None] | None) -> Iterator[None]:
         busy = UserError(
-            f"{self}: another run is building here; wait for it or stop it. `sftlab status` names its process."
+            "another run is building here",
+            place=self,
+            advice="wait for it or stop it. `sftlab status` names its process.",
         )
         with self._locks.hold_whole(shared, waiting, busy):
             yield

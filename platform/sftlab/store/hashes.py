@@ -104,8 +104,10 @@ def steady_hash(path: Path) -> Hashed:
         if before == after == stamp(path):
             return Hashed(path, digest.hexdigest(), before)
     raise UserError(
-        f"{path}: changes while it is read, so that no hash identifies its content; expected a finished file. "
-        "Wait until it is complete, then run again."
+        "changes while it is read, so that no hash identifies its content",
+        place=path,
+        expected="a finished file",
+        advice="wait until it is complete, then run again.",
     )
 
 

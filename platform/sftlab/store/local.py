@@ -46,8 +46,11 @@ def flock(file: IO[str], kind: int) -> None:
         raise
     except OSError as error:
         raise UserError(
-            f"{file.name}: cannot be locked ({error.strerror}). A store needs a file system with flock: mount NFS with "
-            "its lock service (NFS 4, or no `nolock`), Lustre with -o flock; or keep the store in a bucket (s3://...)."
+            f"cannot be locked ({error.strerror})",
+            place=file.name,
+            expected="a file system with flock",
+            advice="mount NFS with its lock service (NFS 4, or no `nolock`), Lustre with -o flock; or keep the store in "
+            "a bucket (s3://...).",
         ) from error
 
 

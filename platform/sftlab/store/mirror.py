@@ -92,7 +92,9 @@ def make_mirror(address: Address, below: Path) -> Mirror:
     # Not %, which some readers of paths take for the escape of a URL, nor =, which pyarrow takes for a partition.
     name = quote(str(address), safe="").replace("~", "%7E").replace("%", "~")
     if len(name) > _LONGEST_NAME:
-        raise UserError(f"{address}: is longer than a folder's name may be; choose a shorter prefix.")
+        raise UserError(
+            "is longer than a folder's name may be", place=address, advice="choose a shorter prefix."
+        )
     return Mirror(address, below.resolve() / name)
 
 
@@ -206,7 +208,7 @@ def parse_note(content: bytes, file: str, where: str) -> dict[str, int | str]:
         check_file(file, note)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{where}: is no note of a sent file ({error}); delete it, then run again."
+            f"is no note of a sent file ({error})", place=where, advice="delete it, then run again."
         ) from error
     return note
 

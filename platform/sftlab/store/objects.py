@@ -231,8 +231,9 @@ class Objects:
         with self._with_readable_errors("read", ""):
             if self.filesystem.get_file_info(self.address.bucket).type == fs.FileType.NotFound:
                 raise UserError(
-                    f"{self.address}: the bucket {self.address.bucket} is not there; make it, or correct its name in "
-                    "runtime.store, AWS_REGION or the endpoint."
+                    f"the bucket {self.address.bucket} is not there",
+                    place=self.address,
+                    advice="make it, or correct its name in runtime.store, AWS_REGION or the endpoint.",
                 )
 
     def _send(self, name: str, chunks: Iterable[bytes]) -> None:
@@ -283,9 +284,12 @@ class Objects:
         for secret in filter(None, map(os.environ.get, _SECRETS)):
             reason = reason.replace(secret, "***")
         return UserError(
-            f"{self.address}: {name or 'the bucket'} cannot be {what}: {reason}. What is finished is kept; look at the "
-            "bucket's name, AWS_REGION, the endpoint, the network, the credentials and the rights of this machine, "
-            "then run again."
+            f"{name or 'the bucket'} cannot be {what}: {reason}",
+            place=self.address,
+            advice=(
+                "what is finished is kept; look at the bucket's name, AWS_REGION, the endpoint, the network, the "
+                "credentials and the rights of this machine, then run again."
+            ),
         )
 
 
@@ -331,8 +335,11 @@ def endpoint_of(address: Address) -> tuple[str | None, str | None]:
     before, _, after = os.environ[name].partition("://")
     if "@" in (after or before):
         raise UserError(
-            f"{name}: has a user or a password, which no S3 server takes there; leave it out. Keys come from "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the node."
+            "has a user or a password, which no S3 server takes there",
+            place=name,
+            advice=(
+                "leave it out. Keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the node."
+            ),
         )
     return (before, after.rstrip("/")) if after else (None, before)
 

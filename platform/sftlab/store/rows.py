@@ -37,14 +37,18 @@ def read_summary(path: Path, what: str, format: int, keys: Set[str]) -> dict[str
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a {what}'s results.") from error
+        raise UserError(
+            f"cannot be read ({error.strerror})", place=path, expected=f"a {what}'s results"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON: {error}") from error
+        raise UserError(f"is not JSON: {error}", place=path) from error
     if not isinstance(found, dict) or found.get("format") != format:
-        raise UserError(f"{path}: is not a {what}'s results of format {format}; run the {what} again.")
+        raise UserError(
+            f"is not a {what}'s results of format {format}", place=path, advice=f"run the {what} again."
+        )
     missing = keys - found.keys()
     if missing:
-        raise UserError(f"{path}: lacks {', '.join(sorted(missing))}.")
+        raise UserError(f"lacks {', '.join(sorted(missing))}", place=path)
     return found
 
 
@@ -57,11 +61,13 @@ def read_rows(path: Path, row: type[Any]) -> tuple[Any, ...]:
         table = pq.read_table(path)
         table.validate(full=True)  # texts too
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not a readable parquet table: {error}") from error
+        raise UserError(f"is not a readable parquet table: {error}", place=path) from error
     expected = schema_of(row)
     if table.schema.names != expected.names:
-        raise UserError(f"{path}: has the columns {table.schema.names}, expected {expected.names}.")
+        raise UserError(f"has the columns {table.schema.names}", place=path, expected=f"{expected.names}")
     for found, wanted in zip(table.schema, expected, strict=True):
         if found.type != wanted.type:
-            raise UserError(f"{path}: column {found.name} is of type {found.type}, expected {wanted.type}.")
+            raise UserError(
+                f"column {found.name} is of type {found.type}", place=path, expected=f"{wanted.type}"
+            )
     return tuple(row(**values) for values in table.to_pylist())

@@ -66,7 +66,8 @@ def _refused(path: Path, error: Exception) -> UserError:
     by_system = isinstance(error, OSError) and error.errno is not None  # and not by the parser
     if folder is None or by_system:
         return UserError(
-            f"{display_path(path)}: is not a readable table ({error}). If it can be read again, run again; "
-            "else delete it, and it is made again."
+            f"is not a readable table ({error})",
+            place=display_path(path),
+            advice="if it can be read again, run again; else delete it, and it is made again.",
         )
     return Damaged(folder, f"{path.relative_to(folder)} is not a readable table: {error}")

@@ -115,13 +115,17 @@ def test_prepared_tables_are_read_back(tmp_path: Path) -> None:
         (
             "dataset/train/P17.train.json",
             '[{"question": "Why?", "answers": []}]',
-            "row 1, answers: .*non-empty",
+            "row 1, field 'answers': .*non-empty",
         ),
-        ("dataset/train/P17.train.json", '[{"question": "Why?", "answers": [" "]}]', "row 1, answers"),
+        (
+            "dataset/train/P17.train.json",
+            '[{"question": "Why?", "answers": [" "]}]',
+            "row 1, field 'answers'",
+        ),
         (
             "dataset/train/P17.train.json",
             '[{"question": "Which country is   located in?", "answers": ["a"]}]',
-            "row 1, question: .* names no subject",
+            "row 1, field 'question': .* names no subject",
         ),
         ("dataset/train/P17.train.json", "[" * 100_000, r"P17.train.json: .* nested too deeply"),
         ("dataset/train/P17.train.json", r'[{"question": "\ud800"}]', "half of a character"),
@@ -271,7 +275,10 @@ def test_a_file_in_the_way_of_the_output_is_named(tmp_path: Path) -> None:
             {"topic": "T", "qestion": "{subject}?", "templates": ["{subject}"]},
             "unknown field 'qestion'; did you mean 'question'",
         ),
-        ({"topic": "", "question": "{subject}?", "templates": ["{subject}"]}, "topic: expected a non-empty"),
+        (
+            {"topic": "", "question": "{subject}?", "templates": ["{subject}"]},
+            "field 'topic': expected a non-empty",
+        ),
         ({"topic": 17, "question": "{subject}?", "templates": ["{subject}"]}, "found 17"),
         (
             {
@@ -279,7 +286,7 @@ def test_a_file_in_the_way_of_the_output_is_named(tmp_path: Path) -> None:
                 "question": "{subject}?",
                 "templates": ["{subject} a", "{subject}", "{subject} a"],
             },
-            "template 3: '{subject} a' is listed twice",
+            r"topic 1, field 'template 3': \(T\) '{subject} a' is listed twice",
         ),
         ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "domain": "x"}, "domain"),
         ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "table": 3}, "field 'table'"),
