@@ -9,7 +9,7 @@ import pytest
 
 from sftlab.analysis.statistics import NO_DIFFERENCE
 from sftlab.reporting.table import Row, Table
-from sftlab.studies.knowledge.report import published, strategies, tables
+from sftlab.studies.knowledge.report import change_tables, published, strategies, tables
 from sftlab.studies.knowledge.report.findings import HELPS, MORE_DATA, UNKNOWN, all_findings
 from sftlab.studies.knowledge.report.lookup import MIXED, Group
 from sftlab.studies.knowledge.report.plain_tables import correlation
@@ -94,11 +94,11 @@ def test_more_data_and_collapse_are_marked_by_bucket(view: View) -> None:
 
 
 def test_tables_3_9_and_10_agree_with_themselves(view: View) -> None:
-    for table in (tables.concentration(view), tables.layers(view), tables.modules(view)):
+    for table in (change_tables.concentration(view), change_tables.layers(view), change_tables.modules(view)):
         entries = [entry for row in found(table).rows for entry in row.entries]
         assert entries and "differs" not in {entry.mark for entry in entries}
         assert all(row.entries[-1].below for row in found(table).rows if row.entries)
-    shares = [row.entries[1] for row in found(tables.layers(view)).rows]
+    shares = [row.entries[1] for row in found(change_tables.layers(view)).rows]
     assert (shares[0].text, shares[0].below, shares[0].mark) == ("1.21", ["1.21"], "agrees")
 
 
