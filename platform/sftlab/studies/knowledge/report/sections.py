@@ -143,7 +143,12 @@ def _ladder(view: View, findings: Sequence[Finding]) -> Section:
         plots = present(*(figures.ladder(main, split, size) for size in main.sizes for split in DOMAINS))
         plots += present(*(figures.ladder(other, TEST, other.sizes[-1]) for other in view.ladders))
         chosen = [r for r in view.choices("group") if r.variant == view.main_name]
-        order = {"bottom": "the smallest", "random": "random"}.get(main.order, "the largest")
+        order = {
+            "bottom": "the smallest",
+            "random": "random",
+            "smallest-base": "the smallest base weights'",
+            "shuffled": "shuffled",
+        }.get(main.order, "the largest")
         see = f"Undoing {order} updates of the tuned models{f' of {view.main_name}' if view.several else ''}."
         gains = [r.test - r.test_tuned for r in chosen if r.test is not None and r.test_tuned is not None]
         if gains:
