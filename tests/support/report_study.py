@@ -24,6 +24,7 @@ from sftlab.studies.knowledge.results.rows import (
     DivergenceRow,
     MasteryRow,
     TrainingRow,
+    UndoneRow,
     accuracy_rows,
     paired_rows,
 )
@@ -127,6 +128,7 @@ def paper_variant(
         divergence=[row for cell in cells for row in _divergence(cell)],
         concentration=[row for cell in cells for row in _concentration(cell)],
         distribution=[row for cell in cells for row in _distribution(cell)],
+        undone=[row for cell in cells for row in _undone(cell)],
         mastery=_mastery(scale),
         training=[row for cell in cells for row in _training(cell, draw)],
     )
@@ -189,19 +191,25 @@ def _concentration(cell: CellRow) -> list[ConcentrationRow]:
     table = published.published()["update_concentration"]
     shares = table["by_train_size"][str(cell.size)][int(cell.train_bucket)]
     pairs = zip(table["top_share_percent"], shares, strict=True)
-    return [ConcentrationRow(cell.cell, float(top), share / 100) for top, share in pairs]
+    return [ConcentrationRow(cell.cell, float(top), share / 100, 0.9 * share / 100) for top, share in pairs]
 
 
 def _distribution(cell: CellRow) -> list[DistributionRow]:
     rows = []
     for percent in PERCENTS[1:]:
         for layer, share in enumerate(published.layer_shares()):
-            rows.append(DistributionRow(cell.cell, percent, "layer", str(layer), share))
+            rows.append(DistributionRow(cell.cell, percent, "layer", str(layer), share, 1 / 32))
         for name, share in published.module_shares().items():
-            rows.append(DistributionRow(cell.cell, percent, "module", name, share))
+            rows.append(DistributionRow(cell.cell, percent, "module", name, share, 0.9 * share))
     for name, share in published.weight_shares().items():
         rows.append(DistributionRow(cell.cell, 100.0, "module", name, share))
     return rows
+
+
+def _undone(cell: CellRow) -> list[UndoneRow]:
+    return [
+        UndoneRow(cell.cell, p, p / 100, (p / 100) ** 0.25, p / 100, (p / 100) ** 0.75) for p in PERCENTS[1:]
+    ]
 
 
 def _mastery(scale: int) -> list[MasteryRow]:

@@ -138,6 +138,7 @@ def add_variant(
             ],
             concentration=[r for r in shape.concentration if r.cell in names],
             distribution=[r for r in shape.distribution if r.cell in names],
+            undone=[r for r in shape.undone if r.cell in names],
             mastery=shape.mastery,
             training=[r for r in shape.training if r.cell in names],
         )

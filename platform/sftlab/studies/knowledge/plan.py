@@ -221,6 +221,7 @@ class Plan:
         inputs = {"mastery": self.mastery.id, "base": self.base_evaluation.id}
         for cell in self.cells:
             inputs[f"{cell.name}/change"] = cell.change.id
+            inputs[f"{cell.name}/controls"] = cell.controls.id
             inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
         return self._step("results", self.spec.name, {"name": self.spec.name}, inputs)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Collection, Iterable, Sequence
 
 from sftlab.analysis.accuracy import difference_interval, paired_interval
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.lookup import TEST, Group, VariantView
+from sftlab.studies.knowledge.results.rows import DistributionRow
+
+NULL_NOISE = 0.02  # shares that differ from the null by less, relative to it, are no more than the null
 
 
 def weight_shares(view: VariantView) -> dict[str, float]:
@@ -29,6 +33,50 @@ def distribution(view: VariantView, kind: str) -> list[tuple[str, float]]:
     return [(str(layer), share / total) for layer, share in layers]
 
 
+def null_distribution(view: VariantView, kind: str) -> dict[str, float]:
+    """The shares of `distribution` with the updates of each parameter shuffled; empty where they are not measured."""
+    rows = _rows(view, kind, distribution_percent(view))
+    means = {
+        name: mean([row.null for row in of if row.null is not None])
+        for name, of in rows.items()
+        if _has_null(of)
+    }
+    if kind == "module":
+        return means
+    layers = {name: share for name, share in means.items() if name.isdecimal()}
+    total = math.fsum(layers.values()) or 1.0
+    return {name: share / total for name, share in layers.items()}
+
+
+def is_beyond_null(view: VariantView, kind: str, names: Collection[str]) -> bool:
+    """Whether the share of these layers or modules together is another than with shuffled updates (`beyond_null`)."""
+    sums: dict[str, list[float]] = {}
+    for name, rows in _rows(view, kind, distribution_percent(view)).items():
+        for row in rows:
+            if name in names and row.null is not None:
+                of_cell = sums.setdefault(row.cell, [0.0, 0.0])
+                of_cell[0] += row.share
+                of_cell[1] += row.null
+    return beyond_null([(share, null) for share, null in sums.values()])
+
+
+def beyond_null(pairs: Sequence[tuple[float, float | None]]) -> bool:
+    """Whether shares are others than those with shuffled updates, by cell; False where these are not measured.
+
+    The mean relative difference must be above NULL_NOISE, and its t interval over the cells, where there are several,
+    must not hold 0.
+    """
+    ratios = [share / null - 1 for share, null in pairs if null]
+    if not ratios or abs(mean(ratios)) <= NULL_NOISE:
+        return False
+    if len(ratios) == 1:
+        return True
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(ratios) - 1)) * statistics.stdev(ratios) / math.sqrt(len(ratios))
+    return abs(mean(ratios)) > half
+
+
 def distribution_percent(view: VariantView) -> float | None:
     """The common choice if it restores anything, else the percentage nearest to 20 %."""
     known = sorted({row.percent for row in view.variant.distribution if 0 < row.percent < 100})
@@ -38,11 +86,19 @@ def distribution_percent(view: VariantView) -> float | None:
 
 
 def _shares(view: VariantView, kind: str, at: float | None) -> dict[str, float]:
-    shares: dict[str, list[float]] = {}
+    return {name: mean([row.share for row in rows]) for name, rows in _rows(view, kind, at).items()}
+
+
+def _rows(view: VariantView, kind: str, at: float | None) -> dict[str, list[DistributionRow]]:
+    found: dict[str, list[DistributionRow]] = {}
     for row in view.variant.distribution:
         if row.percent == at and row.kind == kind:
-            shares.setdefault(row.name, []).append(row.share)
-    return {name: mean(values) for name, values in shares.items()}
+            found.setdefault(row.name, []).append(row)
+    return found
+
+
+def _has_null(rows: Sequence[DistributionRow]) -> bool:
+    return any(row.null is not None for row in rows)
 
 
 def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float:

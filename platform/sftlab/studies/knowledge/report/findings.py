@@ -7,13 +7,16 @@ from sftlab.reporting.text import between, count, number, percent, points, resto
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.evidence import (
     accuracies,
+    beyond_null,
     choice_noise,
     chosen_gains,
     distribution,
     gain_noise,
     half_width,
+    is_beyond_null,
     mean,
     noise_of_pairs,
+    null_distribution,
     pairs_of_sizes,
     paper_gains,
     rank_correlation,
@@ -246,34 +249,51 @@ def divergence_hurts(view: VariantView) -> Finding | None:
 
 def concentrated(view: VariantView) -> Finding | None:
     """Table 3: a tiny share of the weights holds most of the relative change."""
-    shares = [row.share for row in view.variant.concentration if row.top_percent == 1.0]
-    if not shares:
+    rows = [row for row in view.variant.concentration if row.top_percent == 1.0]
+    if not rows:
         return None
+    shares, nulls = [row.share for row in rows], [row.null for row in rows if row.null is not None]
+    beyond = beyond_null([(row.share, row.null) for row in rows])
     low, high = published.concentration_range()[1.0]
     return Finding(
         "concentration",
         "Does 1 % of the weights hold more than half of all relative change?",
         f"Yes: {percent(low)} to {percent(high)}.",
-        f"The top 1 % hold {between(percent(min(shares)), percent(max(shares)))}.",
-        mean(shares) > 0.5,
+        f"The top 1 % hold {between(percent(min(shares)), percent(max(shares)))}"
+        f"{against_null(percent(mean(nulls)) if nulls else None, beyond)}",
+        mean(shares) > 0.5 if beyond else None,
+    )
+
+
+def against_null(null: str | None, beyond: bool) -> str:
+    """The end of a sentence on where the change is: what shuffled updates give, and whether there is more to it."""
+    if null is None:
+        return ". What shuffled updates give is not measured, so this decides nothing."
+    found = f"; with the updates of each matrix shuffled {null}"
+    return (
+        f"{found}." if beyond else f"{found}, which is no real difference: the base weights alone explain it."
     )
 
 
 def layers_first(view: VariantView) -> Finding | None:
     """Appendix E.1, Table 9: more than an even share in the first layer, less in the last."""
-    shares = [share for _, share in distribution(view, "layer")]
+    layers = distribution(view, "layer")
+    shares = [share for _, share in layers]
     if len(shares) < 2:
         return None
     paper, even = published.layer_shares(), 1 / len(shares)
     ratios = f"{number(shares[0] / even, 2)} and {number(shares[-1] / even, 2)}"
     p_ratios = f"{number(paper[0] * len(paper), 2)} and {number(paper[-1] * len(paper), 2)}"
     same = (shares[0] > even) + (shares[-1] < even)
+    nulls = list(null_distribution(view, "layer").values())
+    beyond = any(is_beyond_null(view, "layer", {name}) for name, _ in (layers[0], layers[-1]))
+    null = f"{number(nulls[0] / even, 2)} and {number(nulls[-1] / even, 2)}" if nulls else None
     return Finding(
         "distribution",
         "Do the restored weights lie in the first layer more than in the last?",
         f"First and last layer hold {p_ratios} of an even share.",
-        f"First and last layer hold {ratios} of an even share.",
-        {2: True, 1: None, 0: False}[same],
+        f"First and last layer hold {ratios} of an even share{against_null(null, beyond)}",
+        {2: True, 1: None, 0: False}[same] if beyond else None,
     )
 
 
@@ -290,10 +310,13 @@ def feed_forward(view: VariantView) -> Finding | None:
     )
     if not ours_all:
         return None
+    nulls = null_distribution(view, "module")
+    beyond = is_beyond_null(view, "module", {name for name in tables[0] if "mlp" in name})
+    null = percent(sum(share for name, share in nulls.items() if "mlp" in name)) if nulls else None
     return Finding(
         "distribution",
         "Do the feed-forward blocks hold as large a share of the restored weights as of all weights?",
         f"Yes: {percent(paper)} of the restored, {percent(paper_all)} of all.",
-        f"{percent(ours)} of the restored, {percent(ours_all)} of all.",
-        abs(ours / ours_all - paper / paper_all) <= SHARE_NOISE,
+        f"{percent(ours)} of the restored, {percent(ours_all)} of all{against_null(null, beyond)}",
+        abs(ours / ours_all - paper / paper_all) <= SHARE_NOISE if beyond else None,
     )

@@ -13,6 +13,8 @@ from sftlab.reporting.section import Section, findings_of, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import between, count, listed, number, percent, points, restored
 from sftlab.studies.knowledge.report import (
+    change_tables,
+    control_tables,
     evidence,
     figures,
     plain_tables,
@@ -40,6 +42,7 @@ def sections(view: View, findings: Sequence[Finding], origin: Origin) -> list[Se
         _training_set(view, findings),
         _kl(view, findings),
         _mastery(view),
+        _controls(view),
         _concentration(view, findings),
         _distribution(view, findings),
         _layer_ranges(view),
@@ -140,7 +143,12 @@ def _ladder(view: View, findings: Sequence[Finding]) -> Section:
         plots = present(*(figures.ladder(main, split, size) for size in main.sizes for split in DOMAINS))
         plots += present(*(figures.ladder(other, TEST, other.sizes[-1]) for other in view.ladders))
         chosen = [r for r in view.choices("group") if r.variant == view.main_name]
-        order = {"bottom": "the smallest", "random": "random"}.get(main.order, "the largest")
+        order = {
+            "bottom": "the smallest",
+            "random": "random",
+            "smallest-base": "the smallest base weights'",
+            "shuffled": "shuffled",
+        }.get(main.order, "the largest")
         see = f"Undoing {order} updates of the tuned models{f' of {view.main_name}' if view.several else ''}."
         gains = [r.test - r.test_tuned for r in chosen if r.test is not None and r.test_tuned is not None]
         if gains:
@@ -242,16 +250,30 @@ def _mastery(view: View) -> Section:
     )
 
 
+def _controls(view: View) -> Section | None:
+    table = control_tables.verdicts(view)
+    if table is None:
+        return None
+    return Section(
+        "controls",
+        "Does the relative change matter?",
+        control_tables.answer(view),
+        present(*(control_tables.ladders(view, kind) for kind in control_tables.AXES)),
+        [table],
+        data=("comparisons",),
+    )
+
+
 def _concentration(view: View, findings: Sequence[Finding]) -> Section:
-    table = tables.concentration(view)
+    table = change_tables.concentration(view)
     plot = figures.concentration(view.main) if view.main is not None else None
     return Section(
         "concentration",
         "Where the change is concentrated",
         _concentration_words(view.main) if table and view.main else NOT_MEASURED,
         present(plot),
-        present(table),
-        data=("concentration",) if table else (),
+        present(table, change_tables.undone(view)),
+        data=("concentration", "undone") if table else (),
         findings=findings_of(findings, "concentration"),
         legend=plot is not None,
     )
@@ -263,7 +285,12 @@ def _concentration_words(main: VariantView) -> str:
     for row in main.variant.concentration:
         shares.setdefault(row.top_percent, []).append(row.share)
     gaps = {top: evidence.mean(v) - sum(paper[top]) / 2 for top, v in shares.items() if top in paper}
-    see = "Share of the total relative change that the most changed weights hold; grey: the paper's range."
+    see = (
+        "Share of the total relative change that the most changed weights hold; grey: the paper's range. Shuffled "
+        "updates show how much of it follows from the base weights alone."
+    )
+    if taken := change_tables.undone_words(main):
+        see += f" {taken}"
     if not gaps:
         return see
     top = max(gaps, key=lambda key: abs(gaps[key]))
@@ -287,7 +314,7 @@ def _distribution(view: View, findings: Sequence[Finding]) -> Section:
             figures.layers(layers, view.results.kind),
             figures.modules(dict(modules), published.module_shares(), view.results.kind),
         ),
-        present(tables.modules(view), tables.layers(view)),
+        present(change_tables.modules(view), change_tables.layers(view)),
         data=("distribution",),
         findings=findings_of(findings, "distribution"),
     )

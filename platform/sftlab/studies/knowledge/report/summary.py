@@ -44,6 +44,8 @@ ORDERS = {
     "top": "most changed weights",
     "bottom": "least changed weights",
     "random": "weights, drawn at random,",
+    "smallest-base": "smallest base weights",
+    "shuffled": "weights in the order of shuffled changes",
 }
 
 

@@ -11,10 +11,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from sftlab.reporting.table import FULL_TONE, NOTHING, Entry, Row, Table
-from sftlab.reporting.text import number, percent, plus_minus, points, restored
+from sftlab.reporting.text import number, plus_minus, points, restored
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.buckets import bucket_name, column_name
-from sftlab.studies.knowledge.report.evidence import distribution, weight_shares
 from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST, Group
 from sftlab.studies.knowledge.report.view import View, paper_size
 from sftlab.studies.knowledge.results.choice import collapse_percent
@@ -52,7 +51,7 @@ def ladder(view: View, split: str) -> Table | None:
             for at in sorted(measured | paper.keys())
         ]
         if measured:
-            rows += [Row(_beside(size, main.sizes)), *block]
+            rows += [Row(beside_words(size, main.sizes)), *block]
     if not rows:
         return None
     where, table = (DOMAINS[split], 4) if split in DOMAINS else ("on the training facts", 6)
@@ -183,7 +182,7 @@ def by_test_bucket(view: View) -> Table | None:
             [view.score(view.main_name, Group(train, size), 0.0, split, bucket) for split, bucket in columns]
             for train in trained
         ]
-        rows.append(Row(_beside(size, main.sizes) if known else f"{size:,} training facts"))
+        rows.append(Row(beside_words(size, main.sizes) if known else f"{size:,} training facts"))
         for train, scores in zip(trained, grid, strict=True):
             entries = []
             for column, score in enumerate(scores):
@@ -221,112 +220,6 @@ def _of_column(
     return Entry(accuracy_text(score), below=below, mark=mark, strong=best)
 
 
-def concentration(view: View) -> Table | None:
-    """Share of all relative change held by the most changed weights (Table 3)."""
-    main = view.main
-    if main is None or not main.variant.concentration:
-        return None
-    published_table = published.published()["update_concentration"]
-    tops = sorted({r.top_percent for r in main.variant.concentration})
-    rows = []
-    for size in main.sizes:
-        rows.append(Row(_beside(size, main.sizes)))
-        beside = paper_size(size, main.sizes)
-        for bucket in main.train_buckets:
-            names = {cell.cell for cell in main.groups.get(Group(bucket, size), [])}
-            known: dict[float, float] = {}
-            if beside is not None and bucket.isdecimal():
-                shares = published_table["by_train_size"][str(beside)][int(bucket)]
-                known = dict(zip(map(float, published_table["top_share_percent"]), shares, strict=True))
-            entries = []
-            for top in tops:
-                found = [
-                    r.share for r in main.variant.concentration if r.cell in names and r.top_percent == top
-                ]
-                entries.append(_share_entry(found, known.get(top)))
-            rows.append(Row(bucket_name(bucket), entries))
-    return Table(
-        "Share in % of all relative change held by the most changed weights (the paper's Table 3)",
-        "trained on",
-        [restored(top) for top in tops],
-        rows,
-        [("top share of weights", len(tops))],
-        note=f"Mean over training sets. {SMALL}. Mark: more or less than half of all change.",
-    )
-
-
-def _share_entry(found: Sequence[float], theirs: float | None) -> Entry:
-    if not found:
-        return NOTHING
-    ours = mean(found)
-    below = [number(theirs)] if theirs is not None else []
-    mark = direction(ours - 0.5, ours - 0.5, theirs - 50) if theirs is not None else ""
-    return Entry(number(100 * ours), below=below, mark=mark)
-
-
-def layers(view: View) -> Table | None:
-    """Restored weights by layer (Table 9), compared with the paper's layers of the same depth."""
-    ours = distribution(view.main, "layer") if view.main else []
-    if not ours:
-        return None
-    paper = published.layer_shares()
-    rows = []
-    for index, (name, share) in enumerate(ours):
-        first, last = (round(at * len(paper) / len(ours)) for at in (index, index + 1))
-        span = paper[first : max(last, first + 1)]
-        even = _even_entry(share, len(ours), mean(span) * len(paper))
-        rows.append(Row(name, [Entry(percent(share, 2)), even]))
-    return Table(
-        "Restored weights by layer, and as a multiple of an even share (the paper's Table 9)",
-        "layer",
-        ["share", "of an even share"],
-        rows,
-        note=f"{SMALL}, mean of the layers of the same depth. Mark: more or less than an even share.",
-        folded=f"All {len(ours)} layers" if len(ours) > 12 else "",
-    )
-
-
-def modules(view: View) -> Table | None:
-    """Restored weights by kind of module (Table 10)."""
-    ours = dict(distribution(view.main, "module")) if view.main else {}
-    if not ours:
-        return None
-    paper, paper_all = published.module_shares(), published.weight_shares()
-    ours_all = weight_shares(view.main) if view.main else {}
-    rows = []
-    for name in [*ours, *(name for name in paper if name not in ours)]:
-        share, theirs = ours.get(name), paper.get(name)
-        below = [percent(theirs)] if theirs is not None else []
-        if share is None:
-            rows.append(Row(name, [Entry("–", below=below), _of_all(name, ours_all, paper_all)]))
-            continue
-        mark = ""
-        if name in ours_all:
-            away = share / ours_all[name] - 1
-            known = theirs / paper_all[name] - 1 if theirs is not None else None
-            mark = direction(away - EVEN, away + EVEN, known)
-        entry = Entry(percent(share), below=below, mark=mark)
-        rows.append(Row(name, [entry, _of_all(name, ours_all, paper_all)]))
-    return Table(
-        "Restored weights by kind of module (the paper's Table 10), and the kind's share of all weights",
-        "module",
-        ["of the restored", "of all"],
-        rows,
-        note=f"{SMALL}. Mark: more or less than the kind's share of all weights.",
-    )
-
-
-def _of_all(name: str, ours: Mapping[str, float], paper: Mapping[str, float]) -> Entry:
-    below = [percent(paper[name])] if name in paper else []
-    return Entry(percent(ours[name]) if name in ours else "–", below=below)
-
-
-def _even_entry(share: float, parts: int, paper: float) -> Entry:
-    ratio = share * parts
-    mark = direction(ratio - 1 - EVEN, ratio - 1 + EVEN, paper - 1)
-    return Entry(number(ratio, 2), below=[number(paper, 2)], mark=mark)
-
-
 def _difference(before: GroupRow | None, after: GroupRow | None, paper: float | None) -> Entry:
     """Change between two scores in points, with the published change of shares."""
     if before is None or after is None:
@@ -351,7 +244,7 @@ def difference_of(first: GroupRow, second: GroupRow) -> tuple[float, float, floa
     return change, change - below, change + above
 
 
-def _beside(size: int, sizes: list[int]) -> str:
+def beside_words(size: int, sizes: list[int]) -> str:
     beside = paper_size(size, sizes)
     if beside is None or beside == size:
         return f"{size:,} training facts"

@@ -71,22 +71,46 @@ class DivergenceRow:
 
 @dataclass(frozen=True)
 class ConcentrationRow:
-    """Share in [0, 1] of all relative change that the top `top_percent` % of the weights hold."""
+    """Share in [0, 1] of all relative change that the top `top_percent` % of the weights hold.
+
+    `null` is the share with the updates of each parameter shuffled; None where it is not measured.
+    """
 
     cell: str
     top_percent: float
     share: float
+    null: float | None = None
 
 
 @dataclass(frozen=True)
 class DistributionRow:
-    """Share in [0, 1] of the weights restored at `percent` % that are in one layer or module; of all at 100 %."""
+    """Share in [0, 1] of the weights restored at `percent` % that are in one layer or module; of all at 100 %.
+
+    `null` is the share with the updates of each parameter shuffled; None where it is not measured, or of all weights.
+    """
 
     cell: str
     percent: float
     kind: str  # "layer" or "module"
     name: str
     share: float
+    null: float | None = None
+
+
+@dataclass(frozen=True)
+class UndoneRow:
+    """Shares in [0, 1] of the region's total change that a restoration takes back.
+
+    `weights` is the share of the weights that it restores; the others are of the sums of the relative change, of
+    |s - p| and of (s - p)^2.
+    """
+
+    cell: str
+    percent: float
+    weights: float
+    relative: float
+    l1: float
+    l2: float
 
 
 @dataclass(frozen=True)
@@ -116,6 +140,7 @@ class TrainingRow:
 CHOSEN = "chosen against tuned"
 PLAIN = "chosen against plain tuned"
 BEST = "recommended against other strategies"
+CONTROLS = "restoration against its controls"
 
 PLAIN_STRATEGIES = ("restore", "divided")  # their 0 % models are fine-tuned as in the paper
 
@@ -166,7 +191,7 @@ class ComparisonRow:
     all pairs pooled) is not corrected.
     """
 
-    family: str  # CHOSEN, PLAIN or BEST
+    family: str  # CHOSEN, PLAIN, BEST or CONTROLS
     variant: str
     train_bucket: str
     size: int

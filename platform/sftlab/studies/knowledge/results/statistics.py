@@ -20,9 +20,11 @@ from sftlab.analysis.statistics import (
 )
 from sftlab.errors import UserError
 from sftlab.studies.knowledge.results.choice import DEV_SPLITS, TEST_SPLITS, Members, choose, choose_by_cell
+from sftlab.studies.knowledge.results.controls import controlled
 from sftlab.studies.knowledge.results.rows import (
     BEST,
     CHOSEN,
+    CONTROLS,
     PLAIN,
     PLAIN_STRATEGIES,
     SPLITS,
@@ -204,7 +206,8 @@ def comparisons(
     against the plain tuned models of the same data and size, where these are not its own tuned models, with which
     CHOSEN compares it. BEST: the recommended models against the best of every other strategy, and against the plain
     tuned models with the best dev score, of any variant that has them; these too are the best of the `fullest`.
-    Groups that share no seed are not compared.
+    CONTROLS: every group's choice of a restoration by relative change, where it restores anything, against its
+    controls at the same percentage (`controlled`). Groups that share no seed are not compared.
     """
     known = {(g.variant.name, g.train_bucket, g.size): g for g in groups}
     of_group = [row for row in choice if row.scope == "group"]
@@ -217,6 +220,13 @@ def comparisons(
             theirs = mine._replace(variant=plain, percent=0.0)
             if theirs[:3] in known and not _same_tuned(known[mine[:3]], known[theirs[:3]], answers):
                 pairs.append((PLAIN, mine, theirs))
+    controls = controlled(list({group.variant.name: group.variant for group in groups}.values()))
+    for chosen in of_group:
+        if chosen.percent > 0.0:
+            mine = _models(chosen)
+            pairs += [
+                (CONTROLS, mine, mine._replace(variant=name)) for name in controls.get(mine.variant, ())
+            ]
     recommended = next((row for row in choice if row.scope == "recommended"), None)
     if recommended is not None:
         others = [_models(r) for r in choice if r.scope == "strategy" and r.strategy != recommended.strategy]
@@ -233,7 +243,7 @@ def comparisons(
         for split in TEST_SPLITS
         if (row := _compare(family, known[first[:3]], first, known[second[:3]], second, split, answers))
     ]
-    return [corrected for family in (CHOSEN, PLAIN, BEST) for corrected in _corrected(rows, family)]
+    return [corrected for family in (CHOSEN, PLAIN, BEST, CONTROLS) for corrected in _corrected(rows, family)]
 
 
 def _models(row: ChoiceRow) -> Models:

@@ -23,6 +23,7 @@ from sftlab.studies.knowledge.results.rows import (
     MasteryRow,
     PairedRow,
     TrainingRow,
+    UndoneRow,
 )
 from sftlab.sweeps.times import TimeRow
 
@@ -42,6 +43,7 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "divergence": DivergenceRow,
     "concentration": ConcentrationRow,
     "distribution": DistributionRow,
+    "undone": UndoneRow,
     "mastery": MasteryRow,
     "training": TrainingRow,
 }
@@ -72,6 +74,7 @@ class Variant:
     divergence: Sequence[DivergenceRow] = ()
     concentration: Sequence[ConcentrationRow] = ()
     distribution: Sequence[DistributionRow] = ()
+    undone: Sequence[UndoneRow] = ()
     mastery: Sequence[MasteryRow] = ()
     training: Sequence[TrainingRow] = ()
 

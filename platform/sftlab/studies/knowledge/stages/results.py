@@ -27,12 +27,14 @@ from sftlab.studies.knowledge.results.rows import (
     MasteryRow,
     PairedRow,
     TrainingRow,
+    UndoneRow,
     accuracy_rows,
     paired_rows,
 )
 from sftlab.studies.knowledge.results.statistics import fill_tables
 from sftlab.studies.knowledge.results.tables import SWEEP, VARIANT_TABLES, Results, Variant
 from sftlab.studies.knowledge.stages.change import read_change
+from sftlab.studies.knowledge.stages.controls import read_controls
 from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
@@ -94,6 +96,7 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
             tables["divergence"] += divergence_of(build, cell.name, percent, step)
         tables["concentration"] += _concentration(build, cell)
         tables["distribution"] += _distribution(build, cell)
+        tables["undone"] += _undone(build, cell)
     tables |= {"accuracy": accuracy, "mastery": _mastery(first.build)}
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in first.settings.items()}
     return Variant(
@@ -209,13 +212,16 @@ def divergence_of(build: KnowledgeBuild, cell: str, percent: float, step: Step) 
 
 
 def _concentration(build: KnowledgeBuild, cell: Cell) -> list[ConcentrationRow]:
-    found = read_change(build, cell)
-    return [ConcentrationRow(cell.name, float(top), share) for top, share in found.concentration.items()]
+    found, null = read_change(build, cell), read_controls(build, cell).null
+    return [
+        ConcentrationRow(cell.name, float(top), share, null.concentration.get(top))
+        for top, share in found.concentration.items()
+    ]
 
 
 def _distribution(build: KnowledgeBuild, cell: Cell) -> list[DistributionRow]:
     """Where each percentage's restored weights are; at 100 % all of them, for comparison."""
-    found = read_change(build, cell)
+    found, null = read_change(build, cell), read_controls(build, cell).null
     whole = [
         DistributionRow(cell.name, 100.0, kind, name, weights / found.weights)
         for kind, counts in (("layer", found.weights_by_layer), ("module", found.weights_by_module))
@@ -223,13 +229,22 @@ def _distribution(build: KnowledgeBuild, cell: Cell) -> list[DistributionRow]:
         if "100" not in found.cuts
     ]
     return whole + [
-        DistributionRow(cell.name, float(percent), kind, name, share / 100)
+        DistributionRow(cell.name, float(percent), kind, name, share / 100, nulls[name] / 100)
         for percent in found.cuts
-        for kind, percents in (
-            ("layer", found.layer_percents(percent)),
-            ("module", found.module_percents(percent)),
+        for kind, percents, nulls in (
+            ("layer", found.layer_percents(percent), null.layer_percents(percent)),
+            ("module", found.module_percents(percent), null.module_percents(percent)),
         )
         for name, share in percents.items()
+    ]
+
+
+def _undone(build: KnowledgeBuild, cell: Cell) -> list[UndoneRow]:
+    cuts, undone = read_change(build, cell).cuts, read_controls(build, cell).undone
+    return [
+        UndoneRow(cell.name, float(percent), cut.count / cut.total, of.relative, of.l1, of.l2)
+        for percent, cut in cuts.items()
+        if (of := undone.get(percent)) is not None
     ]
 
 

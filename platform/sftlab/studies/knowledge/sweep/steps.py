@@ -24,6 +24,7 @@ def finish(sweep: Sweep, trials: Sequence[Trial]) -> Finished:
         found.append(FinishedCell(trial.variant, trial.strategy, trial.settings, build, cell))
         ladder = ",".join(f"{p:g}" for p in cell.evaluations)
         inputs[f"{trial.name}/{ladder}/change"] = cell.change.id
+        inputs[f"{trial.name}/{ladder}/controls"] = cell.controls.id
         inputs |= {f"{trial.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
     spec = {"sweep": sweep.id, "metric": sweep.spec.search.metric}
     results = Step("sweep-results", sweep.spec.name, spec, inputs, REVISION)

@@ -9,7 +9,7 @@ import pytest
 from sftlab.reporting.finding import Finding
 from sftlab.reporting.text import listed, number, percent, points, restored
 from sftlab.studies.knowledge.report import published
-from sftlab.studies.knowledge.report.evidence import distribution, rank_correlation
+from sftlab.studies.knowledge.report.evidence import beyond_null, distribution, rank_correlation
 from sftlab.studies.knowledge.report.findings import all_findings
 from sftlab.studies.knowledge.report.lookup import VariantView
 from sftlab.studies.knowledge.report.summary import summarise
@@ -164,6 +164,7 @@ def test_feed_forward_blocks_are_compared_with_their_share_of_all_weights(study:
     question = "Do the feed-forward blocks hold as large a share of the restored weights as of all weights?"
     assert sum(published.weight_shares().values()) == pytest.approx(1)
     found = by_question(study)[question]
+    assert "with the updates of each matrix shuffled 72.5\xa0%" in found.here
     assert found.agrees and found.paper == "Yes: 80.5\xa0% of the restored, 80.8\xa0% of all."
     # Most restored weights lie there, but far fewer than the blocks' share of all.
     rows = [
@@ -173,6 +174,36 @@ def test_feed_forward_blocks_are_compared_with_their_share_of_all_weights(study:
     assert by_question(with_distribution(study, rows))[question].agrees is False
     rows = [r for r in study.variants[0].distribution if r.percent < 100]
     assert question not in by_question(with_distribution(study, rows))
+
+
+@pytest.mark.parametrize(
+    ("question", "table"),
+    [
+        ("Does 1 % of the weights hold more than half of all relative change?", "concentration"),
+        ("Do the restored weights lie in the first layer more than in the last?", "distribution"),
+        (
+            "Do the feed-forward blocks hold as large a share of the restored weights as of all weights?",
+            "distribution",
+        ),
+    ],
+)
+def test_where_the_change_is_agrees_only_where_shuffled_updates_differ(
+    study: Results, question: str, table: str
+) -> None:
+    (variant,) = study.variants
+
+    def agrees(null: float | None) -> bool | None:
+        rows = [replace(row, null=null and null * row.share) for row in getattr(variant, table)]
+        return by_question(filled(replace(variant, **{table: rows})))[question].agrees
+
+    assert (agrees(0.8), agrees(1.2), agrees(1.01), agrees(None)) == (True, True, None, None)
+
+
+def test_a_share_is_beyond_the_null_where_the_cells_agree_on_it() -> None:
+    assert beyond_null([(0.66, 0.6)]) and not beyond_null([(0.605, 0.6)])
+    assert beyond_null([(0.66, 0.6), (0.65, 0.6), (0.67, 0.6)])
+    assert not beyond_null([(0.75, 0.6), (0.59, 0.6), (0.58, 0.6)])
+    assert not beyond_null([(0.7, None)]) and not beyond_null([])
 
 
 def test_rank_correlation_by_hand() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from sftlab.analysis.accuracy import BucketAccuracy
 from sftlab.reporting.table import Table
-from sftlab.studies.knowledge.report import plain_tables, strategies, strategy_figures, tables
+from sftlab.studies.knowledge.report import change_tables, plain_tables, strategies, strategy_figures, tables
 from sftlab.studies.knowledge.report.summary import summarise
 from sftlab.studies.knowledge.report.view import View
 from sftlab.studies.knowledge.results.rows import AccuracyRow, CellRow, DivergenceRow, accuracy_rows
@@ -85,10 +85,10 @@ def made_up_tables() -> dict[str, Any]:
     view = View(made_up_sweep(tried, ("0", "2"), (240, 1920), (0, 1), (0.0, 20.0)).summarise())
     assert view.main is not None
     made = {
-        "table 3": tables.concentration(view),
+        "table 3": change_tables.concentration(view),
         "table 6": tables.ladder(view, tables.TRAIN_SET),
-        "table 9": tables.layers(view),
-        "table 10": tables.modules(view),
+        "table 9": change_tables.layers(view),
+        "table 10": change_tables.modules(view),
         "table 11": strategies.table_11(view),
     }
     mastery = [text_of(found(plain_tables.mastery(view.main)))]

@@ -9,7 +9,7 @@ import pytest
 
 from sftlab.analysis.statistics import NO_DIFFERENCE
 from sftlab.reporting.table import Row, Table
-from sftlab.studies.knowledge.report import published, strategies, tables
+from sftlab.studies.knowledge.report import change_tables, published, strategies, tables
 from sftlab.studies.knowledge.report.findings import HELPS, MORE_DATA, UNKNOWN, all_findings
 from sftlab.studies.knowledge.report.lookup import MIXED, Group
 from sftlab.studies.knowledge.report.plain_tables import correlation
@@ -17,7 +17,7 @@ from sftlab.studies.knowledge.report.summary import sharper
 from sftlab.studies.knowledge.report.tables import direction
 from sftlab.studies.knowledge.report.view import View, paper_size
 from sftlab.studies.knowledge.results.rows import CHOSEN, PLAIN
-from sftlab.studies.knowledge.results.tables import Results
+from sftlab.studies.knowledge.results.tables import Results, Variant
 from sftlab.studies.load import load_sweep
 from tests.support.report_sweep import made_up_sweep
 
@@ -94,12 +94,38 @@ def test_more_data_and_collapse_are_marked_by_bucket(view: View) -> None:
 
 
 def test_tables_3_9_and_10_agree_with_themselves(view: View) -> None:
-    for table in (tables.concentration(view), tables.layers(view), tables.modules(view)):
+    for table in (change_tables.concentration(view), change_tables.layers(view), change_tables.modules(view)):
         entries = [entry for row in found(table).rows for entry in row.entries]
         assert entries and "differs" not in {entry.mark for entry in entries}
         assert all(row.entries[-1].below for row in found(table).rows if row.entries)
-    shares = [row.entries[1] for row in found(tables.layers(view)).rows]
-    assert (shares[0].text, shares[0].below, shares[0].mark) == ("1.21", ["1.21"], "agrees")
+    shares = [row.entries[1] for row in found(change_tables.layers(view)).rows]
+    assert (shares[0].text, shares[0].below) == ("1.21", ["1.21", "shuffled 1.00"])
+    assert shares[0].mark == "agrees"
+
+
+def test_a_direction_that_shuffled_updates_have_too_is_open(view: View) -> None:
+    def alike(variant: Variant) -> Variant:
+        return replace(
+            variant,
+            concentration=[replace(row, null=row.share * 1.01) for row in variant.concentration],
+            distribution=[replace(row, null=row.share * 1.01) for row in variant.distribution],
+        )
+
+    same = View(replace(view.results, variants=[alike(variant) for variant in view.results.variants]))
+    for table in (change_tables.concentration, change_tables.layers, change_tables.modules):
+        marks = {entry.mark for row in found(table(same)).rows for entry in row.entries}
+        assert "agrees" not in marks and "open" in marks
+
+
+def test_the_change_undone_is_shown_by_percentage(view: View) -> None:
+    table = found(change_tables.undone(view))
+    assert [row.heading for row in table.rows][:2] == ["1\xa0%", "3\xa0%"]
+    assert [entry.text for entry in table.rows[0].entries] == [
+        "1.0\xa0%",
+        "31.6\xa0%",
+        "1.0\xa0%",
+        "3.2\xa0%",
+    ]
 
 
 def test_table_7_has_the_papers_strategies_then_the_others(view: View) -> None:

@@ -15,7 +15,8 @@ import pytest
 from sftlab.analysis.statistics import holm, paired_difference, score_interval, seed_of
 from sftlab.errors import UserError
 from sftlab.studies.knowledge.results.choice import METRICS, Members, choose
-from sftlab.studies.knowledge.results.rows import BEST, CHOSEN, PLAIN, CellRow, ChoiceRow, GroupRow
+from sftlab.studies.knowledge.results.controls import controlled
+from sftlab.studies.knowledge.results.rows import BEST, CHOSEN, CONTROLS, PLAIN, CellRow, ChoiceRow, GroupRow
 from sftlab.studies.knowledge.results.statistics import Answers, fill_tables, groups_of
 from sftlab.studies.knowledge.results.tables import (
     RESULT_TABLES,
@@ -41,6 +42,44 @@ def made_up() -> MadeUp:
 @pytest.fixture(scope="module")
 def sweep(made_up: MadeUp) -> Results:
     return made_up.summarise()
+
+
+def restoring(made_up: MadeUp, name: str, copy_of: str, **restore: Any) -> tuple[Variant, MadeUp]:
+    """A variant with the answers of another one, under another restoration."""
+    variant = next(v for v in made_up.variants if v.name == copy_of)
+    spec = {"restore": {"percents": [0, 10, 20, 60], "order": "top", "seed": 0, **restore}}
+    return replace(variant, name=name, strategy="restore", spec=spec), made_up
+
+
+def test_a_restoration_by_relative_change_is_compared_with_its_controls_at_its_percentage(
+    made_up: MadeUp,
+) -> None:
+    variants = [
+        restoring(made_up, name, copy_of, **restore)[0]
+        for name, copy_of, restore in (
+            ("top", "restore", {}),
+            ("random", "wise-ft", {"order": "random", "seed": 3}),
+            ("absolute", "restore", {"measure": "absolute"}),
+            ("top l1", "restore", {"share_of": "l1"}),
+            ("small l1", "wise-ft", {"share_of": "l1", "order": "smallest-base"}),
+            ("other region", "wise-ft", {"region": "mlp", "order": "random"}),
+        )
+    ]
+    assert controlled(variants) == {"top": ["random", "absolute"], "top l1": ["small l1"]}
+    copies = {"top": "restore", "random": "wise-ft", "absolute": "restore"}
+
+    def answers(variant: str, *rest: Any) -> Any:
+        return made_up.answers(copies[variant], *rest)
+
+    sweep = filled(variants[:3], answers)
+    rows = [row for row in sweep.comparisons if row.family == CONTROLS]
+    chosen = {r.group[1:]: r.percent for r in sweep.choice if r.scope == "group" and r.variant == "top"}
+    assert {(row.variant, row.against_variant) for row in rows} == {("top", "random"), ("top", "absolute")}
+    assert len(rows) == 2 * 2 * sum(percent > 0 for percent in chosen.values())  # controls, splits
+    for row in rows:
+        assert row.percent == row.against_percent == chosen[row.train_bucket, row.size]
+        if row.against_variant == "absolute":
+            assert (row.difference, row.gained, row.lost, row.decided) == (0.0, 0, 0, False)
 
 
 def test_groups_are_the_cells_that_differ_in_the_seed_alone(made_up: MadeUp) -> None:
