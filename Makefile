@@ -7,6 +7,8 @@ STUDY ?= jobs/configs/pocket.yaml
 SURVEY ?= jobs/configs/surveys/pocket.yaml
 RUNTIME ?= jobs/configs/runtimes/laptop-2cpu.yaml
 VENV := .venv
+# Tests start many processes: each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 # Only files whose hashes are in the locks; DeepSpeed alone comes as source, and is built with the locked setuptools.
 PIP := $(BIN)/python -m pip install --no-deps --progress-bar off
@@ -17,14 +19,14 @@ HINT_cpu := echo "Where torch's CPU build is not found: put PyTorch's CPU index 
 READY := $(VENV)/.ready-$(PROFILE)
 DATA_URL ?= https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip
 
-.PHONY: help setup study survey test test-cluster test-fast lint format long chaos fuzz scale data clean
+.PHONY: help setup study survey test test-all test-fast unit lint format long chaos fuzz scale data clean
 
 help:
 	@echo "make study      set up, then run the pocket study to its report (STUDY=..., RUNTIME=...)"
 	@echo "make survey     set up, then run the pocket survey to its report (SURVEY=..., RUNTIME=...)"
-	@echo "make test       set up, then lint and run the tests"
-	@echo "make test-cluster  the tests on three nodes and on an object store"
-	@echo "make test-fast  lint and the unit tests alone"
+	@echo "make test       set up, then lint, all unit tests and a real study, sweep and tracking, end to end"
+	@echo "make test-all   all of these and the rest: engines, training, faults, three nodes, an object store, browser"
+	@echo "make test-fast  lint and the quick unit tests"
 	@echo "make lint       ruff, mypy, the directions of imports and the words of the documentation"
 	@echo "make long       tests that take minutes: training that moves to another machine, or whose rank is stopped"
 	@echo "make chaos      a small study on three nodes, killed at random moments (SEED=0, KILLS=60; as root: all faults;"
@@ -67,20 +69,29 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test-fast: lint
+test-fast: setup
+	$(MAKE) --no-print-directory -j 2 lint unit
+
+unit: setup
 	$(BIN)/pytest -n 2 --dist worksteal tests/unit $(LATER_TESTS:%=--ignore=%)
 
-# Unit tests that start servers, watched processes or Ray's launcher and mostly wait, and those that draw dozens of pages.
-LATER_TESTS := tests/unit/store/test_objects.py tests/unit/store/test_races.py tests/unit/deploy/test_aws.py \
-	tests/unit/inference/test_watchdog.py tests/unit/studies/knowledge/report/sweep/test_page.py \
-	tests/unit/studies/knowledge/report/test_page.py tests/unit/studies/knowledge/report/test_ties.py
-CLUSTER_TESTS := tests/e2e/test_jobs.py tests/e2e/test_nodes.py tests/e2e/test_object_store.py
+# Unit tests that start processes, servers or Ray's launcher, build many models, or draw dozens of pages.
+LATER_TESTS := $(addprefix tests/unit/,cli/test_app.py cli/test_compare.py deploy/test_aws.py \
+	deploy/test_kubernetes.py deploy/test_make_setup.py inference/test_watchdog.py security/test_readers.py \
+	store/test_objects.py store/test_races.py studies/knowledge/report/sweep/test_page.py \
+	studies/knowledge/report/sweep/test_tables.py studies/knowledge/report/test_page.py \
+	studies/knowledge/report/test_ties.py studies/knowledge/results/test_sweep_tables.py \
+	studies/survey/test_compare.py training/test_shared_weights.py weights/test_restore.py)
+# A real path through each engine: Ray Data and vLLM, Ray Train and DeepSpeed, MLflow in a study; Ray Tune.
+PATH_TESTS := tests/e2e/test_study.py tests/ray/test_sweep_tune.py
+# The tests of a file share its Ray, engines and servers; two files run at a time, in the order given.
+GROUPED := -n 2 --dist loadfile --no-loadscope-reorder
 
 test: test-fast
-	$(BIN)/pytest tests/fuzz $(LATER_TESTS) tests/ray tests/gpu tests/e2e $(CLUSTER_TESTS:%=--ignore=%)
+	$(BIN)/pytest $(GROUPED) $(LATER_TESTS) $(PATH_TESTS)
 
-test-cluster: setup
-	$(BIN)/pytest $(CLUSTER_TESTS)
+test-all: test-fast
+	$(BIN)/pytest $(GROUPED) $(LATER_TESTS) tests/fuzz tests/ray tests/gpu tests/e2e
 
 long: setup
 	$(BIN)/pytest -m long tests/ray

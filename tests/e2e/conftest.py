@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -96,15 +99,37 @@ def kill_when(command: list[str], reached: Callable[[], bool], name: str, how: i
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The tiny study, run to its report without disturbance, with secrets in its environment.
 
-    What it printed stands in run.log beside its store.
+    The processes of a test run share it: the first that asks runs it. What it printed is in run.log beside its store.
     """
-    # Ray's sockets need a short path; its last processes may still write there when the tests are over.
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    place = shared / "finished"
+    study = Study(place / "store", place / "ray")
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "complete").exists():
+            assert not place.exists(), "another process of this test run could not finish the tiny study"
+            place.mkdir()
+            run_with_secrets(study)
+            (place / "complete").touch()
+    return study
+
+
+def run_with_secrets(study: Study) -> None:
+    """Run the study with planted secrets, and keep the logs of its Ray."""
+    assert study.ray is not None
+    # Ray's sockets need a short path; its last processes may still write there when the run is over.
     with tempfile.TemporaryDirectory(prefix="e2e-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        study = Study(tmp_path_factory.mktemp("finished") / "store", Path(folder))
         done = study.call("run", extra=PLANTED | {"RAY_TMPDIR": folder})
         (study.store.parent / "run.log").write_text(done.stdout + done.stderr)
         assert done.returncode == 0, tail(done)
-        yield study
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file() and not path.is_symlink():
+                copy = study.ray / path.relative_to(folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # one of those processes took it away
+                    shutil.copyfile(path, copy)

@@ -124,11 +124,10 @@ def test_trials_that_share_a_model_built_it_once(swept: Path) -> None:
     assert len(list(swept.glob("sweeps/*/trials/*.json"))) == TRIALS
 
 
-def test_a_second_run_takes_seconds_and_changes_nothing(swept: Path) -> None:
-    before, started = stamps(swept), time.monotonic()
+def test_a_second_run_begins_nothing_and_changes_nothing(swept: Path) -> None:
+    before = stamps(swept)
     done = subprocess.run(sweep(swept), capture_output=True, text=True, cwd=ROOT, env=environment())
     assert done.returncode == 0 and "recommended: " in done.stdout, tail(done)
-    assert time.monotonic() - started < 30
     assert "training sets: " not in done.stderr + done.stdout  # nothing was begun
     assert stamps(swept) == before
 

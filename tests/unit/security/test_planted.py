@@ -1,7 +1,4 @@
-"""Secrets of the environment and of addresses stand in no file that a study leaves and in nothing that it prints.
-
-`test_jobs.py` looks for them after a submitted job, `tests/ray/test_tracking_server.py` on an MLflow server.
-"""
+"""The search for planted secrets, on which the end-to-end tests rely."""
 
 from __future__ import annotations
 
@@ -10,20 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
-from tests.e2e.conftest import Study
-from tests.support.planted import SECRETS, holders
-
-pytestmark = pytest.mark.slow
-
-
-def test_no_secret_stands_in_the_store_in_mlflow_or_in_any_log(finished: Study) -> None:
-    place = finished.store.parent
-    assert (finished.store / "mlflow.db").is_file() and (place / "run.log").stat().st_size
-    assert finished.ray is not None and any(finished.ray.rglob("logs/*")), "Ray's logs are looked through too"
-    assert holders(place, SECRETS) == []
-    assert holders(finished.ray, SECRETS) == []
+from tests.support.planted import holders
 
 
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
