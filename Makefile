@@ -19,13 +19,14 @@ HINT_cpu := echo "Where torch's CPU build is not found: put PyTorch's CPU index 
 READY := $(VENV)/.ready-$(PROFILE)
 DATA_URL ?= https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip
 
-.PHONY: help setup study survey test test-all test-fast unit lint format long chaos fuzz scale data clean
+.PHONY: help setup study survey test test-all test-ci test-fast unit lint format long chaos fuzz scale data clean
 
 help:
 	@echo "make study      set up, then run the pocket study to its report (STUDY=..., RUNTIME=...)"
 	@echo "make survey     set up, then run the pocket survey to its report (SURVEY=..., RUNTIME=...)"
 	@echo "make test       set up, then lint, all unit tests and a real study, sweep and tracking, end to end"
 	@echo "make test-all   all of these and the rest: engines, training, faults, three nodes, an object store, browser"
+	@echo "make test-ci    test-all without the tests marked rest, which repeat whole studies: what .ci/run runs"
 	@echo "make test-fast  lint and the quick unit tests"
 	@echo "make lint       ruff, mypy, the directions of imports and the words of the documentation"
 	@echo "make long       tests that take minutes: training that moves to another machine, or whose rank is stopped"
@@ -90,8 +91,14 @@ GROUPED := -n 2 --dist loadfile --no-loadscope-reorder
 test: test-fast
 	$(BIN)/pytest $(GROUPED) $(LATER_TESTS) $(PATH_TESTS)
 
+HEAVY_TESTS := tests/e2e tests/ray tests/gpu tests/fuzz
+
 test-all: test-fast
-	$(BIN)/pytest $(GROUPED) $(LATER_TESTS) tests/fuzz tests/ray tests/gpu tests/e2e
+	$(BIN)/pytest $(GROUPED) $(HEAVY_TESTS) $(LATER_TESTS)
+
+# What .ci/run runs: all but the tests marked `rest`, each of which repeats whole studies.
+test-ci: test-fast
+	$(BIN)/pytest $(GROUPED) -m "not long and not rest" $(HEAVY_TESTS) $(LATER_TESTS)
 
 long: setup
 	$(BIN)/pytest -m long tests/ray

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import ROOT, RUNTIME, STUDY, Study, environment, tail
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rest]
 
 DASHBOARD = 8366  # below the range of ports that Ray gives its workers
 

@@ -44,6 +44,7 @@ def test_a_study_on_three_nodes_has_the_bits_of_one(nodes: Nodes, folder: Path, 
     )  # one may be done before the other starts
 
 
+@pytest.mark.rest
 @pytest.mark.timeout(900)
 def test_kills_and_faults_leave_the_same_bits(nodes: Nodes, folder: Path, finished: Study) -> None:
     blows = [blow for blow in short(SEED, KILLS, totals(finished.store)) if possible(blow, nodes)]

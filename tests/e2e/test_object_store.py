@@ -137,6 +137,7 @@ axes: {{data: [4], size: [4], seed: [0, 1], strategy: [restore, wise-ft], percen
 """
 
 
+@pytest.mark.rest
 @pytest.mark.timeout(900)
 def test_a_sweep_in_a_bucket_is_found_by_a_machine_with_an_empty_mirror(
     finished: Study, server: S3Server, tmp_path: Path

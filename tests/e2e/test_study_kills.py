@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.conftest import Study, kill_when, tail
 from tests.e2e.test_study import payloads
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rest]
 
 
 def test_a_run_killed_while_pretraining_scoring_tuning_and_answering_ends_in_the_same_bits(

@@ -233,6 +233,7 @@ def test_the_documented_strategy_of_one_s_own_runs_with_engines_without_a_python
     assert len(list(swept.glob("tuned/*/record.json"))) == TRIALS // 2  # those that were there
 
 
+@pytest.mark.rest
 def test_a_search_that_is_killed_goes_on_with_its_finished_points_and_to_a_longer_one(
     swept: Path, tmp_path: Path
 ) -> None:

@@ -128,7 +128,7 @@ def test_records_are_smaller_than_the_xor_of_both_by_byte_planes(code: str, chan
 @pytest.mark.parametrize("code", FLOATS)
 @pytest.mark.parametrize("with_base", [True, False])
 def test_a_flipped_bit_or_a_cut_is_refused_or_changes_nothing(code: str, with_base: bool) -> None:
-    base, tuned = pair(code, 600, 1e-3)
+    base, tuned = pair(code, 200, 1e-3)
     given = base if with_base else None
     record = encode(tuned, given, code)
     out = np.empty_like(tuned)
