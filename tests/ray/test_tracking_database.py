@@ -212,7 +212,6 @@ def test_a_moved_store_has_its_uploads_where_it_is(tmp_path: Path, store: Path) 
     uri = client.get_run(second.run_id).info.artifact_uri
     assert Path(unquote(uri.removeprefix("file://")), "report.html").read_text() == "two"
     mlflow.set_tracking_uri(second.address)
-    mlflow.set_registry_uri(second.address)
     to = str(tmp_path / "got")
     got = Path(mlflow.artifacts.download_artifacts("models:/named/1", dst_path=to))
     assert (got / "model.safetensors").read_bytes() == bytes(range(64))
