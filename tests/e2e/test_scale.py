@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import ROOT, Study, environment, tail
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rest]
 
 
 def test_trials_on_logical_gpus_all_finish_and_keep_their_engines_busy(finished: Study) -> None:

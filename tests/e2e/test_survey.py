@@ -72,6 +72,7 @@ def test_second_run_finds_everything(finished: Path) -> None:
     assert "to build" not in again.stderr + again.stdout
 
 
+@pytest.mark.rest
 def test_killed_survey_goes_on_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
 

@@ -217,6 +217,7 @@ def test_a_server_that_is_gone_at_the_end_costs_the_logging_alone_which_track_ma
     ), tail(done)
 
 
+@pytest.mark.rest
 def test_the_documented_strategy_of_one_s_own_runs_with_engines_without_a_pythonpath(
     swept: Path, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.fuzz import seeds
 from tests.fuzz.mutate import altered, mutated
+from tests.fuzz.packed import PACKED_DATA, PACKED_MODEL, delta_data, delta_description, delta_record
 from tests.fuzz.reader import Make, Reader
 
 
@@ -152,40 +153,6 @@ def _weights(folder: Path) -> object:
         for name in found.names:
             found.read_into(name, 0, np.empty(found.numel(name), raw_type(found.code(name))))
         return check_pair(found, found)
-
-
-def _delta_record(data: bytes, folder: Path) -> object:
-    return _packed(folder, seeds.json_text(seeds.packed_model(data)), seeds.packed_header() + data)
-
-
-def _delta_data(data: bytes, folder: Path) -> object:
-    """A packed data file, its header included, under a description of the sound one."""
-    return _packed(folder, _PACKED, data)
-
-
-def _delta_description(data: bytes, folder: Path) -> object:
-    return _packed(folder, data, _PACKED_DATA)
-
-
-def _packed(folder: Path, description: bytes, data: bytes) -> object:
-    """What all readers of packed models do: the base model with the records, and every tensor's bits."""
-    import numpy as np
-
-    from sftlab.weights.bits import raw_type
-    from sftlab.weights.delta_folder import open_packed
-
-    base, packed = folder / "base", folder / "packed"
-    bits, _ = seeds.delta_pair()
-    for model in (base, packed):
-        model.mkdir()
-        (model / "config.json").write_text("{}")
-    (base / "model.safetensors").write_bytes(seeds.packed_header() + bits.tobytes())
-    (packed / "weights.delta.json").write_bytes(description)
-    (packed / "model.delta").write_bytes(data)
-    with open_packed(packed, base) as found:
-        for name in found.names:
-            found.read_into(name, 0, np.empty(found.numel(name), raw_type(found.code(name))))
-        return [sum(piece.nbytes for piece in found.restored(file)) for file in found.packed_files.values()]
 
 
 def _record(data: bytes, folder: Path) -> object:
@@ -331,9 +298,6 @@ def _safetensors_of(draw: Random) -> bytes:
 
 _SMALL_STUDY = b"{name: s, pocket: {}}"
 _SMALL_MODEL = seeds.safetensors(seeds.HEADER, bytes(28))
-_PACKED_MODEL = seeds.packed_model(seeds.delta_records()[0])
-_PACKED = seeds.json_text(_PACKED_MODEL)
-_PACKED_DATA = seeds.packed_header() + seeds.delta_records()[0]
 _OPTIONS = [
     b"training_sets.sizes=[25,100]\nsft.learning_rate=1e-3\nruntime.store=x",
     b"name=y\nsft.epochs=3\nruntime.engine.engines=2",
@@ -389,9 +353,9 @@ def all_readers() -> list[Reader]:
         _json_reader("model config", _model_config, _CONFIG),
         Reader("model card", _model_card, [seeds.CARD], _documents([seeds.CARD_HEAD], seeds.card)),
         Reader("safetensors", _safetensors, [_SMALL_MODEL], _safetensors_of),
-        _json_reader("packed model", _delta_description, _PACKED_MODEL),
-        Reader("packed data", _delta_data, [_PACKED_DATA], _bytes_of([_PACKED_DATA])),
-        Reader("delta record", _delta_record, seeds.delta_records(), _bytes_of(seeds.delta_records())),
+        _json_reader("packed model", delta_description, PACKED_MODEL),
+        Reader("packed data", delta_data, [PACKED_DATA], _bytes_of([PACKED_DATA])),
+        Reader("delta record", delta_record, seeds.delta_records(), _bytes_of(seeds.delta_records())),
         Reader("facts JSONL", _facts_lines, lines, _documents([seeds.FACTS], seeds.json_lines)),
         _json_reader("facts JSON list", _facts_list, seeds.FACTS),
         Reader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import pytest
-from benchmarks import instant, ray_overhead, scoring, study
+from benchmarks import instant, ray_overhead, scoring, slowest_tests, study
 
 from sftlab.inference import vllm_engine
 from sftlab.inference.engine import Completion, Prompt, Sampling
@@ -152,3 +153,8 @@ def test_the_pocket_study_says_what_is_missed(capsys: pytest.CaptureFixture[str]
         "the smallest bucket of test",
     ]
     assert "smallest bucket of test      0.048   0.60 x" in capsys.readouterr().out
+
+
+def test_the_slowest_tests_come_first() -> None:
+    shown = slowest_tests.table(Counter({"a::b": 0.25, "a::c": 12.0, "a::d": 3.0}), shown=2)
+    assert shown.splitlines()[2:] == ["| 12.0 | `a::c` |", "| 3.0 | `a::d` |"]
