@@ -129,10 +129,14 @@ def _data_file(file: Path, format: str | None, overrides: Sequence[str]) -> Data
     from sftlab.datasets.spec import FORMAT_NAMES, DataFileSpec
 
     if format is not None and format not in FORMAT_NAMES:
-        raise UserError(f"--format {format}: is no format; {unknown_hint(format, FORMAT_NAMES)}")
+        raise UserError("is no format", place=f"--format {format}", advice=unknown_hint(format, FORMAT_NAMES))
     for text in overrides:
         if text.partition("=")[0] == "source":
-            raise UserError(f"--set {text}: the file is the argument of the command; leave this option out.")
+            raise UserError(
+                "the file is the argument of the command",
+                place=f"--set {text}",
+                advice="leave this option out.",
+            )
     settings = [f"format={format}", *overrides] if format else list(overrides)
     document: dict[str, Any] = {"source": str(file)}
     origin = origin_of(str(file), document, settings)

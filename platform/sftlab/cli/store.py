@@ -134,7 +134,7 @@ def verify_results(store: Store) -> int:
     Raises UserError where some were damaged, where another run builds in the store, and where there is none.
     """
     if not store.stages():  # asked before a lock is made, with which a folder would come to be
-        raise UserError(f"{store}: no store is there; correct --store (runtime.store).")
+        raise UserError("no store is there", place=store, advice="correct --store (runtime.store).")
     lines: list[str] = []
 
     def report(line: str) -> None:

@@ -84,7 +84,9 @@ def run_to_report(
     from sftlab.studies.knowledge.build import KnowledgeBuild
 
     if until not in STAGE_NAMES:
-        raise UserError(f"--until {until}: unknown stage; stages are {', '.join(STAGE_NAMES)}.")
+        raise UserError(
+            "unknown stage", place=f"--until {until}", advice=f"stages are {', '.join(STAGE_NAMES)}."
+        )
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
     progress = shown_progress()
     if until == STAGE_NAMES[-1] and runtime.track:

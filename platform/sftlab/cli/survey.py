@@ -88,7 +88,9 @@ def survey(
     Bases x data sets x methods x sizes, scored on benchmarks. Run it again after a kill: it goes on where it stopped.
     """
     if until not in STAGE_NAMES:
-        raise UserError(f"--until {until}: unknown stage; stages are {', '.join(STAGE_NAMES)}.")
+        raise UserError(
+            "unknown stage", place=f"--until {until}", advice=f"stages are {', '.join(STAGE_NAMES)}."
+        )
 
     def work() -> Shown:
         build = open_survey(file, runtime, store, overrides or [])

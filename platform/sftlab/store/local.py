@@ -49,8 +49,8 @@ def flock(file: IO[str], kind: int) -> None:
             f"cannot be locked ({error.strerror})",
             place=file.name,
             expected="a file system with flock",
-            advice="mount NFS with its lock service (NFS 4, or no `nolock`), Lustre with -o flock; or keep the store in "
-            "a bucket (s3://...).",
+            advice="mount NFS with its lock service (NFS 4, or no `nolock`), Lustre with -o flock; or keep the store "
+            "in a bucket (s3://...).",
         ) from error
 
 

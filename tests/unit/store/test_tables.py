@@ -31,7 +31,7 @@ def test_the_columns_that_are_asked_for_come_in_their_order(tmp_path: Path) -> N
     ("columns", "message"),
     [
         ({"a": [1]}, "lacks the column b"),
-        ({"a": ["1"], "b": ["x"]}, "column a is of type string; expected int64"),
+        ({"a": ["1"], "b": ["x"]}, "column a is of type string, expected int64"),
         ({"a": [1], "b": pa.array([None], pa.string())}, "column b lacks values"),
         ({"a": [1], "b": pa.array([b"\xff"], pa.binary()).view(pa.string())}, "Invalid UTF8"),
     ],
