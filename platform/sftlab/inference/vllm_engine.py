@@ -17,7 +17,7 @@ from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Pr
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.swap import raise_failure, swap_in_worker
 from sftlab.inference.tokenizer_check import check_tokenizer
-from sftlab.inference.watchdog import Watchdog
+from sftlab.inference.watchdog import process_watchdog
 from sftlab.store.mirror import pull
 from sftlab.weights.shards import read_json_object
 
@@ -49,7 +49,7 @@ class VllmEngine:
         if runtime.gpus_per_engine == 0:
             self._threads = runtime.threads or len(os.sched_getaffinity(0))
         self._claim_threads()
-        self._watched = Watchdog(runtime.timeout_seconds)
+        self._watched = process_watchdog(runtime.timeout_seconds)
         with self._watched:
             from vllm import LLM
 
