@@ -169,7 +169,7 @@ class Watch:
                 title, size = " ".join(child.cmdline())[:60], child.memory_info().rss / 2**20
             except psutil.NoSuchProcess:
                 continue
-            kind = next((k for k in ("EvaluationWorker", "ImplicitFunc", "Pool") if k in title), "other")
+            kind = next((k for k in ("EngineWorker", "ImplicitFunc", "Pool") if k in title), "other")
             used.setdefault(kind, []).append(size)
         for kind, sizes in used.items():
             self.memory[kind] = max(self.memory.get(kind, 0.0), sum(sizes))

@@ -31,7 +31,7 @@ from sftlab.facts.mastery import BUCKETS
 SFTLAB = str(Path(sys.executable).parent / "sftlab")
 DONE = re.compile(r"(?P<stage>.+): done in (?P<seconds>[\d,.]+) s")
 # As Ray calls the process of an actor that holds an engine: ray::MapWorker(MapBatches(BlockScorer)).
-ENGINE = re.compile(r"ray::.*\b(BlockScorer|EvaluationWorker)\b")
+ENGINE = re.compile(r"ray::.*\b(BlockScorer|EngineWorker)\b")
 LOOKS_A_SECOND = 5  # an engine's process lives for many seconds
 SPLITS = ("train", "test", "test_ood")
 MOST_STARTS, SMALLEST_SHARE, PRETRAINING_SECONDS = 2, 0.08, 240.0

@@ -26,7 +26,7 @@ CHECKPOINT_STEPS = 2
 HANG_SECONDS = 60.0
 PATIENCE = 600.0  # longest time without any progress
 MOST_IN_VAIN = 5
-NAMES = {"scorer": "MapWorker", "engine": "EvaluationWorker", "trainer": "RayTrainWorker"}
+NAMES = {"scorer": "MapWorker", "engine": "EngineWorker", "trainer": "RayTrainWorker"}
 WORKER_BLOWS = {*NAMES, "hang"}
 # The same bits as `laptop-2cpu.yaml`: as many threads and workers, spread over two nodes.
 RUNTIME = {

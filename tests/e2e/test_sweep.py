@@ -76,7 +76,7 @@ def kill_an_engine(sweeps: Sequence[subprocess.Popen[str]]) -> None:
         for process in sweeps:
             for child in psutil.Process(process.pid).children(recursive=True):
                 try:
-                    if any("ray::EvaluationWorker" in part for part in child.cmdline()):
+                    if any("ray::EngineWorker" in part for part in child.cmdline()):
                         child.kill()
                         return
                 except psutil.NoSuchProcess:

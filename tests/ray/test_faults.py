@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ import pytest
 
 from sftlab.errors import UserError
 from sftlab.inference import actors
-from sftlab.inference.actors import DyingAfterMemory, EngineActor, await_start
+from sftlab.inference.actors import StartWatch
 from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
+from sftlab.inference.pool import PooledEngine
 from sftlab.inference.spec import EngineRuntime, EngineSpec
-from sftlab.measurements.answers import ANSWERS, ClosedBookAnswers, answer_schema
+from sftlab.inference.worker import EngineBase, EngineWorker
+from sftlab.measurements.answers import ANSWERS, answer_schema
 from sftlab.measurements.fact_blocks import FactBlocks
 from sftlab.measurements.scoring import ScoringRequest, score, scored
-from sftlab.measurements.spec import AnswerSpec, MasterySpec
+from sftlab.measurements.spec import MasterySpec
 from tests.support.faulty_engines import Dying, Factory, Hanging, Small, Steady, StoppedFactory
 from tests.support.inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray
 
@@ -90,52 +93,58 @@ def test_out_of_memory_cuts_the_batches_and_ends_in_a_row_that_says_why(request_
     assert noted["start"] == 3  # two facts at a time, one at a time, and without the one that does not fit
 
 
-class SmallWorker:
-    """Replaces `EvaluationWorker`; holds two answers at a time, and none to the fifth question."""
+class SmallEngine:
+    """Takes any weights, and has memory for two answers at a time."""
 
-    def __init__(self) -> None:
-        self.broken, self.life = False, DyingAfterMemory()
+    def __init__(self, *_: object) -> None:
+        self.broken = False
 
-    def evaluate(
-        self, source: object, measurements: Sequence[ClosedBookAnswers], limits: BatchLimits = WHOLE
-    ) -> list[pa.Table]:
+    def load_weights(self, source: object) -> None:
         del source
-        (answers,) = measurements
-        keys = [f"{split}/{fact}" for split, t in answers.facts.items() for fact in t["fact_id"].to_pylist()]
-        with self.life:
-            assert not self.broken, "an engine that ran out of memory was used again"
-            for piece in limits.pieces([key for key in keys if key not in limits.refused]):
-                if len(piece) > 2 or "test/fact-004" in piece:
-                    self.broken = True
-                    raise EngineMemoryError(piece, "CUDA out of memory")
-        rows = [
-            {"fact_id": key.partition("/")[2], "split": key.partition("/")[0], "tokens": 1} for key in keys
-        ]
-        return [pa.Table.from_pylist(rows, schema=answer_schema())]
+        assert not self.broken, "an engine that ran out of memory was used again"
+
+
+@dataclass(frozen=True)
+class SmallAnswers:
+    """So many answers, of which the fifth does not fit alone."""
+
+    count: int
+
+    def measure(self, engine: SmallEngine, limits: BatchLimits = WHOLE) -> pa.Table:
+        keys = [f"test/fact-{i:03d}" for i in range(self.count)]
+        for piece in limits.pieces([key for key in keys if key not in limits.refused]):
+            if len(piece) > 2 or "test/fact-004" in piece:
+                engine.broken = True
+                raise EngineMemoryError(piece, "CUDA out of memory")
+        rows = [{"fact_id": key.partition("/")[2], "split": "test", "tokens": 1} for key in keys]
+        return pa.Table.from_pylist(rows, schema=answer_schema())
 
 
 def test_an_evaluation_goes_on_with_a_fresh_engine_and_smaller_batches(tmp_path: Path) -> None:
     import ray
 
-    starts: list[int] = []
+    starts: list[EngineBase] = []
+    small: Any = SmallEngine
 
-    def start(before: int, _source: object) -> Any:
-        starts.append(before)
-        return ray.remote(SmallWorker).options(num_cpus=0).remote()  # no restarts: memory is no death
+    def start(base: EngineBase, _source: object) -> Any:
+        starts.append(base)
+        worker = ray.remote(EngineWorker).options(num_cpus=0)  # no restarts: memory is no death
+        return worker.remote(base, CALM, small)
 
-    worker = EngineActor(start)
-    asked = {ANSWERS: ClosedBookAnswers({"test": invented_facts(40)}, AnswerSpec())}
+    engine, base = PooledEngine(start), EngineBase("none", EngineSpec())
+    engine.serve(base)
+    asked = {ANSWERS: SmallAnswers(40)}
     items = [EvaluationItem(f"m{i}", FolderSource("none"), asked, tmp_path / str(i)) for i in range(2)]
     folders = tmp_path / "session", tmp_path / "damaged"
-    evaluate(EvaluationRequest(items, "none", EngineSpec(), *folders), [worker])
+    evaluate(EvaluationRequest(items, "none", EngineSpec(), *folders), [engine])
     for item in items:
         assert pq.read_table(item.output_dir / "answers.parquet").num_rows == 40
-    assert starts == [0, 1, 2, 3, 4]  # 40 questions, 2, 1, and without the one, for the second model again
-    worker.end()
+    assert starts == [base] * 5  # 40 questions, 2, 1, and without the one, for the second model again
+    engine.end()
 
 
 class Stopped:
-    """Stands where `EvaluationWorker` does; its first process is stopped while it is made, before any watcher runs."""
+    """Replaces `EngineWorker`; its first process is stopped while it is made, before any watcher runs."""
 
     def __init__(self, notes: Path) -> None:
         with (notes / "start").open("a") as file:
@@ -155,13 +164,12 @@ def test_an_engine_that_is_stopped_before_its_watcher_runs_is_started_anew(
 
     monkeypatch.setattr(actors, "BOOT_SECONDS", 5)
     worker = ray.remote(Stopped).options(max_restarts=2, max_task_retries=2, num_cpus=0).remote(tmp_path)
-    asked = worker.process.remote()
-    await_start([worker], CALM.model_copy(update={"timeout_seconds": 1.0}))
-    assert ray.get(asked, timeout=30) != int((tmp_path / "pid").read_text())
+    with closing(StartWatch(CALM.model_copy(update={"timeout_seconds": 1.0}))) as watch:
+        watch.add(worker)
+        assert ray.get(worker.process.remote(), timeout=90) != int((tmp_path / "pid").read_text())
     assert (tmp_path / "start").stat().st_size == 2
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     ray.kill(worker)
-    await_start([], CALM)  # nothing to wait for
 
 
 def test_a_scorer_that_is_stopped_before_its_watcher_runs_is_started_anew(

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from sftlab.inference.engine import EngineSwapError, Prompt, Sampling
+from sftlab.inference.limits import WHOLE, BatchLimits
 from sftlab.inference.spec import EngineRuntime, EngineSpec
+from sftlab.measurements.likelihood import Continuation, LogLikelihoods
+from sftlab.measurements.spec import LikelihoodSpec
 from tests.support.inference_toys import RUNTIME, FolderSource, start_ray, write_model
 
 pytestmark = pytest.mark.slow
@@ -76,8 +79,11 @@ class Bench:
         drawn = [completion.text for row in engine.sample(prompts[:4], SAMPLING) for completion in row]
         return [ids.tolist(), logits.tolist(), texts, drawn]
 
-    def swap(self, live: str, other: str) -> list[Any]:
+    def load(self, live: str, other: str) -> None:
         self.engine(live).load_weights(FolderSource(other))
+
+    def swap(self, live: str, other: str) -> list[Any]:
+        self.load(live, other)
         return self.look(live)
 
     def sample(
@@ -109,6 +115,33 @@ class Bench:
         finally:
             swap.repack = repack
         return "no error"
+
+    def log_likelihoods(self, folder: str, pairs: list[tuple[list[int], list[int]]]) -> list[list[float]]:
+        contexts, continuations = ([pair[part] for pair in pairs] for part in (0, 1))
+        return [row.tolist() for row in self.engine(folder).log_likelihoods(contexts, continuations)]
+
+    def measured(
+        self, folder: str, rows: list[Continuation], limits: BatchLimits = WHOLE
+    ) -> list[dict[str, Any]]:
+        table = LogLikelihoods(rows, LikelihoodSpec()).measure(self.engine(folder), limits)
+        found: list[dict[str, Any]] = table.to_pylist()
+        return found
+
+    def reference_log_likelihoods(
+        self, folder: str, pairs: list[tuple[list[int], list[int]]]
+    ) -> list[list[float]]:
+        """Of the tokens of each continuation, by transformers in float64, one text at a time."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model, found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64), []
+        with torch.no_grad():
+            for context, continuation in pairs:
+                ids = torch.tensor([[*context, *continuation]])
+                scores = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+                logs = scores.gather(-1, ids[0, 1:, None])[:, 0]
+                found.append(logs[len(context) - 1 :].tolist())
+        return found
 
     def reference_logits(self, folder: str) -> list[list[float]]:
         """First-token logits by transformers, one prompt at a time."""
@@ -172,6 +205,77 @@ def test_first_token_logits_agree_with_transformers(bench: Any, folders: dict[st
     reference = np.array(bench.reference_logits(folder))
     assert ids == np.argsort(-reference, axis=1)[:, :8].tolist()
     np.testing.assert_allclose(logits, np.take_along_axis(reference, np.array(ids), 1), atol=2e-5)
+
+
+# Rounding to float32 moves a logit of these models by less than 1e-5, and the logarithm of the sum of their
+# exponentials by no more. So a token's log-probability agrees within 2e-5, and a sum within that for each token.
+TOKEN_TOLERANCE = 2e-5
+
+
+def test_log_likelihoods_agree_with_transformers_and_leave_first_token_logits_as_they_are(
+    bench: Any, folders: dict[str, tuple[str, str]]
+) -> None:
+    one, two = folders["llama"]
+    longest = RUNTIME.max_model_len - 1
+    pairs = [
+        ([5], [9]),
+        ([5], list(range(2, 60))),
+        *(
+            ([7 + i] * 40, list(range(2, 3 + i))) for i in (0, 20, 60)
+        ),  # more than a block of the prefix cache
+        ([7] * 40, [250, 3]),  # the same context as of another row
+        (list(range(2, 102)), [17]),
+        ([3, 4, 5], ([250, 6, 7, 8] * 31)[: longest - 3]),
+    ]
+    before = bench.look(one)
+    for weights in (one, two):
+        bench.load(one, weights)
+        found = bench.log_likelihoods(one, pairs)
+        expected = bench.reference_log_likelihoods(weights, pairs)
+        assert [len(row) for row in found] == [len(continuation) for _, continuation in pairs]
+        for row, reference in zip(found, expected, strict=True):
+            np.testing.assert_allclose(row, reference, rtol=0, atol=TOKEN_TOLERANCE)
+            assert abs(sum(row) - sum(reference)) < TOKEN_TOLERANCE * len(row)
+        assert bench.log_likelihoods(one, pairs) == found
+        # A token's log-probability does not depend on what else is in the batch.
+        alone = [bench.log_likelihoods(one, [pair])[0] for pair in pairs[2:5]]
+        for row, single in zip(found[2:5], alone, strict=True):
+            np.testing.assert_allclose(row, single, rtol=0, atol=TOKEN_TOLERANCE)
+    bench.load(one, one)
+    assert bench.look(one) == before
+    assert bench.log_likelihoods(one, []) == []
+
+
+def test_the_measurement_of_likelihoods_has_the_sums_of_transformers_and_names_what_it_refuses(
+    bench: Any, folders: dict[str, tuple[str, str]]
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = folders["llama-tied"][0]
+    rows = [Continuation(str(i), text, f" Wales {i} é") for i, text in enumerate(TEXTS[:6])]
+    refused = [
+        Continuation("no prompt", "", "x", bos=False),
+        Continuation("nothing", "x", ""),
+        Continuation("long", "x" * 100, "y" * 27),
+    ]
+    bench.load(folder, folder)
+    whole, cut = (bench.measured(folder, [*rows, *refused], limits) for limits in (WHOLE, BatchLimits(2)))
+    assert [row["error"] and row["error"].split()[0] for row in whole[6:]] == [
+        "prompt",
+        "continuation",
+        "too",
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    pairs = [([tokenizer.bos_token_id, *ids(row.prompt)], ids(row.continuation)) for row in rows]
+    for row, other, logs in zip(whole, cut, bench.reference_log_likelihoods(folder, pairs), strict=False):
+        assert (row["tokens"], row["bytes"], row["error"]) == (11, 11, None)  # a token is a byte; é has two
+        assert abs(row["log_likelihood"] - sum(logs)) < TOKEN_TOLERANCE * 11
+        assert abs(row["log_likelihood"] - other["log_likelihood"]) < TOKEN_TOLERANCE * 11
+    assert len({row["log_likelihood"] for row in whole[:6]}) == 6
 
 
 def test_draws_belong_to_their_seeds_and_can_be_extended(

@@ -12,7 +12,7 @@ from typing import Any
 
 from sftlab.inference.engine import Completion, Prompt, Sampling
 from sftlab.inference.spec import EngineRuntime, EngineSpec
-from sftlab.inference.watchdog import Watchdog
+from sftlab.inference.watchdog import process_watchdog
 
 
 class Letters:
@@ -32,7 +32,7 @@ class Steady:
     def __init__(self, notes: Path, runtime: EngineRuntime) -> None:
         self.tokenizer: Any = Letters()
         self.notes = notes
-        self.watched = Watchdog(runtime.timeout_seconds)
+        self.watched = process_watchdog(runtime.timeout_seconds)
         with self.watched:
             self.note("start")
 

@@ -18,7 +18,7 @@ from sftlab.inference import vllm_engine
 from sftlab.inference.engine import Completion, Prompt, Sampling
 from sftlab.inference.limits import WHOLE
 from sftlab.inference.spec import EngineRuntime
-from sftlab.measurements.scoring import TASK, BlockScorer
+from sftlab.measurements.scoring import BLOCK, BlockScorer
 from sftlab.measurements.spec import MasterySpec
 
 
@@ -34,7 +34,8 @@ def test_the_bare_loop_writes_the_files_of_the_pipeline(
     assert len(ray_overhead.bare(options, tmp_path / "bare")) == 2
     request = ray_overhead.request_of(options, tmp_path / "pipeline")
     engine: Any = instant.InstantEngine
-    BlockScorer(request, [[0], [1]], EngineRuntime(), engine, WHOLE)(pa.table({TASK: [0, 1]}))
+    runtime = EngineRuntime(timeout_seconds=None)
+    BlockScorer(request, runtime, engine, WHOLE)(pa.table({BLOCK: [0, 1]}))
     bare = ray_overhead.content(tmp_path / "bare")
     assert len(bare) == 2 and bare == ray_overhead.content(tmp_path / "pipeline")
 
@@ -124,10 +125,10 @@ def process(pid: int, *words: str) -> psutil.Process:
 def test_engines_are_counted_by_their_processes() -> None:
     seen = [
         process(1, "ray::MapWorker(MapBatches(BlockScorer)).submit"),
-        process(2, "ray::EvaluationWorker.evaluate"),
-        process(3, "ray::EvaluationWorker"),
+        process(2, "ray::EngineWorker.measure"),
+        process(3, "ray::EngineWorker"),
         process(4, "ray::RayTrainWorker"),
-        process(5, "python", "-m", "EvaluationWorker"),
+        process(5, "python", "-m", "EngineWorker"),
         process(6),
         process(7, "ray::IDLE"),
     ]

@@ -79,7 +79,16 @@ class Engine(Protocol):
     def first_token_at(
         self, prompts: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
     ) -> list[Floats]:
-        """First-token logits of every prompt at its own ids, in their order."""
+        """First-token logits of every prompt at the ids given for it, in their order."""
+
+    def log_likelihoods(
+        self, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[Floats]:
+        """Log-probability in nats of every token of each continuation, given its context and the tokens before it.
+
+        A context has at least one token, for the first token of a text has no probability. A continuation has at
+        least one, and both together have less than `max_model_len`.
+        """
 
     def load_weights(self, source: WeightSource) -> None:
         """Put other weights of the same architecture in place. Raises EngineSwapError if that failed."""

@@ -1,34 +1,21 @@
-"""Measurements of many models of one architecture, with few engines.
-
-An engine starts once, from the base model's folder, and then loads the weights of one model after another.
-"""
+"""Measurements of many models of one architecture, with few engines: what is left to do, and what is committed."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sftlab.errors import UserError
-from sftlab.inference.actors import (
-    LOST_TRIES,
-    EngineActor,
-    EngineLostError,
-    actor_options,
-    await_start,
-    result,
-)
-from sftlab.inference.engine import EngineFactory, EngineSwapError, WeightSource
-from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
+from sftlab.inference.engine import WeightSource
 from sftlab.inference.measurement import AskBase, Comparison, Measurement
 from sftlab.inference.pieces import commit_piece, drop_piece, fetch_pieces, is_sound
+from sftlab.inference.pool import EnginePool, PooledEngine, Task, measure_all
 from sftlab.inference.spec import EngineRuntime, EngineSpec
-from sftlab.inference.vllm_engine import VllmEngine, check_served
+from sftlab.inference.worker import EngineBase
 from sftlab.store.mirror import pull_all
 
 if TYPE_CHECKING:
@@ -85,6 +72,11 @@ class EvaluationRequest:
     damaged_dir: Path
     comparison: Comparison | None = None
 
+    @property
+    def base(self) -> EngineBase:
+        """What the engines of the request start from."""
+        return EngineBase(self.model_dir, self.engine_spec)
+
 
 OnProgress = Callable[[EvaluationProgress], None] | None
 OnFinished = Callable[[EvaluationItem], None] | None
@@ -98,21 +90,22 @@ def evaluate_with_engines(
 ) -> None:
     """`evaluate` on engines that are started for this call, and only where something is left to do."""
     pending = _Session(request, None, None).pending()
-    engines = min(runtime.engines, len(pending))
-    with _workers(engines, request, runtime) as workers:
-        evaluate(request, workers, progress, finished)
+    count = min(runtime.engines, len(pending))
+    with EnginePool(count, runtime) as pool, pool.lease(request.base, count) as engines:
+        pool.start(engines, request.base)
+        evaluate(request, engines, progress, finished)
 
 
 def evaluate(
     request: EvaluationRequest,
-    workers: Sequence[EngineActor],
+    engines: Sequence[PooledEngine],
     progress: OnProgress = None,
     finished: OnFinished = None,
 ) -> None:
     """Write the tables of the measurements and of the comparison for every item.
 
-    workers: engines as `start_worker` returns them; none are needed where nothing is left to do. Finished files are
-    kept; `finished` is called once for every item, whether found or computed. The comparison finishes for all items
+    engines: of the base of the request; none are needed where nothing is left to do. Finished files are kept;
+    `finished` is called once for every item, whether found or computed. The comparison finishes for all items
     together, after they are measured. A call that follows a kill continues from what was committed until then.
 
     Raises UserError as the comparison does, and naming the model whose weights an engine did not load.
@@ -124,16 +117,33 @@ def evaluate(
         return
     comparison = request.comparison
     if comparison is None:
-        for item, tables in spread(workers, session.unmeasured(pending), None):
+        for item, tables in _measured(engines, session.unmeasured(pending)):
             session.commit_tables(item, tables)
             session.report_finished(item)
         return
-    ask = partial(call_with_retry, workers[0], comparison.base)
+    ask = partial(_ask_base, engines[:1], comparison.base)
     compared = session.prepared(comparison, ask)
-    for item, (*tables, table) in spread(workers, session.unmeasured(pending), compared):
+    for item, (*tables, table) in _measured(engines, session.unmeasured(pending), compared):
         commit_piece(table, session.model_path(item))
         session.commit_tables(item, tables)
     session.finish(comparison, pending, ask)
+
+
+def _measured(
+    engines: Sequence[PooledEngine], items: Sequence[EvaluationItem], *compared: Measurement
+) -> Iterator[tuple[EvaluationItem, list[pa.Table]]]:
+    """The tables of the items' measurements, then that of `compared` if given, in the order in which items finish."""
+    by_id = {item.id: item for item in items}
+    tasks = {
+        key: Task(item.output_dir.name, item.source, [*item.measurements.values(), *compared])
+        for key, item in by_id.items()
+    }
+    return ((by_id[key], tables) for key, tables in measure_all(engines, tasks))
+
+
+def _ask_base(engines: Sequence[PooledEngine], base: WeightSource, measurement: Measurement) -> pa.Table:
+    ((_, (table,)),) = measure_all(engines, {"base": Task("the base model", base, [measurement])})
+    return table
 
 
 def drop_pieces(request: EvaluationRequest) -> None:
@@ -226,120 +236,3 @@ class _Session:
         if self.progress is not None:
             rate = self.rows / max(now - self.started, 1e-9) if self.started is not None else 0.0
             self.progress(EvaluationProgress(self.items_done, len(self.items), rate))
-
-
-def start_worker(
-    request: EvaluationRequest,
-    runtime: EngineRuntime,
-    name: str | None = None,
-    engine: EngineFactory = VllmEngine,
-) -> EngineActor:
-    """An engine in an actor, for any request of the same base model and dtype. `name` begins its name in Ray.
-
-    Raises UserError where the folder or the runtime cannot be served.
-    """
-    import ray
-
-    from sftlab.inference.evaluation_worker import EvaluationWorker
-
-    check_served(request.model_dir, runtime)
-    remote, options = ray.remote(EvaluationWorker), actor_options(runtime)
-
-    def start(before: int, source: WeightSource | None) -> Any:
-        named = remote.options(**options, name=name and f"{name}-{before}")
-        return named.remote(request.model_dir, request.engine_spec, runtime, engine, source)
-
-    return EngineActor(start)
-
-
-@contextmanager
-def _workers(count: int, request: EvaluationRequest, runtime: EngineRuntime) -> Iterator[list[EngineActor]]:
-    """Engines in actors, ended with the context."""
-    workers = [start_worker(request, runtime) for _ in range(count)]
-    try:
-        await_start([worker.actor for worker in workers], runtime)
-        yield workers
-    finally:
-        for worker in workers:
-            worker.end()
-
-
-def call_with_retry(worker: EngineActor, base: WeightSource, measurement: Measurement) -> pa.Table:
-    """The table of the base model. Repeats the call with smaller batches where the engine runs out of memory, and
-    where the engine is lost.
-
-    Raises UserError where no smaller batch is left to try, and where the engine is lost repeatedly.
-    """
-    limits, tries = WHOLE, LOST_TRIES
-    worker.start_with(base)
-    while True:
-        try:
-            return result(worker.actor.measure_base.remote(base, measurement, limits))
-        except EngineMemoryError as error:
-            limits = limits.after(error)
-            worker.renew()
-        except EngineSwapError as error:
-            if not worker.swaps:
-                raise _not_swapped("the base model", error) from error
-            worker.cannot_swap(base, error)
-        except EngineLostError:
-            tries -= 1
-            if not tries:
-                raise
-
-
-def _not_swapped(model: str, error: EngineSwapError) -> UserError:
-    """The error where an engine that was started with a model does not compute with its weights."""
-    return UserError(
-        f"An engine did not take in the weights of {model}, although it was started with them: {error} Finished models "
-        "are kept; that is a bug to report."
-    )
-
-
-def spread(
-    workers: Sequence[EngineActor], items: Sequence[EvaluationItem], compared: Measurement | None
-) -> Iterator[tuple[EvaluationItem, list[pa.Table]]]:
-    """The tables of the items' measurements, then that of `compared` if given, in the order in which items finish.
-
-    Each engine takes the next item when it is free.
-    """
-    import ray
-
-    queue = iter(items)
-    running: dict[Any, tuple[EngineActor, EvaluationItem, BatchLimits]] = {}
-    tries = LOST_TRIES
-
-    def give(worker: EngineActor, item: EvaluationItem, limits: BatchLimits) -> None:
-        measurements = [*item.measurements.values(), *([] if compared is None else [compared])]
-        worker.start_with(item.source)
-        running[worker.actor.evaluate.remote(item.source, measurements, limits)] = (worker, item, limits)
-
-    for worker, item in zip(workers, queue, strict=False):
-        give(worker, item, WHOLE)
-    while running:
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        worker, item, limits = running.pop(ready)
-        try:
-            tables = result(ready)
-        except EngineMemoryError as error:
-            limits = limits.after(error)
-            worker.renew()
-            give(worker, item, limits)
-            continue
-        except EngineSwapError as error:
-            if not worker.swaps:
-                raise _not_swapped(item.output_dir.name, error) from error
-            worker.cannot_swap(item.source, error)
-            give(worker, item, limits)
-            continue
-        except EngineLostError:
-            tries -= 1
-            if not tries:
-                raise
-            give(worker, item, limits)
-            continue
-        tries = LOST_TRIES
-        following = next(queue, None)
-        if following is not None:
-            give(worker, following, BatchLimits(limits.rows))  # the others may fit there
-        yield item, tables

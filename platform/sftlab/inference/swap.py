@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Columns read back of every matrix, drawn again for every swap; a matrix with no more is compared whole.
 PROBED_COLUMNS = 256
-_CODE_ERRORS = (
+CODE_ERRORS = (
     ValueError,
     KeyError,
     IndexError,
@@ -56,7 +56,7 @@ def swap_in_worker(worker: Any, source: WeightSource, swap: int) -> tuple[str, .
             return (str(error),)
         except Damaged as error:
             return str(error.folder), error.what
-        except _CODE_ERRORS as error:
+        except CODE_ERRORS as error:
             return (f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",)
     return None
 
@@ -73,7 +73,7 @@ def transposed_weights(config: Any) -> frozenset[str]:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (*_CODE_ERRORS, ImportError):  # vLLM serves what transformers does not know
+    except (*CODE_ERRORS, ImportError):  # vLLM serves what transformers does not know
         return frozenset()
     prefix = f"{model.base_model_prefix}."
     found = [name for name, module in model.named_modules() if isinstance(module, Conv1D)]

@@ -17,12 +17,13 @@ from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Pr
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.swap import raise_failure, swap_in_worker
 from sftlab.inference.tokenizer_check import check_tokenizer
-from sftlab.inference.watchdog import Watchdog
+from sftlab.inference.watchdog import process_watchdog
 from sftlab.store.mirror import pull
 from sftlab.weights.shards import read_json_object
 
 CPU_BLOCK_SIZE = 32  # tokens of a key-value block; the default of 128 wastes a short prompt's cache
 CPU_KV_CACHE_GIB = 0.25
+FIRST_TOKENS, PROMPT_TOKENS = "raw_logits", "raw_logprobs"  # vLLM's logprobs_mode for each
 THREAD_SPINS = "10000"  # turns that a waiting OpenMP thread spins before it sleeps
 GIB = 2**30
 
@@ -49,7 +50,7 @@ class VllmEngine:
         if runtime.gpus_per_engine == 0:
             self._threads = runtime.threads or len(os.sched_getaffinity(0))
         self._claim_threads()
-        self._watched = Watchdog(runtime.timeout_seconds)
+        self._watched = process_watchdog(runtime.timeout_seconds)
         with self._watched:
             from vllm import LLM
 
@@ -106,6 +107,32 @@ class VllmEngine:
             for table, ids in zip(tables, token_ids, strict=True)
         ]
 
+    def log_likelihoods(
+        self, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[Floats]:
+        """vLLM would score tokens of prompts by logits too, as `logprobs_mode` says; this call sets another mode.
+
+        vLLM reads such prompts whole, without the prefix cache.
+        """
+        pairs = list(zip(contexts, continuations, strict=True))
+        for context, continuation in pairs:
+            assert context and continuation, "a context and a continuation have at least one token each"
+            assert len(context) + len(continuation) < self._max_model_len, "too long to score"
+        option = {"temperature": 0.0, "max_tokens": 1, "detokenize": False, "prompt_logprobs": 0}
+        self._set_prompt_scores(PROMPT_TOKENS)
+        try:
+            prompts = [[*context, *continuation] for context, continuation in pairs]
+            outputs = self.generate(prompts, [{**option, "flat_logprobs": True}] * len(prompts))
+        finally:
+            self._set_prompt_scores(FIRST_TOKENS)
+        found = []
+        for (_, continuation), prompt, output in zip(pairs, prompts, outputs, strict=True):
+            scores = output.prompt_logprobs
+            assert list(scores.token_ids) == prompt[1:], "scores of other tokens than those of the prompt"
+            found.append(np.array(scores.logprobs[-len(continuation) :], dtype=np.float32))
+        assert all(row.max() < 1e-3 for row in found), "log-probabilities above 0: they are logits"
+        return found
+
     def load_weights(self, source: WeightSource) -> None:
         """Swap in place, forget all cached keys and values, and prove that the swap took.
 
@@ -129,6 +156,10 @@ class VllmEngine:
     def _refuse_after_failed_swap(self) -> None:
         if self._swap_failed:
             raise EngineSwapError("An earlier swap of weights failed in this engine; start a new one.")
+
+    def _set_prompt_scores(self, mode: str) -> None:
+        with self._watched:
+            self.llm.collective_rpc(set_prompt_scores, args=(mode,))
 
     def _complete(self, prompts: Sequence[Prompt], **options: Any) -> list[list[Completion]]:
         params = [
@@ -165,6 +196,18 @@ class VllmEngine:
             )
         assert len(outputs) == len(prompts)
         return outputs
+
+
+def set_prompt_scores(worker: Any, mode: str) -> None:
+    """Runs in every vLLM worker: how it scores the tokens of prompts from the next batch on.
+
+    The scores of generated tokens keep the mode of the engine's start: the sampler holds a copy of it.
+    """
+    runner = worker.model_runner
+    runner.model_config.logprobs_mode = mode
+    scorer = getattr(runner, "prompt_logprobs_worker", None)  # vLLM's second runner holds a copy here
+    if scorer is not None:
+        scorer.logprobs_mode = mode
 
 
 def check_served(model_dir: str, runtime: EngineRuntime) -> None:
@@ -239,7 +282,7 @@ def engine_arguments(model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -
         "distributed_executor_backend": "uni" if runtime.tensor_parallel == 1 else "mp",
         "enforce_eager": on_cpu if runtime.enforce_eager is None else runtime.enforce_eager,
         "enable_prefix_caching": True,
-        "logprobs_mode": "raw_logits",
+        "logprobs_mode": FIRST_TOKENS,
         "max_logprobs": -1,
         "disable_log_stats": True,
         "generation_config": "vllm",  # a folder's own sampling defaults must not change a measurement

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 BREATH, START, BEGIN, END = b".", b"<", b"(", b")"
@@ -67,6 +68,12 @@ class Watchdog:
         except OSError:
             return False
         return True
+
+
+@cache
+def process_watchdog(seconds: float | None) -> Watchdog:
+    """The watchdog of this process. It notices a stopped process from the first call of this function on."""
+    return Watchdog(seconds)
 
 
 class Listener:

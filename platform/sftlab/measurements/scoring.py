@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,18 +20,18 @@ from sftlab.errors import UserError
 from sftlab.facts.templates import Topic
 from sftlab.inference.actors import (
     LOST_TRIES,
-    DyingWithEngine,
     EngineLostError,
+    StartWatch,
     actor_options,
     as_raised,
-    watched_pool,
     wrap_error,
 )
-from sftlab.inference.engine import Engine, EngineFactory
+from sftlab.inference.engine import EngineFactory
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
 from sftlab.inference.pieces import commit_table
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.vllm_engine import VllmEngine, check_served
+from sftlab.inference.worker import EngineBase, EngineWorker
 from sftlab.measurements.fact_blocks import FactBlocks, FactReader
 from sftlab.measurements.mastery import check_rows, score_block
 from sftlab.measurements.spec import MasterySpec
@@ -48,7 +47,7 @@ NOISY = (
     "ray.data._internal.execution.streaming_executor_state",
     "ray.data.exceptions",
 )
-TASK = "task"  # the one column of what goes to the actors
+BLOCK = "block"  # the one column of what goes to the actors
 CHECKED = ("fact_id", "tokens")  # columns of a finished block that a later run looks at
 
 
@@ -237,46 +236,34 @@ class _Reporter:
             self.progress(ScoringProgress(self.blocks_done, self.blocks, self.tokens, rate))
 
 
-class BlockScorer:
-    """One engine, called by Ray Data with the number of one task at a time."""
+class BlockScorer(EngineWorker):
+    """One engine, called by Ray Data with the numbers of some blocks at a time."""
 
     def __init__(
-        self,
-        request: ScoringRequest,
-        tasks: Sequence[Sequence[int]],
-        runtime: EngineRuntime,
-        engine: EngineFactory,
-        limits: BatchLimits,
+        self, request: ScoringRequest, runtime: EngineRuntime, engine: EngineFactory, limits: BatchLimits
     ) -> None:
-        self.request, self.tasks, self.limits = request, tasks, limits
+        super().__init__(EngineBase(request.model_dir, request.engine_spec), runtime, engine)
+        self.request, self.limits = request, limits
         pull(request.facts.folder)
         self.reader = FactReader(request.facts)
-        self.factory, self.runtime = engine, runtime
-
-    @cached_property
-    def engine(self) -> Engine:
-        """Started by the first task: Ray keeps the type of a task's error, and not that of an actor's start."""
-        return self.factory(pull(self.request.model_dir), self.request.engine_spec, self.runtime)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
-        """Commit the blocks of a task; returns `prompts` and `tokens` (both int64) of each."""
+        """Commit the blocks; returns `prompts` and `tokens` (both int64) of each."""
         import pyarrow as pa
 
-        blocks = [index for number in numbers[TASK].to_pylist() for index in self.tasks[number]]
         with wrap_error():
-            tables = map(self._score, blocks)
+            tables = map(self._score, numbers[BLOCK].to_pylist())
             streamed = [(prompts_of(t), sum(t["tokens"].to_pylist())) for t in tables]
         return pa.table(dict(zip(("prompts", "tokens"), map(list, zip(*streamed, strict=True)), strict=True)))
 
     def _score(self, index: int) -> pa.Table:
         facts, path = self.reader.block(index), self.request.path(index)
-        # Where this task was begun before, by an actor that died.
+        # Where this block was scored before, by an actor that died.
         if path.exists() and (found := sound_block(path, facts)) is not None:
             push(path)  # the actor may have died before it had done so
             return found
-        engine = self.engine
-        with DyingWithEngine():
-            table = score_block(facts, self.request.topics, engine, self.request.spec, self.limits)
+        topics, spec = self.request.topics, self.request.spec
+        table = self.use(lambda engine: score_block(facts, topics, engine, spec, self.limits))
         commit_table(table, path, checksums=True)
         return table
 
@@ -298,7 +285,10 @@ def _stream(
     engine: EngineFactory,
     limits: BatchLimits,
 ) -> Generator[pa.Table]:
-    """What `BlockScorer` says of each task, as they are finished, in any order."""
+    """What `BlockScorer` returns for each task, as they are finished, in any order.
+
+    A row is the number of a block, and the engine's process reads the block's facts (docs/architecture.md says why).
+    """
     import pyarrow as pa
     import ray.data
 
@@ -310,8 +300,8 @@ def _stream(
     for name in NOISY:  # they say that bars are off, and print the trace of what is raised here anyway
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Not `ray.data.range`: its reading tasks would wait for a CPU where engines take all of them.
-    numbers = [pa.table({TASK: [number]}) for number in range(len(tasks))]
-    with watched_pool(runtime) as named:
+    numbers = [pa.table({BLOCK: list(task)}) for task in tasks]
+    with closing(StartWatch(runtime)) as watch:
         with warnings.catch_warnings():
             # Ray 2.60 has no other way yet to bound restarts (its default is to restart a dying engine without end),
             # and none to get at an actor of the pool but by a name.
@@ -324,8 +314,8 @@ def _stream(
                 compute=ray.data.ActorPoolStrategy(
                     size=min(runtime.engines, len(tasks)), max_tasks_in_flight_per_actor=2
                 ),
-                fn_constructor_args=(request, tasks, runtime, engine, limits),
-                ray_remote_args_fn=named,
+                fn_constructor_args=(request, runtime, engine, limits),
+                ray_remote_args_fn=watch.options,
                 **actor_options(runtime),
             )
         yield from done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

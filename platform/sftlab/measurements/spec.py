@@ -73,3 +73,14 @@ class DivergenceSpec(Frozen):
         description="The base model's completion must contain an accepted name that starts within this many "
         "characters of the completion's first non-blank one; 0: right at it.",
     )
+
+
+class LikelihoodSpec(Frozen):
+    """How log-likelihoods of continuations are measured."""
+
+    block_rows: int = Field(
+        default=1024,
+        ge=1,
+        description="Rows of one call to the engine. It belongs to the spec because what a batch holds may move the "
+        "last bits of a log-probability.",
+    )

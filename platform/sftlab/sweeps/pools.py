@@ -17,7 +17,7 @@ from sftlab.execution.runtime import Runtime
 from sftlab.inference.engine import EngineFactory
 from sftlab.inference.vllm_engine import VllmEngine
 from sftlab.store.artifact import Store
-from sftlab.sweeps.engine_pool import EnginePool
+from sftlab.sweeps.engine_pool import SweepEnginePool
 from sftlab.sweeps.training_pool import Train, TrainingPool
 from sftlab.training.sft import train_runs
 
@@ -96,7 +96,7 @@ def start_pools(
         }
         return ray.remote(pool).options(**options).remote(*arguments)
 
-    engines = actor(EnginePool, "engines", sizes.engines, runtime, name, engine)
+    engines = actor(SweepEnginePool, "engines", sizes.engines, runtime, engine)
     waits = bool(os.environ.get("RAY_ADDRESS"))
     training = actor(TrainingPool, "training", sizes.groups, runtime, store, train_runs, waits)
     return engines, training

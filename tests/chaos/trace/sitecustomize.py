@@ -82,10 +82,11 @@ PIECES: list[tuple[str, str, str, Callable[..., str | None]]] = [
     ("sftlab.training.loop", "train_step", "other ranks", step_of(first=False)),
     ("sftlab.studies.knowledge.stages.change", "build_change", "change", lambda *given: given[-1].name),
     (
-        "sftlab.inference.evaluation_worker",
-        "EvaluationWorker.evaluate",
+        "sftlab.inference.worker",
+        "EngineWorker.measure",
         "evaluation",
-        lambda *given, **__: short(given[1]),
+        # The comparison measures the base model alone, and once in a session.
+        lambda *given, **__: None if type(given[2][0]).__name__.startswith("Base") else short(given[1]),
     ),
     ("sftlab.studies.knowledge.stages.results", "build_results", "results", named("results")),
     ("sftlab.studies.knowledge.stages.best", "build_best", "best", named("best")),

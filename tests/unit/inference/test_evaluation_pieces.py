@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from sftlab.inference import evaluator
 from sftlab.inference.engine import Completion, Prompt
 from sftlab.inference.evaluator import EvaluationItem, EvaluationProgress, EvaluationRequest, evaluate
 from sftlab.inference.limits import WHOLE, BatchLimits
-from sftlab.inference.measurement import Measurement
 from sftlab.inference.pieces import commit_piece, is_sound
+from sftlab.inference.pool import Task
 from sftlab.inference.spec import EngineSpec
 from sftlab.measurements.answers import ANSWERS, ClosedBookAnswers
 from sftlab.measurements.divergence import FirstTokenDivergence
@@ -70,29 +70,20 @@ class Engines:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.dies_at = ""
-        monkeypatch.setattr(evaluator, "spread", self.spread)
-        monkeypatch.setattr(evaluator, "call_with_retry", self.base)
+        monkeypatch.setattr(evaluator, "measure_all", self.measure_all)
 
     def ask(self, what: str) -> None:
         if what == self.dies_at:
             raise Killed
         self.asked.append(what)
 
-    def spread(
-        self, workers: object, items: Sequence[EvaluationItem], compared: Measurement | None
-    ) -> Iterator[tuple[EvaluationItem, list[pa.Table]]]:
-        del workers
-        for item in items:
-            self.ask(item.id)
-            engine: Any = Scripted(item.id)
-            measurements = [*item.measurements.values(), *([compared] if compared else [])]
-            yield item, [each.measure(engine) for each in measurements]
-
-    def base(self, worker: object, source: object, measurement: Measurement) -> pa.Table:
-        del worker, source
-        self.ask(type(measurement).__name__)
-        engine: Any = Scripted("base")
-        return measurement.measure(engine)
+    def measure_all(self, engines: object, tasks: Mapping[str, Task]) -> Iterator[tuple[str, list[pa.Table]]]:
+        del engines
+        for key, task in tasks.items():
+            of_base = task.name == "the base model"
+            self.ask(type(task.measurements[0]).__name__ if of_base else key)
+            engine: Any = Scripted("base" if of_base else key)
+            yield key, [each.measure(engine) for each in task.measurements]
 
 
 @pytest.fixture

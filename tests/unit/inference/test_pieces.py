@@ -227,8 +227,8 @@ def test_a_block_of_an_actor_that_died_is_sent_by_its_successor(
     request, sent = scoring(tmp_path), list[Path]()
     monkeypatch.setattr(scorer, "push", sent.append)
     commit_table(block("train0"), request.path(0), checksums=True)
-    actor = BlockScorer(request, [[0]], EngineRuntime(), no_engine, WHOLE)
-    assert actor(pa.table({scorer.TASK: [0]})).to_pylist() == [{"prompts": 2, "tokens": 3}]
+    actor = BlockScorer(request, EngineRuntime(timeout_seconds=None), no_engine, WHOLE)
+    assert actor(pa.table({scorer.BLOCK: [0]})).to_pylist() == [{"prompts": 2, "tokens": 3}]
     assert sent == [request.path(0)]
 
 

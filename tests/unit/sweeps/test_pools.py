@@ -17,11 +17,10 @@ from safetensors.numpy import save_file
 
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
-from sftlab.inference import evaluator
-from sftlab.inference.actors import EngineActor
+from sftlab.inference.pool import EnginePool
 from sftlab.store.artifact import Store
 from sftlab.sweeps import engine_pool, training_pool, usage
-from sftlab.sweeps.engine_pool import EnginePool
+from sftlab.sweeps.engine_pool import SweepEnginePool
 from sftlab.sweeps.pools import pool_sizes
 from sftlab.sweeps.training_pool import TrainingPool
 from sftlab.training.records import SFTResult, SFTRun, TrainingEvent
@@ -248,22 +247,32 @@ def test_runs_that_are_found_start_no_group_and_a_group_that_fails_has_started(
 def test_the_start_of_an_engine_is_no_part_of_its_first_evaluation(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers: list[object] = []
+    starts = [1, 0]
 
-    def start_worker(*_: object) -> EngineActor:
-        return EngineActor(lambda before, _source: workers.append(before))
+    def start(*_: object) -> int:
+        clock.now += 10.0 * starts[0]
+        return starts.pop(0)
 
-    def passes(seconds: float) -> Callable[..., None]:
-        return lambda *_: setattr(clock, "now", clock.now + seconds)
-
-    monkeypatch.setattr(evaluator, "start_worker", start_worker)
-    monkeypatch.setattr(evaluator, "evaluate", passes(3.0))
-    monkeypatch.setattr(engine_pool, "await_start", passes(10.0))
-    pool, request = EnginePool(1, Runtime(), "pool"), SimpleNamespace(items=[1, 2])
+    monkeypatch.setattr(EnginePool, "start", start)
+    monkeypatch.setattr(engine_pool, "evaluate", lambda *_: setattr(clock, "now", clock.now + 3.0))
+    pool, request = SweepEnginePool(1, Runtime()), SimpleNamespace(items=[1, 2], base="base")
     answers: Any = request
     assert [pool.evaluate(answers), pool.evaluate(answers)] == [3.0, 3.0]
     use = pool.stats()
-    assert len(workers) == use.starts == 1 and use.start_seconds == 10.0 and use.done == 4
+    assert use.starts == 1 and use.start_seconds == 10.0 and use.done == 4 and use.busy == use.waiting == 0
+
+
+def test_an_evaluation_that_fails_leaves_no_engine_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise UserError("no")
+
+    monkeypatch.setattr(EnginePool, "start", fail)
+    pool, request = SweepEnginePool(1, Runtime()), SimpleNamespace(items=[1], base="base")
+    answers: Any = request
+    for _ in range(2):
+        with pytest.raises(UserError, match="no"):
+            pool.evaluate(answers)
+    assert pool.stats().busy == pool.stats().waiting == pool.stats().done == 0
 
 
 @pytest.mark.parametrize(
@@ -286,5 +295,5 @@ def test_there_are_trials_for_all_engines_and_for_those_that_train(
 
 def test_engines_of_a_sweep_may_have_threads_of_their_own() -> None:
     given = {"engine": {"threads": 2}, "sweep": {"engines": 2, "threads": 1}}
-    assert EnginePool(2, Runtime.model_validate(given), "pool").runtime.threads == 1
-    assert EnginePool(2, Runtime.model_validate({"engine": {"threads": 2}}), "pool").runtime.threads == 2
+    assert SweepEnginePool(2, Runtime.model_validate(given)).pool.runtime.threads == 1
+    assert SweepEnginePool(2, Runtime.model_validate({"engine": {"threads": 2}})).pool.runtime.threads == 2
