@@ -119,3 +119,12 @@ def test_a_termination_ends_the_command_too() -> None:
     assert process.wait(timeout=20) == 128 + signal.SIGTERM
     process.stdout.close()
     assert not Path(f"/proc/{number}").exists()
+
+
+def test_the_test_files_that_the_makefile_names_exist() -> None:
+    later = re.findall(
+        r"^LATER_TESTS := \$\(addprefix tests/unit/,(.*?)\)$", makefile(), re.MULTILINE | re.DOTALL
+    )
+    names = [f"tests/unit/{name}" for name in later[0].replace("\\\n", " ").split()]
+    names += re.findall(r"^PATH_TESTS := (.*)$", makefile(), re.MULTILINE)[0].split()
+    assert len(names) > 10 and [name for name in names if not (ROOT / name).is_file()] == []
