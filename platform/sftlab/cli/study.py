@@ -61,6 +61,12 @@ def study_plan(
     text = preview_text(plan, shown, every_step, by_default=runtime_file is None)
     if plan.sources.lacks_facts and not plan.sources.fact_counts["train"]:
         text += "\nHow many facts there are is not known, so the cost leaves out scoring and answering them."
+    from sftlab.execution.progress import SilentProgress
+    from sftlab.studies.knowledge.build import KnowledgeBuild
+    from sftlab.studies.knowledge.stages.training_sets import sizes_text
+
+    sizes = sizes_text(KnowledgeBuild(plan, opened, runtime, SilentProgress()))
+    text += f"\n\n{sizes}" if sizes else ""
     return Shown({"study": plan.name, "store": str(opened), **plan_json(shown)}, text)
 
 

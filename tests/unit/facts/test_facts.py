@@ -20,7 +20,7 @@ from sftlab.facts.prepare import left_out, read_source, write_facts
 from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.table import COLUMNS, fact_id, facts_table, read_facts, synonyms
 from sftlab.facts.templates import Topic, load_topics, parse_topics, published_topics, read_topics
-from sftlab.facts.training_sets import draw_training_set, even_shares
+from sftlab.facts.training_sets import draw_training_set, even_shares, largest_sizes
 from sftlab.facts.user_facts import read_user_tables
 from tests.support.full_disk import file_size_limit
 
@@ -378,6 +378,17 @@ def test_the_same_seed_draws_the_same_set_and_smaller_sets_are_nested() -> None:
     shuffled = dict(sorted(topic_of.items(), key=lambda item: item[0], reverse=True))
     assert draw_training_set(shuffled, bucket_of_fact, 1, 6, 7) == draw[1]
     assert draw_training_set(topic_of, bucket_of_fact, 1, 6, 8) != draw[1]
+
+
+@given(st.dictionaries(st.integers(0, 40), st.tuples(st.sampled_from("ABC"), st.integers(0, 4)), min_size=1))
+def test_the_largest_sets_can_be_drawn_and_no_larger_ones(facts: dict[int, tuple[str, int]]) -> None:
+    topic_of = {str(fact): topic for fact, (topic, _) in facts.items()}
+    bucket_of = {str(fact): bucket for fact, (_, bucket) in facts.items() if fact % 7}
+    for bucket, size in largest_sizes(topic_of, bucket_of).items():
+        if size:
+            assert len(draw_training_set(topic_of, bucket_of, bucket, size, 0)) == size
+        with pytest.raises(UserError):
+            draw_training_set(topic_of, bucket_of, bucket, size + 1, 0)
 
 
 def test_too_few_facts_name_bucket_topic_and_both_numbers() -> None:

@@ -21,7 +21,7 @@ from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.check import check_context, context_length
 from sftlab.studies.knowledge.stages.facts import build_facts
 from sftlab.studies.knowledge.stages.mastery import FILE, write_mastery
-from sftlab.studies.knowledge.stages.training_sets import check_training_sets
+from sftlab.studies.knowledge.stages.training_sets import check_training_sets, sizes_text
 from sftlab.studies.load import load_study
 
 CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
@@ -142,10 +142,17 @@ def scored(build: KnowledgeBuild, buckets: list[int | None]) -> None:
 
 def test_sizes_that_the_scored_buckets_cannot_give_are_refused_with_the_cause(tmp_path: Path) -> None:
     counts = {("A", "train"): 12, ("A", "dev"): 1, ("A", "test"): 1}
-    build = build_of(own_study(tmp_path, counts), tmp_path)
+    path = own_study(tmp_path, counts)
+    build = build_of(path, tmp_path)
+    assert sizes_text(build) == ""
     check_training_sets(build)  # nothing is known before mastery is scored
     scored(build, [0, 4, None])
     check_training_sets(build)  # four of each bucket
+    lines = sizes_text(build).splitlines()
+    assert lines[0].split()[:2] == ["training", "facts"] and lines[0].endswith("bucket 4     mixed")
+    assert lines[1].split() == ["A", "4", "0", "0", "0", "4"]
+    assert lines[2].split() == ["largest", "set", "4", "0", "0", "0", "4", "1"]
+    assert lines == study_plan(path, None, tmp_path / "store", [], False).text.splitlines()[-3:]
     larger = build_of(own_study(tmp_path, counts, training_sets={"buckets": [4], "sizes": [5]}), tmp_path)
     with pytest.raises(
         UserError,

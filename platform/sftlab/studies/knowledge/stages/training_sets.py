@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from sftlab.datasets.examples import PROMPT, TARGET
 from sftlab.errors import UserError
+from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.table import read_facts
-from sftlab.facts.training_sets import draw_training_set
+from sftlab.facts.training_sets import MIXED, draw_training_set, largest_sizes
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
@@ -57,6 +58,25 @@ def read_candidates(build: KnowledgeBuild) -> Candidates:
     failed = read_mastery(build, "train", ["fact_id", "error"])["error"].drop_null().to_pylist()
     row_of = {fact: row for row, fact in enumerate(ids)}
     return Candidates(facts, row_of, topic_of, buckets_of(build, "train"), Counter(failed))
+
+
+def sizes_text(build: KnowledgeBuild) -> str:
+    """Training facts by topic and bucket, and the largest set of each bucket; "" before mastery is scored."""
+    plan = build.plan
+    if build.missing(plan.facts, plan.mastery):
+        return ""
+    given = read_candidates(build)
+    counts = Counter((given.topic_of[fact], bucket) for fact, bucket in given.buckets.items())
+    topics = sorted(set(given.topic_of.values()))
+    width = max(map(len, (*topics, "training facts")))
+    header = " ".join(
+        [f"{'training facts':<{width}}", *(f"{f'bucket {b}':>9}" for b in BUCKETS), f"{MIXED:>9}"]
+    )
+    rows = [
+        " ".join([f"{topic:<{width}}", *(f"{counts[topic, b]:>9,}" for b in BUCKETS)]) for topic in topics
+    ]
+    sizes = largest_sizes(given.topic_of, given.buckets).values()
+    return "\n".join([header, *rows, " ".join([f"{'largest set':<{width}}", *(f"{n:>9,}" for n in sizes)])])
 
 
 def check_training_sets(build: KnowledgeBuild) -> None:
