@@ -37,6 +37,14 @@ def _refused(path: Path, code: int | None, reason: str) -> str:
     return f"{path}: cannot be written: {reason}; {advice}."
 
 
+def home_folder() -> Path:
+    """The user's home folder. Raises UserError where there is none, as for the users of some containers."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise UserError("HOME is not set and this user has no home folder; set HOME to a folder.") from error
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, with those above it, where it is missing. Raises UserError where that cannot be."""
     try:
@@ -46,6 +54,12 @@ def make_folder(path: Path) -> None:
         raise UserError(
             f"cannot be made a folder: {reason}", place=path, advice="give another folder."
         ) from error
+
+
+def may_write(folder: Path) -> bool:
+    """Whether this user may write in a folder; of one that is missing, in the nearest one above it."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return os.access(there, os.W_OK)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from sftlab import __version__
 from sftlab.cli import compare, data, listing, store, study, survey, sweep, weights
+from sftlab.cluster.environment import name_user
 from sftlab.errors import ExitCode, UserError
 from sftlab.shell import command
 
@@ -86,6 +87,7 @@ app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")(store.
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point. Exits with one of `ExitCode`."""
+    name_user()
     # Before torch is loaded: threads that spin while they wait slow a busy machine down tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Also where a shell that started this in the background had Ctrl-C ignored: whoever sends it means it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,7 @@ from sftlab.cli.options import expanded
 from sftlab.cli.study import open_study
 from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
+from sftlab.files import may_write
 
 if TYPE_CHECKING:
     from sftlab.store.artifact import Store
@@ -141,11 +143,13 @@ def verify_results(store: Store) -> int:
         lines.append(line)
         print(line, flush=True)
 
-    with store.exclusive():
-        sound = store.verify(report)
+    reads_only = store.mirror is None and not may_write(store.root)
+    with nullcontext() if reads_only else store.exclusive():
+        sound = store.verify(report, keep=reads_only)
     print(f"{store}: {sound:,} results are sound", flush=True)
     if lines:
-        raise UserError(
-            f"{len(lines):,} results were damaged and are quarantined; the next run builds them again."
-        )
+        found = f"{len(lines):,} results were damaged"
+        if reads_only:
+            raise UserError(f"{found}; this user may not write in the store and cannot quarantine them.")
+        raise UserError(f"{found} and are quarantined; the next run builds them again.")
     return sound

@@ -57,8 +57,31 @@ def study_plan(
 
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
     shown = preview(plan, opened, runtime)
+    refuse_early(plan, runtime, opened)
     text = preview_text(plan, shown, every_step, by_default=runtime_file is None)
+    if plan.sources.lacks_facts and not plan.sources.fact_counts["train"]:
+        text += "\nHow many facts there are is not known, so the cost leaves out scoring and answering them."
+    from sftlab.execution.progress import SilentProgress
+    from sftlab.studies.knowledge.build import KnowledgeBuild
+    from sftlab.studies.knowledge.stages.training_sets import sizes_text
+
+    sizes = sizes_text(KnowledgeBuild(plan, opened, runtime, SilentProgress()))
+    text += f"\n\n{sizes}" if sizes else ""
     return Shown({"study": plan.name, "store": str(opened), **plan_json(shown)}, text)
+
+
+def refuse_early(plan: Plan, runtime: Runtime, store: Store) -> None:
+    """Raises UserError for what a stage of a run would refuse; notices go to standard error."""
+    from sftlab.execution.progress import SilentProgress
+    from sftlab.studies.knowledge.build import KnowledgeBuild
+    from sftlab.studies.knowledge.stages.training_sets import check_training_sets
+
+    build = KnowledgeBuild(plan, store, runtime, SilentProgress())
+    missing = {step.stage for step, _ in plan.steps() if store.find(step) is None}
+    lacking = [stage for stage in STAGES if stage.name in missing]
+    if lacking and not plan.missing_files():
+        plan.check(lacking, lambda line: print(line, file=sys.stderr))
+        check_training_sets(build)
 
 
 def study_status(study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:

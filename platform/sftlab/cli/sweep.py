@@ -79,8 +79,11 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: S
 def sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
     """Print how many trials are there and what the others will cost; nothing is computed."""
     from sftlab.studies.knowledge.sweep.cost import check_limits, plan_sweep
+    from sftlab.studies.knowledge.sweep.trials import check_sweep_model
 
     sweep = open_sweep(path, runtime_file, store, overrides)
+    if not sweep.base.plan.missing_files():
+        check_sweep_model(sweep.spec, sweep.study)
     planned = plan_sweep(sweep)
     print(planned, flush=True)
     check_limits(sweep)

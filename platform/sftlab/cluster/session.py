@@ -8,16 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from sftlab import PLUGIN_PATH
+from sftlab.cluster.environment import FORCED, check_environment
 from sftlab.cluster.token import own_token, require_token
 from sftlab.errors import UserError
+from sftlab.files import home_folder
 from sftlab.store.mirror import HASH_LIMIT
 
 # Set for drivers and workers alike, before torch is imported there: one count of threads gives one result.
 WORKER_ENVIRONMENT = {
-    "RAY_TRAIN_V2_ENABLED": "1",
+    **FORCED,
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "RAY_DATA_LOG_LEVEL": "WARNING",
@@ -50,7 +51,8 @@ def ray_cluster(
     which is reported to `say`. cpus: CPUs of a local Ray; twice the real ones, at least 4, if None.
     Raises UserError where the cluster does not have these GPUs.
     """
-    os.environ.update({key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()})
+    check_environment()
+    os.environ.update({key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()} | FORCED)
     import logging
 
     import ray
@@ -68,7 +70,7 @@ def ray_cluster(
         with own_sigterm():
             _join(address)
     else:
-        own_token(Path.home())
+        own_token(home_folder())
         # Ray lets everything else on a machine go first; a run that was asked for need not wait for its driver.
         os.environ.setdefault("RAY_worker_niceness", "0")
         # Its core prints warnings about its actors, which a reader would take for errors of the study.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+from sftlab.cluster.environment import check_environment
 from sftlab.cluster.session import joins_first, ray_cluster
 from sftlab.execution.build import Build
 from sftlab.execution.repair import repairing
@@ -84,6 +85,8 @@ class _Run:
         if not lacking:
             return
         build.plan.check(lacking, build.progress.say)
+        if any(stage.needs_ray for stage in lacking):
+            check_environment()
         self.hold_store(self.waiting)
         early = any(stage.needs_ray for stage in lacking) and joins_first(build.runtime.most_bundles)
         for stage in self.stages:

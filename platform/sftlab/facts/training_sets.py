@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -114,6 +114,25 @@ def proportional(total: int, shares: Mapping[int, Fraction]) -> dict[int, int]:
 def even_shares(total: int, parts: int) -> Sequence[int]:
     """`total` as `parts` whole numbers that differ by at most one, the larger ones first."""
     return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def largest_even(counts: Sequence[int]) -> int:
+    """The largest total whose even shares (`even_shares`) these counts hold.
+
+    >>> largest_even([3, 2, 5]), largest_even([2, 3, 5]), largest_even([0, 4])
+    (7, 6, 0)
+    """
+    least = min(counts, default=0)
+    more = next((i for i, count in enumerate(counts) if count == least), 0)
+    return least * len(counts) + more
+
+
+def largest_sizes(topic_of: Mapping[str, str], bucket_of: Mapping[str, int]) -> dict[str, int]:
+    """The largest training set that can be drawn of each bucket, and of `mixed`; arguments as `draw_training_set`."""
+    topics = sorted(set(topic_of.values()))
+    counts = Counter((bucket_of[fact], topic) for fact, topic in topic_of.items() if fact in bucket_of)
+    sizes = {str(b): largest_even([counts[b, topic] for topic in topics]) for b in BUCKETS}
+    return sizes | {MIXED: largest_even(list(sizes.values()))}
 
 
 def _draw_key(seed: int, fact: str) -> bytes:

@@ -245,6 +245,7 @@ def environment(runtime: EngineRuntime) -> dict[str, str]:
     if runtime.gpus_per_engine == 0:
         variables |= {
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines may share a node
+            "VLLM_CPU_KVCACHE_SPACE": "",  # it would override engine.kv_cache_gib
             "TORCH_COMPILE_DISABLE": "1",  # log-probabilities would compile for seconds
             # Threads that wait for each other by spinning lose a time slice whenever anything else runs: on two
             # busy cores the default cost a factor of ten, and a short spin costs nothing on idle ones.

@@ -294,11 +294,11 @@ class Store:
         listing = self._listings.get(step.stage)
         return bool(remote.list_folder(self.mirror, folder) if listing is None else listing.get(folder.name))
 
-    def verify(self, report: Callable[[str], None]) -> int:
+    def verify(self, report: Callable[[str], None], keep: bool = False) -> int:
         """Read every committed file and compare its hash; damaged results are quarantined and reported.
 
         Forgets the remembered hashes of files outside the store. Returns the number of sound results. Only for one who
-        holds the store (`exclusive`).
+        holds the store (`exclusive`), or for one who may not write there: `keep` leaves damaged results where they are.
         """
         FileHashes(self.root / HASHES).forget()
         sound = 0
@@ -310,7 +310,8 @@ class Store:
                 try:
                     sound += self._verify_one(folder)
                 except Damaged as damaged:
-                    report(self._move_away(folder, damaged.what))
+                    kept = f"{stage}/{name} is damaged ({damaged.what})"
+                    report(kept if keep else self._move_away(folder, damaged.what))
         return sound
 
     def _verify_one(self, folder: Path) -> bool:

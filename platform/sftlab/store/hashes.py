@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.errors import UserError
-from sftlab.files import write_text
+from sftlab.files import may_write, write_text
 from sftlab.store.fingerprint import CHUNK, canonical_json
 
 HASHES = "hashes.json"
@@ -187,7 +187,9 @@ class FileHashes:
         )
 
     def _save(self) -> None:
-        write_text(self.memory, json.dumps({"files": self.files, "folders": self.folders}, indent=1))
+        """Write what is remembered; nothing is where the store is another's, who may read it alone."""
+        if may_write(self.memory.parent):
+            write_text(self.memory, json.dumps({"files": self.files, "folders": self.folders}, indent=1))
 
 
 def _is_past(found: Stamp) -> bool:

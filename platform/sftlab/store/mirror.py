@@ -24,7 +24,7 @@ from typing import TypeVar
 from urllib.parse import quote, unquote
 
 from sftlab.errors import UserError
-from sftlab.files import make_folder, readable_write_errors, write_text
+from sftlab.files import home_folder, make_folder, readable_write_errors, write_text
 from sftlab.store.fingerprint import file_hash
 from sftlab.store.hashes import Stamp, quick_stamp
 from sftlab.store.objects import Address, Found, Objects, open_objects, parse_address
@@ -84,7 +84,7 @@ def display_path(path: Where) -> str:
 def default_mirrors() -> Path:
     """Where mirrors are if `runtime.mirror` names no other folder."""
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "sftlab" / "mirror"
+    return (Path(cache) if cache else home_folder() / ".cache") / "sftlab" / "mirror"
 
 
 def make_mirror(address: Address, below: Path) -> Mirror:

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import urlopen
+from urllib.request import getproxies, proxy_bypass, urlopen
 
 from pydantic import Field, field_validator
 
@@ -99,12 +99,24 @@ def probe(address: str) -> None:
     except HTTPError as error:
         raise UserError(
             f"tracking.address {address}: something answers there, with HTTP {error.code} for /health, which "
-            f"is no MLflow server. {advice}"
+            f"is no MLflow server{proxy_text(address)}. {advice}"
         ) from error
     except (URLError, OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise UserError(
-            f"tracking.address {address}: no MLflow server answers there ({reason}). {advice}"
+            f"tracking.address {address}: no MLflow server answers there ({reason}){proxy_text(address)}. {advice}"
         ) from error
     if not healthy:
-        raise UserError(f"tracking.address {address}: what answers there is no MLflow server. {advice}")
+        raise UserError(
+            f"tracking.address {address}: what answers there is no MLflow server{proxy_text(address)}. {advice}"
+        )
+
+
+def proxy_text(address: str) -> str:
+    """Which proxy requests to an address go through, and how to leave it out; "" where none does."""
+    parts = urlsplit(address)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
+        return ""
+    host = urlsplit(proxy).hostname or "?"  # the address may hold a password
+    return f"; {parts.scheme}_proxy sends this through the proxy {host}, set no_proxy={parts.hostname} to leave it out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from sftlab.cluster.environment import without_mpi
 from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps, check_runtime
 
 BUCKET_ELEMENTS = 50_000_000
@@ -50,10 +51,13 @@ def deepspeed_config(spec: SFTSpec, runtime: TrainingRuntime) -> dict[str, Any]:
 def prepare_process(runtime: TrainingRuntime) -> None:
     """Settings to make before `import deepspeed`, once in each rank.
 
-    Without an accelerator DeepSpeed would otherwise look for one, and compile C++ for minutes.
+    Without an accelerator DeepSpeed would otherwise look for one, and compile C++ for minutes. It would take the rank
+    of a process of MPI for the worker's.
     """
     import logging
 
+    for name in without_mpi(os.environ):
+        del os.environ[name]
     if runtime.gpus_per_worker == 0:
         os.environ["DS_ACCELERATOR"] = "cpu"
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import ray
 
@@ -26,9 +28,10 @@ def test_a_cluster_that_cannot_be_joined_is_the_user_s_to_mend(
     def refuse(**_: object) -> None:
         raise error
 
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(UserError, match=message), ray_cluster([]):
-        raise AssertionError("a cluster was joined")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(UserError, match=message), ray_cluster([]):
+            raise AssertionError("a cluster was joined")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftlab.errors import UserError
-from sftlab.facts.training_sets import draw_training_set, even_shares
+from sftlab.facts.training_sets import draw_training_set, even_shares, largest_sizes
 
 
 def world(facts: int = 60) -> tuple[dict[str, str], dict[str, int]]:
@@ -48,3 +48,14 @@ def test_too_few_facts_name_bucket_topic_and_both_numbers() -> None:
 def test_shares_add_up_and_differ_by_one_at_most(total: int, parts: int) -> None:
     shares = even_shares(total, parts)
     assert sum(shares) == total and max(shares) - min(shares) <= 1
+
+
+@given(st.dictionaries(st.integers(0, 40), st.tuples(st.sampled_from("ABC"), st.integers(0, 4)), min_size=1))
+def test_the_largest_sets_can_be_drawn_and_no_larger_ones(facts: dict[int, tuple[str, int]]) -> None:
+    topic_of = {str(fact): topic for fact, (topic, _) in facts.items()}
+    bucket_of = {str(fact): bucket for fact, (_, bucket) in facts.items() if fact % 7}
+    for bucket, size in largest_sizes(topic_of, bucket_of).items():
+        if size:
+            assert len(draw_training_set(topic_of, bucket_of, bucket, size, 0)) == size
+        with pytest.raises(UserError):
+            draw_training_set(topic_of, bucket_of, bucket, size + 1, 0)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sftlab.datasets.conversations import exchange
 from sftlab.datasets.encode import Encoder
 from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
-from sftlab.facts.prompts import answer_target, question_prompt
-from sftlab.facts.templates import load_topics, published_topics
+from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
+from sftlab.facts.templates import Topic, load_topics, published_topics
 from sftlab.inference.spec import EngineSpec
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
+from sftlab.pocket.spec import Shape
 from sftlab.store.objects import is_address, parse_address
+from sftlab.strategies import RestoreSpec
 from sftlab.studies.knowledge.spec import ModelSpec, StudySpec
 from sftlab.training.spec import SFTSpec, accumulation_steps, check_runtime, check_spec
 from sftlab.weights.pairs import require_embeddings, tied_aliases
-from sftlab.weights.shards import Checkpoint
+from sftlab.weights.regions import check_layers
+from sftlab.weights.shards import Checkpoint, read_json_object
 
+CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the process that `ray job submit` starts
 
 
@@ -80,14 +86,18 @@ def check_sources(spec: StudySpec) -> None:
             )
 
 
-def check_base_model(model: ModelSpec, engine: EngineSpec, sft: SFTSpec) -> None:
+def check_base_model(
+    model: ModelSpec, engine: EngineSpec, sft: SFTSpec, restore: RestoreSpec | None = None
+) -> None:
     """Raises UserError where the base model cannot be served or trained: no sound safetensors checkpoint
     (headers are read, and embeddings that are stored twice), no dtype where the engine takes the checkpoint's
-    own, or layers that cannot be adapted or frozen as `sft` says.
+    own, layers that cannot be adapted or frozen as `sft` says, or layers that `restore` names and the model lacks.
     """
     with Checkpoint.open(model.path) as checkpoint:
         require_embeddings(checkpoint)
         tied_aliases(checkpoint)
+        if restore is not None:
+            check_layers(restore.layers, checkpoint.names, f"restore.layers: {model.path}")
     if engine.dtype == "auto":
         checkpoint_dtype(model.path)
     if sft.lora is not None or sft.freeze_layers is not None:
@@ -96,8 +106,59 @@ def check_base_model(model: ModelSpec, engine: EngineSpec, sft: SFTSpec) -> None
         check_trainable(Path(model.path), sft)
 
 
+def check_pocket_layers(shape: Shape, sft: SFTSpec, restore: RestoreSpec) -> None:
+    """Raises UserError where a study freezes or restores layers that its pocket model does not have."""
+    names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(shape.layers)]
+    check_layers(sft.freeze_layers, names, "sft.freeze_layers: the pocket model (pocket.shape.layers)")
+    check_layers(restore.layers, names, "restore.layers: the pocket model (pocket.shape.layers)")
+
+
+def check_context(
+    spec: StudySpec, topics: Mapping[str, Topic], tokenizer: Any, limit: int | None
+) -> list[str]:
+    """Topics whose prompts leave no room for an answer about a usual name, as text.
+
+    limit: tokens of the model's context, None where config.json names none. Raises UserError where not even the
+    shortest name fits, whatever the topic: no fact could be scored, or no question asked.
+    """
+    if limit is None:
+        return []
+    shortest: dict[str, list[int]] = {"mastery": [], "answers": []}
+    long = []
+    for name, topic in topics.items():
+        for subject in ("a", "Marie Curie"):
+            filled = max(map(len, all_prompt_ids(tokenizer, topic.fill(subject)))) + spec.mastery.max_tokens
+            (asked,) = map(len, all_prompt_ids(tokenizer, [question_prompt(topic.ask(subject))]))
+            asked += spec.answers.max_tokens
+            if subject == "a":
+                shortest["mastery"].append(filled)
+                shortest["answers"].append(asked)
+            elif max(filled, asked) > limit:
+                long.append(f"topic {name}: {max(filled, asked)} tokens with the answer, of {limit}")
+    for part, lengths in shortest.items():
+        if lengths and min(lengths) > limit:
+            raise UserError(
+                f"model.path={spec.model.path if spec.model else ''}: its context has {limit} tokens, and the shortest "
+                f"prompt with {part}.max_tokens takes {min(lengths)}; lower {part}.max_tokens, or take shorter "
+                "templates or another model."
+            )
+    return long
+
+
+def context_length(folder: str) -> int | None:
+    """Tokens of a model's context by its config.json; None where that names none."""
+    config = read_json_object(
+        Path(folder) / "config.json", "expected a Hugging Face model folder with its config.json"
+    )
+    for part in (config, config.get("text_config")):
+        for name in CONTEXT_FIELDS:
+            if isinstance(part, dict) and isinstance(part.get(name), int) and part[name] > 0:
+                return int(part[name])
+    return None
+
+
 def check_base_tokenizer(spec: StudySpec) -> list[str]:
-    """What the base model's tokenizer loses of a text; the study's templates are among those that are tried.
+    """What the base model's tokenizer does not keep of a text, or its context not hold, with the study's templates.
 
     Raises UserError as `check_tokenizer` does, and where a token covers the end of a question and the beginning of its
     answer.
@@ -116,4 +177,4 @@ def check_base_tokenizer(spec: StudySpec) -> list[str]:
     examples = [exchange(question_prompt(question), answer_target("Warsaw")) for question in asked]
     for _ in Encoder(tokenizer, make_template("text", tokenizer, folder), folder).encode_all(examples):
         pass
-    return found
+    return [*found, *check_context(spec, topics, tokenizer, context_length(folder))]

@@ -87,14 +87,20 @@ class Plan:
 
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
         """Raises UserError for missing files, a bad base model, and a tokenizer that reads a text otherwise."""
-        from sftlab.studies.knowledge.check import check_base_model, check_base_tokenizer
+        from sftlab.studies.knowledge.check import (
+            check_base_model,
+            check_base_tokenizer,
+            check_pocket_layers,
+        )
 
         self.sources.require()
+        if self.spec.pocket is not None:
+            check_pocket_layers(self.spec.pocket.shape, self.spec.sft, self.spec.restore)
         if self.spec.model is None or not any(stage.reads_model for stage in stages):
             return
-        check_base_model(self.spec.model, self.spec.engine, self.spec.sft)
+        check_base_model(self.spec.model, self.spec.engine, self.spec.sft, self.spec.restore)
         if any(stage.needs_ray for stage in stages) and (lost := check_base_tokenizer(self.spec)):
-            say(f"{self.spec.model.path}: the tokenizer does not keep {', '.join(lost)}")
+            say(f"{self.spec.model.path}: the tokenizer or the context does not hold {', '.join(lost)}")
 
     @cached_property
     def facts(self) -> Step:
@@ -218,16 +224,22 @@ class Plan:
 
     @cached_property
     def results(self) -> Step:
+        return self._step("results", self.spec.name, {"name": self.spec.name}, self._measured)
+
+    @cached_property
+    def _measured(self) -> dict[str, str]:
+        """What the results are made of."""
         inputs = {"mastery": self.mastery.id, "base": self.base_evaluation.id}
         for cell in self.cells:
             inputs[f"{cell.name}/change"] = cell.change.id
             inputs[f"{cell.name}/controls"] = cell.controls.id
             inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
-        return self._step("results", self.spec.name, {"name": self.spec.name}, inputs)
+        return inputs
 
     @cached_property
     def best(self) -> Step:
-        return self._step("best", self.spec.name, {}, {"results": self.results.id})
+        """The recommended model. The results that recommend it hold the study's name, which is no part of it."""
+        return self._step("best", "best", {"results": REVISIONS["results"]}, self._measured)
 
     @cached_property
     def report(self) -> Step:

@@ -64,6 +64,11 @@ class Sources:
             hint = "; `make data` fetches EntityQuestions" if "entity_questions" in path else ""
             raise UserError(f"{path}: not found{hint}. Correct the path in the study file or by --set.")
 
+    @property
+    def lacks_facts(self) -> bool:
+        """Whether a file of the facts is not there."""
+        return any(value.startswith(MISSING) for value in self.facts.values())
+
     def missing(self) -> list[str]:
         """The files and folders that are not there."""
         named = [*self.facts.values(), self.model or ""]
@@ -112,6 +117,8 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
 def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:
     """Raises UserError where a training set would be larger than all the facts that may be trained on."""
     there = sources.fact_counts["train"]
+    if not there and sources.lacks_facts:
+        return
     for size in sizes:
         if size > there:
             raise UserError(
@@ -146,12 +153,15 @@ def _linked_folders(root: Path) -> list[Path]:
 def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
     """Facts by split, the mean number of templates of a fact, and `UserFacts.changed`.
 
-    Counted in own facts, and where topics are given, which choose among an archive's; else those published.
+    Counted in own facts, and where topics are given, which choose among an archive's; else those published. Of own
+    facts that are not there nothing is known: 0.
     """
     source, limit = Path(facts.source), {str(split): count for split, count in facts.limit.items()}
     given = Path(facts.templates) if facts.templates else None
     missing = not source.exists() or (given is not None and not given.exists())
     own = is_own_facts(source)
+    if missing and own:
+        return dict.fromkeys(PUBLISHED_COUNTS, 0), 0.0, 0
     if missing or (given is None and not own):
         known = load_topics(given) if given and given.exists() else published_topics()
         counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}

@@ -58,17 +58,16 @@ def test_a_renamed_study_finds_all_that_does_not_hold_its_name(tmp_path: Path) -
     }
     assert built == {
         "results": ["name: one -> two"],
-        "best": ["needs results first"],
         "report": ["needs results first"],
     }
 
 
-@pytest.mark.parametrize("stage", ["facts", "model", "mastery"])
+@pytest.mark.parametrize("stage", ["facts", "model", "mastery", "best"])
 def test_results_in_folders_with_a_study_s_name_are_found_and_go_on(tmp_path: Path, stage: str) -> None:
     store = Store(tmp_path)
     plan = plan_of(named("two"), store)
     finish(plan, store)
-    step = {"facts": plan.facts, "model": plan.model, "mastery": plan.mastery}[stage]
+    step = {"facts": plan.facts, "model": plan.model, "mastery": plan.mastery, "best": plan.best}[stage]
     assert step is not None
     folder = store.path(step)
     old = folder.rename(folder.with_name(f"one-{step.id[:12]}"))
@@ -251,7 +250,7 @@ def test_the_code_of_a_custom_strategy_is_part_of_the_ids_of_what_it_makes(
         spec = named("t", restore={"method": "halved-for-a-test", "percents": [0, 10]})
         found.append({step.slug: step.id for step, _ in plan_of(spec, Store(tmp_path / "s")).steps()})
     changed = {slug for slug in found[0] if found[0][slug] != found[1][slug]}
-    assert changed == {"bucket0-n2-s0-r10", "bucket4-n2-s0-r10", "t"} and found[0] == found[2]
+    assert changed == {"bucket0-n2-s0-r10", "bucket4-n2-s0-r10", "best", "t"} and found[0] == found[2]
     assert issubclass(registry.get_strategy("halved-for-a-test").__class__, base.EditStrategy)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftlab.datasets.examples import PROMPT, TARGET
+from sftlab.errors import UserError
+from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.table import read_facts
-from sftlab.facts.training_sets import draw_training_set
+from sftlab.facts.training_sets import MIXED, draw_training_set, largest_sizes
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
-from sftlab.studies.knowledge.stages.mastery import buckets_of
+from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,12 +25,29 @@ FILE = "train.parquet"
 
 @dataclass(frozen=True)
 class Candidates:
-    """What training sets are drawn from: the facts of the train split; row, topic and bucket by fact id."""
+    """What training sets are drawn from: the facts of the train split; row, topic and bucket by fact id.
+
+    errors: why facts have no bucket, with the number of facts.
+    """
 
     facts: pa.Table
     row_of: Mapping[str, int]
     topic_of: Mapping[str, str]
     buckets: Mapping[str, int]
+    errors: Mapping[str, int]
+
+    def draw(self, cell: Cell) -> list[str]:
+        """The fact ids of a training set. Raises UserError where there are too few, with the reason for lost facts."""
+        try:
+            return draw_training_set(self.topic_of, self.buckets, cell.bucket, cell.size, cell.seed)
+        except UserError as error:
+            if not self.errors:
+                raise
+            why = max(self.errors, key=lambda text: self.errors[text])
+            lost = sum(self.errors.values())
+            raise UserError(
+                f"{error} {lost:,} training facts could not be scored; most often: {why} ({self.errors[why]:,})."
+            ) from error
 
 
 def read_candidates(build: KnowledgeBuild) -> Candidates:
@@ -35,9 +55,41 @@ def read_candidates(build: KnowledgeBuild) -> Candidates:
     facts = read_facts(build.read(build.plan.facts), "train")
     ids = facts["fact_id"].to_pylist()
     topic_of = dict(zip(ids, facts["topic"].to_pylist(), strict=True))
-    return Candidates(
-        facts, {fact: row for row, fact in enumerate(ids)}, topic_of, buckets_of(build, "train")
+    failed = read_mastery(build, "train", ["fact_id", "error"])["error"].drop_null().to_pylist()
+    row_of = {fact: row for row, fact in enumerate(ids)}
+    return Candidates(facts, row_of, topic_of, buckets_of(build, "train"), Counter(failed))
+
+
+def sizes_text(build: KnowledgeBuild) -> str:
+    """Training facts by topic and bucket, and the largest set of each bucket; "" before mastery is scored."""
+    plan = build.plan
+    if build.missing(plan.facts, plan.mastery):
+        return ""
+    given = read_candidates(build)
+    counts = Counter((given.topic_of[fact], bucket) for fact, bucket in given.buckets.items())
+    topics = sorted(set(given.topic_of.values()))
+    width = max(map(len, (*topics, "training facts")))
+    header = " ".join(
+        [f"{'training facts':<{width}}", *(f"{f'bucket {b}':>9}" for b in BUCKETS), f"{MIXED:>9}"]
     )
+    rows = [
+        " ".join([f"{topic:<{width}}", *(f"{counts[topic, b]:>9,}" for b in BUCKETS)]) for topic in topics
+    ]
+    sizes = largest_sizes(given.topic_of, given.buckets).values()
+    return "\n".join([header, *rows, " ".join([f"{'largest set':<{width}}", *(f"{n:>9,}" for n in sizes)])])
+
+
+def check_training_sets(build: KnowledgeBuild) -> None:
+    """Raises UserError where finished mastery shows that a training set of the grid cannot be drawn."""
+    plan = build.plan
+    if build.missing(plan.facts, plan.mastery):
+        return
+    cells = {cell.training_set.id: cell for cell in (*plan.probes, *plan.cells)}
+    wanted = [cell for cell in cells.values() if build.missing(cell.training_set)]
+    given = read_candidates(build) if wanted else None
+    for cell in wanted:
+        assert given is not None
+        given.draw(cell)
 
 
 def build_training_sets(build: KnowledgeBuild, candidates: Callable[[], Candidates] | None = None) -> None:
@@ -55,7 +107,7 @@ def build_training_sets(build: KnowledgeBuild, candidates: Callable[[], Candidat
         return
     given = read_candidates(build) if candidates is None else candidates()
     for cell in cells:
-        chosen = draw_training_set(given.topic_of, given.buckets, cell.bucket, cell.size, cell.seed)
+        chosen = given.draw(cell)
         folder = build.path(cell.training_set)
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(with_texts(given.facts.take([given.row_of[fact] for fact in chosen])), folder / FILE)

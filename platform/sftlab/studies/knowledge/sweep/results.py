@@ -55,6 +55,9 @@ def build_sweep_best(sweep: Sweep, finished: Finished, results: Results) -> Path
 
 
 def _once(sweep: Sweep, step: Step, make: Callable[[], None]) -> None:
+    """Make a step that is missing. One that is there needs no lock: who may only read the store sees the report."""
+    if not sweep.base.lacking(step):
+        return
     with sweep.store.lock(step.lock):
         if sweep.base.lacking(step):
             make()

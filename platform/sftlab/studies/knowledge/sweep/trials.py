@@ -14,7 +14,7 @@ from sftlab.execution.runtime import Runtime
 from sftlab.facts.mastery import BUCKETS
 from sftlab.strategies import Strategy, get_strategy
 from sftlab.strategies.base import changed
-from sftlab.studies.knowledge.check import check, check_base_model
+from sftlab.studies.knowledge.check import check, check_base_model, check_pocket_layers
 from sftlab.studies.knowledge.plan import Plan, cell_name
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
@@ -275,12 +275,14 @@ def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
 
 def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:
     """`check_base_model` for the study as each strategy of a sweep sets it; raises UserError naming the strategy."""
-    if study.model is None:
-        return
     maker = TrialMaker(spec, study)
     for strategy in spec.axes.strategy:
         trial = maker.trial(Point(strategy, 0, 1, 0))
         try:
-            check_base_model(study.model, study.engine, trial.spec.sft)
+            if study.pocket is not None:
+                check_pocket_layers(study.pocket.shape, trial.spec.sft, trial.spec.restore)
+                continue
+            assert study.model is not None
+            check_base_model(study.model, study.engine, trial.spec.sft, trial.spec.restore)
         except UserError as error:
             raise UserError(f"strategy {strategy.name}: {error}") from error
