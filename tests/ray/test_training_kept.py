@@ -49,13 +49,7 @@ def call(bench: Bench, function: Any) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("kind", "stage"),
-    [
-        *(("fp32", stage) for stage in (0, 2, 3)),
-        *(("bf16", stage) for stage in (0, 1, 3)),
-        ("tied", 2),
-        ("lora", 0),
-        ("lora", 2),
-    ],
+    [("fp32", 0), ("bf16", 0), ("bf16", 1), ("tied", 2), ("fp32", 3), ("lora", 0)],
 )
 def test_a_run_has_the_bits_of_a_new_engine_after_another_run_of_its_base(
     bench: Bench, kind: str, stage: int
