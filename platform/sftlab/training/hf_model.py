@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,26 +106,33 @@ def load_model(folder: Path, spec: SFTSpec, zero3_config: dict[str, Any] | None)
     return model.train()
 
 
+def fill(values: Iterable[tuple[Any, Callable[[], Any]]], rank: int) -> None:
+    """Copy a whole value into each parameter, which ZeRO-3 may have partitioned; all ranks call this together.
+
+    Of partitioned parameters rank 0 alone reads the values, one at a time.
+    """
+    import deepspeed
+
+    for parameter, read in values:
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            if rank == 0 or not hasattr(parameter, "ds_id"):
+                parameter.data.copy_(read())
+
+
 def fill_partitions(folder: Path, model: Any) -> None:
     """Fill a model partitioned by ZeRO-3: rank 0 reads one tensor, all ranks keep their part, and so on."""
-    import deepspeed
     import torch
-    from safetensors import safe_open
 
-    files = tensor_files(folder)
     buffers = dict(model.named_buffers())
-
-    def read(name: str) -> Any:
-        with safe_open(files[name], framework="pt") as handle:
-            return handle.get_tensor(name)
-
-    for parameter, parts in by_parameter(homes(folder, model)):
-        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-            if torch.distributed.get_rank() == 0:
-                parameter.data.copy_(assembled(parameter, parts, read))
-    for name in files:
-        if name in buffers:
-            buffers[name].copy_(read(name))
+    with Checkpoint.open(folder) as checkpoint:
+        values = (
+            (parameter, partial(assembled, parameter, parts, checkpoint.read))
+            for parameter, parts in by_parameter(homes(folder, model))
+        )
+        fill(values, torch.distributed.get_rank())
+        for name in checkpoint.names:
+            if name in buffers:
+                buffers[name].copy_(checkpoint.read(name))
 
 
 def add_lora(model: Any, lora: LoRASpec) -> Any:

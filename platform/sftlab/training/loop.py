@@ -30,31 +30,25 @@ from sftlab.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from sftlab.training.data import read_examples
-from sftlab.training.deepspeed import deepspeed_config, make_engine
-from sftlab.training.export import export, keep_float32_base
+from sftlab.training.data import Encoded, read_examples
+from sftlab.training.export import export
 from sftlab.training.failures import Superseded, disk_errors
-from sftlab.training.hf_model import add_lora, load_model
-from sftlab.training.prevention import (
-    freeze_layers,
-    frozen_base,
-    kl_to_base,
-    mask_gradients,
-    original_logits,
-    pull_to_base,
-)
+from sftlab.training.live import Held, Live
+from sftlab.training.prevention import kl_to_base, original_logits
 from sftlab.training.records import (
     DivergedError,
     History,
+    KeptEpoch,
     SFTRun,
     TrainingEvent,
     is_finished,
+    missing_epochs,
+    read_result,
     run_identity,
     run_layout,
     write_result,
 )
-from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps
-from sftlab.training.stored_tensors import Part, homes
+from sftlab.training.spec import TrainingRuntime, accumulation_steps
 
 Emit = Callable[[TrainingEvent | None], bool]
 """Takes an event of rank 0 (or none) to the driver; True is the driver's wish that the workers stop."""
@@ -86,78 +80,52 @@ class Training:
     """One run on its way: engine, data and what has been measured."""
 
     run: SFTRun
-    engine: Any
-    optimizer: Any
-    places: dict[str, tuple[Part, ...]]
+    live: Live
     examples: list[Example]
     pad_id: int
     batches: list[list[int]]
     history: History
     identity: dict[str, Any]
     saved_at: float
-    original: Any  # the frozen base model, where the spec asks for a KL term to it
 
-    def event(self, kind: Any, rate: float = 0.0) -> TrainingEvent:
+    def event(self, kind: Any, rate: float = 0.0, epoch: int | None = None) -> TrainingEvent:
         """An event that reports the progress of this run."""
         h = self.history
         speed = h.tokens / max(h.seconds, 1e-9)
         return TrainingEvent(
-            self.run.run_id, kind, len(h.losses), len(self.batches), h.losses[-1], rate, speed
+            self.run.run_id, kind, len(h.losses), len(self.batches), h.losses[-1], rate, speed, epoch
         )
 
+    def last_step(self, kept: KeptEpoch) -> int:
+        """Number of steps that a kept epoch ends after."""
+        return kept.epoch * (len(self.batches) // self.run.spec.epochs)
 
-def begin(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> Training:
-    """Load the model, build the engine and go to the last checkpoint of this run, if there is one."""
-    base, runtime = Path(run.base_model), me.runtime
-    config = deepspeed_config(run.spec, runtime)
-    model = load_model(base, run.spec, config if runtime.zero_stage == 3 else None)
-    places = homes(base, model)
-    model, original = prepare(model, run.spec)
-    if runtime.gradient_checkpointing:
-        # Under ZeRO-3 the other, non-reentrant kind sees weights as empty when it recomputes.
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable({"use_reentrant": True})
-    engine, optimizer = make_engine(model, run.spec, runtime)
-    keep_float32_base(engine, base, places, me.rank)
-    if run.spec.l2_sp is not None:
-        pull_to_base(optimizer, run.spec.l2_sp)
-    if run.mask is not None:
-        mask_gradients(places, base, run.mask)
-    identity = {**run_identity(run), "layout": run_layout(runtime)}
+
+def begin(run: SFTRun, me: Rank, live: Live, examples: list[Example], pad_id: int) -> Training:
+    """Go to the last checkpoint of this run, if there is one that no missing epoch comes before."""
+    identity = {**run_identity(run), "layout": run_layout(me.runtime)}
     training = Training(
         run=run,
-        engine=engine,
-        optimizer=optimizer,
-        places=places,
+        live=live,
         examples=examples,
         pad_id=pad_id,
         batches=step_batches(len(examples), run.spec),
         history=History([], []),
         identity=identity,
         saved_at=time.monotonic(),
-        original=None if original is None else original.to(me.device),
     )
     root = checkpoint_root(me.storage_dir, run.run_id)
     fetch_checkpoints(root)
-    found = from_rank0(latest_checkpoint(root, identity) if me.rank == 0 else None, me)
+    found = latest_checkpoint(root, identity) if me.rank == 0 else None
+    if found is not None and any(training.last_step(kept) <= found[1] for kept in missing_epochs(run)):
+        found = None
+    found = from_rank0(found, me)
     if found is not None:
         tag, _, training.history = found
-        load_checkpoint(engine, root, tag)
+        load_checkpoint(live.engine, root, tag)
         if me.rank == 0:
             me.emit(training.event("resumed"))
     return training
-
-
-def prepare(model: Any, spec: SFTSpec) -> tuple[Any, Any]:
-    """The loaded model as it is trained, and the frozen original where the spec asks for a KL term to it."""
-    if spec.freeze_layers is not None:
-        freeze_layers(model, spec.freeze_layers)
-    original = None if spec.kl_to_base is None else frozen_base(model, shared=spec.lora is not None)
-    if spec.lora is not None:
-        model = add_lora(model, spec.lora)
-        if spec.freeze_layers is not None:
-            freeze_layers(model, spec.freeze_layers)
-    return model, original
 
 
 def train_step(training: Training, me: Rank, step: int) -> None:
@@ -165,13 +133,13 @@ def train_step(training: Training, me: Rank, step: int) -> None:
     import torch
     import torch.distributed as dist
 
-    run, engine = training.run, training.engine
+    run, engine = training.run, training.live.engine
     batch = training.batches[step]
     answer_tokens = sum(training.examples[i].answer_tokens for i in batch)
     micro, _ = accumulation_steps(run.spec, me.runtime)
     parts = micro_batches(batch, me.rank, me.workers, micro)
     rate = learning_rate(run.spec, step, len(training.batches))
-    for group in training.optimizer.param_groups:
+    for group in training.live.optimizer.param_groups:
         group["lr"] = rate
     total = torch.zeros((), device=me.device)
     for number, part in enumerate(parts):
@@ -184,7 +152,7 @@ def train_step(training: Training, me: Rank, step: int) -> None:
         loss = answer_loss(logits, labels) / answer_tokens
         total += loss.detach()
         if run.spec.kl_to_base is not None:
-            wanted = original_logits(training.original, tensors)
+            wanted = original_logits(training.live.original, tensors)
             loss = loss + run.spec.kl_to_base * kl_to_base(wanted, logits, labels) / answer_tokens
         # DeepSpeed averages gradients over the ranks; the sum is wanted.
         engine.backward(loss * me.workers, scale_wrt_gas=False)
@@ -210,12 +178,15 @@ def train(training: Training, me: Rank) -> None:
                 f"run {run.run_id!r}: the loss of step {step + 1} of {len(training.batches)} is "
                 f"{history.losses[-1]}. {advice(run)}"
             )
+        for kept in run.kept:
+            if training.last_step(kept) == step + 1:
+                keep(training, me, kept)
         decision = decide(training, me, root)
         if decision == "yield":
             raise Superseded(run.run_id)
         if decision in ("save", "stop"):
             with disk_errors(root):
-                save_checkpoint(training.engine, root, step + 1, history, training.identity)
+                save_checkpoint(training.live.engine, root, step + 1, history, training.identity)
             training.saved_at = time.monotonic()
             if me.rank == 0:
                 me.emit(training.event("checkpoint", history.learning_rates[-1]))
@@ -255,41 +226,44 @@ def from_rank0(value: Shared | None, me: Rank) -> Shared:
     return shared
 
 
-def finish(training: Training, me: Rank) -> None:
-    """Export the model, commit the run, drop its checkpoints. Raises DivergedError on infinite weights."""
+def keep(training: Training, me: Rank, kept: KeptEpoch | None = None) -> None:
+    """Export and commit the model after an epoch (None: the last) unless it is committed already.
+
+    Raises DivergedError on infinite weights.
+    """
     import torch.distributed as dist
 
-    run = training.run
-    output, root = Path(run.output_dir), checkpoint_root(me.storage_dir, run.run_id)
+    run, live = training.run, training.live
+    if from_rank0(me.rank == 0 and read_result(run, kept) is not None, me):
+        return
+    output = Path((kept or run).output_dir)
     try:
-        export(training.engine, Path(run.base_model), training.places, output, me.rank)
+        export(live.engine, Path(run.base_model), live.places, output, me.rank)
     except DivergedError as error:
         raise DivergedError(f"run {run.run_id!r}: {error} {advice(run)}") from error
     dist.barrier()
     if me.rank == 0:
         push(output)
-        write_result(run, me.runtime, len(training.examples), training.history)
+        write_result(run, me.runtime, len(training.examples), training.history, kept)
+        if kept is not None:
+            me.emit(training.event("kept", training.history.learning_rates[-1], kept.epoch))
+
+
+def finish(training: Training, me: Rank) -> None:
+    """Export the model, commit the run, drop its checkpoints. Raises as `keep`."""
+    root = checkpoint_root(me.storage_dir, training.run.run_id)
+    keep(training, me)
+    if me.rank == 0:
         drop_checkpoints(root)
         me.emit(training.event("finished", training.history.learning_rates[-1]))
     drop_copies(root)
-
-
-def release(training: Training) -> None:
-    """Give back an engine's memory before the next run."""
-    import torch
-
-    training.engine.destroy()
-    training.engine = training.optimizer = training.original = None
-    training.places.clear()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     """Train every run that is not committed yet, in order; all ranks call this together.
 
     All training sets are read first, so that a wrong example is reported before anything has been trained.
+    A run starts with the engine of the one before where the two have what `live_key` says in common.
     Raises UserError, DivergedError, Stopped and Superseded on all ranks alike.
     """
     pending = from_rank0([run for run in runs if me.rank == 0 and not is_finished(run)], me)
@@ -298,14 +272,25 @@ def train_all(runs: Sequence[SFTRun], me: Rank) -> None:
     # stay anyway, that is ten times quicker.
     gc.collect()
     gc.freeze()
-    for run, (examples, pad_id) in zip(pending, data, strict=True):
-        first = from_rank0(turn(run, me) if me.rank == 0 else None, me)
-        if first == "stop":
-            raise Stopped(run.run_id)
-        if first == "yield":
-            raise Superseded(run.run_id)
-        if first == "train":
-            train_one(run, me, examples, pad_id)
+    held = Held(me.runtime, me.rank, me.device)
+    try:
+        for run, encoded in zip(pending, data, strict=True):
+            train_one(run, me, encoded, held)
+    finally:
+        held.release()
+
+
+def train_one(run: SFTRun, me: Rank, encoded: Encoded, held: Held) -> None:
+    """One run from its model or its last checkpoint to its commit."""
+    first = from_rank0(turn(run, me) if me.rank == 0 else None, me)
+    if first == "stop":
+        raise Stopped(run.run_id)
+    if first == "yield":
+        raise Superseded(run.run_id)
+    if first == "train":
+        training = begin(run, me, held.take(run), *encoded)
+        train(training, me)
+        finish(training, me)
 
 
 def turn(run: SFTRun, me: Rank) -> Literal["train", "done", "stop", "yield"]:
@@ -315,13 +300,3 @@ def turn(run: SFTRun, me: Rank) -> Literal["train", "done", "stop", "yield"]:
     if is_finished(run):
         return "done"
     return "train" if is_owned(checkpoint_root(me.storage_dir, run.run_id), me.token) else "yield"
-
-
-def train_one(run: SFTRun, me: Rank, examples: list[Example], pad_id: int) -> None:
-    """One run from its model or its last checkpoint to its commit."""
-    training = begin(run, me, examples, pad_id)
-    try:
-        train(training, me)
-        finish(training, me)
-    finally:
-        release(training)

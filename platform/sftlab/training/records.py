@@ -32,11 +32,20 @@ class ProbeMask:
 
 
 @dataclass(frozen=True)
+class KeptEpoch:
+    """The model after an earlier epoch of a run is exported too, to a folder with a commit file of its own."""
+
+    epoch: int
+    output_dir: str
+
+
+@dataclass(frozen=True)
 class SFTRun:
     """One fine-tuning of a base model folder on a training set (parquet, see datasets.examples).
 
     `template` renders the examples; `text` takes `prompt` and `target` as they are. `mask` is given where `spec.mask`
-    is: a cut of the change from `base_model` to the probe.
+    is: a cut of the change from `base_model` to the probe. `output_dir` gets the model after the last epoch, and `kept`
+    names the earlier epochs whose models are exported.
     """
 
     run_id: str
@@ -46,6 +55,7 @@ class SFTRun:
     spec: SFTSpec
     mask: ProbeMask | None = None
     template: TemplateSpec = "text"
+    kept: tuple[KeptEpoch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,16 +63,18 @@ class TrainingEvent:
     """Progress of one run, reported by rank 0 and handed to the caller in the driver.
 
     `step` of `steps` optimiser steps are done; `loss` is the last step's mean over its answer tokens (nats)
-    and `tokens_per_second` counts the tokens of prompts and answers together since the run began.
+    and `tokens_per_second` counts the tokens of prompts and answers together since the run began. An event of the kind
+    `kept` reports that the folder of `epoch` is complete and committed.
     """
 
     run_id: str
-    kind: Literal["step", "checkpoint", "resumed", "finished", "skipped"]
+    kind: Literal["step", "checkpoint", "resumed", "kept", "finished", "skipped"]
     step: int
     steps: int
     loss: float
     learning_rate: float
     tokens_per_second: float
+    epoch: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -123,8 +135,8 @@ class SFTResult:
     tokens_per_second: float
 
 
-def run_identity(run: SFTRun) -> dict[str, Any]:
-    """What must agree for a folder or a checkpoint to belong to this run."""
+def run_identity(run: SFTRun, kept: KeptEpoch | None = None) -> dict[str, Any]:
+    """What must agree for a folder or a checkpoint to belong to this run, or to one of its kept epochs."""
     identity: dict[str, Any] = {
         "run_id": run.run_id,
         "base_model": display_path(run.base_model),
@@ -135,6 +147,8 @@ def run_identity(run: SFTRun) -> dict[str, Any]:
         identity["template"] = run.template.model_dump()
     elif run.template != "text":
         identity["template"] = run.template
+    if kept is not None:
+        identity["epoch"] = kept.epoch
     if run.mask is not None:
         identity["mask"] = {"probe": display_path(run.mask.probe), "cut": run.mask.cut.to_json()}
     return identity
@@ -146,33 +160,48 @@ def run_layout(runtime: TrainingRuntime) -> dict[str, Any]:
     return runtime.model_dump(mode="json", include=names | {"gradient_checkpointing", "offload"})
 
 
-def read_result(run: SFTRun) -> SFTResult | None:
-    """The committed result of a run, or None where it has not finished.
+def read_result(run: SFTRun, kept: KeptEpoch | None = None) -> SFTResult | None:
+    """The committed result of a run, or of one of its kept epochs; None where it has not come so far.
 
     Raises UserError where the folder holds the result of something else.
     """
-    file = pull(Path(run.output_dir) / COMMIT_FILE)
+    folder = (kept or run).output_dir
+    file = pull(Path(folder) / COMMIT_FILE)
     if not file.is_file():
         return None
     record = read_commit(file)
-    wanted = run_identity(run)
-    odd = [key for key, value in wanted.items() if record.identity.get(key) != value]
+    wanted = run_identity(run, kept)
+    odd = [key for key in {**wanted, **record.identity} if record.identity.get(key) != wanted.get(key)]
     if odd:
         raise UserError(
             f"{file}: is the result of another run; {', '.join(odd)} differ from run {run.run_id!r}. "
             "Choose another output folder or delete this one."
         )
-    return SFTResult(run_id=run.run_id, output_dir=run.output_dir, **vars(record.result))
+    return SFTResult(run_id=run.run_id, output_dir=folder, **vars(record.result))
+
+
+def missing_epochs(run: SFTRun) -> list[KeptEpoch]:
+    """The kept epochs that are not committed yet. Raises UserError as `read_result`."""
+    return [kept for kept in run.kept if read_result(run, kept) is None]
+
+
+def finished_result(run: SFTRun) -> SFTResult | None:
+    """The result of a run where it and all its kept epochs are committed. Raises UserError as `read_result`."""
+    return None if missing_epochs(run) else read_result(run)
 
 
 def is_finished(run: SFTRun) -> bool:
-    """Whether a run is committed. Sends what a killed worker had committed on this machine alone; raises as above."""
-    if read_result(run) is None:
+    """Whether a run and its kept epochs are committed.
+
+    Sends what a killed worker had committed on this machine alone; raises as `read_result`.
+    """
+    if finished_result(run) is None:
         return False
-    file = Path(run.output_dir) / COMMIT_FILE
-    mirror = mirror_of(file)
-    if mirror is not None and mirror.objects.info(mirror.name(file)) is None:
-        push(file.parent)
+    for folder in (*(kept.output_dir for kept in run.kept), run.output_dir):
+        file = Path(folder) / COMMIT_FILE
+        mirror = mirror_of(file)
+        if mirror is not None and mirror.objects.info(mirror.name(file)) is None:
+            push(file.parent)
     return True
 
 
@@ -181,15 +210,18 @@ def read_commit(file: Path) -> Commit:
     return parse_record(Commit, file.read_bytes(), str(file), "delete its folder to train the run again.")
 
 
-def write_result(run: SFTRun, runtime: TrainingRuntime, examples: int, history: History) -> None:
-    """Commit a run: write training.json, the last file of its folder."""
+def write_result(
+    run: SFTRun, runtime: TrainingRuntime, examples: int, history: History, kept: KeptEpoch | None = None
+) -> None:
+    """Commit a run or one of its kept epochs: write training.json, the last file of its folder."""
     result = {
         "examples": examples,
         "steps": len(history.losses),
         **asdict(history),
         "tokens_per_second": history.tokens / max(history.seconds, 1e-9),
     }
-    record = {"identity": run_identity(run), "runtime": runtime.model_dump(mode="json"), "result": result}
-    file = Path(run.output_dir) / COMMIT_FILE
+    identity = run_identity(run, kept)
+    record = {"identity": identity, "runtime": runtime.model_dump(mode="json"), "result": result}
+    file = Path((kept or run).output_dir) / COMMIT_FILE
     write_text(file, json.dumps(record, indent=1))
     push(file)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sftlab.training.data import read_conversations
 from sftlab.training.failures import Superseded, TrainingError, explain, verdict
 from sftlab.training.group import make_trainer
 from sftlab.training.hf_model import check_trainable, weight_files
-from sftlab.training.records import DivergedError, SFTResult, SFTRun, TrainingEvent, read_result
+from sftlab.training.records import DivergedError, SFTResult, SFTRun, TrainingEvent, finished_result
 from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps, check_runtime, check_spec
 from sftlab.weights.pairs import require_embeddings, tied_aliases
 from sftlab.weights.regions import check_layers
@@ -75,9 +76,9 @@ def check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
 
 def _check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
     check_runtime(runtime)
-    for what in ("run_id", "output_dir"):
-        values = [getattr(run, what) for run in runs]
-        doubles = sorted({value for value in values if values.count(value) > 1})
+    outputs = [folder for run in runs for folder in (run.output_dir, *(kept.output_dir for kept in run.kept))]
+    for what, values in (("run_id", [run.run_id for run in runs]), ("output_dir", outputs)):
+        doubles = sorted(value for value, count in Counter(values).items() if count > 1)
         if doubles:
             raise UserError(f"two training runs have the {what} {doubles[0]!r}; each needs its own.")
     for file in dict.fromkeys(run.train_file for run in runs):
@@ -92,8 +93,22 @@ def _check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
         accumulation_steps(run.spec, runtime)
         check_spec(run.spec, runtime)
         check_prevention(run)
-        if Path(run.output_dir).resolve() == Path(run.base_model).resolve():
-            raise UserError(f"run {run.run_id!r}: output_dir is the base model's own folder; choose another.")
+        check_kept(run)
+    folders = {Path(run.base_model).resolve() for run in runs}
+    for folder in outputs:
+        if Path(folder).resolve() in folders:
+            raise UserError(f"output_dir = {folder} is a base model's own folder; choose another.")
+
+
+def check_kept(run: SFTRun) -> None:
+    """Raises UserError where a kept epoch is named twice or is none of those before the last."""
+    epochs = [kept.epoch for kept in run.kept]
+    for epoch in epochs:
+        if not 1 <= epoch < run.spec.epochs or epochs.count(epoch) > 1:
+            raise UserError(
+                f"run {run.run_id!r}: keeps the model after epoch {epoch}; expected different epochs from 1 to "
+                f"{run.spec.epochs - 1}, as sft.epochs = {run.spec.epochs} and the last one is always kept."
+            )
 
 
 def check_prevention(run: SFTRun) -> None:
@@ -139,7 +154,7 @@ def train_runs(
     assert storage_dir, "train_runs: storage_dir is required"
     report = on_progress or ignore
     check_runs(runs, runtime)
-    finished = {run.run_id: read_result(run) for run in runs}
+    finished = {run.run_id: finished_result(run) for run in runs}
     for result in finished.values():
         if result is not None:
             report(skipped(result))
@@ -154,7 +169,7 @@ def train_runs(
         check_resources(runtime)
         fit(pending, runtime, pass_on, str(Path(storage_dir).resolve()))
     for run in pending:
-        result = finished[run.run_id] = read_result(run)
+        result = finished[run.run_id] = finished_result(run)
         assert result is not None, f"run {run.run_id!r} ended without its commit file"
         if run.run_id not in reported:  # finished by the workers of a driver that had been killed
             report(skipped(result))
