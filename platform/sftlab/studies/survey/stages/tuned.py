@@ -3,84 +3,112 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftlab.cluster.session import await_gpus
 from sftlab.store.mirror import drop
+from sftlab.store.record import Step
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.plan import Model
+from sftlab.studies.survey.runs import Run
 from sftlab.studies.survey.stages.drawn import FILE
 
 if TYPE_CHECKING:
     from sftlab.training.records import SFTRun
 
 MODEL = "model"
+AGAIN = "trained-again"  # models of runs whose last epoch is committed and an earlier one is not
 
 
 def build_tuned(build: SurveyBuild) -> None:
-    """Train every run of which a kept model is missing; each is committed as it is finished."""
+    """Train every run of which a kept model is missing; each model is committed as it is finished."""
     from sftlab.training.records import TrainingEvent
     from sftlab.training.sft import train_runs
 
-    missing = [model for model in build.plan.models if model.tuned and build.missing(model.tuned)]
-    if not missing:
+    wanted = {found.id: found for found in _wanted(build)}
+    if not wanted:
         return
     if os.environ.get("RAY_ADDRESS"):
         await_gpus(build.runtime.training_bundles, build.runtime.gpu_wait_minutes, build.progress.say)
-    by_run = {_run_id(model): model for model in missing}
-    examples = {name: _examples(model) for name, model in by_run.items()}
     finished: set[str] = set()
-    scratch = str(build.store.root / "ray-train")
     with build.progress.bar("fine-tuning") as bar:
 
         def report(event: TrainingEvent) -> None:
-            if event.finished and event.run_id not in finished:
-                _commit(build, by_run[event.run_id])
+            run = wanted[event.run_id]
+            if event.kind == "kept" and event.epoch is not None:
+                _commit(build, run.models[event.epoch])
+            if event.finished:
                 finished.add(event.run_id)
-            done = sum(examples[name] for name in finished)
-            note = f"{by_run[event.run_id].name}: step {event.step}/{event.steps}, loss {event.loss:.3f}"
-            bar.update(done, sum(examples.values()), note)
+                run.commit(build)
+            done = sum(wanted[name].examples for name in finished)
+            note = f"{run.run.name}: step {event.step}/{event.steps}, loss {event.loss:.3f}"
+            bar.update(done, sum(one.examples for one in wanted.values()), note)
 
-        train_runs(_sft_runs(build, list(by_run.values())), build.runtime.training, report, scratch)
-    for name, model in by_run.items():
-        if name not in finished:
-            _commit(build, model)
+        scratch = str(build.store.root / "ray-train")
+        train_runs([run.sft_run(build) for run in wanted.values()], build.runtime.training, report, scratch)
+    for run in wanted.values():
+        run.commit(build)
     drop(build.store.root / "ray-train")
+    drop(build.store.root / AGAIN)
 
 
-def _run_id(model: Model) -> str:
-    assert model.tuned is not None
-    return f"{model.name}-{model.tuned.id[:12]}"
+@dataclass(frozen=True)
+class _Wanted:
+    """A run and its missing models by epoch."""
 
+    run: Run
+    models: Mapping[int, Model]
 
-def _examples(model: Model) -> int:
-    assert model.run is not None
-    return model.run.size * len(model.run.members) * model.run.sft.epochs
+    @property
+    def id(self) -> str:
+        return f"{self.run.name}-{_step(next(iter(self.models.values()))).id[:12]}"
 
+    @property
+    def examples(self) -> int:
+        return self.run.size * len(self.run.members) * self.run.sft.epochs
 
-def _sft_runs(build: SurveyBuild, models: Sequence[Model]) -> list[SFTRun]:
-    from sftlab.training.records import SFTRun
+    def sft_run(self, build: SurveyBuild) -> SFTRun:
+        """The training that makes the missing models; a last epoch that is committed already is not written again."""
+        from sftlab.training.records import KeptEpoch, SFTRun
 
-    runs = []
-    for model in models:
-        assert model.run is not None and model.tuned is not None
-        drawn = build.plan.drawn[model.run.members, model.run.size]
-        runs.append(
-            SFTRun(
-                run_id=_run_id(model),
-                base_model=str(build.base_folder(model.base)),
-                train_file=str(build.path(drawn) / FILE),
-                output_dir=str(build.path(model.tuned) / MODEL),
-                spec=model.run.sft,
-                template=build.plan.spec.template,
-            )
+        last = self.run.sft.epochs
+        folders = {epoch: str(build.path(_step(model)) / MODEL) for epoch, model in self.models.items()}
+        drawn = build.plan.drawn[self.run.members, self.run.size]
+        return SFTRun(
+            run_id=self.id,
+            base_model=str(build.base_folder(self.run.base)),
+            train_file=str(build.path(drawn) / FILE),
+            output_dir=folders.get(last) or str(build.store.root / AGAIN / self.id),
+            spec=self.run.sft,
+            template=build.plan.spec.template,
+            kept=tuple(KeptEpoch(epoch, folders[epoch]) for epoch in sorted(folders) if epoch != last),
         )
-    return runs
+
+    def commit(self, build: SurveyBuild) -> None:
+        """Commit the models that are not committed yet; the run is finished."""
+        for model in self.models.values():
+            if build.missing(_step(model)):
+                _commit(build, model)
+
+
+def _wanted(build: SurveyBuild) -> Iterator[_Wanted]:
+    """The runs with missing models. Runs of one base and method follow one another, so that its engine is kept."""
+    missing: dict[Run, dict[int, Model]] = {}
+    for model in build.plan.models:
+        if model.run is not None and build.missing(_step(model)):
+            missing.setdefault(model.run, {})[model.epoch] = model
+    for run in sorted(missing, key=lambda run: (build.plan.spec.bases.names.index(run.base), run.method)):
+        yield _Wanted(run, missing[run])
+
+
+def _step(model: Model) -> Step:
+    assert model.tuned is not None
+    return model.tuned
 
 
 def _commit(build: SurveyBuild, model: Model) -> None:
     from sftlab.training.records import COMMIT_FILE
 
-    assert model.tuned is not None
-    build.commit(model.tuned, varying=[f"{MODEL}/{COMMIT_FILE}"])
+    build.commit(_step(model), varying=[f"{MODEL}/{COMMIT_FILE}"])
