@@ -98,7 +98,7 @@ class EnginePool:
 
     def __init__(self, size: int, runtime: EngineRuntime, engine: EngineFactory = VllmEngine) -> None:
         self.runtime, self.factory = runtime, engine
-        self._places = [PooledEngine(self._make) for _ in range(size)]
+        self._places = [PooledEngine(self.make_engine) for _ in range(size)]
         self._idle = list(self._places)  # the longest idle first
         self._returned = threading.Condition()
         self._watch = StartWatch(runtime)
@@ -149,7 +149,7 @@ class EnginePool:
                     result(started)
         return len(lacking)
 
-    def _make(self, base: EngineBase, source: WeightSource | None) -> Any:
+    def make_engine(self, base: EngineBase, source: WeightSource | None) -> Any:
         import ray
 
         remote = ray.remote(EngineWorker).options(**actor_options(self.runtime))

@@ -181,7 +181,7 @@ class Actors:
         self.made: list[str] = []
         self.ended: list[int] = []
         self.folder = folder
-        monkeypatch.setattr(EnginePool, "_make", lambda _, base, _source: self.make(base))
+        monkeypatch.setattr(EnginePool, "make_engine", lambda _, base, _source: self.make(base))
         monkeypatch.setattr(pools, "result", lambda _: None)
         monkeypatch.setattr(ray, "kill", lambda actor: self.ended.append(actor.number))
 
