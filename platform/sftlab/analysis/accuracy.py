@@ -104,13 +104,14 @@ def mean_of_buckets(buckets: Sequence[BucketAccuracy]) -> MeanAccuracy:
     )
 
 
-def wilson(correct: int, questions: int, z: float = Z_95) -> Interval:
-    """A share with its Wilson score interval (Wilson 1927); it stays within [0, 1] and works at 0 and 1."""
+def wilson(correct: int, questions: int) -> Interval:
+    """A share with its 95 % Wilson score interval (Wilson 1927); it stays within [0, 1] and works at 0 and 1."""
+    from scipy.stats import binomtest
+
     assert 0 <= correct <= questions and questions > 0
-    p, n = correct / questions, questions
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Interval(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
+    p = correct / questions
+    found = binomtest(correct, questions).proportion_ci(0.95, "wilson")
+    return Interval(p, min(p, float(found.low)), max(p, float(found.high)))
 
 
 def mean_interval(buckets: Sequence[BucketAccuracy]) -> Interval:

@@ -22,8 +22,9 @@ from sftlab.errors import UserError
 
 RESAMPLES = 2_000  # bootstrap; the ends of a 95 % interval rest on the 50 outermost on each side
 FLIPS = 100_000  # randomisation; the smallest p of 1e-5 leaves room for Holm over hundreds of comparisons
-LEVEL = 0.05
+LEVEL, POWER = 0.05, 0.8
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no significant difference"
+ONE_SET = "for this training set"  # in place of a verdict: one training set says nothing about others
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -45,18 +46,77 @@ class Difference(NamedTuple):
     """Score of one model less that of another on the same questions, in [-1, 1], with its 95 % interval.
 
     Attributes:
-        p: two-sided, of the paired randomisation test on the score; the question is the unit.
+        p: two-sided; the larger of `p_questions` and `p_sets`, so that both nulls must be rejected.
+        p_questions: of the paired randomisation test on the score; the question is the unit.
+        p_sets: of the t test on the differences of the training sets; None for one set.
         p_mcnemar: two-sided exact McNemar test on all pairs of verdicts, every seed a pair of its own.
         gained, lost: pairs of verdicts that only the first, or only the second model got right.
+        error_questions, error_sets: standard errors of the difference over questions, and over training sets (None
+            for one set).
     """
 
     difference: float
     low: float
     high: float
     p: float
+    p_questions: float
+    p_sets: float | None
     p_mcnemar: float
     gained: int
     lost: int
+    error_questions: float
+    error_sets: float | None
+
+    def detectable(self, sets: int, comparisons: int) -> float | None:
+        """The smallest true difference that is found with 80 % power among so many comparisons; None for one set.
+
+        The larger of what questions and training sets allow at the level 0.05 / comparisons, the first step of Holm.
+        """
+        if self.error_sets is None:
+            return None
+        level = LEVEL / comparisons
+        over_sets = smallest_effect(self.error_sets, sets - 1, level)
+        return max(over_sets, smallest_effect(self.error_questions, None, level))
+
+
+class OverSets(NamedTuple):
+    """A mean over training sets with its 95 % t interval, two-sided p against 0, and standard error."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    error: float
+
+
+def over_sets(values: npt.ArrayLike) -> OverSets | None:
+    """Student's t over one value a training set; None for fewer than two.
+
+    Without any spread the interval has no width, and p is 0 or, where all values are 0, 1.
+    """
+    from scipy.stats import t
+
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.size < 2:
+        return None
+    mean, error = float(numbers.mean()), float(numbers.std(ddof=1) / np.sqrt(numbers.size))
+    if error <= 1e-12 * max(1.0, abs(mean)):
+        return OverSets(mean, mean, mean, 0.0 if abs(mean) > 1e-12 else 1.0, 0.0)
+    half = float(t.ppf(1 - LEVEL / 2, numbers.size - 1)) * error
+    return OverSets(
+        mean, mean - half, mean + half, float(2 * t.sf(abs(mean) / error, numbers.size - 1)), error
+    )
+
+
+def smallest_effect(error: float, freedom: int | None, level: float = LEVEL) -> float:
+    """The effect that a two-sided test of this level finds with 80 % power, from its standard error.
+
+    freedom: degrees of freedom of t; None: the normal distribution.
+    """
+    from scipy.stats import norm, t
+
+    law = norm() if freedom is None else t(freedom)
+    return float((law.ppf(1 - level / 2) + law.ppf(POWER)) * error)
 
 
 def score_interval(correct: npt.ArrayLike, buckets: npt.ArrayLike, seed: int) -> Score:
@@ -70,13 +130,18 @@ def score_interval(correct: npt.ArrayLike, buckets: npt.ArrayLike, seed: int) ->
     return bucket_scores(correct, buckets, seed)[None]
 
 
-def bucket_scores(correct: npt.ArrayLike, buckets: npt.ArrayLike, seed: int) -> dict[int | None, Score]:
+def bucket_scores(
+    correct: npt.ArrayLike, buckets: npt.ArrayLike, seed: int, floor: float = 0.0
+) -> dict[int | None, Score]:
     """The score (key None) and the accuracy in every non-empty bucket, each with its 95 % interval.
 
-    Percentile bootstrap (Efron 1979): each of RESAMPLES times the questions are resampled within their buckets,
-    and the training sets among the training sets. With few seeds the draw of training sets understates their
-    spread by the factor sqrt((seeds - 1) / seeds); of one seed the interval is about its model alone. Where all
-    answers of a bucket are alike its interval has no width.
+    The hull of two intervals. Percentile bootstrap (Efron 1979): each of RESAMPLES times the questions are resampled
+    within their buckets, and the training sets among the training sets. With few training sets that understates
+    their spread, so the interval holds the t interval over the training sets too (`over_sets`), cut at the
+    ends of the scale. Of one training set it is about its model alone. Where all answers of a bucket are alike its
+    interval has no width.
+
+    `floor` is the lower end of the scale: -1 for changes.
 
     Raises UserError where there is no question.
     """
@@ -85,11 +150,11 @@ def bucket_scores(correct: npt.ArrayLike, buckets: npt.ArrayLike, seed: int) -> 
     means = _bucket_means(values, strata)
     drawn = _resampled(values, strata, seed)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    low_score, high_score = np.percentile(drawn.mean(axis=1), [2.5, 97.5])
     found: dict[int | None, Score] = {
-        bucket: _score(means[row], low[row], high[row]) for row, bucket in enumerate(numbers)
+        bucket: _score(means[row], low[row], high[row], floor) for row, bucket in enumerate(numbers)
     }
-    found[None] = _score(means.mean(axis=0), low_score, high_score)
+    low_score, high_score = np.percentile(drawn.mean(axis=1), [2.5, 97.5])
+    found[None] = _score(means.mean(axis=0), low_score, high_score, floor)
     return found
 
 
@@ -102,7 +167,7 @@ def bucket_changes(
     for `paired_difference`.
     """
     change, strata = _change(first, second, buckets)
-    return bucket_scores(change, strata, seed)
+    return bucket_scores(change, strata, seed, floor=-1.0)
 
 
 def paired_difference(
@@ -110,12 +175,13 @@ def paired_difference(
 ) -> Difference:
     """How much better the first model scores than the second on the same questions and training sets.
 
-    The interval is a paired percentile bootstrap over questions within buckets and over training sets. The p
-    value is that of a paired randomisation test (Fisher 1935; Noreen 1989): if the two models were alike, a question's
-    verdicts under all seeds might as well be swapped between them, so their differences change sign together.
-    p is the share of FLIPS random swaps, and the observed outcome, whose score differs at least as much. With
-    one seed and one bucket this is the exact McNemar test; it stays valid where few answers differ, where a
-    bootstrap's p value is too small, and it does not take the seeds of one question for independent.
+    The interval is that of `bucket_changes`. Two things may produce a difference by accident: these questions, and
+    these training sets. A paired randomisation test (Fisher 1935; Noreen 1989) is about the questions: if the
+    two models were alike, a question's verdicts under all seeds might as well be swapped between them, so their
+    differences change sign together. `p_questions` is the share of FLIPS random swaps, and the observed outcome, whose
+    score differs at least as much. With one seed and one bucket this is the exact McNemar test; it stays valid
+    where few answers differ, and it does not take the seeds of one question for independent. A t test on the
+    differences of the training sets is about the sets. A difference must be more than either, so p is the larger.
 
     Args:
         first, second: bool [seeds, questions], paired by position.
@@ -126,15 +192,21 @@ def paired_difference(
     """
     change, strata = _change(first, second, buckets)
     gained, lost = int((change > 0).sum()), int((change < 0).sum())
-    score = score_interval(change, strata, seed)
+    score = bucket_scores(change, strata, seed, floor=-1.0)[None]
+    sets = over_sets(_bucket_means(change, strata).mean(axis=0))
+    p_questions = randomisation_p(change, strata, seed)
     return Difference(
         difference=score.mean,
         low=score.low,
         high=score.high,
-        p=_randomisation_p(change, strata, seed),
+        p=p_questions if sets is None else max(p_questions, sets.p),
+        p_questions=p_questions,
+        p_sets=None if sets is None else sets.p,
         p_mcnemar=mcnemar(gained, lost),
         gained=gained,
         lost=lost,
+        error_questions=_question_error(change, strata),
+        error_sets=None if sets is None else sets.error,
     )
 
 
@@ -158,17 +230,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def verdict(low: float, high: float, p_corrected: float) -> str:
-    """'better', 'worse' or 'no significant difference'.
-
-    Significant is a difference whose corrected p is below 0.05 and whose interval, `low` to `high`, does not hold
-    0: the first says that it is no accident of the questions, the second that it holds over the training sets.
-    """
-    if p_corrected < LEVEL and low > 0:
-        return BETTER
-    if p_corrected < LEVEL and high < 0:
-        return WORSE
-    return NO_DIFFERENCE
+def verdict(difference: float, p_corrected: float) -> str:
+    """'better', 'worse' or 'no significant difference', from a p that is about questions and training sets."""
+    if p_corrected >= LEVEL or not difference:
+        return NO_DIFFERENCE
+    return BETTER if difference > 0 else WORSE
 
 
 def seed_of(*parts: object) -> int:
@@ -205,9 +271,13 @@ def _bucket_means(values: Ints, strata: Ints) -> Floats:
     return np.stack([values[:, strata == bucket].mean(axis=1) for bucket in np.unique(strata)])
 
 
-def _score(means: Floats, low: float, high: float) -> Score:
-    deviation = float(means.std(ddof=1)) if means.size > 1 else None
-    return Score(float(means.mean()), deviation, float(low), float(high))
+def _score(means: Floats, low: float, high: float, floor: float) -> Score:
+    """The hull of a bootstrap interval and the t interval over training sets, within `floor` and 1."""
+    sets = over_sets(means)
+    if sets is None:
+        return Score(float(means.mean()), None, float(low), float(high))
+    ends = max(floor, min(float(low), sets.low)), min(1.0, max(float(high), sets.high))
+    return Score(sets.mean, float(means.std(ddof=1)), *ends)
 
 
 def _resampled(values: Ints, strata: Ints, seed: int) -> Floats:
@@ -234,7 +304,15 @@ def _resampled(values: Ints, strata: Ints, seed: int) -> Floats:
     return result
 
 
-def _randomisation_p(change: Ints, strata: Ints, seed: int) -> float:
+def _question_error(change: Ints, strata: Ints) -> float:
+    """Standard error of the mean over buckets and seeds, with the questions of a bucket as units."""
+    of_question = change.mean(axis=0)
+    # Sorted, so that the order of the questions does not change the last bits.
+    parts = [np.sort(of_question[strata == bucket]) for bucket in np.unique(strata)]
+    return float(np.sqrt(sum(part.var() / part.size for part in parts)) / len(parts))
+
+
+def randomisation_p(change: Ints, strata: Ints, seed: int) -> float:
     """Two-sided p of the sum over buckets of mean changes under random signs of the questions."""
     rng = np.random.default_rng(seed)
     totals = change.sum(axis=0)

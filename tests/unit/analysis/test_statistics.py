@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from sftlab.analysis import statistics
 from sftlab.analysis.statistics import (
     BETTER,
     NO_DIFFERENCE,
@@ -19,12 +20,15 @@ from sftlab.analysis.statistics import (
     bucket_scores,
     holm,
     mcnemar,
+    over_sets,
     paired_difference,
     score_interval,
     seed_of,
+    smallest_effect,
     verdict,
 )
 from sftlab.errors import UserError
+from tests.support.null_models import null_comparison
 
 Bools = npt.NDArray[np.bool_]
 
@@ -97,7 +101,7 @@ def test_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
 def test_identical_models_differ_by_nothing() -> None:
     correct = answers(3, 60, 0.5)
     found = paired_difference(correct, correct, np.arange(60) % 5, seed=0)
-    assert found == (0.0, 0.0, 0.0, 1.0, 1.0, 0, 0)
+    assert found == (0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0, 0, 0.0, 0.0)
 
 
 def test_one_seed_and_bucket_is_mcnemars_exact_test() -> None:
@@ -127,7 +131,7 @@ def test_randomisation_counts_all_swaps_of_seeds_and_buckets() -> None:
     exact = float(np.mean([abs(s) >= abs(observed) - 1e-12 for s in patterns]))
     found = paired_difference(first, second, buckets, seed=0)
     assert found.difference == pytest.approx(observed)
-    assert found.p == pytest.approx(exact, abs=0.004)
+    assert found.p_questions == pytest.approx(exact, abs=0.004)
     weights = np.where(buckets == 0, 1 / 3, 1 / 5) / 2
     reference = stats.permutation_test(
         (change.mean(axis=0) * weights, np.zeros(8)),
@@ -143,18 +147,18 @@ def test_seeds_of_a_question_are_not_taken_for_independent() -> None:
     first, second = np.zeros((5, 40), bool), np.zeros((5, 40), bool)
     first[:, :6] = True
     found = paired_difference(first, second, np.zeros(40, int), seed=0)
-    assert found.p == pytest.approx(2 / 2**6, abs=0.002)
+    assert found.p_questions == pytest.approx(2 / 2**6, abs=0.002)
     assert found.p_mcnemar == pytest.approx(2 / 2**30)
 
 
 def test_paired_interval_is_narrower_than_the_intervals_of_both_models() -> None:
-    second = answers(3, 300, 0.5)
-    first = second | (answers(3, 300, 0.05, seed=1))
+    second = answers(10, 300, 0.5)
+    first = second | (answers(10, 300, 0.05, seed=1))
     buckets = np.arange(300) % 5
     found = paired_difference(first, second, buckets, seed=0)
     alone = score_interval(second, buckets, seed=0)
     assert found.high - found.low < 0.6 * (alone.high - alone.low)
-    assert found.low > 0 and found.p < 0.001
+    assert found.low > 0 and found.p_questions < 0.001 and found.p < 0.05
     by_bucket = bucket_changes(first, second, buckets, seed=0)
     assert by_bucket[None].mean == pytest.approx(found.difference)
     assert np.mean([by_bucket[b].mean for b in range(5)]) == pytest.approx(found.difference)
@@ -174,7 +178,7 @@ def test_under_the_null_hypothesis_few_p_values_are_small() -> None:
         flip = rng.random((1, 100)) < 0.5
         a, b = rng.random((3, 100)) < 0.5, rng.random((3, 100)) < 0.5
         p_values.append(
-            paired_difference(np.where(flip, a, b), np.where(flip, b, a), np.zeros(100, int), 0).p
+            paired_difference(np.where(flip, a, b), np.where(flip, b, a), np.zeros(100, int), 0).p_questions
         )
     assert np.mean(np.array(p_values) <= 0.05) <= 0.10
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.1)  # three standard errors
@@ -205,11 +209,74 @@ def test_holm_is_monotone_never_smaller_and_at_most_one(p_values: list[float]) -
     )
 
 
-def test_verdict_needs_both_the_corrected_p_and_the_interval() -> None:
-    assert verdict(0.01, 0.05, 0.01) == BETTER
-    assert verdict(-0.05, -0.01, 0.01) == WORSE
-    assert verdict(0.01, 0.05, 0.06) == NO_DIFFERENCE
-    assert verdict(-0.01, 0.05, 0.01) == NO_DIFFERENCE
+def test_verdict_needs_a_small_corrected_p_and_a_difference() -> None:
+    assert verdict(0.02, 0.01) == BETTER
+    assert verdict(-0.02, 0.01) == WORSE
+    assert verdict(0.02, 0.05) == NO_DIFFERENCE
+    assert verdict(0.0, 0.0) == NO_DIFFERENCE
+
+
+def test_over_sets_is_student_s_t() -> None:
+    values = [0.01, 0.03, 0.02, 0.06]
+    found = over_sets(values)
+    reference = stats.ttest_1samp(values, 0.0)
+    ends = reference.confidence_interval(0.95)
+    assert found is not None
+    assert (found.mean, found.p, found.low, found.high) == pytest.approx(
+        (0.03, reference.pvalue, ends.low, ends.high)
+    )
+    assert over_sets([0.01]) is None and over_sets([]) is None
+
+
+def test_sets_without_any_spread_have_p_0_or_1() -> None:
+    assert over_sets([0.1, 0.1, 0.1]) == (
+        pytest.approx(0.1),
+        pytest.approx(0.1),
+        pytest.approx(0.1),
+        0.0,
+        0.0,
+    )
+    same = over_sets([0.0, 0.0])
+    assert same is not None and same.p == 1.0
+
+
+def test_p_is_the_larger_of_questions_and_training_sets() -> None:
+    """Three sets that gain 12, 0 and 6 of 40 questions: sure about questions, not about sets."""
+    first, second = np.zeros((3, 40), bool), np.zeros((3, 40), bool)
+    first[0, :12] = first[2, 12:18] = True
+    found = paired_difference(first, second, np.zeros(40, int), seed=0)
+    t = stats.ttest_1samp([12 / 40, 0.0, 6 / 40], 0.0)
+    assert found.p_questions < 0.001 < 0.05 < t.pvalue
+    assert found.p == found.p_sets == pytest.approx(t.pvalue)
+    assert found.low <= t.confidence_interval(0.95).low < 0 < found.difference < found.high
+    one = paired_difference(first[:1], second[:1], np.zeros(40, int), seed=0)
+    assert (one.p_sets, one.error_sets, one.p) == (None, None, one.p_questions)
+
+
+def test_detectable_is_what_the_weaker_unit_allows() -> None:
+    first, second = np.zeros((3, 40), bool), np.zeros((3, 40), bool)
+    first[0, :12] = first[2, 12:18] = True
+    found = paired_difference(first, second, np.zeros(40, int), seed=0)
+    error = np.std([12 / 40, 0.0, 6 / 40], ddof=1) / np.sqrt(3)
+    power = stats.t(2).ppf(1 - 0.05 / 4 / 2) + stats.t(2).ppf(0.8)
+    assert found.detectable(3, 4) == pytest.approx(power * error)
+    assert smallest_effect(0.01, None) == pytest.approx(0.01 * 2.8016, rel=1e-4)  # 1.960 + 0.8416
+    assert paired_difference(first[:1], second[:1], np.zeros(40, int), 0).detectable(1, 4) is None
+
+
+@pytest.mark.parametrize(("sets", "questions"), list(itertools.product((3, 5, 10), (240, 9_555))))
+def test_verdicts_hold_the_false_positive_rate_over_sets_and_questions(sets: int, questions: int) -> None:
+    """No difference on average over training sets; each set has one of its own, of 2 points, and its questions."""
+    runs = 80
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "FLIPS", 1_000)
+        found = [null_comparison(sets, questions, 0.02, seed) for seed in range(runs)]
+    error = np.sqrt(0.05 * 0.95 / runs)
+    joint = np.mean([max(p) < 0.05 for p in found])
+    assert joint <= 0.05 + 2.5 * error
+    assert np.mean([of_sets < 0.05 for _, of_sets in found]) == pytest.approx(0.05, abs=3.1 * error)
+    if questions > 1_000:  # sets are what decides: questions alone would be wrong far more often
+        assert np.mean([of_questions < 0.05 for of_questions, _ in found]) > 0.2
 
 
 @pytest.mark.parametrize(

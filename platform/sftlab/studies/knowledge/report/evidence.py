@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from sftlab.analysis.accuracy import difference_interval, paired_interval
+from sftlab.analysis.statistics import over_sets
+from sftlab.reporting.text import number, points
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.lookup import TEST, Group, VariantView
-from sftlab.studies.knowledge.results.rows import DistributionRow
+from sftlab.studies.knowledge.results.rows import CellRow, DistributionRow
 
 NULL_NOISE = 0.02  # shares that differ from the null by less, relative to it, are no more than the null
 
@@ -69,12 +71,8 @@ def beyond_null(pairs: Sequence[tuple[float, float | None]]) -> bool:
     ratios = [share / null - 1 for share, null in pairs if null]
     if not ratios or abs(mean(ratios)) <= NULL_NOISE:
         return False
-    if len(ratios) == 1:
-        return True
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(ratios) - 1)) * statistics.stdev(ratios) / math.sqrt(len(ratios))
-    return abs(mean(ratios)) > half
+    found = over_sets(ratios)
+    return found is None or not found.low <= 0 <= found.high
 
 
 def distribution_percent(view: VariantView) -> float | None:
@@ -101,18 +99,60 @@ def _has_null(rows: Sequence[DistributionRow]) -> bool:
     return any(row.null is not None for row in rows)
 
 
-def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Spearman's rho; 0 where one of the two is constant."""
-    from scipy.stats import spearmanr
+class Contrast(NamedTuple):
+    """A difference over training sets with its 95 % interval over them and the questions; `sets` is their number."""
 
-    if len(set(xs)) == 1 or len(set(ys)) == 1:
-        return 0.0
-    return float(spearmanr(xs, ys).statistic)
+    mean: float
+    low: float
+    high: float
+    sets: int
+
+    def agrees(self, paper: float) -> bool | None:
+        """Whether the difference has the paper's sign; None where the interval holds 0, and for one training set."""
+        return None if self.sets < 2 or self.low <= 0 <= self.high else self.mean * paper > 0
+
+    def words(self, unit: str = "points") -> str:
+        """' 95 % interval ...', or that this is about one training set."""
+        if self.sets < 2:
+            return " One training set: no verdict, for this training set alone."
+        ends = [points(end) if unit == "points" else number(end, 2) for end in (self.low, self.high)]
+        return f" 95 % interval over {self.sets} training sets and the questions: {' to '.join(ends)} {unit}."
 
 
-def verdict(difference: float, noise: float, paper: float) -> bool | None:
-    """Whether the difference has the paper's sign; None where it is within the noise."""
-    return None if abs(difference) <= noise else difference * paper > 0
+def contrast(values: Sequence[float], noise: float) -> Contrast:
+    """The hull of the t interval over training sets and of the half width `noise` that the questions leave.
+
+    values: one a training set.
+    """
+    sets, middle = over_sets(values), mean(values)
+    ends = (middle, middle) if sets is None else (sets.low, sets.high)
+    return Contrast(middle, min(ends[0], middle - noise), max(ends[1], middle + noise), len(values))
+
+
+def by_seed(
+    view: VariantView, groups: Sequence[Group], value: Callable[[Sequence[CellRow]], float | None]
+) -> list[float]:
+    """The value for each training set (seed) that all groups have; `value` takes its runs in the groups' order."""
+    runs = [{cell.set_seed: cell for cell in view.groups.get(group, [])} for group in groups]
+    shared = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
+    found = (value([run[seed] for run in runs]) for seed in shared)
+    return [number for number in found if number is not None]
+
+
+def accuracy_of(view: VariantView, cells: Sequence[CellRow], at: float, split: str = TEST) -> float | None:
+    """Mean accuracy of some runs at a percentage; None where one was not asked."""
+    rows = [view.row(cell.cell, at, split) for cell in cells]
+    return mean([row.accuracy for row in rows if row]) if cells and all(rows) else None
+
+
+def gain_of(view: VariantView, cells: Sequence[CellRow]) -> float | None:
+    """Mean gain of some runs at the percentages chosen for their groups."""
+    gains = [view.gain(cell) for cell in cells]
+    return mean([gain for gain in gains if gain is not None]) if cells and None not in gains else None
+
+
+def less(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
 
 
 def pairs_of_sizes(view: VariantView) -> tuple[list[Group], list[Group]]:
@@ -139,10 +179,6 @@ def unknown_and_others(view: VariantView) -> tuple[Group | None, list[Group]]:
     groups = [g for g in view.groups if g.size == size and g.train_bucket.isdecimal()]
     unknown = next((g for g in groups if g.train_bucket == "0"), None)
     return unknown, [g for g in groups if g != unknown]
-
-
-def accuracies(view: VariantView, groups: Sequence[Group], at: float) -> list[float]:
-    return [s.mean for g in groups if (s := view.accuracy(g, at, TEST))]
 
 
 def chosen_gains(view: VariantView) -> dict[str, float]:
@@ -186,7 +222,7 @@ def choice_noise(view: VariantView, cell: str) -> float:
 
 
 def gain_noise(view: VariantView, cells: Iterable[str]) -> float:
-    """Half width of the interval of a difference between two gains."""
+    """Half width of the questions' interval of a difference between two gains."""
     return math.sqrt(2) * mean([choice_noise(view, cell) for cell in cells])
 
 

@@ -1,33 +1,40 @@
-"""The findings compared with the paper's: every direction and verdict is computed."""
+"""The findings compared with the paper's: every direction and verdict is computed, over training sets and questions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sftlab.analysis.correlation import Correlation, correlate
+from sftlab.analysis.statistics import BETTER, WORSE
 from sftlab.reporting.finding import Finding
 from sftlab.reporting.text import between, count, number, percent, points, restored
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.evidence import (
-    accuracies,
+    accuracy_of,
     beyond_null,
+    by_seed,
     choice_noise,
     chosen_gains,
+    contrast,
     distribution,
     gain_noise,
+    gain_of,
     half_width,
     is_beyond_null,
+    less,
     mean,
     noise_of_pairs,
     null_distribution,
     pairs_of_sizes,
     paper_gains,
-    rank_correlation,
     unknown_and_others,
-    verdict,
     weight_shares,
 )
 from sftlab.studies.knowledge.report.lookup import TEST, Group, VariantView
 from sftlab.studies.knowledge.report.strategy_figures import moved
+from sftlab.studies.knowledge.report.view import View
+from sftlab.studies.knowledge.results.rows import CHOSEN, CellRow
 
-KL_NOISE, RHO_NOISE = 0.05, 0.3  # smaller changes of KL (relative) and smaller correlations decide nothing
 # Shares of restored weights, as multiples of those of all weights, that differ by less are alike.
 SHARE_NOISE = 0.1
 MORE_DATA = "Does more training data lower accuracy?"
@@ -36,41 +43,53 @@ HELPS = "Does restoring weights improve the tuned models?"
 ENDS, MIDDLE = ("0", "4"), ("1", "2", "3")
 
 
-def all_findings(view: VariantView) -> list[Finding]:
-    """The comparisons for which the study has the numbers, in the order of the report's sections."""
-    makers = (
-        more_data,
-        unknown_facts,
-        middle_mastery,
-        restoring_helps,
-        bigger_sets_gain_more,
-        unknown_facts_gain_most,
-        collapse,
-        training_set_improves,
-        divergence_grows,
-        divergence_hurts,
-        concentrated,
-        layers_first,
-        feed_forward,
-    )
-    return [found for maker in makers if (found := maker(view)) is not None]
+def all_findings(view: View) -> list[Finding]:
+    """The comparisons for which the main variant has the numbers, in the order of the report's sections."""
+    main = view.main
+    if main is None:
+        return []
+    found = [
+        more_data(main),
+        unknown_facts(main),
+        middle_mastery(main),
+        restoring_helps(main, view),
+        bigger_sets_gain_more(main),
+        unknown_facts_gain_most(main),
+        collapse(main),
+        training_set_improves(main),
+        divergence_grows(main),
+        divergence_hurts(main),
+        concentrated(main),
+        layers_first(main),
+        feed_forward(main),
+    ]
+    return [finding for finding in found if finding is not None]
 
 
 def more_data(view: VariantView) -> Finding | None:
     """Phenomenon 1 (section 3.4): beyond a small set, more data lowers accuracy."""
     small, large = pairs_of_sizes(view)
-    if not small:
+    n = len(small)
+
+    def change(cells: Sequence[CellRow]) -> float | None:
+        return less(accuracy_of(view, cells[n:], 0.0), accuracy_of(view, cells[:n], 0.0))
+
+    changes = by_seed(view, [*small, *large], change)
+    if not changes:
         return None
-    before, after = (mean(accuracies(view, groups, 0.0)) for groups in (small, large))
+    before, after = (
+        mean(by_seed(view, g, lambda cells: accuracy_of(view, cells, 0.0))) for g in (small, large)
+    )
     noise = noise_of_pairs(view, [(a, 0.0, b, 0.0) for a, b in zip(large, small, strict=True)])
-    p_small, p_large = (mean(published.ladder(TEST, n)[0.0]) for n in published.SIZES)
+    p_small, p_large = (mean(published.ladder(TEST, size)[0.0]) for size in published.SIZES)
+    found = contrast(changes, noise)
     return Finding(
         "accuracy",
         MORE_DATA,
         f"From 240 to 1,920 facts: {percent(p_small)} to {percent(p_large)}.",
         f"From {small[0].size:,} to {large[0].size:,} facts: {percent(before)} to {percent(after)}, "
-        "mean over the train buckets, in domain.",
-        verdict(after - before, noise, p_large - p_small),
+        f"mean over the train buckets, in domain.{found.words()}",
+        found.agrees(p_large - p_small),
     )
 
 
@@ -79,99 +98,121 @@ def unknown_facts(view: VariantView) -> Finding | None:
     unknown, others = unknown_and_others(view)
     if unknown is None or not others:
         return None
-    at_0, rest = view.accuracy(unknown, 0.0, TEST), accuracies(view, others, 0.0)
-    if at_0 is None or not rest:
+
+    def change(cells: Sequence[CellRow]) -> float | None:
+        return less(accuracy_of(view, cells[:1], 0.0), accuracy_of(view, cells[1:], 0.0))
+
+    changes = by_seed(view, [unknown, *others], change)
+    if not changes:
         return None
-    others_mean = mean(rest)
-    noise = noise_of_pairs(view, [(unknown, 0.0, other, 0.0) for other in others])
+    at_0 = mean(by_seed(view, [unknown], lambda cells: accuracy_of(view, cells, 0.0)))
+    rest = mean(by_seed(view, others, lambda cells: accuracy_of(view, cells, 0.0)))
+    found = contrast(changes, noise_of_pairs(view, [(unknown, 0.0, other, 0.0) for other in others]))
     paper = published.ladder(TEST, 1920)[0.0]
     return Finding(
         "accuracy",
         UNKNOWN,
-        f"1,920 facts of bucket 0: {percent(paper[0])}; of the others: {percent(mean(paper[1:]))}.",
-        f"{unknown.size:,} facts of bucket 0: {percent(at_0.mean)}; "
-        f"of the others: {percent(others_mean)} (in domain).",
-        verdict(at_0.mean - others_mean, noise, paper[0] - mean(paper[1:])),
+        f"1,920 facts of bucket 0: {percent(paper[0])}; of the others: {percent(mean(paper[1:]))}. "
+        f"{published.GAP_NOTE}",
+        f"{unknown.size:,} facts of bucket 0: {percent(at_0)}; of the others: {percent(rest)} "
+        f"(in domain).{found.words()}",
+        found.agrees(paper[0] - mean(paper[1:])),
     )
 
 
 def middle_mastery(view: VariantView) -> Finding | None:
-    """Phenomenon 2: half-known facts give the best overall accuracy."""
+    """Phenomenon 2: half-known facts give the best overall accuracy. Dev names the two buckets, test compares them."""
     size = max(view.sizes, default=0)
-    found = {b: view.accuracy(Group(b, size), 0.0, TEST) for b in (*ENDS, *MIDDLE)}
-    means = {b: spread.mean for b, spread in found.items() if spread}
-    if len(means) < 5:
+    spreads = {b: view.accuracy(Group(b, size), 0.0, "dev") for b in (*ENDS, *MIDDLE)}
+    dev = {bucket: spread.mean for bucket, spread in spreads.items() if spread}
+    if len(dev) < 5:
         return None
-    middle, end = (max(buckets, key=lambda b: means[b]) for buckets in (MIDDLE, ENDS))
-    noise = noise_of_pairs(view, [(Group(middle, size), 0.0, Group(end, size), 0.0)])
+    middle, end = (max(buckets, key=lambda b: dev[b]) for buckets in (MIDDLE, ENDS))
+    pair = [Group(middle, size), Group(end, size)]
+    changes = by_seed(
+        view, pair, lambda c: less(accuracy_of(view, c[:1], 0.0), accuracy_of(view, c[1:], 0.0))
+    )
+    if not changes:
+        return None
+    best_middle, best_end = (mean(by_seed(view, [g], lambda c: accuracy_of(view, c, 0.0))) for g in pair)
+    found = contrast(changes, noise_of_pairs(view, [(pair[0], 0.0, pair[1], 0.0)]))
     paper = published.ladder(TEST, 1920)[0.0]
     best = max(range(5), key=lambda b: paper[b])
     return Finding(
         "accuracy",
         "Are half-known facts (buckets 1 to 3) the best training data?",
         f"Bucket {best} is best with {percent(paper[best])} (1,920 facts).",
-        f"Best of buckets 1 to 3: bucket {middle} with {percent(means[middle])}; "
-        f"best of 0 and 4: bucket {end} with {percent(means[end])} ({size:,} facts, in domain).",
-        verdict(means[middle] - means[end], noise, 1.0),
+        f"Best on dev of buckets 1 to 3: bucket {middle} with {percent(best_middle)} on test; best of 0 and 4: bucket "
+        f"{end} with {percent(best_end)} ({size:,} facts, in domain).{found.words()}",
+        found.agrees(1.0),
     )
 
 
-def restoring_helps(view: VariantView) -> Finding | None:
+def restoring_helps(view: VariantView, whole: View) -> Finding | None:
     """Finding 1 (section 5.2): restoring the most changed weights improves accuracy."""
     gains = chosen_gains(view)
-    if not gains:
+    over = by_seed(view, list(view.groups), lambda cells: gain_of(view, cells))
+    if not gains or not over:
         return None
-    noise = mean([choice_noise(view, cell) for cell in gains])
+    found = contrast(over, mean([choice_noise(view, cell) for cell in gains]))
     up = sum(gain > 0 for gain in gains.values())
     paper = [gain for size in published.SIZES for gain in paper_gains(size)]
+    rows = [r for r in whole.family(CHOSEN) if r.variant == whole.main_name and r.split == TEST]
+    judged = [row for row in rows if row.seeds > 1]
+    better, worse = (sum(row.verdict == word for row in judged) for word in (BETTER, WORSE))
+    groups = f" Of {count(len(judged), 'group')} of training sets {better} are better, {worse} worse."
     return Finding(
         "ladder",
         HELPS,
         f"At its best percentage each of {len(paper)} models gains, on average {points(mean(paper))} points "
-        "(the best was picked on the test set).",
+        f"(the best was picked on the test set). {published.HELPS_NOTE}",
         f"At the percentage chosen on dev, {up} of {count(len(gains), 'model')} gain in domain, "
-        f"on average {points(mean(list(gains.values())))} points.",
-        verdict(mean(list(gains.values())), noise, 1.0),
+        f"on average {points(found.mean)} points.{found.words()}{groups if judged else ''}",
+        found.agrees(1.0),
     )
 
 
 def bigger_sets_gain_more(view: VariantView) -> Finding | None:
     """Finding 2 (section 5.2): larger training sets leave more to undo."""
-    gains, (less, more) = chosen_gains(view), pairs_of_sizes(view)
-    small, large = (
-        [gains[c.cell] for g in groups for c in view.groups[g] if c.cell in gains] for groups in (less, more)
-    )
-    if not small or not large:
+    gains, (less_data, more) = chosen_gains(view), pairs_of_sizes(view)
+    n = len(less_data)
+    pairs = [*less_data, *more]
+    changes = by_seed(view, pairs, lambda cells: less(gain_of(view, cells[n:]), gain_of(view, cells[:n])))
+    if not changes:
         return None
-    difference = mean(large) - mean(small)
+    small, large = (mean(by_seed(view, g, lambda cells: gain_of(view, cells))) for g in (less_data, more))
+    found = contrast(changes, gain_noise(view, gains))
     p_small, p_large = (mean(paper_gains(size)) for size in published.SIZES)
     return Finding(
         "ladder",
         "Do models with more training data gain more?",
         f"240 facts: {points(p_small)} points on average; 1,920 facts: {points(p_large)}.",
-        f"{less[0].size:,} facts: {points(mean(small))} points on average; "
-        f"{more[0].size:,} facts: {points(mean(large))}.",
-        verdict(difference, gain_noise(view, gains), p_large - p_small),
+        f"{less_data[0].size:,} facts: {points(small)} points on average; "
+        f"{more[0].size:,} facts: {points(large)}.{found.words()}",
+        found.agrees(p_large - p_small),
     )
 
 
 def unknown_facts_gain_most(view: VariantView) -> Finding | None:
     """Finding 2: models tuned on unknown facts gain most."""
-    gains = chosen_gains(view)
     unknown, others = unknown_and_others(view)
-    mine = [gains[c.cell] for c in view.groups.get(unknown, []) if c.cell in gains] if unknown else []
-    rest = [gains[c.cell] for g in others for c in view.groups[g] if c.cell in gains]
-    if not mine or not rest or unknown is None:
+    if unknown is None or not others:
         return None
-    noise = gain_noise(view, [c.cell for g in (unknown, *others) for c in view.groups[g]])
+    changes = by_seed(
+        view, [unknown, *others], lambda cells: less(gain_of(view, cells[:1]), gain_of(view, cells[1:]))
+    )
+    if not changes:
+        return None
+    mine, rest = (mean(by_seed(view, g, lambda cells: gain_of(view, cells))) for g in ([unknown], others))
+    found = contrast(changes, gain_noise(view, [c.cell for g in (unknown, *others) for c in view.groups[g]]))
     paper = paper_gains(1920)
     return Finding(
         "ladder",
         "Do models tuned on unknown facts gain most?",
         f"1,920 facts: bucket 0 gains {points(paper[0])} points, the others {points(mean(paper[1:]))}.",
-        f"{unknown.size:,} facts: bucket 0 gains {points(mean(mine))} points, "
-        f"the others {points(mean(rest))}.",
-        verdict(mean(mine) - mean(rest), noise, paper[0] - mean(paper[1:])),
+        f"{unknown.size:,} facts: bucket 0 gains {points(mine)} points, the others {points(rest)}."
+        f"{found.words()}",
+        found.agrees(paper[0] - mean(paper[1:])),
     )
 
 
@@ -179,72 +220,102 @@ def collapse(view: VariantView) -> Finding | None:
     """Table 4: restoring too much destroys the model."""
     at = 60.0 if 60.0 in view.percents else max(view.percents, default=0.0)
     groups = [g for g in view.groups if view.accuracy(g, at, TEST) and view.accuracy(g, 0.0, TEST)]
-    if not at or not groups:
+    left = by_seed(view, groups, lambda cells: accuracy_of(view, cells, at))
+    tuned = by_seed(view, groups, lambda cells: accuracy_of(view, cells, 0.0))
+    if not at or not left or not tuned:
         return None
-    tuned, after = (mean(accuracies(view, groups, p)) for p in (0.0, at))
+    noise = noise_of_pairs(view, [(g, at, g, 0.0) for g in groups])
+    found = contrast([after - before / 2 for after, before in zip(left, tuned, strict=True)], noise)
     paper = published.ladder(TEST, 1920)
+    far_enough = at >= 60 or found.mean < 0
     return Finding(
         "ladder",
         "Does restoring too much make the model collapse (below half of its accuracy)?",
         f"At 60 %: {percent(mean(paper[60.0]))} left of {percent(mean(paper[0.0]))} (1,920 facts).",
-        f"At {restored(at)}: {percent(after)} left of {percent(tuned)}, mean over the cells, in domain.",
-        None if not tuned or (at < 60 and after >= tuned / 2) else after < tuned / 2,
+        f"At {restored(at)}: {percent(mean(left))} left of {percent(mean(tuned))}, mean over the groups, in domain. "
+        f"What is left less half of the tuned accuracy:{found.words()}",
+        found.agrees(-1.0) if far_enough and mean(tuned) else None,
     )
 
 
 def training_set_improves(view: VariantView) -> Finding | None:
     """Appendix C.2, Table 6: restoring a little even helps on the facts that were trained."""
-    changes, noises = [], []
-    for cell in view.variant.cells:
-        now, tuned = (view.row(cell.cell, p, "train_set") for p in (5.0, 0.0))
-        if now and tuned:
-            changes.append(now.accuracy - tuned.accuracy)
-            noises.append(half_width(view, (cell.cell, 5.0), (cell.cell, 0.0), "train_set"))
-    if not changes:
+
+    def change(cells: Sequence[CellRow]) -> float | None:
+        return less(accuracy_of(view, cells, 5.0, "train_set"), accuracy_of(view, cells, 0.0, "train_set"))
+
+    cells = [cell for cell in view.variant.cells if change([cell]) is not None]
+    changes = by_seed(view, list(view.groups), change)
+    if not cells or not changes:
         return None
+    noises = [half_width(view, (cell.cell, 5.0), (cell.cell, 0.0), "train_set") for cell in cells]
+    up = sum((change([cell]) or 0.0) > 0 for cell in cells)
+    found = contrast(changes, mean(noises))
     tables = [published.training_set(size) for size in published.SIZES]
     paper = [now - tuned for t in tables for now, tuned in zip(t[5.0], t[0.0], strict=True)]
     return Finding(
         "training-set",
         "Does restoring 5 % help on the training facts, too?",
         f"{sum(c > 0 for c in paper)} of {len(paper)} models gain; {points(mean(paper))} points on average.",
-        f"{sum(c > 0 for c in changes)} of {count(len(changes), 'model')} gain; "
-        f"{points(mean(changes))} points on average.",
-        verdict(mean(changes), mean(noises), mean(paper)),
+        f"{up} of {count(len(cells), 'model')} gain; {points(found.mean)} points on average.{found.words()}",
+        found.agrees(mean(paper)),
     )
 
 
 def divergence_grows(view: VariantView) -> Finding | None:
     """Finding 1 (section 4.2): from 240 facts on, more data moves the model further away."""
-    less, more = pairs_of_sizes(view)
-    before, after = ([k.mean for g in groups if (k := view.kl(g))] for groups in (less, more))
-    if not before or len(before) != len(after):
+    small, large = pairs_of_sizes(view)
+    n = len(small)
+
+    def kl_of(cells: Sequence[CellRow]) -> float | None:
+        values = [view.kl_row(cell) for cell in cells]
+        return mean([row.kl for row in values if row]) if cells and all(values) else None
+
+    changes = by_seed(view, [*small, *large], lambda cells: less(kl_of(cells[n:]), kl_of(cells[:n])))
+    if not changes:
         return None
-    change = mean(after) - mean(before)
+    before, after = (mean(by_seed(view, groups, kl_of)) for groups in (small, large))
+    errors = [
+        row.error or 0.0
+        for g in (*small, *large)
+        for cell in view.groups[g][:1]
+        if (row := view.kl_row(cell))
+    ]
+    # All models are asked the same facts: the mean over groups is not taken to be surer than one of them.
+    found = contrast(changes, 1.96 * 2**0.5 * mean(errors))
     return Finding(
         "kl",
         "Does more training data move the model further from its base?",
         "Yes from 240 facts on (Figure 5).",
-        f"Mean KL from {less[0].size:,} to {more[0].size:,} facts: "
-        f"{number(mean(before), 2)} to {number(mean(after), 2)} nats.",
-        verdict(change, KL_NOISE * mean(before), 1.0),
+        f"Mean KL from {small[0].size:,} to {large[0].size:,} facts: "
+        f"{number(before, 2)} to {number(after, 2)} nats.{found.words('nats').replace('questions', 'facts')}",
+        found.agrees(1.0),
     )
 
 
 def divergence_hurts(view: VariantView) -> Finding | None:
-    """Finding 2 (section 4.2): the further the model has moved, the less it knows."""
-    pairs = [(point.kl, point.accuracy) for point in moved(view, "", seeds=False)]
-    if len(pairs) < 4:
+    """Finding 2 (section 4.2): the further the model has moved, the less it knows; also among sets of one size."""
+    found = moved(view, "", seeds=False)
+    kls, accuracies = [point.kl for point in found], [point.accuracy for point in found]
+    pooled = correlate(kls, accuracies)
+    if pooled is None:
         return None
-    rho = rank_correlation(*zip(*pairs, strict=True))
+    within = correlate(kls, accuracies, [point.group.size for point in found])
+    known = [pooled] if within is None else [pooled, within]
+    agrees = True if all(c.high < 0 for c in known) else False if all(c.low > 0 for c in known) else None
+    of_size = "" if within is None or len(view.sizes) < 2 else f" Within a size: {_correlation_text(within)}."
     return Finding(
         "kl",
         "Do models that moved further answer fewer well-known facts?",
         "Yes: a strong correlation (Figures 4 and 5).",
-        f"Rank correlation of KL with accuracy on bucket-4 test facts over "
-        f"{count(len(pairs), 'model')}: {number(rho, 2)}.",
-        verdict(rho, RHO_NOISE, -1.0),
+        f"Rank correlation of KL with accuracy on bucket-4 test facts over {count(pooled.points, 'group')} of training "
+        f"sets: {_correlation_text(pooled)}.{of_size}",
+        agrees,
     )
+
+
+def _correlation_text(found: Correlation) -> str:
+    return f"{number(found.value, 2)} (95 % interval {number(found.low, 2)} to {number(found.high, 2)})"
 
 
 def concentrated(view: VariantView) -> Finding | None:

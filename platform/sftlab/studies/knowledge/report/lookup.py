@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sftlab.analysis.accuracy import BucketAccuracy, Interval, PairedBucket, mean_interval
-from sftlab.studies.knowledge.results.rows import BASE, AccuracyRow, CellRow, ChoiceRow
+from sftlab.analysis.statistics import over_sets
+from sftlab.studies.knowledge.results.rows import BASE, AccuracyRow, CellRow, ChoiceRow, DivergenceRow
 from sftlab.studies.knowledge.results.tables import Variant
 
 TEST, TEST_OOD = "test", "test_ood"
@@ -35,13 +36,14 @@ class Spread(NamedTuple):
 class VariantView:
     """One variant's tables, indexed. Look-ups give None for what is not measured.
 
-    choices: the percentage chosen on dev, by group. common: that for all groups together. prefix, title: of the
-    ids and names of its figures, where a page shows several variants.
+    choices: the percentage chosen on dev, by group. common: that for all groups together. base_name: what people call
+    the base model. prefix, title: of the ids and names of its figures, where a page shows several variants.
     """
 
     variant: Variant
     choices: Mapping[Group, ChoiceRow] = field(default_factory=dict)
     common: float | None = None
+    base_name: str = ""
     prefix: str = ""
     title: str = ""
 
@@ -73,8 +75,11 @@ class VariantView:
         return {(r.cell, r.percent, r.split, r.bucket): r for r in self.variant.accuracy}
 
     @cached_property
-    def _kl(self) -> dict[tuple[str, float], float]:
-        return {(r.cell, r.percent): r.kl for r in self.variant.divergence}
+    def _kl(self) -> dict[tuple[str, float], DivergenceRow]:
+        return {(r.cell, r.percent): r for r in self.variant.divergence}
+
+    def kl_row(self, cell: CellRow, percent: float = 0.0) -> DivergenceRow | None:
+        return self._kl.get((cell.cell, percent))
 
     def row(
         self, cell: str, percent: float | None, split: str, bucket: int | None = None
@@ -90,8 +95,19 @@ class VariantView:
         return spread(row.accuracy for row in rows if row)
 
     def kl(self, group: Group, percent: float = 0.0) -> Spread | None:
-        values = (self._kl.get((cell.cell, percent)) for cell in self.groups.get(group, []))
-        return spread(value for value in values if value is not None)
+        rows = (self.kl_row(cell, percent) for cell in self.groups.get(group, []))
+        return spread(row.kl for row in rows if row is not None)
+
+    def kl_interval(self, group: Group, percent: float = 0.0) -> Interval | None:
+        """Mean KL with its 95 % interval over facts and training sets; None where neither is known."""
+        rows = [row for cell in self.groups.get(group, []) if (row := self.kl_row(cell, percent))]
+        errors = [row.error for row in rows if row.error is not None]
+        if not rows or not (errors or len(rows) > 1):
+            return None
+        sets, value = over_sets([row.kl for row in rows]), statistics.fmean(row.kl for row in rows)
+        half = 1.96 * statistics.fmean(errors) if errors else 0.0
+        low, high = (value, value) if sets is None else (sets.low, sets.high)
+        return Interval(value, max(0.0, min(low, value - half)), max(high, value + half))
 
     def interval(self, group: Group, percent: float, split: str) -> Interval | None:
         """Accuracy with what its questions (one cell) or its seeds (several: one deviation) leave open."""

@@ -12,7 +12,7 @@ from sftlab.studies.knowledge.report.findings import all_findings
 from sftlab.studies.knowledge.report.lookup import TEST, VariantView
 from sftlab.studies.knowledge.report.origin import Origin
 from sftlab.studies.knowledge.report.sections import sections
-from sftlab.studies.knowledge.report.summary import sharper, summarise
+from sftlab.studies.knowledge.report.summary import summarise
 from sftlab.studies.knowledge.report.view import View
 from sftlab.studies.knowledge.results.rows import DivergenceRow
 from sftlab.studies.knowledge.results.tables import RESULT_TABLES, VARIANT_TABLES, Results
@@ -29,7 +29,7 @@ def render(results: Results, origin: Origin | None = None) -> str:
     its section with the words "Not measured." `origin` adds ids and provenance.
     """
     view, origin = View(results), origin or Origin()
-    findings = [sharper(view, found) for found in all_findings(view.main)] if view.main is not None else []
+    findings = all_findings(view)
     return fill_page(
         legends(view.train_buckets),
         ["style.css", "sweep.css"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from sftlab.analysis.correlation import correlate
 from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import number, percent, plus_minus, restored
 from sftlab.studies.knowledge.report import published
@@ -25,21 +26,26 @@ def mastery(view: VariantView) -> Table | None:
         rows.append(Row(SPLIT_NAMES[split], [*shares, Entry(f"{total:,}"), Entry(f"{unscored:,}")]))
     if not rows:
         return None
+    paper = published.model_of(view.base_name) or published.PAPER_MODEL
     for split in ("train", "test", "test_ood"):
-        shares = [Entry("", percent(share, 0)) for share in published.mastery_shares(split)]
+        shares = [Entry("", percent(share, 0)) for share in published.mastery_shares(split, paper)]
         rows.append(Row(f"paper: {SPLIT_NAMES[split]}", [*shares, NOTHING, NOTHING], quiet=True))
     columns = ["0", "1", "2", "3", "4", "scored", "not scored"]
-    caption = f"Facts by mastery bucket; the paper's shares are those of {published.PAPER_MODEL}"
+    caption = f"Facts by mastery bucket; the paper's shares are those of {paper}"
     return Table(caption, "split", columns, rows, groups=[("bucket", 5), ("facts", 2)])
 
 
 def divergence(view: VariantView) -> Table | None:
     def entry(group: Group, at: float) -> Entry:
-        value = view.kl(group, at)
-        return Entry(mean_and_deviation(value, 3, 1)) if value else NOTHING
+        value, ends = view.kl(group, at), view.kl_interval(group, at)
+        below = [f"{number(ends.low, 3)} to {number(ends.high, 3)}"] if ends else []
+        return Entry(mean_and_deviation(value, 3, 1), below=below) if value else NOTHING
 
     facts = max((row.facts for row in view.variant.divergence), default=0)
-    caption = f"Mean KL(tuned || base) in nats over at most {facts:,} bucket-4 test facts"
+    caption = (
+        f"Mean KL(tuned || base) in nats over at most {facts:,} bucket-4 test facts; small: 95 % interval over facts "
+        "and training sets"
+    )
     return _by_percent(view, caption, entry, folded="KL of every model")
 
 
@@ -91,34 +97,37 @@ def _tenth(losses: Sequence[float]) -> float:
 
 
 def correlation(groups: Sequence[Moved]) -> Table | None:
-    """Correlation of KL with accuracy on bucket-4 test facts, over groups of training sets.
+    """Correlation of KL with accuracy on bucket-4 test facts, over groups of training sets: pooled, within and by size.
 
-    Seeds of one group are not independent, so that a group is one point: the mean over its models. The
-    interval of Pearson's r is Fisher's; both need at least four points that are not all alike.
+    Seeds of one group are not independent, so that a group is one point: the mean over its models.
     """
-    from scipy import stats
-
     rows = []
     names = list(dict.fromkeys(point.variant for point in groups))
+    sizes = sorted({point.group.size for point in groups})
     for name in ["all", *names] if len(names) > 1 else names:
-        points_of = [p for p in groups if name in ("all", p.variant)]
-        kls, accuracies = [p.kl for p in points_of], [p.accuracy for p in points_of]
-        if len(points_of) < 4 or len(set(kls)) == 1 or len(set(accuracies)) == 1:
-            continue
-        pearson, rho = stats.pearsonr(kls, accuracies), stats.spearmanr(kls, accuracies).statistic
-        ends = pearson.confidence_interval(0.95)
-        entries = [
-            Entry(number(pearson.statistic, 2), below=[f"{number(ends.low, 2)} to {number(ends.high, 2)}"]),
-            Entry(number(rho, 2)),
-            Entry(f"{len(points_of)}"),
-        ]
-        rows.append(Row(name, entries))
-    if not rows:
+        mine = [p for p in groups if name in ("all", p.variant)]
+        rows.append(_correlation(name, mine))
+        if len(sizes) > 1:
+            rows.append(_correlation(f"{name}, within a size", mine, [p.group.size for p in mine]))
+            of_size = ((size, [p for p in mine if p.group.size == size]) for size in sizes)
+            rows += [_correlation(f"{name}, {size:,} facts", points) for size, points in of_size]
+    shown = [row for row in rows if row is not None]
+    if not shown:
         return None
     return Table(
         "Correlation of KL with the accuracy on bucket-4 test facts",
         "tuned models",
         ["Pearson's r", "Spearman's rho", "groups"],
-        rows,
-        note="A group of training sets is one point. Small: 95 % interval.",
+        shown,
+        note="A group of training sets is one point. Small: 95 % interval, bootstrap over groups. Within a size: both "
+        "are ranked or centred within the size first, so that differences between sizes do not count.",
     )
+
+
+def _correlation(name: str, points: Sequence[Moved], within: Sequence[int] | None = None) -> Row | None:
+    kls, accuracies = [p.kl for p in points], [p.accuracy for p in points]
+    found = [correlate(kls, accuracies, within, ranks=ranks) for ranks in (False, True)]
+    entries = [
+        Entry(number(c.value, 2), below=[f"{number(c.low, 2)} to {number(c.high, 2)}"]) for c in found if c
+    ]
+    return Row(name, [*entries, Entry(f"{len(points)}")]) if len(entries) == 2 else None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 from sftlab.reporting.table import FULL_TONE, NOTHING, Entry, Row, Table
-from sftlab.reporting.text import number, points, restored
+from sftlab.reporting.text import between, count, number, points, restored
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.buckets import bucket_name, column_name, step_words
 from sftlab.studies.knowledge.report.lookup import DOMAINS, MIXED, TEST, Group, VariantView, bucket_order
@@ -67,15 +67,31 @@ def ranked(view: View, scope: str = "strategy") -> list[ChoiceRow]:
 
 
 def tested(view: View) -> str:
-    """The evidence for the verdicts, in words."""
+    """The evidence for the verdicts, and what they could have seen, in words."""
     counts = [len(view.family(family)) for family in (CHOSEN, PLAIN, BEST)]
     if not sum(counts):
         return ""
     return (
-        "A verdict is better or worse where the p value of the paired randomisation test, corrected by Holm's "
-        f"method within its family ({counts[0]} comparisons with 0 %, {counts[1]} with plain fine-tuning, "
-        f"{counts[2]} of the recommended models with others), is below 0.05 and the interval does not hold 0."
+        "A verdict is better or worse where p is below 0.05: the larger of a paired randomisation test over questions "
+        "and a paired t test over training sets, corrected by Holm's method within its family "
+        f"({counts[0]} comparisons with 0 %, {counts[1]} with plain fine-tuning, {counts[2]} of the recommended models "
+        f"with others). {detectable(view.results.comparisons)}"
     )
+
+
+def detectable(rows: Sequence[ComparisonRow]) -> str:
+    """The smallest true difference that comparisons could have detected, in words."""
+    seen = sorted(row.detectable for row in rows if row.detectable is not None)
+    single = sum(row.detectable is None for row in rows)
+    alone = "" if not single else f"{count(single, 'comparison')} of one training set: no verdict."
+    if not seen:
+        return alone
+    middle = median(seen)
+    text = (
+        "Smallest true difference that would have been detected with 80 % power, within its family: "
+        f"{between(number(100 * seen[0]), number(100 * seen[-1]))} points"
+    )
+    return " ".join(filter(None, [f"{text}, median {number(100 * middle)}.", alone]))
 
 
 def _best_entries(view: View, row: ChoiceRow, strong: bool) -> list[Entry]:
@@ -104,7 +120,8 @@ def verdict_entry(row: ComparisonRow | None) -> Entry:
     if row is None:
         return NOTHING
     tone = max(-1.0, min(1.0, row.difference / FULL_TONE)) if row.decided else None
-    below = [points_text(row), row.verdict]
+    seen = [] if row.detectable is None else [f"detects {number(100 * row.detectable)}"]
+    below = [points_text(row), row.verdict, *seen]
     return Entry(points(row.difference), tone=tone, below=below)
 
 
@@ -129,7 +146,8 @@ def recommended_against(view: View) -> Table | None:
         "against",
         list(DOMAINS.values()),
         body,
-        note="On the same questions and seeds; under each its 95 % interval.",
+        note="On the same questions and seeds; under each its 95 % interval and the smallest difference that would "
+        "have been detected.",
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from sftlab.analysis.statistics import BETTER, LEVEL, NO_DIFFERENCE, WORSE
-from sftlab.reporting.finding import Finding
+from sftlab.analysis.statistics import BETTER, NO_DIFFERENCE, ONE_SET, WORSE
 from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent, points, restored
 from sftlab.studies.knowledge.report.buckets import (
@@ -16,10 +15,8 @@ from sftlab.studies.knowledge.report.buckets import (
     state_words,
     step_words,
 )
-from sftlab.studies.knowledge.report.evidence import mean, pairs_of_sizes, unknown_and_others
 from sftlab.studies.knowledge.report.figures import SPLIT_NAMES
-from sftlab.studies.knowledge.report.findings import HELPS, MORE_DATA, UNKNOWN
-from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST
+from sftlab.studies.knowledge.report.lookup import DOMAINS
 from sftlab.studies.knowledge.report.origin import Origin
 from sftlab.studies.knowledge.report.strategies import (
     interval_text,
@@ -27,7 +24,6 @@ from sftlab.studies.knowledge.report.strategies import (
     score_entry,
     verdict_entry,
 )
-from sftlab.studies.knowledge.report.tables import difference_of
 from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of, with_tie
 from sftlab.studies.knowledge.report.view import View, data_words, setting_words
 from sftlab.studies.knowledge.results.rows import (
@@ -117,8 +113,10 @@ def _standing(view: View, is_plain: bool) -> str:
     found = [row for split in DOMAINS if (row := _plain_row(view, split))]
     if not found:
         return ""
+    if all(row.verdict == ONE_SET for row in found):
+        return "There is one training set, so that test gives no verdict: its differences are for this training set."
     sure = [DOMAINS[row.split] for row in found if row.verdict == BETTER]
-    worse = [DOMAINS[row.split] for row in found if row.verdict not in (BETTER, NO_DIFFERENCE)]
+    worse = [DOMAINS[row.split] for row in found if row.verdict == WORSE]
     rest = [DOMAINS[row.split] for row in found if row.verdict == NO_DIFFERENCE]
     if len(rest) == len(found):
         return "On test there is no significant difference from the best plain fine-tuning."
@@ -187,11 +185,10 @@ def against_plain(view: View, split: str) -> str:
 
 
 def _difference(row: ComparisonRow, other: str) -> str:
-    # A small p alone is no verdict: the difference must hold over the training sets, too.
-    though = "" if row.verdict != NO_DIFFERENCE or row.p_corrected >= LEVEL else ", but its interval holds 0"
+    p = "one training set" if row.p_corrected is None else f"{p_text(row.p_corrected)} after correction"
     return (
         f"{DOMAINS[row.split].capitalize()}, against {other}: {points(row.difference)} points, "
-        f"95 % interval {points_text(row)}: {row.verdict} ({p_text(row.p_corrected)} after correction{though}; "
+        f"95 % interval {points_text(row)}: {row.verdict} ({p}; "
         f"{row.gained:,} answers gained and {row.lost:,} lost on {count(row.questions, 'question')} "
         f"\N{MULTIPLICATION SIGN} {count(row.seeds, 'training set')})."
     )
@@ -318,46 +315,3 @@ def comparison(view: View, choice: ChoiceRow) -> Table | None:
         "Test accuracy in %: mean of the five buckets of the base model's mastery, and over training sets"
     )
     return Table(caption, "", [DOMAINS[split] for split in splits], rows, note=note)
-
-
-def sharper(view: View, found: Finding) -> Finding:
-    """Findings decided by the sweep's own statistics; others as they are, by intervals over questions alone.
-
-    Whether restoring helps: it agrees with the paper where more groups of training sets are significantly better than
-    worse. Whether more data or unknown facts harm: see `_over_seeds`.
-    """
-    if found.question in (MORE_DATA, UNKNOWN):
-        return _over_seeds(view, found)
-    rows = [r for r in view.family(CHOSEN) if r.variant == view.main_name and r.split == "test"]
-    if found.question != HELPS or not rows:
-        return found
-    better, worse = (sum(row.verdict == word for row in rows) for word in (BETTER, WORSE))
-    here = (
-        f"{found.here} Of {count(len(rows), 'group')} of training sets {better} are significantly better, "
-        f"{worse} worse."
-    )
-    return replace(found, here=here, agrees=None if better == worse else better > worse)
-
-
-def _over_seeds(view: View, found: Finding) -> Finding:
-    """The finding by the intervals over training sets and questions, where there are several training sets.
-
-    The ends of its interval are the means of those of its pairs of groups, so that several pairs, which answer
-    the same questions, are not taken to be surer than one.
-    """
-    assert view.main is not None
-    if found.question == MORE_DATA:
-        small, large = pairs_of_sizes(view.main)
-        pairs = list(zip(large, small, strict=True))
-    else:
-        unknown, rest = unknown_and_others(view.main)
-        pairs = [(unknown, other) for other in rest] if unknown else []
-    scores = [tuple(view.score(view.main_name, group, 0.0, TEST) for group in pair) for pair in pairs]
-    known = [(a, b) for a, b in scores if a and b]
-    if not known or any(score.seeds < 2 for pair in known for score in pair):
-        return found
-    ends = [difference_of(a, b)[1:] for a, b in known]
-    low, high = (mean([pair[at] for pair in ends]) for at in (0, 1))
-    here = f"{found.here} Interval over training sets and questions: {points(low)} to {points(high)} points."
-    # In the paper both lower the accuracy.
-    return replace(found, here=here, agrees=None if low <= 0 <= high else high < 0)

@@ -24,6 +24,14 @@ TRAIN_SET = "train_set"
 EVEN = 0.01  # a share within 1 % of an even one has no direction
 
 
+def marks_of(view: View) -> str:
+    """What the marks say where there is one training set; '' where there are several."""
+    main = view.main
+    if main is None or any(len(cells) > 1 for cells in main.groups.values()):
+        return ""
+    return "There is one training set: the marks are for it alone. "
+
+
 def direction(low: float, high: float, paper: float | None) -> str:
     """The mark of a change with the ends of its interval beside the published change; '' without one."""
     if not paper:
@@ -55,6 +63,7 @@ def ladder(view: View, split: str) -> Table | None:
     if not rows:
         return None
     where, table = (DOMAINS[split], 4) if split in DOMAINS else ("on the training facts", 6)
+    contradiction = published.LADDER_NOTE if table == 4 else published.ONE_SET_NOTE
     return Table(
         f"Accuracy in %, {where}, by restored percentage (the paper's Table {table})",
         "restored",
@@ -62,7 +71,8 @@ def ladder(view: View, split: str) -> Table | None:
         rows,
         [("trained on bucket", len(main.train_buckets))],
         note=f"Mean ± standard deviation over training sets. {SMALL}, of {published.PAPER_MODEL}. "
-        "Small, beside: the change in points against 0 % restored; mark: its direction.",
+        f"Small, beside: the change in points against 0 % restored; mark: its direction. "
+        f"{marks_of(view)}{contradiction}",
     )
 
 
@@ -171,13 +181,14 @@ def by_test_bucket(view: View) -> Table | None:
     columns = [(split, bucket) for split in DOMAINS for bucket in (0, 1, 2, 3, 4, None)]
     if main is None or not any(main.accuracy(group, 0.0, TEST) for group in main.groups):
         return None
+    model, table_2 = published.by_test_bucket(published.model_of(view.results.model))
     base = [main.base(split, bucket) for split, bucket in columns]
     shown = [Entry(number(100 * value)) if value is not None else NOTHING for value in base]
     rows = [Row("base model, not tuned", shown, quiet=True)]
     for size in main.sizes:
         trained = [bucket for bucket in main.train_buckets if Group(bucket, size) in main.groups]
         known = paper_size(size, main.sizes) == published.SIZES[1]
-        table = published.published()["accuracy_1920"]["rows"][published.PAPER_MODEL] if known else []
+        table = table_2 if known else []
         grid = [
             [view.score(view.main_name, Group(train, size), 0.0, split, bucket) for split, bucket in columns]
             for train in trained
@@ -196,8 +207,8 @@ def by_test_bucket(view: View) -> Table | None:
         ["0", "1", "2", "3", "4", "mean"] * 2,
         rows,
         [(f"{name}, test bucket", 6) for name in DOMAINS.values()],
-        note=f"Mean ± standard deviation over training sets; bold: best of its size. {SMALL}, 1,920 facts. "
-        "Mark: above or below the column's mean over these train buckets.",
+        note=f"Mean ± standard deviation over training sets; bold: best of its size. {SMALL}, of {model}, 1,920 facts. "
+        f"Mark: above or below the column's mean over these train buckets. {marks_of(view)}".rstrip(),
     )
 
 

@@ -53,7 +53,7 @@ class View:
         chosen = {Group(*row.group[1:]): row for row in mine}
         common = next((row.percent for row in self.choices("common") if row.variant == name), None)
         prefix, title = ("", "") if name == self.main_name else (f"v{number}-", name)
-        return VariantView(self.variants[name], chosen, common, prefix, title)
+        return VariantView(self.variants[name], chosen, common, self.results.model, prefix, title)
 
     @cached_property
     def tuned_otherwise(self) -> list[VariantView]:

@@ -67,6 +67,7 @@ class DivergenceRow:
     percent: float
     facts: int
     kl: float
+    error: float | None = None  # standard error over the facts
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,9 @@ class GroupKey(NamedTuple):
 class GroupRow:
     """Accuracy over the training sets of one variant, data, size and percentage. Shares in [0, 1].
 
-    `questions` were asked of each of the `seeds` models. `low` and `high` are the ends of the bootstrap 95 % interval.
-    `change` is the difference to 0 % of the same group, paired, with its own interval; None at 0 % and on the dev
-    splits, which choose and say nothing about changes.
+    `questions` were asked of each of the `seeds` models. `low` and `high` are the ends of the 95 % interval over
+    questions and training sets. `change` is the difference to 0 % of the same group, paired, with its own interval;
+    None at 0 % and on the dev splits, which choose and say nothing about changes.
     """
 
     variant: str
@@ -187,8 +188,10 @@ class GroupRow:
 class ComparisonRow:
     """Score of one group of models less that of another (`against_*`), on the same questions and seeds.
 
-    `p_corrected` is Holm's over all rows of `family`; `test` names the test behind `p`. `p_mcnemar` (exact,
-    all pairs pooled) is not corrected.
+    `p` is the larger of `p_questions` and `p_sets`, as `test` says. `p_corrected` is Holm's over the rows of `family`
+    with several training sets; of one training set it is None, and there is no verdict. `detectable` is the smallest
+    true difference that would have been found with 80 % power, within the family. `p_mcnemar` (exact, all pairs
+    pooled) is not corrected.
     """
 
     family: str  # CHOSEN, PLAIN, BEST or CONTROLS
@@ -210,9 +213,12 @@ class ComparisonRow:
     lost: int
     test: str
     p: float
+    p_questions: float
+    p_sets: float | None
     p_mcnemar: float
-    p_corrected: float
-    verdict: str  # "better", "worse" or "no significant difference"
+    p_corrected: float | None
+    detectable: float | None
+    verdict: str  # "better", "worse", "no significant difference", or "for this training set" of one
 
     @property
     def group(self) -> GroupKey:

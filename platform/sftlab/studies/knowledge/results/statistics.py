@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sftlab.analysis.statistics import (
+    ONE_SET,
+    Difference,
     bucket_changes,
     bucket_scores,
     holm,
@@ -37,7 +39,7 @@ from sftlab.studies.knowledge.results.rows import (
 from sftlab.studies.knowledge.results.tables import Results, Variant
 
 TRAIN_SET = "train_set"
-TEST_NAME = "paired randomisation over questions"
+TEST_NAME = "the larger p of a paired randomisation over questions and a paired t over training sets"
 
 # (variant, cell, percent, split) -> correct: bool [questions], buckets: int [questions]. A bucket below 0 marks a fact
 # without one. Models must answer the questions of a split in the same order.
@@ -267,7 +269,7 @@ def _same_tuned(first: Asked, second: Asked, answers: Answers) -> bool:
 
 def _compare(
     family: str, mine: Asked, first: Models, other: Asked, second: Models, split: str, answers: Answers
-) -> ComparisonRow | None:
+) -> tuple[ComparisonRow, Difference] | None:
     """The models of the seeds that both groups have; None without any. The verdict comes with the correction."""
     a = {cell.set_seed: cell for cell in mine.asked.get((first.percent, split), ())}
     b = {cell.set_seed: cell for cell in other.asked.get((second.percent, split), ())}
@@ -279,7 +281,7 @@ def _compare(
     if not np.array_equal(buckets, others):
         raise _unlike(first, split, second)
     found = paired_difference(one, two, buckets, seed_of("difference", *first, *second, split))
-    return ComparisonRow(
+    row = ComparisonRow(
         family,
         *first,
         *second,
@@ -293,19 +295,29 @@ def _compare(
         lost=found.lost,
         test=TEST_NAME,
         p=found.p,
+        p_questions=found.p_questions,
+        p_sets=found.p_sets,
         p_mcnemar=found.p_mcnemar,
-        p_corrected=found.p,
-        verdict="",
+        p_corrected=None,
+        detectable=None,
+        verdict=ONE_SET,
     )
+    return row, found
 
 
-def _corrected(rows: Sequence[ComparisonRow], family: str) -> list[ComparisonRow]:
-    members = [row for row in rows if row.family == family]
-    corrected = holm([row.p for row in members])
-    return [
-        replace(row, p_corrected=p, verdict=verdict(row.low, row.high, p))
-        for row, p in zip(members, corrected, strict=True)
-    ]
+def _corrected(rows: Sequence[tuple[ComparisonRow, Difference]], family: str) -> list[ComparisonRow]:
+    """The rows of a family with their verdicts; those of one training set take no part in the correction."""
+    members = [(row, found) for row, found in rows if row.family == family]
+    corrected = iter(holm([row.p for row, _ in members if row.seeds > 1]))
+    judged = sum(row.seeds > 1 for row, _ in members)
+    done = []
+    for row, found in members:
+        if row.seeds > 1:
+            p, seen = next(corrected), found.detectable(row.seeds, judged)
+            word = verdict(row.difference, p)
+            row = replace(row, p_corrected=p, detectable=seen, verdict=word)
+        done.append(row)
+    return done
 
 
 def _unlike(models: Models, split: str, other: Models | None = None) -> UserError:

@@ -208,7 +208,9 @@ def divergence_of(build: KnowledgeBuild, cell: str, percent: float, step: Step) 
     if not table.num_rows:
         return []
     tuned, base = (np.array(table[name].to_pylist(), np.float64) for name in names)
-    return [DivergenceRow(cell, percent, table.num_rows, float(first_token_kl(tuned, base).mean()))]
+    found = first_token_kl(tuned, base)
+    error = float(found.std(ddof=1) / len(found) ** 0.5) if len(found) > 1 else None
+    return [DivergenceRow(cell, percent, len(found), float(found.mean()), error)]
 
 
 def _concentration(build: KnowledgeBuild, cell: Cell) -> list[ConcentrationRow]:

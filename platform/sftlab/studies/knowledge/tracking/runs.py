@@ -311,7 +311,7 @@ def verdict_lines(results: Results, choice: ChoiceRow) -> list[str]:
         lines.append(
             f"- {TEST_SPLITS.get(row.split, row.split)}, against {other}: {100 * row.difference:+.1f} points, "
             f"95 % interval {100 * row.low:+.1f} to {100 * row.high:+.1f}, {row.verdict} "
-            f"(corrected p {row.p_corrected:.2g})"
+            + ("" if row.p_corrected is None else f" (corrected p {row.p_corrected:.2g})")
         )
     return lines
 

@@ -154,7 +154,7 @@ def test_same_results_give_the_same_page(sweep: Results, html: str) -> None:
 def test_each_csv_stands_on_the_page_once_and_holds_its_rows(sweep: Results, html: str) -> None:
     downloads = re.findall(r'download="([a-z]+)\.csv"', html)
     assert sorted(downloads) == sorted(
-        {*RESULT_TABLES, "cells", "divergence", "concentration", "distribution", "mastery"}
+        {*RESULT_TABLES, "cells", "divergence", "concentration", "distribution", "mastery", "undone"}
     )
     links = csv_links(sweep)
     address, count = links["groups"]
@@ -208,13 +208,14 @@ def test_plain_fine_tuning_may_be_what_is_recommended() -> None:
     assert Page(render(sweep)).open == []
 
 
-def test_a_small_p_whose_interval_holds_0_is_told_so() -> None:
-    sweep = small()
-    unsure = [replace(r, p_corrected=0.01, low=-0.01, verdict=NO_DIFFERENCE) for r in sweep.comparisons]
-    text = " ".join(summarise(View(replace(sweep, comparisons=unsure))).sentences)
-    assert "no significant difference (p = 0.01 after correction, but its interval holds 0; " in text
-    plain = [replace(r, p_corrected=0.2) for r in unsure]
-    assert "holds 0" not in " ".join(summarise(View(replace(sweep, comparisons=plain))).sentences)
+def test_one_training_set_gets_no_verdict() -> None:
+    sweep = small(seeds=(0,))
+    view = View(sweep)
+    assert view.recommended is not None
+    assert "one training set, so that test gives no verdict" in recommendation(view, view.recommended)
+    assert "for this training set (one training set; " in " ".join(summarise(view).sentences)
+    with without_layout():
+        assert "1 training set" in render(sweep)
 
 
 def test_a_search_shows_what_it_tried_and_no_curve_of_each_trial() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sftlab.analysis.statistics import holm, paired_difference, score_interval, seed_of
+from sftlab.analysis.statistics import ONE_SET, holm, paired_difference, score_interval, seed_of, verdict
 from sftlab.errors import UserError
 from sftlab.studies.knowledge.results.choice import METRICS, Members, choose
 from sftlab.studies.knowledge.results.controls import controlled
@@ -278,10 +278,17 @@ def test_p_values_are_corrected_within_their_family_alone(sweep: Results) -> Non
         rows = [r for r in sweep.comparisons if r.family == family]
         assert [r.p_corrected for r in rows] == holm([r.p for r in rows])
         for row in rows:
-            sure = row.p_corrected < 0.05 and (row.low > 0 or row.high < 0)
-            assert row.verdict == (
-                ("better" if row.low > 0 else "worse") if sure else "no significant difference"
-            )
+            assert row.p_sets is not None and row.p == max(row.p_questions, row.p_sets)
+            assert row.verdict == verdict(row.difference, row.p_corrected or 0.0)
+            assert row.detectable is not None and row.detectable > 0
+
+
+def test_one_training_set_has_no_verdict_and_no_part_in_the_correction() -> None:
+    one = made_up_sweep(("restore",), ("0", "2"), (240,), (0,), (0.0, 20.0)).summarise_quickly()
+    assert one.comparisons
+    for row in one.comparisons:
+        assert (row.verdict, row.p_corrected, row.p_sets, row.detectable) == (ONE_SET, None, None, None)
+        assert not row.decided
 
 
 def test_a_comparison_is_the_paired_difference_of_the_two_groups(made_up: MadeUp, sweep: Results) -> None:
@@ -296,8 +303,8 @@ def test_a_comparison_is_the_paired_difference_of_the_two_groups(made_up: MadeUp
         "difference", "l2-sp", row.train_bucket, 240, 0.0, "restore", row.train_bucket, 240, 0.0, "test"
     )
     found = paired_difference(first, second, buckets, seed)
-    assert (row.difference, row.low, row.high, row.p) == found[:4]
-    assert (row.p_mcnemar, row.gained, row.lost, row.questions) == (*found[4:], 240)
+    assert (row.difference, row.low, row.high, row.p, row.p_questions, row.p_sets) == found[:6]
+    assert (row.p_mcnemar, row.gained, row.lost, row.questions) == (*found[6:9], 240)
 
 
 def test_variants_of_other_seeds_are_compared_on_the_shared_ones(made_up: MadeUp) -> None:
