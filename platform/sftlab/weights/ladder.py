@@ -51,7 +51,17 @@ def change(
     with claimed(output):
         _prepare_output(output, ())
         found = profile(
-            base, tuned, percents, region, order, seed, progress, measure, layers, share_of, controls_seed=seed
+            base,
+            tuned,
+            percents,
+            region,
+            order,
+            seed,
+            progress,
+            measure,
+            layers,
+            share_of,
+            controls_seed=seed,
         )
         _write_change(output, found)
     return found

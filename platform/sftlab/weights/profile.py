@@ -209,8 +209,10 @@ def controls_for(
     progress: Report | None = None,
 ) -> Controls:
     """The controls of a pair whose profile was found before. Raises UserError as `profile`."""
-    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
-        sizes = region_sizes(base, check_pair(base, tuned), found.region, found.layers)
+    with open_pair(base_dir, tuned_dir) as (base, tuned):
+        sizes = region_sizes(
+            base, check_pair(base, tuned, found.region, found.layers), found.region, found.layers
+        )
         search = Search((base, tuned), sizes, Ranking.of(found.order, found.seed, found.measure))
         done = Progress(pass_bytes(base, (sizes, CONTROL_PASSES)), progress)
         return controls_of(search, found.cuts, seed, done)
