@@ -215,8 +215,8 @@ def check_served(model_dir: str, runtime: EngineRuntime) -> None:
     """Raises UserError where the folder is no model that the engine serves, or as `check_engine_runtime` does."""
     if not pull(Path(model_dir) / "config.json").is_file():
         raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
-    check_model(model_dir, on_cpu=runtime.gpus_per_engine == 0)
     check_engine_runtime(runtime)
+    check_model(model_dir, on_cpu=runtime.gpus_per_engine == 0)
 
 
 def check_engine_runtime(runtime: EngineRuntime) -> None:
