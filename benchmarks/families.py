@@ -41,7 +41,8 @@ def _stored(kind: str, model: Any) -> str:
     except UserError:
         return "no"
     whole = all(
-        sum(prod(part.stored.size if part.stored else saved[name].shape) for part in parts) == saved[name].numel()
+        sum(prod(part.stored.size if part.stored else saved[name].shape) for part in parts)
+        == saved[name].numel()
         for name, parts in found.items()
     )
     return "yes" if whole and found.keys() == saved.keys() else "no"
@@ -68,7 +69,9 @@ def _served(architecture: type) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kinds", nargs="*", help="families (model_type); all by default")
     wanted = parser.parse_args().kinds
     warnings.filterwarnings("ignore")
@@ -81,10 +84,9 @@ def main() -> None:
     for row in rows:
         print(f"| {' | '.join(row)} |")
     built = [row for row in rows if row[1]]
-    print(
-        f"\n{len(built)} of {len(rows)} families are built; fine-tuned {sum(row[2] == 'yes' for row in built)}, regions "
-        f"{sum(row[3] == 'yes' for row in built)}, served {sum(row[4] != 'no' for row in built)}."
-    )
+    tuned, regions = (sum(row[column] == "yes" for row in built) for column in (2, 3))
+    served = sum(row[4] != "no" for row in built)
+    print(f"\n{len(built)} of {len(rows)} families are built; {tuned=}, {regions=}, {served=}.")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,10 @@ INDEX_FILE = "model.safetensors.index.json"
 DELTA_FILE = "weights.delta.json"  # what a packed folder holds in place of weights; see delta_folder.py
 # Files next to the weights that belong to a model's identity: configuration and tokenizer; neither pickles nor code.
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
+_ADAPTER = (
+    "{folder}: is an adapter without its model; merge it into the base model first, with merge_and_unload() of peft, "
+    "and save the result."
+)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
 _COMPARED = 2**22  # bytes of two copies of a tensor that are compared at once
@@ -68,6 +72,8 @@ class Checkpoint:
         path = pull(Path(folder))
         if not path.is_dir():
             raise UserError(f"{path}: is not a folder; expected a Hugging Face model folder.")
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise UserError(_ADAPTER.format(folder=path))
         config = read_json_object(
             path / "config.json", "expected a Hugging Face model folder with its config.json"
         )
@@ -230,7 +236,7 @@ def _without_weights(folder: Path) -> str:
             "model.save_pretrained(folder), which writes safetensors."
         )
     if (folder / "adapter_model.safetensors").is_file():
-        return f"{folder}: is an adapter without its model; merge it into the base model first."
+        return _ADAPTER.format(folder=folder)
     return f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}; expected a safetensors checkpoint."
 
 

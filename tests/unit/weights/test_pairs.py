@@ -11,6 +11,7 @@ from sftlab.errors import UserError
 from sftlab.weights.edits import Interpolation
 from sftlab.weights.ladder import restore
 from sftlab.weights.restore import ModelSource
+from sftlab.weights.shards import Checkpoint
 from tests.support.weights_models import same_bits, stored, write_checkpoint
 
 LAYER = "h.0.mlp.c_fc.weight"
@@ -72,3 +73,12 @@ def test_a_difference_within_the_region_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"c_fc\.weight has shape \[3, 5\], but \[3, 4\]"):
         restore(tmp_path / "base", tmp_path / "tuned", "10", tmp_path / "out")
+
+
+def test_an_adapter_as_peft_saves_it_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").touch()
+    with pytest.raises(
+        UserError, match="is an adapter without its model; merge it into the base model first"
+    ):
+        Checkpoint.open(tmp_path)
