@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,37 @@ def may_write(folder: Path) -> bool:
     """Whether this user may write in a folder; of one that is missing, in the nearest one above it."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return os.access(there, os.W_OK)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Makes a folder where it is missing, and holds it for this call; one that stays empty is removed again.
+
+    Raises UserError at once where the folder cannot be written, and where another process holds it.
+    """
+    fresh = not folder.exists()
+    make_folder(folder)
+    with readable_write_errors(folder):
+        held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise UserError(
+                f"{folder}: another call writes there at this moment; wait for its end, or give another folder."
+            ) from error
+        with readable_write_errors(folder):
+            probe = folder / f".{uuid4().hex}.part"
+            probe.touch()
+            probe.unlink()
+        yield
+    finally:
+        os.close(held)
+        if fresh:
+            with suppress(OSError):  # not empty: the results are there
+                folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -85,6 +85,15 @@ app.command("list", epilog="Example: sftlab list strategies")(listing.list_names
 app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")(store.verify)
 
 
+def at_home(arguments: list[str]) -> list[str]:
+    """The arguments with `~` as the user's home where it follows `--option=`; shells leave it there."""
+    split = [argument.partition("=~") for argument in arguments]
+    return [
+        f"{option}={os.path.expanduser(f'~{rest}')}" if found and option.startswith("--") else argument  # noqa: PTH111
+        for argument, (option, found, rest) in zip(arguments, split, strict=True)
+    ]
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point. Exits with one of `ExitCode`."""
     name_user()
@@ -94,7 +103,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `ray job stop` sends
     try:
-        app(arguments)
+        app(at_home(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USER_ERROR)

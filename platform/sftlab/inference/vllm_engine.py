@@ -14,6 +14,7 @@ import numpy as np
 
 from sftlab.errors import UserError
 from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
+from sftlab.inference.model_check import check_model
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.swap import raise_failure, swap_in_worker
 from sftlab.inference.tokenizer_check import check_tokenizer
@@ -211,10 +212,11 @@ def set_prompt_scores(worker: Any, mode: str) -> None:
 
 
 def check_served(model_dir: str, runtime: EngineRuntime) -> None:
-    """Raises UserError where the folder is no model, or as `check_engine_runtime` does."""
+    """Raises UserError where the folder is no model that the engine serves, or as `check_engine_runtime` does."""
     if not pull(Path(model_dir) / "config.json").is_file():
         raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
     check_engine_runtime(runtime)
+    check_model(model_dir, on_cpu=runtime.gpus_per_engine == 0)
 
 
 def check_engine_runtime(runtime: EngineRuntime) -> None:

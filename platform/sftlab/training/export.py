@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,19 +19,12 @@ from sftlab.store.record import PART
 from sftlab.training.hf_model import adapted_layers, tensor_files, weight_files
 from sftlab.training.records import DivergedError
 from sftlab.training.stored_tensors import Homes, Part, assembled, by_parameter
-from sftlab.weights.shards import companions
+from sftlab.weights.companions import companions, copy_files
 
 if TYPE_CHECKING:
     import torch
 
     Reader = Callable[[], torch.Tensor]
-
-
-def copy_companions(base: Path, output: Path) -> None:
-    """Copy configuration and tokenizer files; neither weights, nor pickles, nor code."""
-    for file in companions(base):
-        if not file.name.startswith("training"):
-            shutil.copyfile(file, output / file.name)
 
 
 def read_header(file: Path) -> tuple[bytes, dict[str, Any]]:
@@ -228,7 +220,7 @@ def export(engine: Any, base: Path, places: Homes, output: Path, rank: int) -> N
 
     if rank == 0:
         output.mkdir(parents=True, exist_ok=True)
-        copy_companions(base, output)
+        copy_files(companions(base, index=True), output)
     for file in weight_files(base):
         _, header = read_header(file)
         wants_float32 = {name: entry.get("dtype") == "F32" for name, entry in header.items()}

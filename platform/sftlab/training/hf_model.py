@@ -45,9 +45,16 @@ def check_trainable(folder: Path, spec: SFTSpec) -> None:
 
     from sftlab.training.prevention import freeze_layers
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # of any kind, from the model's code; the cause stays attached
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{folder}: transformers cannot build the model of config.json ({type(error).__name__}: {reason}); fetch "
+            "the model again, or give one that the installed transformers knows."
+        ) from error
     model.tie_weights()
     check_copies(folder, homes(folder, model))
     if spec.freeze_layers is not None:

@@ -174,7 +174,8 @@ class PackedCheckpoint(Checkpoint):
     def _record(self, data: Path, name: str, start: int, length: int) -> bytes:
         record = b""
         while len(record) < length:
-            got = os.pread(self._files[data], length - len(record), start + len(record))
+            with self._files.use(data) as file:
+                got = os.pread(file, length - len(record), start + len(record))
             if not got:
                 raise UserError(f"{data}: ended within {name}; the file was cut short while it was read.")
             record += got

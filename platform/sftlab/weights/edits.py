@@ -33,6 +33,11 @@ class Edit(ABC):
     Subclasses are frozen dataclasses of plain values: equal edits make equal models, to the bit.
     """
 
+    @property
+    def scope(self) -> tuple[Region, str | None]:
+        """Region and layers outside of which all stays as tuned."""
+        return "all", None
+
     @abstractmethod
     def tensors(self, base: Checkpoint, tuned: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
         """All tensors that the tuned model stores, in its shapes and types, one at a time.
@@ -46,6 +51,10 @@ class Restoration(Edit):
     """The weights of a cut go back to the base model's bits, all others keep the tuned model's."""
 
     cut: Cut
+
+    @property
+    def scope(self) -> tuple[Region, str | None]:
+        return self.cut.region, self.cut.layers
 
     def tensors(self, base: Checkpoint, tuned: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
         return restored_tensors(base, tuned, self.cut)
@@ -63,6 +72,10 @@ class TensorEdit(Edit):
     region: Region = field(default="all", kw_only=True)
     layers: str | None = field(default=None, kw_only=True)
 
+    @property
+    def scope(self) -> tuple[Region, str | None]:
+        return self.region, self.layers
+
     @abstractmethod
     def edit(self, name: str, base: torch.Tensor, tuned: torch.Tensor) -> torch.Tensor:
         """New values of the parameter `name`: float32 of its shape.
@@ -79,10 +92,14 @@ class TensorEdit(Edit):
             yield name, (tuned.read(name) if is_buffer(source) else self._edited(source, base, tuned))
 
     def _edited(self, name: str, base: Checkpoint, tuned: Checkpoint) -> torch.Tensor:
-        old, new = base.read(name), tuned.read(name)
-        check_finite(base, name, raw_view(old))
+        new = tuned.read(name)
         check_finite(tuned, name, raw_view(new))
-        if not in_region(name, self.region, self.layers):
+        inside = in_region(name, self.region, self.layers)
+        if name not in base.names or (not inside and base.shape(name) != tuned.shape(name)):
+            return new
+        old = base.read(name)
+        check_finite(base, name, raw_view(old))
+        if not inside:
             return new
         shape, dtype = new.shape, new.dtype
         values = self.edit(name, old.float(), new.float())

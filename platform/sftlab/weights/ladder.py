@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,11 +12,12 @@ from pathlib import Path
 from secrets import token_hex
 
 from sftlab.errors import UserError
-from sftlab.files import readable_write_errors
+from sftlab.files import claimed, readable_write_errors
+from sftlab.weights.companions import report_gaps, travelling
 from sftlab.weights.cut import CONCENTRATION_PERCENTS, Measure, Order, Region, ShareOf, percent_labels
 from sftlab.weights.edits import Restoration
 from sftlab.weights.profile import ChangeProfile, profile
-from sftlab.weights.restore import require_tokenizer, restored_bytes, write_restored
+from sftlab.weights.restore import restored_bytes, write_restored
 from sftlab.weights.stream import Report
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, PARTIAL, check_space
 
@@ -44,11 +46,24 @@ def change(
     seed: of the orders random and shuffled, and of the shuffled updates that the change is compared with.
     Raises UserError as `profile` does, and for an OUTPUT with other content than an earlier change.json.
     """
-    folder = _output_folder(output, ())
-    found = profile(
-        base, tuned, percents, region, order, seed, progress, measure, layers, share_of, controls_seed=seed
-    )
-    _write_change(folder, found)
+    base, tuned, output = expanded(base), expanded(tuned), expanded(output)
+    _refuse_file(output)
+    with claimed(output):
+        _prepare_output(output, ())
+        found = profile(
+            base,
+            tuned,
+            percents,
+            region,
+            order,
+            seed,
+            progress,
+            measure,
+            layers,
+            share_of,
+            controls_seed=seed,
+        )
+        _write_change(output, found)
     return found
 
 
@@ -72,12 +87,13 @@ def restore(
     any work), for an OUTPUT with other content than an earlier result or with one of another percentage, and for
     a model that it would overwrite. change.json is written last.
     """
+    base, tuned, output = expanded(base), expanded(tuned), expanded(output)
     labels = percent_labels(percents)
     _refuse_overwriting(base, tuned, output, labels)
     to_write = restored_bytes(base, tuned, len(labels))
-    require_tokenizer(base, tuned)
-    folder = _output_folder(output, labels)
-    check_space(folder, to_write.written)
+    report_gaps(travelling(base, tuned), tuned)
+    _refuse_file(output)
+    check_space(output, to_write.written)
 
     def searching(done: int, total: int) -> None:
         if progress is not None:
@@ -89,10 +105,12 @@ def restore(
             progress(found_bytes[0] + done, found_bytes[0] + to_write.total)
 
     found_bytes = [0]
-    found = profile(base, tuned, labels, region, order, seed, searching, measure, layers, share_of)
-    edits = {label: Restoration(cut) for label, cut in found.cuts.items()}
-    write_restored(base, tuned, edits, folder, shard_bytes, writing)
-    _write_change(folder, found)
+    with claimed(output):
+        _prepare_output(output, labels)
+        found = profile(base, tuned, labels, region, order, seed, searching, measure, layers, share_of)
+        edits = {label: Restoration(cut) for label, cut in found.cuts.items()}
+        write_restored(base, tuned, edits, output, shard_bytes, writing)
+        _write_change(output, found)
     return found
 
 
@@ -103,15 +121,20 @@ def _refuse_overwriting(base: Folder, tuned: Folder, output: Folder, labels: Seq
             raise UserError(f"{option} {model}: would be overwritten; give another --output.")
 
 
-def _output_folder(output: Folder, labels: Sequence[str]) -> Path:
-    """OUTPUT as a path; removes unfinished pieces. Raises UserError if it holds anything but an earlier result
+def expanded(folder: Folder) -> Path:
+    """The folder with `~` as the user's home; shells leave it where it follows an equals sign."""
+    return Path(os.path.expanduser(folder))  # noqa: PTH111 (leaves an unknown user's home as it is)
+
+
+def _refuse_file(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; --output needs a new or empty folder.")
+
+
+def _prepare_output(folder: Path, labels: Sequence[str]) -> None:
+    """Removes unfinished pieces of an OUTPUT. Raises UserError if it holds anything but an earlier result
     that is replaced whole: a restored model of none of `labels` would be next to a change.json of other settings.
     """
-    folder = Path(output)
-    if not folder.exists():
-        return folder
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is a file; --output needs a new or empty folder.")
     replaced = {CHANGE_FILE, *(f"restored-{label}" for label in labels)}
     for entry in sorted(folder.iterdir()):
         if _UNFINISHED.fullmatch(entry.name):
@@ -125,7 +148,6 @@ def _output_folder(output: Folder, labels: Sequence[str]) -> Path:
             raise UserError(
                 f"{folder}: holds {entry.name}, which is no result of this command; give a new folder."
             )
-    return folder
 
 
 def _write_change(folder: Path, found: ChangeProfile) -> None:

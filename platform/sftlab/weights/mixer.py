@@ -9,7 +9,7 @@ import numpy as np
 
 from sftlab.weights.bits import Raw, raw_view
 from sftlab.weights.cut import Cut, Ranking
-from sftlab.weights.pairs import tied_aliases
+from sftlab.weights.pairs import is_shared, tied_aliases
 from sftlab.weights.reader import PairReader
 from sftlab.weights.regions import in_region
 from sftlab.weights.selection import Keys, mark, mix
@@ -60,7 +60,7 @@ def restored_tensors(base: Checkpoint, tuned: Checkpoint, cut: Cut) -> Iterator[
     mixer = LadderMixer(base, tuned, [cut])
     for name in tuned.names:
         source = aliases.get(name, name)
-        if not in_region(source, cut.region, cut.layers):
+        if not (in_region(source, cut.region, cut.layers) and is_shared(base, tuned, source)):
             yield name, tuned.read(name)
             continue
         tensor = torch.empty(tuned.shape(name), dtype=tuned.dtype(name))

@@ -20,6 +20,7 @@ import numpy as np
 from sftlab.errors import UserError
 from sftlab.files import readable_write_errors
 from sftlab.weights.bits import Raw, raw_type
+from sftlab.weights.companions import companions, copy_files
 from sftlab.weights.delta import DELTA_CHUNK, encode
 from sftlab.weights.delta_folder import (
     DATA,
@@ -33,7 +34,7 @@ from sftlab.weights.delta_folder import (
     same_form,
 )
 from sftlab.weights.headers import Place, in_data_order, read_header
-from sftlab.weights.shards import DELTA_FILE, Checkpoint, companions
+from sftlab.weights.shards import DELTA_FILE, Checkpoint
 from sftlab.weights.stream import Progress, Report, in_order
 from sftlab.weights.writer import PARTIAL, check_space
 
@@ -130,7 +131,7 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
     with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
         files = tuned.shards
         moved = Progress(tuned.nbytes + sum(file.stat().st_size for file in files), progress)
-        others = companions(tuned.path)
+        others = companions(tuned.path, index=True)
         with new_folder(folder) as staging:
             writer = DeltaWriter(staging, base, moved)
             for file in files:
@@ -139,14 +140,15 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
                     for name in in_data_order(places):
                         writer.add(name, partial(tuned.read_into, name))
             writer.finish()
-            _copy(others, staging)
+            copy_files(others, staging)
             with open_packed(staging, base.path) as packed:
                 for name in packed.packed_files:
                     _restore(packed, name, None, moved)
-            size = sum(file.stat().st_size for file in staging.iterdir())
-        travelled = {file.name for file in (*files, *others)}
+            size = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
+        beside = [one.file for one in others]
+        travelled = {file.relative_to(tuned.path).parts[0] for file in (*files, *beside)}
         left = sorted(file.name for file in tuned.path.iterdir() if file.name not in travelled)
-        restored = sum(file.stat().st_size for file in (*files, *others))
+        restored = sum(file.stat().st_size for file in (*files, *beside))
         return Packed(restored, size, tuple(writer.whole), tuple(left))
 
 
@@ -162,13 +164,13 @@ def unpack(base_dir: Folder, packed_dir: Folder, output: Folder, progress: Repor
     with open_packed(packed_dir, base_dir) as packed:
         total = sum(file.nbytes for file in packed.packed_files.values())
         moved = Progress(total, progress)
-        others = companions(packed.path)
+        others = companions(packed.path, index=True)
         check_space(folder, total)
         with new_folder(folder) as staging:
             for name in packed.packed_files:
                 with _NewFile(staging / name) as target:
                     _restore(packed, name, target, moved)
-            _copy(others, staging)
+            copy_files(others, staging)
         return total
 
 
@@ -233,12 +235,6 @@ def _restore(packed: PackedCheckpoint, name: str, target: _NewFile | None, moved
 
 def _data_name(name: str) -> str:
     return name.removesuffix(SAFETENSORS) + DATA
-
-
-def _copy(files: list[Path], target: Path) -> None:
-    with readable_write_errors(target):
-        for file in files:
-            shutil.copyfile(file, target / file.name)
 
 
 def _refuse_packed(option: str, folder: Folder) -> None:

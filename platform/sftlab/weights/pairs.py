@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from sftlab.errors import UserError
 from sftlab.weights.bits import RANKED, Raw, is_finite, raw_type, type_name
-from sftlab.weights.regions import is_buffer
+from sftlab.weights.cut import Region
+from sftlab.weights.delta_folder import Folder, open_tuned
+from sftlab.weights.regions import in_region, is_buffer, place
 from sftlab.weights.shards import Checkpoint
 
 _INPUT_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
+WRAPPERS = ("_orig_mod.", "module.")
 _STRETCH = 1 << 20
 
 
@@ -100,36 +104,98 @@ def parameters(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(name for name in checkpoint.names if name not in aliases and not is_buffer(name))
 
 
-def check_pair(base: Checkpoint, tuned: Checkpoint) -> tuple[str, ...]:
-    """The names of the parameters that both models have, sorted.
+@contextmanager
+def open_pair(base_dir: Folder, tuned_dir: Folder) -> Iterator[tuple[Checkpoint, Checkpoint]]:
+    """A base model and a model tuned from it, from folders; both closed with the context.
 
-    Raises UserError that names the first parameter which differs in presence, shape or type, or which is of a
+    The names are the tuned model's. Raises UserError as `Checkpoint.open` and `open_tuned`.
+    """
+    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
+        align(base, tuned)
+        yield base, tuned
+
+
+def align(base: Checkpoint, tuned: Checkpoint) -> None:
+    """Gives the base model's tensors the tuned model's names, where these differ by a prefix alone.
+
+    A backbone is stored with its prefix (`transformer.`, `model.`) or without. `_orig_mod.` of torch.compile and
+    `module.` of data parallelism are left out on both sides, since no loader knows them.
+    """
+    for checkpoint in (base, tuned):
+        for wrapper in WRAPPERS:
+            if checkpoint.names and all(name.startswith(wrapper) for name in checkpoint.names):
+                checkpoint.rename({name: name.removeprefix(wrapper) for name in checkpoint.names})
+    lacking = [name for name in base.names if name not in tuned.names]
+    there = set(tuned.names) - set(base.names)
+    tries = [{name: f"{prefix}.{name}" for name in lacking} for prefix in {n.split(".")[0] for n in there}]
+    tries.append({name: name.partition(".")[2] for name in lacking})
+    found = max(tries, key=lambda renamed: len(there.intersection(renamed.values())))
+    base.rename({old: new for old, new in found.items() if new in there})
+
+
+def check_pair(
+    base: Checkpoint, tuned: Checkpoint, region: Region = "all", layers: str | None = None
+) -> tuple[str, ...]:
+    """The names of the parameters that both models have in one form, sorted; all of the region are among them.
+
+    Outside of the region the models may differ: a resized vocabulary, layers for predicting further tokens. Raises
+    UserError that names the first parameter of the region which differs in presence, shape or type, or which is of a
     type that cannot be ranked. Contents are checked while they are streamed (`check_finite`).
     """
     old, new = parameters(base), parameters(tuned)
+
+    def matters(name: str) -> bool:
+        return in_region(name, region, layers) and not (region != "all" and _is_beyond(name, base, tuned))
+
     for name in sorted(set(old) ^ set(new)):
         has, lacks = (base, tuned) if name in old else (tuned, base)
-        raise UserError(
-            f"{lacks.path}: has no parameter {name}, but {has.path} has it; a base model and a model tuned "
-            "from it must have the same parameters."
-        )
+        if matters(name):
+            raise UserError(
+                f"{lacks.path}: has no parameter {name}, but {has.path} has it; a base model and a model tuned "
+                "from it must have the same parameters."
+            )
+    found = []
     for name in old:
-        if base.shape(name) != tuned.shape(name):
-            raise UserError(
-                f"{tuned.path}: {name} has shape {list(tuned.shape(name))}, but {list(base.shape(name))} in "
-                f"{base.path}; was the vocabulary or the model resized?"
-            )
-        if base.code(name) != tuned.code(name):
-            raise UserError(
-                f"{tuned.path}: {name} is {type_name(tuned.code(name))}, but {type_name(base.code(name))} in "
-                f"{base.path}; save both models in one type."
-            )
-        if base.code(name) not in RANKED:
-            raise UserError(
-                f"{base.path}: {name} is {type_name(base.code(name))}; only bfloat16, float16 and float32 weights "
-                "can be ranked, so use the model before quantisation."
-            )
-    return old
+        if name not in tuned.names or name not in new:
+            continue
+        why = _difference(base, tuned, name)
+        if why is None:
+            found.append(name)
+        elif matters(name):
+            raise UserError(why)
+    return tuple(found)
+
+
+def is_shared(base: Checkpoint, tuned: Checkpoint, name: str) -> bool:
+    """Whether both models have the parameter in one form; where not, it stays as tuned."""
+    return name in base.names and _difference(base, tuned, name) is None
+
+
+def _is_beyond(name: str, *models: Checkpoint) -> bool:
+    """Whether a parameter is in a layer behind those that config.json counts, such as one for further tokens."""
+    layer = place(name).layer
+    counts = [model.config.get("num_hidden_layers") for model in models]
+    return layer is not None and any(isinstance(count, int) and layer >= count for count in counts)
+
+
+def _difference(base: Checkpoint, tuned: Checkpoint, name: str) -> str | None:
+    """Why a parameter that both models have cannot be compared, or None."""
+    if base.shape(name) != tuned.shape(name):
+        return (
+            f"{tuned.path}: {name} has shape {list(tuned.shape(name))}, but {list(base.shape(name))} in "
+            f"{base.path}; was the vocabulary or the model resized?"
+        )
+    if base.code(name) != tuned.code(name):
+        return (
+            f"{tuned.path}: {name} is {type_name(tuned.code(name))}, but {type_name(base.code(name))} in "
+            f"{base.path}; save both models in one type."
+        )
+    if base.code(name) not in RANKED:
+        return (
+            f"{base.path}: {name} is {type_name(base.code(name))}; only bfloat16, float16 and float32 weights "
+            "can be ranked, so use the model before quantisation."
+        )
+    return None
 
 
 def check_finite(checkpoint: Checkpoint, name: str, weights: Raw) -> None:

@@ -26,8 +26,7 @@ from sftlab.weights.cut import (
     restored_count,
     without_defaults,
 )
-from sftlab.weights.delta_folder import open_tuned
-from sftlab.weights.pairs import check_pair
+from sftlab.weights.pairs import check_pair, open_pair
 from sftlab.weights.regions import by_layer, by_module, check_layers, in_region, layers_label, percents_of
 from sftlab.weights.search import Search
 from sftlab.weights.shards import Checkpoint
@@ -146,7 +145,7 @@ def profile(
     """
     ranking = Ranking.of(order, seed, measure)
     layers = None if layers is None else layers_label(layers)
-    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
+    with open_pair(base_dir, tuned_dir) as (base, tuned):
         return profile_pair(
             base, tuned, percent_labels(percents), region, ranking, layers, progress, share_of, controls_seed
         )
@@ -166,7 +165,7 @@ def profile_pair(
     """`profile` of two open checkpoints; `labels` as `percent_labels` and `layers` as `layers_label` return
     them.
     """
-    names = check_pair(base, tuned)
+    names = check_pair(base, tuned, region, layers)
     sizes = region_sizes(base, names, region, layers)
     outside = {name: base.numel(name) for name in names if name not in sizes}
     search = Search((base, tuned), sizes, ranking)
@@ -210,8 +209,10 @@ def controls_for(
     progress: Report | None = None,
 ) -> Controls:
     """The controls of a pair whose profile was found before. Raises UserError as `profile`."""
-    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
-        sizes = region_sizes(base, check_pair(base, tuned), found.region, found.layers)
+    with open_pair(base_dir, tuned_dir) as (base, tuned):
+        sizes = region_sizes(
+            base, check_pair(base, tuned, found.region, found.layers), found.region, found.layers
+        )
         search = Search((base, tuned), sizes, Ranking.of(found.order, found.seed, found.measure))
         done = Progress(pass_bytes(base, (sizes, CONTROL_PASSES)), progress)
         return controls_of(search, found.cuts, seed, done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from sftlab.errors import UserError
-from sftlab.files import readable_write_errors
 from sftlab.weights.bits import Raw, code_of, item_bytes, raw_type, raw_view
+from sftlab.weights.companions import companions, copy_files, travelling
 from sftlab.weights.cut import Cut
 from sftlab.weights.delta_folder import open_tuned
 from sftlab.weights.edits import Edit, Restoration
 from sftlab.weights.mixer import LadderMixer
-from sftlab.weights.pairs import check_pair, tied_aliases
+from sftlab.weights.open_files import OpenFiles
+from sftlab.weights.pairs import check_pair, is_shared, open_pair, tied_aliases
 from sftlab.weights.regions import in_region
-from sftlab.weights.shards import Checkpoint, companions
+from sftlab.weights.shards import Checkpoint
 from sftlab.weights.stream import CHUNK, Chunk, Progress, Report, Worker, chunks, thread_count, walk
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, ShardWriter, TensorSpec
 
@@ -30,15 +31,6 @@ if TYPE_CHECKING:
 
 Folder = str | PathLike[str]
 _EDIT_PASSES = 3  # an edit other than a restoration reads from both models and writes once
-_TOKENIZER_MARKS = (
-    "tokenizer",
-    "vocab",
-    "merges",
-    "special_tokens",
-    "added_tokens",
-    "spiece",
-    "chat_template",
-)
 
 
 class TensorSource(Protocol):
@@ -71,8 +63,8 @@ class ModelSource:
             with open_tuned(self.folder, self.base) as model:
                 yield from model.tensors()
             return
-        with Checkpoint.open(self.base) as base, open_tuned(self.tuned, self.base) as tuned:
-            check_pair(base, tuned)
+        with open_pair(self.base, self.tuned) as (base, tuned):
+            check_pair(base, tuned, *self.edit.scope)
             yield from self.edit.tensors(base, tuned)
 
 
@@ -87,13 +79,14 @@ class _RestorePass(Worker):
         stored: dict[str, list[str]],
     ) -> None:
         self._tuned, self._stored = tuned, stored
+        self._shared = {name for name in stored if is_shared(base, tuned, name)}
         self._writers = [writer for _, writer in targets]
         self._regions = {(cut.region, cut.layers) for cut, _ in targets}
         self._mixer = LadderMixer(base, tuned, [cut for cut, _ in targets])
         self._raw = np.empty(CHUNK, dtype=np.uint64)
 
     def __call__(self, chunk: Chunk) -> int:
-        if any(in_region(chunk.name, *region) for region in self._regions):
+        if chunk.name in self._shared and any(in_region(chunk.name, *region) for region in self._regions):
             models = self._mixer.mix(chunk)
             written = sum(
                 self._write(writer, chunk, bits) for writer, bits in zip(self._writers, models, strict=True)
@@ -122,7 +115,7 @@ class RestoreBytes:
 
 def restored_bytes(base_dir: Folder, tuned_dir: Folder, models: int) -> RestoreBytes:
     """The bytes that `write_restored` reads and writes for so many restorations."""
-    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
+    with open_pair(base_dir, tuned_dir) as (base, tuned):
         return RestoreBytes(base.nbytes + tuned.nbytes, models * tuned.nbytes)
 
 
@@ -139,20 +132,21 @@ def write_restored(
     Restorations are written in one pass over the two models, other edits in a pass each. Each folder is a
     plain Hugging Face folder: safetensors, and the configuration, generation configuration and tokenizer of
     the tuned model. Returns percent -> folder. Folders appear when all are complete; on any error nothing
-    is left behind. Raises UserError for models that do not fit each other or have no tokenizer, for a full disk,
-    and as the edits do.
+    is left behind. Raises UserError for models that do not fit each other, for files beside the weights that cannot
+    be copied, for a full disk, and as the edits do.
     """
     with (
-        Checkpoint.open(base_dir) as base,
-        open_tuned(tuned_dir, base_dir) as tuned,
+        open_pair(base_dir, tuned_dir) as (base, tuned),
         ExitStack() as open_writers,
     ):
-        check_pair(base, tuned)
-        require_tokenizer(base_dir, tuned_dir)
+        for scope in {("all", None) if edit is None else edit.scope for edit in edits.values()}:
+            check_pair(base, tuned, *scope)
+        files = travelling(Path(base_dir), Path(tuned_dir))
         specs = {name: TensorSpec(tuned.code(name), tuned.shape(name)) for name in tuned.names}
         folders = {label: Path(output_dir) / f"restored-{label}" for label in edits}
+        opened = OpenFiles(os.O_RDWR)
         writers = {
-            label: open_writers.enter_context(ShardWriter(folder, specs, shard_bytes))
+            label: open_writers.enter_context(ShardWriter(folder, specs, shard_bytes, opened))
             for label, folder in folders.items()
         }
         cuts = [(e.cut, writers[label]) for label, e in edits.items() if isinstance(e, Restoration)]
@@ -165,7 +159,7 @@ def write_restored(
         for edit, writer in others:
             _write_tensors(base, tuned, edit, writer, moved)
         for writer in writers.values():
-            copy_companions(Path(base_dir), Path(tuned_dir), writer.staging)
+            copy_files(files, writer.staging)
         for writer in writers.values():
             writer.commit()
         if progress is not None:
@@ -209,39 +203,6 @@ def write_source(base: Path, source: TensorSource, folder: Path) -> Path:
     with ShardWriter(folder, specs) as writer:
         for name, tensor in source.tensors():
             writer.write(name, 0, raw_view(tensor.contiguous()))
-        copy_companions(base, base, writer.staging)
+        copy_files(companions(base), writer.staging)
         writer.commit()
     return folder
-
-
-def require_tokenizer(base_dir: Folder, tuned_dir: Folder) -> None:
-    """Raises UserError where neither model has a tokenizer that `copy_companions` could copy."""
-    for folder in (Path(tuned_dir), Path(base_dir)):
-        if any(_is_tokenizer(file) for file in _companions(folder)):
-            return
-    raise UserError(
-        f"{tuned_dir}: has no tokenizer (tokenizer.json, tokenizer.model, vocab.txt or the like), and neither has "
-        f"{base_dir}; a restored model would not load. Copy the model's tokenizer files into one of the two."
-    )
-
-
-def copy_companions(base_dir: Path, tuned_dir: Path, target: Path) -> None:
-    """Copies the files next to the weights: configuration, generation configuration and tokenizer.
-
-    They are the tuned model's; a tuned model without any tokenizer file takes the base model's. Never copied:
-    weights and their index, pickles, code.
-    """
-    files = _companions(tuned_dir)
-    if not any(_is_tokenizer(file) for file in files):
-        files += [file for file in _companions(base_dir) if _is_tokenizer(file)]
-    with readable_write_errors(target):
-        for file in files:
-            shutil.copyfile(file, target / file.name)
-
-
-def _companions(folder: Path) -> list[Path]:
-    return [file for file in companions(folder) if not file.name.endswith(".index.json")]
-
-
-def _is_tokenizer(file: Path) -> bool:
-    return file.name.startswith(_TOKENIZER_MARKS) or file.suffix in (".model", ".spm", ".tiktoken")

@@ -20,6 +20,7 @@ from sftlab.errors import UserError
 from sftlab.store.mirror import pull
 from sftlab.weights.bits import Raw, item_bytes, raw_view, torch_type
 from sftlab.weights.headers import Place, read_header
+from sftlab.weights.open_files import OpenFiles
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +29,12 @@ if TYPE_CHECKING:
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 DELTA_FILE = "weights.delta.json"  # what a packed folder holds in place of weights; see delta_folder.py
-# The files next to the weights of a model: configuration and tokenizer; neither pickles nor code.
+# Files next to the weights that belong to a model's identity: configuration and tokenizer; neither pickles nor code.
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
+_ADAPTER = (
+    "{folder}: is an adapter without its model; merge it into the base model first, with merge_and_unload() of peft, "
+    "and save the result."
+)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
 _COMPARED = 2**22  # bytes of two copies of a tensor that are compared at once
@@ -45,7 +50,7 @@ class Checkpoint:
     def __init__(
         self, path: Path, config: dict[str, Any], shards: tuple[Path, ...], places: Mapping[str, Place]
     ) -> None:
-        self._files: dict[Path, int] = {}
+        self._files = OpenFiles()
         self.path = path
         self.config = config
         self.shards = shards
@@ -53,7 +58,8 @@ class Checkpoint:
         self.places = places
         try:
             for shard in shards:
-                self._files[shard] = os.open(shard, os.O_RDONLY)
+                with self._files.use(shard):
+                    pass
         except OSError as error:
             self.close()
             raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
@@ -66,6 +72,8 @@ class Checkpoint:
         path = pull(Path(folder))
         if not path.is_dir():
             raise UserError(f"{path}: is not a folder; expected a Hugging Face model folder.")
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise UserError(_ADAPTER.format(folder=path))
         config = read_json_object(
             path / "config.json", "expected a Hugging Face model folder with its config.json"
         )
@@ -117,12 +125,19 @@ class Checkpoint:
         view = out.view(np.uint8).data
         offset = place.start + start * out.itemsize
         while view:
-            got = os.preadv(self._files[place.shard], [view], offset)
+            with self._files.use(place.shard) as file:
+                got = os.preadv(file, [view], offset)
             if got == 0:
                 raise UserError(
                     f"{place.shard}: ended within {name}; the file was cut short while it was read."
                 )
             view, offset = view[got:], offset + got
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """From now on calls these tensors by other names, which no other tensor has."""
+        if names:
+            self.places = {names.get(name, name): place for name, place in self.places.items()}
+            self.names = tuple(sorted(self.places))
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """All tensors in the order of their names, one at a time."""
@@ -130,8 +145,7 @@ class Checkpoint:
             yield name, self.read(name)
 
     def close(self) -> None:
-        while self._files:
-            os.close(self._files.popitem()[1])
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -143,27 +157,6 @@ class Checkpoint:
 
     def __del__(self) -> None:
         self.close()
-
-
-def companions(folder: Path) -> list[Path]:
-    """The files next to the weights of a model folder (COMPANIONS), in the order of their names.
-
-    Raises UserError for a link that leads out of the folder: what it leads to, perhaps a secret of the user's, would be
-    copied into models that are passed on. The links of the Hugging Face cache, to its `blobs`, are followed.
-    """
-    real = folder.resolve()
-    found = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix in COMPANIONS and file.name != DELTA_FILE and file.is_file()
-    )
-    for file in found:
-        target = file.resolve()
-        if target.parent not in (real, real.parent.parent / "blobs"):
-            raise UserError(
-                f"{file}: is a link out of the model's folder, to {target}; copy the file there if you mean it."
-            )
-    return found
 
 
 def _check_named_weights(folder: Path, config: Mapping[str, Any], found: Layout) -> None:
@@ -228,6 +221,7 @@ def model_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     companions = [file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file()]
+    companions += (folder / "additional_chat_templates").glob("*.jinja")
     there = any(folder.glob("model*.safetensors*")) or (folder / DELTA_FILE).is_file()
     weights = layout(folder).shards if there else ()
     return sorted({*companions, *weights})
@@ -242,7 +236,7 @@ def _without_weights(folder: Path) -> str:
             "model.save_pretrained(folder), which writes safetensors."
         )
     if (folder / "adapter_model.safetensors").is_file():
-        return f"{folder}: is an adapter without its model; merge it into the base model first."
+        return _ADAPTER.format(folder=folder)
     return f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}; expected a safetensors checkpoint."
 
 

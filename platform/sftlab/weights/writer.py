@@ -18,6 +18,7 @@ import numpy as np
 from sftlab.errors import UserError
 from sftlab.files import bytes_text, readable_write_errors
 from sftlab.weights.bits import Raw, item_bytes
+from sftlab.weights.open_files import OpenFiles
 from sftlab.weights.shards import INDEX_FILE, SINGLE_FILE
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -60,12 +61,18 @@ class ShardWriter:
     """
 
     def __init__(
-        self, folder: Path, tensors: Mapping[str, TensorSpec], shard_bytes: int = DEFAULT_SHARD_BYTES
+        self,
+        folder: Path,
+        tensors: Mapping[str, TensorSpec],
+        shard_bytes: int = DEFAULT_SHARD_BYTES,
+        files: OpenFiles | None = None,
     ) -> None:
+        """files: opens for writing; several writers share one, so that few files are open at a time."""
         self.folder = folder
         self._tensors = dict(tensors)
-        self._files: list[int] = []
-        self._places: dict[str, tuple[int, int]] = {}
+        self._files = OpenFiles(os.O_RDWR) if files is None else files
+        self._written: list[Path] = []
+        self._places: dict[str, tuple[Path, int]] = {}
         self._flags = _DONT_CACHE
         with readable_write_errors(folder):
             check_space(folder, sum(spec.nbytes for spec in self._tensors.values()))
@@ -88,11 +95,12 @@ class ShardWriter:
         if not values.size:
             return 0
         view = values.view(np.uint8).data
-        file, offset = self._places[name]
+        path, offset = self._places[name]
         offset += start * values.itemsize
         with readable_write_errors(self.folder):
             while view:
-                put = self._put(file, view, offset)
+                with self._files.use(path) as file:
+                    put = self._put(file, view, offset)
                 view, offset = view[put:], offset + put
         return int(values.nbytes)
 
@@ -108,16 +116,17 @@ class ShardWriter:
     def commit(self) -> None:
         """Gives the finished folder its name; an earlier folder of that name is replaced."""
         with readable_write_errors(self.folder):
-            for file in self._files:
-                os.fsync(file)
-            self._close()
+            for path in self._written:
+                with self._files.use(path) as file:
+                    os.fsync(file)
+            self._files.close(self._written)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
             self.staging.rename(self.folder)
 
     def discard(self) -> None:
         """Removes what was written so far; does nothing after `commit()`."""
-        self._close()
+        self._files.close(self._written)
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def __enter__(self) -> ShardWriter:
@@ -144,18 +153,19 @@ class ShardWriter:
             text = json.dumps(header).encode()
             text += b" " * (-len(text) % 8)  # keeps the data aligned
             file = os.open(self.staging / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            self._files.append(file)
-            os.pwrite(file, len(text).to_bytes(8, "little") + text, 0)
-            os.ftruncate(file, 8 + len(text) + offset)
-            self._places |= {tensor: (file, 8 + len(text) + start) for tensor, start in starts.items()}
+            try:
+                os.pwrite(file, len(text).to_bytes(8, "little") + text, 0)
+                os.ftruncate(file, 8 + len(text) + offset)
+            finally:
+                os.close(file)
+            self._written.append(self.staging / name)
+            self._places |= {
+                tensor: (self.staging / name, 8 + len(text) + start) for tensor, start in starts.items()
+            }
         if len(shards) > 1:
             total = sum(spec.nbytes for spec in self._tensors.values())
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
             (self.staging / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-    def _close(self) -> None:
-        while self._files:
-            os.close(self._files.pop())
 
 
 def _shards(tensors: Mapping[str, TensorSpec], limit: int) -> list[list[str]]:

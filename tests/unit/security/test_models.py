@@ -13,9 +13,9 @@ from sftlab.errors import UserError
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.inference.vllm_engine import engine_arguments
 from sftlab.studies.knowledge.tracking.card import licence_of
-from sftlab.training.export import copy_companions
 from sftlab.training.hf_model import load_model
 from sftlab.training.spec import SFTSpec
+from sftlab.weights.companions import companions, copy_files
 from sftlab.weights.ladder import restore
 from sftlab.weights.shards import Checkpoint
 from tests.support.weights_models import save_model, save_tokenizer
@@ -86,12 +86,12 @@ def test_a_link_beside_the_weights_is_not_copied_into_a_model_that_is_passed_on(
     base, tuned, output = tmp_path / "base", tmp_path / "tuned", tmp_path / "out"
     for seed, folder in enumerate((base, tuned)):
         save_model(folder, "llama", seed)
-    (tuned / "notes.txt").symlink_to(secret)
-    with pytest.raises(UserError, match=r"notes\.txt: is a link out of the model's folder"):
+    (tuned / "vocab.txt").symlink_to(secret)
+    with pytest.raises(UserError, match=r"vocab\.txt: is a link out of the model's folder"):
         restore(base, tuned, "10", output)
     output.mkdir(exist_ok=True)
-    with pytest.raises(UserError, match=r"notes\.txt: is a link out of the model's folder"):
-        copy_companions(tuned, output)
+    with pytest.raises(UserError, match=r"vocab\.txt: is a link out of the model's folder"):
+        copy_files(companions(tuned), output)
     assert not any(b"SECRET" in file.read_bytes() for file in output.rglob("*") if file.is_file())
 
 
@@ -101,7 +101,7 @@ def test_the_links_of_the_hugging_face_cache_are_followed(tmp_path: Path) -> Non
         folder.mkdir(parents=True)
     (blobs / "0123").write_text("{}")
     (snapshot / "tokenizer.json").symlink_to(Path("../../blobs/0123"))
-    copy_companions(snapshot, output)
+    copy_files(companions(snapshot), output)
     assert (output / "tokenizer.json").read_text() == "{}"
 
 

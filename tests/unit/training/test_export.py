@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sftlab.errors import UserError
-from sftlab.training.export import copy_companions, finite, read_header, rewrite_file
+from sftlab.training.export import finite, read_header, rewrite_file
 from sftlab.training.hf_model import tensor_files
 from sftlab.training.records import DivergedError
 from sftlab.training.stored_tensors import homes
+from sftlab.weights.companions import companions, copy_files
 from sftlab.weights.model_id import model_hash
-from sftlab.weights.restore import copy_companions as copy_all
 
 if TYPE_CHECKING:
     from sftlab.training.export import Reader
@@ -74,7 +73,7 @@ def test_without_new_values_the_copy_is_the_base_byte_for_byte(base: Path) -> No
 def test_configuration_and_tokenizer_are_copied_but_neither_code_nor_pickles_nor_weights(base: Path) -> None:
     output = base.parent / "out"
     output.mkdir()
-    copy_companions(base, output)
+    copy_files(companions(base), output)
     assert {file.name for file in output.iterdir()} == {
         "config.json",
         "tokenizer.json",
@@ -82,14 +81,13 @@ def test_configuration_and_tokenizer_are_copied_but_neither_code_nor_pickles_nor
     }
 
 
-def test_every_part_that_keeps_the_list_of_companions_keeps_the_same(base: Path) -> None:
+def test_every_file_that_travels_is_part_of_the_models_identity(base: Path) -> None:
     names = {f"tokenizer{ending}" for ending in (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")}
+    (base / "additional_chat_templates").mkdir()
+    names |= {"additional_chat_templates/tool.jinja", "merges.txt", "tekken.json"}
     for name in names:
         (base / name).write_text("{}")
-    for folder, copy in (("a", partial(copy_companions, base)), ("b", partial(copy_all, base, base))):
-        (base.parent / folder).mkdir()
-        copy(base.parent / folder)
-        assert names < {file.name for file in (base.parent / folder).iterdir()}
+    assert names < {one.name for one in companions(base)}
     hashed = model_hash(base, base.parent / "store")
     for name in sorted(names):
         (base / name).write_text("changed")

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 import sftlab
+from sftlab.cli.app import at_home
 from sftlab.errors import UserError
+from sftlab.files import claimed
 from sftlab.weights.ladder import change, restore
 from sftlab.weights.pairs import check_pair
 from sftlab.weights.shards import Checkpoint
@@ -23,6 +25,7 @@ from sftlab.weights.writer import ShardWriter, TensorSpec, check_space
 from tests.support.weights_models import same_bits, stored, write_checkpoint
 
 UP, DOWN = "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight"
+GATE = "model.layers.0.mlp.gate_proj.weight"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -124,7 +127,7 @@ def test_an_adapter_is_no_model(tmp_path: Path) -> None:
 def test_models_that_do_not_fit_name_the_first_tensor_that_differs(tmp_path: Path) -> None:
     base = model(tmp_path / "base")
     others = {
-        f"has no parameter {HEAD}": {HEAD: torch.ones(2)},
+        f"has no parameter {GATE}": {GATE: torch.ones(2)},
         rf"{UP} has shape \[5, 2\], but \[4, 2\]": {UP: torch.ones(5, 2)},
         f"{DOWN} is float16, but float32": {DOWN: torch.ones(2, 4).half(), UP: torch.ones(4, 2).half()},
     }
@@ -271,7 +274,7 @@ def test_a_disk_that_refuses_to_take_more_is_a_user_error_and_leaves_nothing(tmp
         limit,
     )
     assert "restored-1: cannot be written: File too large; free some space" in done.stdout, done.stderr
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_configuration_that_never_ends_is_refused(tmp_path: Path) -> None:
@@ -281,3 +284,36 @@ def test_a_configuration_that_never_ends_is_refused(tmp_path: Path) -> None:
         (tmp_path / "config.json").symlink_to(target)
         with pytest.raises(UserError, match=rf"config\.json: {why}"):
             Checkpoint.open(tmp_path)
+
+
+def test_two_calls_on_one_output_do_not_mix(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", {"model.layers.0.mlp.up_proj.weight": torch.ones(4)})
+    output = tmp_path / "out"
+    for call in (lambda: restore(base, base, "10", output), lambda: change(base, base, output)):
+        with claimed(output), pytest.raises(UserError, match=r"out: another call writes there"):
+            call()
+    assert not output.exists()
+    restore(base, base, "10", output)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_search(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", {"model.layers.0.mlp.up_proj.weight": torch.ones(4)})
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/out: cannot be made a folder"):
+        restore(
+            base, base, "10", tmp_path / "file/out", progress=lambda *_: pytest.fail("the search has begun")
+        )
+
+
+def test_a_tilde_is_the_home_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "base", {"model.layers.0.mlp.up_proj.weight": torch.ones(4)})
+    restore("~/base", "~/base", "10", "~/out")
+    assert (tmp_path / "out/restored-10").is_dir() and not (tmp_path / "~").exists()
+    assert at_home(["restore", "--output=~/x", "--set=a=~b", "~/y"]) == [
+        "restore",
+        f"--output={tmp_path}/x",
+        "--set=a=~b",
+        "~/y",
+    ]

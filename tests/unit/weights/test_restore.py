@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sftlab.errors import UserError
 from sftlab.weights.bits import code_of, raw_view
 from sftlab.weights.edits import Restoration
 from sftlab.weights.ladder import change, restore
@@ -200,19 +199,19 @@ def test_companion_files_come_from_the_tuned_model_without_pickles_and_code(tmp_
     assert {file.name for file in folder.iterdir()} == names - {"tokenizer.json"} | {"vocab.txt"}
 
 
-def test_a_pair_without_a_tokenizer_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_pair_without_a_tokenizer_is_restored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     one = write_checkpoint(tmp_path / "base", {UP: torch.ones(4)})
     two = write_checkpoint(tmp_path / "tuned", {UP: torch.zeros(4)})
-    edits = {"10": Restoration(change(one, two, tmp_path / "change", ["10"]).cuts["10"])}
     for folder in (one, two):
         (folder / "tokenizer.json").unlink()
-    for write in (
-        lambda: restore(one, two, "10", tmp_path / "out"),
-        lambda: write_restored(one, two, edits, tmp_path / "out"),
-    ):
-        with pytest.raises(UserError, match=r"tuned: has no tokenizer .* neither has .*base; "):
-            write()
-    assert not (tmp_path / "out").exists()
+    restore(one, two, "10", tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out/restored-10").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+    }
+    assert f"{two}: has no tokenizer" in caplog.text
 
 
 def test_progress_rises_to_its_total(tmp_path: Path) -> None:

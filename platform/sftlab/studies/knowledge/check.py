@@ -14,6 +14,7 @@ from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
 from sftlab.facts.templates import Topic, load_topics, published_topics
+from sftlab.inference.model_check import check_model
 from sftlab.inference.spec import EngineSpec
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
@@ -22,6 +23,7 @@ from sftlab.store.objects import is_address, parse_address
 from sftlab.strategies import RestoreSpec
 from sftlab.studies.knowledge.spec import ModelSpec, StudySpec
 from sftlab.training.spec import SFTSpec, accumulation_steps, check_runtime, check_spec
+from sftlab.weights.companions import companions
 from sftlab.weights.pairs import require_embeddings, tied_aliases
 from sftlab.weights.regions import check_layers
 from sftlab.weights.shards import Checkpoint, read_json_object
@@ -91,7 +93,8 @@ def check_base_model(
 ) -> None:
     """Raises UserError where the base model cannot be served or trained: no sound safetensors checkpoint
     (headers are read, and embeddings that are stored twice), no dtype where the engine takes the checkpoint's
-    own, layers that cannot be adapted or frozen as `sft` says, or layers that `restore` names and the model lacks.
+    own, files besides the weights that cannot be copied, weights that do not fill the model of config.json, layers that
+    cannot be adapted or frozen as `sft` says, or layers that `restore` names and the model lacks.
     """
     with Checkpoint.open(model.path) as checkpoint:
         require_embeddings(checkpoint)
@@ -100,10 +103,11 @@ def check_base_model(
             check_layers(restore.layers, checkpoint.names, f"restore.layers: {model.path}")
     if engine.dtype == "auto":
         checkpoint_dtype(model.path)
-    if sft.lora is not None or sft.freeze_layers is not None:
-        from sftlab.training.hf_model import check_trainable
+    from sftlab.training.hf_model import check_trainable
 
-        check_trainable(Path(model.path), sft)
+    check_model(model.path, on_cpu=False)
+    companions(Path(model.path))
+    check_trainable(Path(model.path), sft)
 
 
 def check_pocket_layers(shape: Shape, sft: SFTSpec, restore: RestoreSpec) -> None:

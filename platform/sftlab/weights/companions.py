@@ -1,0 +1,135 @@
+"""The files that travel with a model's weights: what `from_pretrained` needs, and nothing else.
+
+These are the configuration, the generation configuration, processors and the tokenizer's files of every kind, chat
+templates in their folder included. State of a trainer, results, notes, adapters beside merged weights, pickles and code
+stay behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftlab.errors import UserError
+from sftlab.files import readable_write_errors
+from sftlab.weights.shards import INDEX_FILE, read_json_object
+
+TEMPLATES = "additional_chat_templates"  # a folder of transformers, beside chat_template.jinja
+_CONFIGURATION = re.compile(r"(config|generation_config|(video_|audio_)?(pre)?processor_config)\.json")
+_TOKENIZER = re.compile(
+    r"((tokenizer|special_tokens|added_tokens|chat_template|vocab|merges|dict|bpe\.codes|spiece|sentencepiece|tekken)"
+    r"[\w.-]*\.(json|jinja|txt|model|spm|tiktoken)|[\w.-]+\.(model|spm|tiktoken)|vocab\.bpe|bpe\.codes)"
+)
+# One of these holds the words; the other files of a tokenizer say how to use them.
+_VOCABULARY = re.compile(
+    r"tokenizer\.json|tekken\.json|vocab[\w-]*\.txt|dict\.txt|[\w.-]+\.(model|spm|tiktoken)"
+)
+_PAIRED = ({"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"})
+_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A file to copy: where it is, and its path in the new folder."""
+
+    file: Path
+    name: str
+
+    @property
+    def is_tokenizer(self) -> bool:
+        return _TOKENIZER.fullmatch(self.file.name) is not None
+
+
+def companions(folder: Path, index: bool = False) -> list[Companion]:
+    """What travels from a model folder, in the order of the names; each can be read. index: that of the shards too.
+
+    Raises UserError for a link that leads nowhere or out of the folder: what it leads to, perhaps a secret of the
+    user's, would be copied into models that are passed on. The links of the Hugging Face cache, to its `blobs`, are
+    followed. So it does for a pointer of git-lfs in place of a file, and for a file that cannot be read.
+    """
+    found = [
+        Companion(file, file.name)
+        for file in sorted(folder.iterdir())
+        if _CONFIGURATION.fullmatch(file.name)
+        or _TOKENIZER.fullmatch(file.name)
+        or (index and file.name == INDEX_FILE)
+    ]
+    templates = folder / TEMPLATES
+    if templates.is_dir():
+        found += [Companion(file, f"{TEMPLATES}/{file.name}") for file in sorted(templates.glob("*.jinja"))]
+    found = [one for one in found if one.file.is_symlink() or one.file.is_file()]
+    for one in found:
+        _check(one.file, folder)
+    return found
+
+
+def _check(file: Path, folder: Path) -> None:
+    real, target = folder.resolve(), file.resolve()
+    if not target.exists():
+        raise UserError(f"{file}: is a link to {target}, which is missing; fetch the model again.")
+    if not target.is_relative_to(real) and target.parent != real.parent.parent / "blobs":
+        raise UserError(
+            f"{file}: is a link out of the model's folder, to {target}; copy the file there if you mean it."
+        )
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(_POINTER))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}; it belongs to the model.") from error
+    if start == _POINTER:
+        raise UserError(
+            f"{file}: is a pointer of git-lfs, not the file itself; run git lfs pull in {folder}."
+        )
+
+
+def travelling(base: Path, tuned: Path) -> list[Companion]:
+    """What goes into a folder of a model made of both: the tuned model's files.
+
+    A tuned model without a vocabulary takes the tokenizer files that it lacks from the base model.
+    """
+    found = companions(tuned)
+    if not has_vocabulary(found):
+        names = {one.name for one in found}
+        found += [one for one in companions(base) if one.is_tokenizer and one.name not in names]
+    return found
+
+
+def has_vocabulary(files: Iterable[Companion]) -> bool:
+    """Whether the files hold a tokenizer that can be loaded, not only settings of one."""
+    names = {one.name for one in files}
+    return any(map(_VOCABULARY.fullmatch, names)) or any(pair <= names for pair in _PAIRED)
+
+
+def report_gaps(files: Sequence[Companion], model: Path) -> None:
+    """Logs a warning where a copy of these files does not load by itself: no tokenizer, or code that stays behind."""
+    log = logging.getLogger(__name__)
+    if not has_vocabulary(files):
+        log.warning(
+            f"{model}: has no tokenizer (tokenizer.json, tokenizer.model, vocab.txt or the like), and neither has its "
+            "base model; the restored models have none either."
+        )
+    for one in files:
+        if one.name in ("config.json", "tokenizer_config.json"):
+            named = read_json_object(one.file, "expected a file of a Hugging Face model").get("auto_map")
+            if named:
+                log.warning(
+                    f"{one.file}: names code of the model (auto_map), which is never copied; put the .py files of "
+                    f"{model} into the new folders before you load them with trust_remote_code."
+                )
+
+
+def copy_files(files: Iterable[Companion], target: Path) -> None:
+    """Copies files into a folder. Raises UserError that names the file which cannot be read or written."""
+    for one in files:
+        try:
+            content = one.file.read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{one.file}: cannot be read: {error.strerror}; it belongs to the model."
+            ) from error
+        with readable_write_errors(target):
+            (target / one.name).parent.mkdir(exist_ok=True)
+            (target / one.name).write_bytes(content)

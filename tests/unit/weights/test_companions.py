@@ -1,0 +1,110 @@
+"""What travels with a model's weights, for the tokenizers of all kinds and for what people leave beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sftlab.errors import UserError
+from sftlab.weights.companions import companions, copy_files, has_vocabulary, report_gaps, travelling
+
+TOKENIZERS = {
+    "fast": ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    "llama": ("tokenizer.model", "tokenizer_config.json"),
+    "gpt2": ("vocab.json", "merges.txt"),
+    "bert": ("vocab.txt", "tokenizer_config.json"),
+    "mistral": ("tekken.json",),
+    "tiktoken": ("qwen.tiktoken", "tokenizer_config.json"),
+    "marian": ("source.spm", "target.spm", "vocab.json"),
+    "xlm-r": ("sentencepiece.bpe.model",),
+    "chat": ("tokenizer.json", "chat_template.jinja", "additional_chat_templates/tool.jinja"),
+}
+STAYS = (
+    "trainer_state.json",
+    "training.json",
+    "training_args.bin",
+    "all_results.json",
+    "notes.txt",
+    "README.md",
+    "adapter_config.json",
+    "modeling_x.py",
+    "optimizer.pt",
+    "model.safetensors.index.json",
+    "requirements.txt",
+)
+
+
+def folder(path: Path, *names: str) -> Path:
+    """A model folder with these files; each holds its folder's name."""
+    for name in ("config.json", *names):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(json.dumps({"from": path.name}))
+    return path
+
+
+def names(*folders: Path) -> set[str]:
+    return {
+        f"{one.name} of {one.file.relative_to(folders[0].parent).parts[0]}" for one in travelling(*folders)
+    }
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_tokenizer_of_any_kind_travels_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    tuned = folder(tmp_path / "tuned", *TOKENIZERS[kind], "generation_config.json", *STAYS)
+    found = companions(tuned)
+    assert {one.name for one in found} == {"config.json", "generation_config.json", *TOKENIZERS[kind]}
+    assert has_vocabulary(found)
+    (tmp_path / "out").mkdir()
+    copy_files(found, tmp_path / "out")
+    for one in found:
+        assert (tmp_path / "out" / one.name).read_bytes() == one.file.read_bytes()
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_tokenizer_of_the_tuned_model_is_not_mixed_with_that_of_the_base(kind: str, tmp_path: Path) -> None:
+    base = folder(tmp_path / "base", "tokenizer.json", "added_tokens.json")
+    tuned = folder(tmp_path / "tuned", *TOKENIZERS[kind])
+    assert names(base, tuned) == {f"{name} of tuned" for name in ("config.json", *TOKENIZERS[kind])}
+
+
+@pytest.mark.parametrize(
+    "stray", ["chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json", "vocab.json"]
+)
+def test_a_partial_tokenizer_is_completed_from_the_base(stray: str, tmp_path: Path) -> None:
+    base = folder(tmp_path / "base", "tokenizer.json", "tokenizer_config.json")
+    found = names(base, folder(tmp_path / "tuned", stray))
+    assert {"config.json of tuned", f"{stray} of tuned", "tokenizer.json of base"} <= found
+    assert len(found) == len({one.partition(" ")[0] for one in found}), "no file from both"
+
+
+def test_links_that_lead_nowhere_and_pointers_are_refused_by_name(tmp_path: Path) -> None:
+    tuned = folder(tmp_path / "tuned", "tokenizer.json")
+    (tuned / "tokenizer.json").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    with pytest.raises(UserError, match=r"tokenizer\.json: is a pointer of git-lfs"):
+        companions(tuned)
+    (tuned / "tokenizer.json").unlink()
+    (tuned / "tokenizer.json").symlink_to("../../blobs/gone")
+    with pytest.raises(UserError, match=r"tokenizer\.json: is a link to .*gone, which is missing"):
+        companions(tuned)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    tuned = folder(tmp_path / "tuned", "tokenizer.json")
+    (tuned / "tokenizer.json").chmod(0)
+    with pytest.raises(UserError, match=r"tokenizer\.json: cannot be read: Permission denied"):
+        companions(tuned)
+
+
+def test_code_that_stays_behind_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tuned = folder(tmp_path / "tuned", "tokenizer.json")
+    report_gaps(companions(tuned), tuned)
+    assert caplog.text == ""
+    (tuned / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": "configuration_x.XConfig"}}))
+    report_gaps(companions(tuned), tuned)
+    assert "config.json: names code of the model (auto_map), which is never copied" in caplog.text

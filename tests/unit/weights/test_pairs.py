@@ -1,0 +1,84 @@
+"""Two folders of one model whose names differ by a prefix, or which differ outside of the region."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sftlab.errors import UserError
+from sftlab.weights.edits import Interpolation
+from sftlab.weights.ladder import restore
+from sftlab.weights.restore import ModelSource
+from sftlab.weights.shards import Checkpoint
+from tests.support.weights_models import same_bits, stored, write_checkpoint
+
+LAYER = "h.0.mlp.c_fc.weight"
+SHAPES = {"wte.weight": (5, 3), LAYER: (3, 4), "h.0.ln_1.weight": (3,), "ln_f.weight": (3,)}
+CONFIG = {"model_type": "gpt2", "num_hidden_layers": 1, "tie_word_embeddings": False}
+
+
+def tensors(seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return {f"{prefix}{name}": torch.randn(shape, generator=draw) for name, shape in SHAPES.items()}
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", "model.", "gpt_neox.", "_orig_mod.", "module."])
+@pytest.mark.parametrize("lacking", ["base", "tuned"])
+def test_a_prefix_that_one_of_a_pair_lacks_is_recognised(prefix: str, lacking: str, tmp_path: Path) -> None:
+    """The result is that of the pair with the tuned model's names, and a wrapper's prefix is never written."""
+    wrapper = prefix in ("_orig_mod.", "module.")
+    head = "lm_head.weight"
+    with_head = {head: torch.ones(5, 3)}
+    found = {"base": prefix, "tuned": prefix} | {lacking: ""}
+    for number, name in enumerate(("base", "tuned")):
+        stored_head = {f"{found[name] if wrapper else ''}{head}": with_head[head]}
+        write_checkpoint(tmp_path / name, tensors(number, found[name]) | stored_head, CONFIG)
+    written = "" if wrapper else found["tuned"]
+    for number, name in enumerate(("b", "t")):
+        write_checkpoint(tmp_path / name, tensors(number, written) | with_head, CONFIG)
+    restore(tmp_path / "base", tmp_path / "tuned", "50", tmp_path / "out")
+    restore(tmp_path / "b", tmp_path / "t", "50", tmp_path / "plain")
+    one, other = (stored(tmp_path / folder / "restored-50") for folder in ("out", "plain"))
+    assert one.keys() == other.keys() and all(same_bits(one[name], other[name]) for name in one)
+    assert (one[f"{written}{LAYER}"] == tensors(0)[LAYER]).sum() == 6
+
+
+@pytest.mark.parametrize("edit", [None, Interpolation(100, region="layers")])
+def test_differences_outside_the_region_stay_as_tuned(edit: Interpolation | None, tmp_path: Path) -> None:
+    base, tuned = tensors(0), tensors(1)
+    further = {"mtp.layers.0.mlp.up_proj.weight": torch.ones(2, 2), "h.1.mlp.c_fc.weight": torch.ones(3, 4)}
+    tuned["wte.weight"] = torch.ones(7, 3)
+    head = {"lm_head.weight": torch.ones(5, 3)}
+    write_checkpoint(tmp_path / "base", base | head, CONFIG)
+    tuned |= head
+    write_checkpoint(tmp_path / "tuned", tuned | further, CONFIG)
+    if edit is None:
+        restore(tmp_path / "base", tmp_path / "tuned", "100", tmp_path / "out")
+        found = stored(tmp_path / "out/restored-100")
+    else:
+        found = dict(ModelSource(str(tmp_path / "base"), str(tmp_path / "tuned"), edit).tensors())
+    expected = tuned | further | {LAYER: base[LAYER]}
+    assert found.keys() == expected.keys()
+    assert all(same_bits(found[name], expected[name]) for name in expected)
+    with pytest.raises(UserError, match=r"must have the same parameters|was the vocabulary"):
+        restore(tmp_path / "base", tmp_path / "tuned", "10", tmp_path / "all", region="all")
+
+
+def test_a_difference_within_the_region_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "base", tensors(0) | {"lm_head.weight": torch.ones(5, 3)}, CONFIG)
+    write_checkpoint(
+        tmp_path / "tuned", tensors(1) | {LAYER: torch.ones(3, 5), "lm_head.weight": torch.ones(5, 3)}, CONFIG
+    )
+    with pytest.raises(UserError, match=r"c_fc\.weight has shape \[3, 5\], but \[3, 4\]"):
+        restore(tmp_path / "base", tmp_path / "tuned", "10", tmp_path / "out")
+
+
+def test_an_adapter_as_peft_saves_it_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").touch()
+    with pytest.raises(
+        UserError, match="is an adapter without its model; merge it into the base model first"
+    ):
+        Checkpoint.open(tmp_path)
