@@ -47,7 +47,8 @@ def verdicts(view: View) -> Table | None:
         list(DOMAINS.values()),
         body,
         note="At the percentage that dev chose for the restoration by relative change; on the same questions and "
-        "seeds; under each its 95 % interval and the smallest difference that would have been detected. share_of=l1: equal shares of the absolute change are undone, else equal "
+        "seeds; under each its 95 % interval and the smallest difference that "
+        "would have been detected. share_of=l1: equal shares of the absolute change are undone, else equal "
         "shares of the weights are restored.",
     )
 
