@@ -38,7 +38,7 @@ def check_address(address: str) -> None:
     if address in ("auto", "local"):
         return
     advice = (
-        "expected HOST:PORT of the cluster's head, such as 10.0.0.1:6379, ray://HOST:PORT, or auto; unset "
+        "expected HOST:PORT of the cluster's head, such as 10.0.0.1:6379, ray://10.0.0.1:10001, or auto; unset "
         f"{ADDRESS} to run on this machine"
     )
     if address.startswith(("http://", "https://")):

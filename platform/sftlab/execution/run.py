@@ -84,9 +84,9 @@ class _Run:
             lacking = [stage for stage in self.stages if build.missing(*self.steps[stage.name])]
         if not lacking:
             return
-        build.plan.check(lacking, build.progress.say)
         if any(stage.needs_ray for stage in lacking):
             check_environment()
+        build.plan.check(lacking, build.progress.say)
         self.hold_store(self.waiting)
         early = any(stage.needs_ray for stage in lacking) and joins_first(build.runtime.most_bundles)
         for stage in self.stages:
