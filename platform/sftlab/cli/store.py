@@ -100,10 +100,10 @@ def materialize_model(
     from sftlab.studies.knowledge.materialize import materialize
 
     runtime = runtime_of(runtime_file, store, overrides)
-    opened, plugins = open_store(runtime), model.plugins or []
-    load_plugins(plugins, Path.cwd())
+    opened = open_store(runtime)
+    load_plugins(model.plugins or [], Path.cwd())
     with bar_once_begun("writing") as update:
-        folder = materialize(opened, model.id, model.output, model.base, runtime.tracking, update, plugins)
+        folder = materialize(opened, model.id, model.output, model.base, runtime.tracking, update)
     return Shown({"path": str(folder)}, str(folder))
 
 

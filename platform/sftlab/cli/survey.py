@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from sftlab.cli.common import (
     show,
     shown_progress,
 )
+from sftlab.cli.options import expanded
 from sftlab.errors import UserError
 from sftlab.studies.survey.pipeline import STAGES
 
@@ -73,29 +75,37 @@ def survey_to_report(build: SurveyBuild, until: str) -> Shown:
     return Shown(data, f"{finding(found)}\nreport: {page}")
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How far a survey goes: to a stage, or only to its plan."""
+
+    until: Annotated[str, typer.Option(help=UNTIL)] = STAGE_NAMES[-1]
+    plan: Annotated[bool, typer.Option("--plan", help="Show steps and cost; compute nothing.")] = False
+    every_step: Annotated[bool, typer.Option("--steps", help="With --plan: list each step.")] = False
+
+
+@expanded
 def survey(
     file: Annotated[Path, typer.Argument(help="Survey file (YAML).", metavar="SURVEY.yaml")],
+    extent: Extent,
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
-    until: Annotated[str, typer.Option(help=UNTIL)] = STAGE_NAMES[-1],
-    plan: Annotated[bool, typer.Option("--plan", help="Show steps and cost; compute nothing.")] = False,
-    every_step: Annotated[bool, typer.Option("--steps", help="With --plan: list each step.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Build what a survey lacks, to its report.
 
     Bases x data sets x methods x sizes, scored on benchmarks. Run it again after a kill: it goes on where it stopped.
     """
-    if until not in STAGE_NAMES:
+    if extent.until not in STAGE_NAMES:
         raise UserError(
-            "unknown stage", place=f"--until {until}", advice=f"stages are {', '.join(STAGE_NAMES)}."
+            "unknown stage", place=f"--until {extent.until}", advice=f"stages are {', '.join(STAGE_NAMES)}."
         )
 
     def work() -> Shown:
         build = open_survey(file, runtime, store, overrides or [])
-        if plan:
-            return survey_plan(build, every_step, by_default=runtime is None)
-        return survey_to_report(build, until)
+        if extent.plan:
+            return survey_plan(build, extent.every_step, by_default=runtime is None)
+        return survey_to_report(build, extent.until)
 
     show(as_json, work)

@@ -115,5 +115,6 @@ class _Run:
         if not self.ray_runs:
             runtime, say = self.build.runtime, self.build.progress.say
             cluster = ray_cluster(runtime.most_bundles, runtime.gpu_wait_minutes, runtime.logical_cpus, say)
-            self.session.enter_context(cluster)
+            with self.build.progress.bar("starting Ray"):
+                self.session.enter_context(cluster)
             self.ray_runs = True

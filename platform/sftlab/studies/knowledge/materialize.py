@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from sftlab.strategies import (
     RestoreSpec,
     edit_for,
     get_edit_strategy,
-    load_plugins,
     source_of,
     with_method,
 )
@@ -56,7 +55,6 @@ def materialize(
     base: Path | None = None,
     tracking: TrackingSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
-    plugins: Sequence[str] = (),
 ) -> Path:
     """Write the folder of an evaluated model: the same bytes as the stage `best` writes.
 
@@ -67,12 +65,10 @@ def materialize(
         base: folder of the base model, where the store does not know where it is.
         tracking: where to look up MLflow addresses; the store's own database if unset.
         progress: hears bytes done and of all.
-        plugins: modules that register the strategy that made the model, where it is an own one.
 
     Returns the folder. Raises UserError for an id that is unknown or ambiguous or not an evaluation, for parts
     that are no longer there, and for an output that exists.
     """
-    load_plugins(plugins)
     recipe = find_recipe(store, id, base, tracking)
     target = output if output is not None else store.root / "materialized" / recipe.name
     write_model(store, recipe, target, progress)
