@@ -24,7 +24,7 @@ from benchmarks.instant import invented
 from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.templates import published_topics
 from sftlab.pocket.pretrain import new_model, train_tokenizer
-from sftlab.pocket.spec import PocketSpec, Shape
+from sftlab.pocket.spec import Shape
 from sftlab.training.records import SFTRun, TrainingEvent
 from sftlab.training.sft import train_runs
 from sftlab.training.spec import SFTSpec, TrainingRuntime
@@ -40,10 +40,9 @@ def write_inputs(folder: Path, examples: int) -> tuple[str, str]:
     prompts = [question_prompt(row["question"]) for row in rows]
     targets = [answer_target(row["object"]) for row in rows]
     pq.write_table(pa.table({"prompt": prompts, "target": targets}), folder / "train.parquet")
-    spec = PocketSpec(shape=SHAPE)
-    tokenizer = train_tokenizer([a + b for a, b in zip(prompts, targets, strict=True)], spec.shape.vocabulary)
+    tokenizer = train_tokenizer([a + b for a, b in zip(prompts, targets, strict=True)], SHAPE.vocabulary)
     tokenizer.save_pretrained(folder / "base")
-    new_model(spec, tokenizer).save_pretrained(folder / "base")
+    new_model(SHAPE, tokenizer).save_pretrained(folder / "base")
     return str(folder / "base"), str(folder / "train.parquet")
 
 
