@@ -25,6 +25,9 @@ from sftlab.weights.shards import read_json_object
 CPU_BLOCK_SIZE = 32  # tokens of a key-value block; the default of 128 wastes a short prompt's cache
 CPU_KV_CACHE_GIB = 0.25
 FIRST_TOKENS, PROMPT_TOKENS = "raw_logits", "raw_logprobs"  # vLLM's logprobs_mode for each
+KV_CACHE_SPACE = (
+    "VLLM_CPU_KVCACHE_SPACE"  # where it is set, also to nothing, vLLM ignores engine.kv_cache_gib
+)
 THREAD_SPINS = "10000"  # turns that a waiting OpenMP thread spins before it sleeps
 GIB = 2**30
 
@@ -55,7 +58,8 @@ class VllmEngine:
         with self._watched:
             from vllm import LLM
 
-            self.llm = LLM(**engine_arguments(model_dir, spec, runtime))
+            os.environ.pop(KV_CACHE_SPACE, None)
+        self.llm = LLM(**engine_arguments(model_dir, spec, runtime))
         # vLLM chooses the class by the model's architecture, so the check reads this one.
         self._tokenizer = self.llm.get_tokenizer()
         check_tokenizer(model_dir, self._tokenizer)
@@ -247,7 +251,6 @@ def environment(runtime: EngineRuntime) -> dict[str, str]:
     if runtime.gpus_per_engine == 0:
         variables |= {
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines may share a node
-            "VLLM_CPU_KVCACHE_SPACE": "",  # it would override engine.kv_cache_gib
             "TORCH_COMPILE_DISABLE": "1",  # log-probabilities would compile for seconds
             # Threads that wait for each other by spinning lose a time slice whenever anything else runs: on two
             # busy cores the default cost a factor of ten, and a short spin costs nothing on idle ones.

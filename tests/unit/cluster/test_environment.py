@@ -22,8 +22,6 @@ from sftlab.cluster.environment import (
 from sftlab.cluster.session import ray_cluster
 from sftlab.errors import UserError
 from sftlab.files import home_folder
-from sftlab.inference.spec import EngineRuntime
-from sftlab.inference.vllm_engine import environment
 from sftlab.tracking.settings import probe, proxy_text
 
 
@@ -103,9 +101,7 @@ def test_a_user_without_a_home_is_told_the_variable(monkeypatch: pytest.MonkeyPa
         home_folder()
 
 
-def test_variables_of_other_tools_do_not_hold_over_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "40")
-    assert environment(EngineRuntime(gpus_per_engine=0))["VLLM_CPU_KVCACHE_SPACE"] == ""
+def test_variables_of_a_process_manager_are_removed_and_named() -> None:
     given = {"OMPI_COMM_WORLD_RANK": "0", "PMI_SIZE": "2", "PMIX_RANK": "0", "PATH": "/bin", "MPICH": "1"}
     assert without_mpi(given) == ["OMPI_COMM_WORLD_RANK", "PMI_SIZE", "PMIX_RANK"]
 

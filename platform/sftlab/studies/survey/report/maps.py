@@ -88,7 +88,9 @@ def inner_map(matrices: Floats, names: Sequence[str], title: str, key: str) -> s
     """Figures 3a and 3b: the mean over models of r between benchmarks, or between sets."""
     size = 0.3 * len(names)
     with drawing(size + 1.9, size + 1.5) as (figure, axes):
-        _map(axes, np.nanmean(matrices, axis=0), names, names, size=7)
+        known = np.isfinite(matrices).any(axis=0)  # a benchmark whose gains are constant has no r
+        means = np.where(known, np.nanmean(np.where(known, matrices, 0.0), axis=0), np.nan)
+        _map(axes, means, names, names, size=7)
         axes.set_title(title)
         return inline(figure, key, title)
 

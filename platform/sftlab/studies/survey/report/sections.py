@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from sftlab.analysis import agreement
 from sftlab.analysis.components import components_needed
@@ -168,8 +169,7 @@ def _agreement(comparison: Comparison) -> Section:
         for name in (RAW, BASELINE_FREE)
     }
     see = (
-        f"Gains of two models correlate by {number(float(np.nanmean(raw)), 2)} on average, baseline-free by "
-        f"{number(float(np.nanmean(free)), 2)}. {count(needed[RAW], 'component')} explain over 90 % of the raw gains, "
+        f"Gains of two models correlate by {_mean_r(raw)} on average, baseline-free by {_mean_r(free)}. {count(needed[RAW], 'component')} explain over 90 % of the raw gains, "
         f"{needed[BASELINE_FREE]} of the baseline-free ones; the bands show what shuffled sets would explain."
     )
     table = Table(
@@ -204,6 +204,12 @@ def _agreement(comparison: Comparison) -> Section:
         [table],
         data=("agreement", "components"),
     )
+
+
+def _mean_r(values: npt.NDArray[np.float64]) -> str:
+    """Mean of the correlations that are defined, as text."""
+    known = values[np.isfinite(values)]
+    return number(float(known.mean()), 2) if known.size else "–"
 
 
 def _structure(comparison: Comparison) -> Section:
