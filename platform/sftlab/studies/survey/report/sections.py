@@ -169,7 +169,8 @@ def _agreement(comparison: Comparison) -> Section:
         for name in (RAW, BASELINE_FREE)
     }
     see = (
-        f"Gains of two models correlate by {_mean_r(raw)} on average, baseline-free by {_mean_r(free)}. {count(needed[RAW], 'component')} explain over 90 % of the raw gains, "
+        f"Gains of two models correlate by {_mean_r(raw)} on average, baseline-free by {_mean_r(free)}. "
+        f"{count(needed[RAW], 'component')} explain over 90 % of the raw gains, "
         f"{needed[BASELINE_FREE]} of the baseline-free ones; the bands show what shuffled sets would explain."
     )
     table = Table(
