@@ -62,7 +62,7 @@ def test_page_holds_all_sections_and_refers_to_nothing_outside(finished: Path) -
     (page,) = finished.glob("survey-report/*/compare.html")
     text = page.read_text(encoding="utf-8")
     assert "http://" not in text.replace("http://www.w3.org", "")
-    for section in ("gains", "agreement", "structure", "layers", "form"):
+    for section in ("gains", "agreement", "structure", "perplexity", "layers", "form"):
         assert f'id="{section}"' in text, section
 
 

@@ -23,6 +23,25 @@ def r_by_model(predictor: npt.ArrayLike, gains: npt.ArrayLike) -> Floats:
     return result
 
 
+def r_of_each(predictor: npt.ArrayLike, gains: npt.ArrayLike) -> Floats:
+    """Pearson r over the sets, for each model with its values of the predictor: [models].
+
+    Args:
+        predictor, gains: [models, sets], at least three sets. NaN where a row is constant.
+    """
+    x, y = np.asarray(predictor, dtype=np.float64), np.asarray(gains, dtype=np.float64)
+    return np.array([r_by_model(x[m], y[m : m + 1])[0] for m in range(len(x))], dtype=np.float64)
+
+
+def mean_r_of_each_p(predictor: npt.ArrayLike, gains: npt.ArrayLike, seed: int) -> float:
+    """Two-sided p of the Fisher mean of `r_of_each` under permutations of the sets, the same for all models."""
+    x, y = np.asarray(predictor, dtype=np.float64), np.asarray(gains, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    orders = rng.random((PERMUTATIONS, x.shape[1])).argsort(axis=1)
+    by_model = np.stack([r_by_model(x[m][orders], y[m : m + 1])[:, 0] for m in range(len(x))], axis=1)
+    return permutation_p(fisher_mean(by_model, axis=1), float(fisher_mean(r_of_each(x, y))))
+
+
 def mean_r(predictor: npt.ArrayLike, gains: npt.ArrayLike) -> float:
     """Mean over models of the correlations, through Fisher's z."""
     return float(fisher_mean(r_by_model(predictor, gains)))

@@ -24,19 +24,27 @@ class Continuation:
         prompt, continuation: one text in two parts; a blank between them belongs to the continuation.
         bos: whether the tokenizer's beginning-of-sequence token comes first, if it has one. A text of a chat template
             has it already.
+        closing: characters at the end of the continuation that are a special token and not text; `bytes` leaves them
+            out.
     """
 
     key: str
     prompt: str
     continuation: str
     bos: bool = True
+    closing: int = 0
+
+    @property
+    def text(self) -> str:
+        """The continuation without its closing token."""
+        return self.continuation[: len(self.continuation) - self.closing]
 
 
 def likelihood_schema() -> pa.Schema:
     """Columns of the table.
 
-    log_likelihood: sum over the tokens of the continuation, in nats. tokens, bytes: of the continuation; bytes of its
-    UTF-8 form. All three are null where `error` says why the row could not be scored.
+    log_likelihood: sum over the tokens of the continuation, in nats. tokens, bytes: of the continuation; bytes of the
+    UTF-8 form of its text. All three are null where `error` says why the row could not be scored.
     """
     import pyarrow as pa
 
@@ -76,7 +84,7 @@ def _score_block(rows: Sequence[Continuation], engine: Engine, limits: BatchLimi
         with named_memory_errors([row.key for row, _ in piece]):
             found = engine.log_likelihoods(contexts, continuations)
         for (row, _), logs in zip(piece, found, strict=True):
-            size = len(row.continuation.encode())
+            size = len(row.text.encode())
             total = float(logs.sum(dtype="float64"))
             scores[row.key] = {"log_likelihood": total, "tokens": len(logs), "bytes": size}
     return [

@@ -150,6 +150,8 @@ def _makers(survey: Survey) -> dict[str, Callable[[], Sequence[Row]]]:
 def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequence[Row]]]:
     """The tables of what was measured besides scores."""
     return {
+        "perplexities": lambda: measure_tables.perplexities(survey, measures),
+        "predictions": lambda: measure_tables.predictions(survey, measures),
         "form_parts": lambda: measure_tables.form_parts(survey, measures),
         "forms": lambda: measure_tables.forms(survey, measures),
         "layers": lambda: measure_tables.layers(survey, measures),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sftlab.analysis.effects import mean_effect
+from sftlab.analysis.effects import fisher_mean, mean_effect
 from sftlab.analysis.form import gain_parts
 from sftlab.analysis.gains import STANDARDISED
 from sftlab.analysis.layers import (
@@ -17,6 +17,7 @@ from sftlab.analysis.layers import (
     on_grid,
     positions,
 )
+from sftlab.analysis.predictors import mean_r_of_each_p, r_of_each
 from sftlab.studies.survey.measures import Measures
 from sftlab.studies.survey.survey import Survey
 
@@ -58,9 +59,67 @@ def forms(survey: Survey, measures: Measures) -> list[Row]:
             "share_in_form": float(form[..., b].mean()),
             "share_right_given_form_base": _mean(base_given[..., b]),
             "share_right_given_form": _mean(given[..., b]),
+            "share_likeliest_base": likeliest[0] if likeliest else None,
+            "share_likeliest": likeliest[1] if likeliest else None,
         }
         for b, name in enumerate(survey.grid.benchmarks)
+        for likeliest in (measures.by_likelihood_of(survey.grid, name),)
     ]
+
+
+PREDICTORS = {"response": "perplexity of responses", "full": "perplexity of whole texts"} | {
+    "bits_per_byte": "bits per byte",
+    "tokens": "tokens of a response",
+}
+
+
+def perplexities(survey: Survey, measures: Measures) -> list[Row]:
+    """Of each model and set its perplexities under the base, and the mean gains (Figure 4a)."""
+    grid = survey.grid
+    found = {name: measures.perplexity_of(grid, name) for name in PREDICTORS}
+    if found["response"] is None:
+        return []
+    gain = survey.gains[STANDARDISED].mean(axis=2)
+    raw = (grid.scores - grid.base[:, None]).mean(axis=2)
+    return [
+        {
+            "model": model,
+            "data": data,
+            **{name: float(values[m, d]) if values is not None else None for name, values in found.items()},
+            "standardised_gain": float(gain[m, d]),
+            "gain": float(raw[m, d]),
+        }
+        for m, model in enumerate(grid.models)
+        for d, data in enumerate(grid.sets)
+    ]
+
+
+def predictions(survey: Survey, measures: Measures) -> list[Row]:
+    """r over the sets of the logarithm of each predictor with the mean standardised gain (Figures 4a, 4b).
+
+    One row a predictor: the r of each model, their Fisher mean, and its p under permutations of the sets.
+    """
+    grid, gain = survey.grid, survey.gains[STANDARDISED].mean(axis=2)
+    rows: list[Row] = []
+    for name in PREDICTORS:
+        values = measures.perplexity_of(grid, name)
+        if values is None or len(grid.sets) < 3 or not (np.isfinite(values) & (values > 0)).all():
+            continue
+        logs = np.log(values)
+        by_model = r_of_each(logs, gain)
+        if np.isnan(by_model).any():
+            continue
+        rows.append(
+            {
+                "predictor": name,
+                "r": float(fisher_mean(by_model)),
+                "lowest": float(by_model.min()),
+                "highest": float(by_model.max()),
+                "p": mean_r_of_each_p(logs, gain, survey.seed_for("prediction", name)),
+                "sets": len(grid.sets),
+            }
+        )
+    return rows
 
 
 def layers(survey: Survey, measures: Measures) -> list[Row]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
-FORMS, MOVEMENT = "forms.parquet", "movement.parquet"
+FORMS, MOVEMENT, PERPLEXITY = "forms.parquet", "movement.parquet", "perplexity.parquet"
 """Names of the files, with the columns that identify a run."""
 
 
@@ -31,10 +31,14 @@ class Measures:
         forms: by run and benchmark, the share of answers in the asked form and the score of these (NaN without any),
             both in [0, 1].
         movement: by run, the relative Frobenius change of each layer: [layers].
+        by_likelihood: by run and benchmark, the share of questions of which the right choice is the likeliest.
+        perplexity: by base, set and size, the numbers of `perplexity_schema`.
     """
 
     forms: Mapping[tuple[Run, str], tuple[float, float]] = field(default_factory=dict)
     movement: Mapping[Run, Floats] = field(default_factory=dict)
+    by_likelihood: Mapping[tuple[Run, str], float] = field(default_factory=dict)
+    perplexity: Mapping[tuple[str, str, int], Mapping[str, Any]] = field(default_factory=dict)
 
     def forms_of(self, grid: Grid) -> tuple[Floats, Floats, Floats, Floats] | None:
         """Form and score given form of the grid [models, sets, benchmarks], and of the bases [models, 1, benchmarks].
@@ -51,6 +55,22 @@ class Measures:
             pair = np.array(cells, dtype=np.float64)
             found += [pair[..., 0], pair[..., 1]]
         return found[0], found[1], found[2], found[3]
+
+    def perplexity_of(self, grid: Grid, kind: str) -> Floats | None:
+        """One number of `perplexity_schema` for each model and set of the grid: [models, sets]; None with a gap."""
+        keys = [[(model, name, grid.condition.size) for name in grid.sets] for model in grid.models]
+        found = [[self.perplexity.get(key, {}).get(kind) for key in row] for row in keys]
+        return None if any(value is None for row in found for value in row) else np.array(found, np.float64)
+
+    def by_likelihood_of(self, grid: Grid, benchmark: str) -> tuple[float, float] | None:
+        """Mean share of likeliest choices that are right, of the bases and of the tuned models; None with a gap."""
+        bases = [self.by_likelihood.get((Run(model, BASE), benchmark)) for model in grid.models]
+        runs = [grid.condition.run(model, name) for model in grid.models for name in grid.sets]
+        tuned = [self.by_likelihood.get((run, benchmark)) for run in runs]
+        known = [[value for value in part if value is not None] for part in (bases, tuned)]
+        if [len(part) for part in known] != [len(bases), len(tuned)]:
+            return None
+        return float(np.mean(known[0])), float(np.mean(known[1]))
 
     def movement_of(
         self, models: tuple[str, ...], sets: tuple[str, ...], condition: Condition
@@ -69,10 +89,12 @@ def read_measures(folder: Path) -> Measures:
 
     Raises UserError for damaged ones.
     """
-    forms = {}
+    forms, by_likelihood = {}, {}
     for row in _rows(folder / FORMS, forms_schema()):
         given = np.nan if row["score_given_form"] is None else row["score_given_form"]
         forms[_run(row), str(row["benchmark"])] = (float(row["in_form"]), float(given))
+        if row["right_by_likelihood"] is not None:
+            by_likelihood[_run(row), str(row["benchmark"])] = float(row["right_by_likelihood"])
     layers: dict[Run, dict[int, list[float]]] = defaultdict(dict)
     for row in _rows(folder / MOVEMENT, movement_rows_schema()):
         if row["layer"] is not None:
@@ -83,7 +105,11 @@ def read_measures(folder: Path) -> Measures:
         run: np.sqrt([moved / size if size else np.nan for _, (moved, size) in sorted(found.items())])
         for run, found in layers.items()
     }
-    return Measures(forms, movement)
+    perplexity = {
+        (row["model"], row["data"], row["size"]): row
+        for row in _rows(folder / PERPLEXITY, perplexity_schema())
+    }
+    return Measures(forms, movement, by_likelihood, perplexity)
 
 
 def run_fields() -> list[tuple[str, Any]]:
@@ -112,7 +138,20 @@ def forms_schema() -> pa.Schema:
         ("in_form", share),
         ("score_given_form", share),
     ]
-    return pa.schema([*run_fields(), *own, ("errors", pa.int64())])
+    return pa.schema([*run_fields(), *own, ("errors", pa.int64()), ("right_by_likelihood", share)])
+
+
+def perplexity_schema() -> pa.Schema:
+    """Columns of PERPLEXITY: of a set under a base, before it is trained on.
+
+    response, full: perplexity of the tokens of responses, and of whole texts; bits_per_byte: of responses; tokens: of a
+    response on average, with its closing token; errors: texts that could not be scored.
+    """
+    import pyarrow as pa
+
+    names = [("model", pa.string()), ("data", pa.string()), ("size", pa.int64())]
+    numbers = [(name, pa.float64()) for name in ("response", "full", "bits_per_byte", "tokens")]
+    return pa.schema([*names, *numbers, ("errors", pa.int64())])
 
 
 def movement_rows_schema() -> pa.Schema:

@@ -97,6 +97,26 @@ class SurveyPlan:
         return {(run.members, run.size): self._drawn(run) for run in self.runs}
 
     @cached_property
+    def perplexities(self) -> dict[str, dict[tuple[str, int], Step]]:
+        """By base, the log-likelihoods of each set that its runs are trained on alone, by name and size."""
+        found: dict[str, dict[tuple[str, int], Step]] = {name: {} for name in self.spec.bases.names}
+        spec = HashedOften(
+            engine=self.spec.engine.model_dump(),
+            likelihood=self.spec.likelihood.model_dump(),
+            perplexity=True,
+            template=self._template,
+        )
+        for run in self.runs:
+            if len(run.members) == 1 and (run.data, run.size) not in found[run.base]:
+                inputs = {
+                    "model": self.base_id(run.base),
+                    "training_set": self.drawn[run.members, run.size].id,
+                }
+                slug = f"{run.base}-perplexity-{run.data}-n{run.size}"
+                found[run.base][run.data, run.size] = _step("scores", slug, spec, inputs)
+        return found
+
+    @cached_property
     def questions(self) -> dict[str, Step]:
         """The questions of each benchmark."""
         asked = self.spec.benchmarks
@@ -133,6 +153,8 @@ class SurveyPlan:
         }
         inputs = {f"{m.name}/{name}": step.id for m in self.models for name, step in m.scores.items()}
         inputs |= {f"{m.name}/movement": m.movement.id for m in self.models if m.movement is not None}
+        for base, sets in self.perplexities.items():
+            inputs |= {f"{base}/perplexity/{name}-n{size}": step.id for (name, size), step in sets.items()}
         inputs |= {f"questions/{name}": step.id for name, step in self.questions.items()}
         return _step("survey-results", self.name, labels, inputs)
 
@@ -167,6 +189,8 @@ class SurveyPlan:
         for model in self.models:
             for name, step in model.scores.items():
                 yield step, self._asking(name)
+            if model.run is None:
+                yield from ((step, Cost()) for step in self.perplexities[model.base].values())
         yield self.results, Cost()
         yield self.report, Cost()
 
@@ -216,7 +240,12 @@ class SurveyPlan:
         """How each benchmark is asked: one object for all models, which is hashed once."""
         engine = self.spec.engine.model_dump()
         return {
-            name: HashedOften(engine=engine, template=self._template, max_tokens=self.max_tokens(name))
+            name: HashedOften(
+                engine=engine,
+                likelihood=self.spec.likelihood.model_dump(),
+                template=self._template,
+                max_tokens=self.max_tokens(name),
+            )
             for name in self.spec.benchmarks.names
         }
 

@@ -10,6 +10,7 @@ from sftlab.config.frozen import Frozen
 from sftlab.datasets.benchmark_file import BenchmarkFileSpec
 from sftlab.datasets.spec import DataFileSpec, DrawSpec, TemplateSpec
 from sftlab.inference.spec import EngineSpec
+from sftlab.measurements.spec import LikelihoodSpec
 from sftlab.pocket.skill_data import SETS
 from sftlab.pocket.skills import SKILLS
 from sftlab.pocket.spec import FamilySpec
@@ -136,6 +137,9 @@ class SurveySpec(Frozen):
     benchmarks: BenchmarksSpec = Field(description="The benchmarks.")
     template: TemplateSpec = Field(default="paper", description="Renders examples and questions alike.")
     engine: EngineSpec = Field(default=EngineSpec(), description="dtype of the engines.")
+    likelihood: LikelihoodSpec = Field(
+        default=LikelihoodSpec(), description="How perplexity and choices are measured."
+    )
     sft: SFTSpec = Field(
         default=SFTSpec(batch_size=32, epochs=10, max_length=2048),
         description="Settings of fine-tuning; the defaults are the paper's (section 3.4).",

@@ -6,8 +6,46 @@ from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import number
 from sftlab.studies.survey.compare import Comparison
+from sftlab.studies.survey.measure_tables import PREDICTORS
 from sftlab.studies.survey.report import measured_figures
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed
+
+
+def perplexity(comparison: Comparison) -> Section | None:
+    """Figure 4a, with what else predicts gains."""
+    rows, predictions = comparison.tables["perplexities"], comparison.tables["predictions"]
+    if not rows:
+        return None
+    see = "There are too few training sets to correlate perplexity with gains."
+    if first := next((row for row in predictions if row["predictor"] == "response"), None):
+        see = (
+            f"The logarithm of the perplexity of the responses correlates with the mean gain by r = "
+            f"{number(first['r'], 2)} ({number(first['lowest'], 2)} to {number(first['highest'], 2)} by model, p "
+            f"{p_text(first['p'])} over {first['sets']} sets). It is measured before anything is trained."
+        )
+    table = Table(
+        "r of the logarithm of a predictor with the mean standardised gain, over sets",
+        "predictor",
+        ["mean r", "lowest", "highest", "p"],
+        [
+            Row(
+                PREDICTORS[row["predictor"]],
+                [Entry(number(row[key], 2)) for key in ("r", "lowest", "highest")]
+                + [Entry(p_text(row["p"]))],
+            )
+            for row in predictions
+        ],
+        note="Mean through Fisher's z. p: the sets are shuffled, the same way in all models.",
+    )
+    plots = [measured_figures.perplexity_points(rows)]
+    return Section(
+        "perplexity",
+        "Perplexity before training (Figure 4a)",
+        see,
+        plots,
+        [table] if predictions else [],
+        data=("perplexities", "predictions"),
+    )
 
 
 def layers(comparison: Comparison) -> Section | None:
@@ -75,6 +113,8 @@ def form(comparison: Comparison) -> Section | None:
             "share_in_form": "in form, tuned",
             "share_right_given_form_base": "right given form, base",
             "share_right_given_form": "right given form, tuned",
+            "share_likeliest_base": "likeliest choice, base",
+            "share_likeliest": "likeliest choice, tuned",
         },
     )
     plots = [measured_figures.form_bars(ordered)]

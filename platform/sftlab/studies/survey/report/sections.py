@@ -29,6 +29,7 @@ def sections(comparison: Comparison) -> list[Section]:
         _structure,
         _variance,
         _length,
+        measured_sections.perplexity,
         measured_sections.layers,
         factor_sections.methods,
         factor_sections.sizes_and_epochs,

@@ -1,12 +1,15 @@
-"""Stage 5: every model answers every benchmark; the models of one base share its engines."""
+"""Stage 6: what engines measure: answers and choices of every model, perplexity of the sets under the bases.
+
+The models of one base share its engines, which start once.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sftlab.store.artifact import DAMAGED
 from sftlab.store.mirror import drop
@@ -14,6 +17,7 @@ from sftlab.store.record import Step
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.plan import Model
+from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
 from sftlab.studies.survey.stages.questions import FILE as QUESTIONS
 from sftlab.studies.survey.stages.tuned import MODEL
 from sftlab.weights.restore import ModelSource
@@ -21,43 +25,48 @@ from sftlab.weights.restore import ModelSource
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from sftlab.datasets.rendered import Template
     from sftlab.inference.evaluator import EvaluationItem
+    from sftlab.inference.measurement import Measurement
 
 ANSWERS = "answers.parquet"
+CHOICES = "choices.parquet"
+LIKELIHOODS = "likelihoods.parquet"
 
 
 @dataclass(frozen=True)
-class _Missing:
-    """A model and its steps that are missing, by benchmark."""
+class _Wanted:
+    """A missing step, and how the files of its folder are measured."""
 
-    model: Model
-    steps: Mapping[str, Step]
+    step: Step
+    measurements: Mapping[str, Measurement]
 
-    @property
-    def id(self) -> str:
-        """Of the model and of what it is still asked."""
-        return "-".join([next(iter(self.steps.values())).id[:16], str(len(self.steps))])
+    def session_file(self, name: str) -> str:
+        """The name of a file until the step is committed."""
+        return f"{self.step.id[:24]}-{name}"
 
 
 def build_scores(build: SurveyBuild) -> None:
-    """Ask every model what it has not answered; the engines of a base start once."""
-    questions = _questions(build)
-    missing = [
-        _Missing(model, steps)
-        for model in build.plan.models
-        if (steps := {name: step for name, step in model.scores.items() if build.missing(step)})
-    ]
-    before = 0
+    """Measure what is missing of every model; the engines of a base start once."""
+    measures = _Measures(build)
+    count = len(build.plan.models)
     with build.progress.bar("asking models") as bar:
         for base in build.plan.spec.bases.names:
-            of_base = {one.id: one for one in missing if one.model.base == base}
-            if not of_base:
+            wanted = {
+                f"{number}-{found[0].step.id[:16]}": (model, found)
+                for number, model in enumerate(build.plan.models)
+                if model.base == base and (found := list(measures.missing(model)))
+            }
+            if not wanted:
                 continue
-            note = f"{base}: {before + len(of_base)} of {len(missing)} models"
-            bar.update(before, len(missing), note)
-            _ask(build, base, of_base, questions)
-            before += len(of_base)
-            bar.update(before, len(missing), note)
+            first = next(number for number, model in enumerate(build.plan.models) if model.base == base)
+
+            def report(
+                done: int, rate: float, first: int = first, of: int = len(wanted), base: str = base
+            ) -> None:
+                bar.update(first + done, count, f"{base}: {done} of {of}, {rate:,.0f} rows/s")
+
+            _measure(build, base, wanted, report)
 
 
 def read_answers(build: SurveyBuild, step: Step) -> pa.Table:
@@ -67,23 +76,83 @@ def read_answers(build: SurveyBuild, step: Step) -> pa.Table:
     return read_table(build.read(step, ANSWERS), benchmark_answer_schema())
 
 
-def _questions(build: SurveyBuild) -> dict[str, pa.Table]:
+def read_likelihoods(build: SurveyBuild, step: Step, name: str = LIKELIHOODS) -> list[dict[str, Any]]:
+    """Committed log-likelihoods: of a set under a base, or with `name` CHOICES of the choices of a benchmark."""
+    from sftlab.measurements.likelihood import likelihood_schema
+
+    rows: list[dict[str, Any]] = read_table(build.read(step, name), likelihood_schema()).to_pylist()
+    return rows
+
+
+def read_questions(build: SurveyBuild, benchmark: str) -> pa.Table:
+    """The committed questions of a benchmark."""
     from sftlab.measurements.benchmarks import question_schema
 
-    steps = build.plan.questions
-    return {name: read_table(build.read(step, QUESTIONS), question_schema()) for name, step in steps.items()}
+    return read_table(build.read(build.plan.questions[benchmark], QUESTIONS), question_schema())
 
 
-def _ask(
-    build: SurveyBuild, base: str, missing: Mapping[str, _Missing], questions: Mapping[str, pa.Table]
+class _Measures:
+    """What each model is still asked; questions and templates are read once."""
+
+    def __init__(self, build: SurveyBuild) -> None:
+        self.build, self.plan = build, build.plan
+        self.questions = {name: read_questions(build, name) for name in build.plan.questions}
+        self.templates: dict[str, Template] = {}
+
+    def missing(self, model: Model) -> Iterator[_Wanted]:
+        """The missing steps of a model, with their measurements."""
+        from sftlab.measurements.benchmarks import BenchmarkAnswers
+        from sftlab.measurements.likelihood import LogLikelihoods
+        from sftlab.measurements.rendered_likelihood import choice_rows
+
+        for name, step in model.scores.items():
+            if not self.build.missing(step):
+                continue
+            table, spec = self.questions[name], self.plan.spec
+            found: dict[str, Measurement] = {
+                ANSWERS: BenchmarkAnswers(table, spec.template, self.plan.max_tokens(name))
+            }
+            if rows := list(choice_rows(self.template(model.base), table.to_pylist())):
+                found[CHOICES] = LogLikelihoods(rows, spec.likelihood)
+            yield _Wanted(step, found)
+        for step in self.plan.perplexities[model.base].values() if model.run is None else ():
+            if self.build.missing(step):
+                yield _Wanted(step, {LIKELIHOODS: self._perplexity(model.base, step)})
+
+    def _perplexity(self, base: str, step: Step) -> Measurement:
+        from sftlab.datasets.examples import conversations_of, examples_schema
+        from sftlab.measurements.likelihood import LogLikelihoods
+        from sftlab.measurements.rendered_likelihood import perplexity_rows
+
+        drawn = next(one for one in self.plan.drawn.values() if one.id == step.inputs["training_set"])
+        file = self.build.read(drawn, EXAMPLES)
+        examples = conversations_of(read_table(file, examples_schema()), str(file))
+        rows = tuple(perplexity_rows(self.template(base), examples))
+        return LogLikelihoods(rows, self.plan.spec.likelihood)
+
+    def template(self, base: str) -> Template:
+        """The survey's template for the tokenizer of a base."""
+        from sftlab.datasets.templates import make_template
+        from sftlab.inference.tokenizer_check import load_tokenizer
+
+        if base not in self.templates:
+            tokenizer = load_tokenizer(self.build.base_folder(base))
+            self.templates[base] = make_template(self.plan.spec.template, tokenizer, base)
+        return self.templates[base]
+
+
+def _measure(
+    build: SurveyBuild,
+    base: str,
+    wanted: Mapping[str, tuple[Model, list[_Wanted]]],
+    report: Callable[[int, float], None],
 ) -> None:
-    """Ask the models of one base."""
+    """Measure the models of one base, by name; each step is committed as its model is finished."""
     from sftlab.inference.evaluator import EvaluationRequest, evaluate_with_engines
 
     session = build.store.root / "sessions" / f"survey-{build.plan.base_id(base)[:16]}"
-    items = [_item(build, name, one, questions, session) for name, one in missing.items()]
     request = EvaluationRequest(
-        items,
+        [_item(build, name, model, steps, session) for name, (model, steps) in wanted.items()],
         str(build.base_folder(base)),
         build.plan.spec.engine,
         session,
@@ -91,32 +160,24 @@ def _ask(
     )
 
     def commit(item: EvaluationItem) -> None:
-        for name, step in missing[item.id].steps.items():
-            folder = build.path(step)
+        for one in wanted[item.id][1]:
+            folder = build.path(one.step)
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(item.output_dir / _file(name), folder / ANSWERS)
-            build.commit(step)
+            for name in one.measurements:
+                shutil.copyfile(item.output_dir / one.session_file(name), folder / name)
+            build.commit(one.step)
 
-    evaluate_with_engines(request, build.runtime.engine, finished=commit)
+    evaluate_with_engines(
+        request, build.runtime.engine, lambda p: report(p.items_done, p.rows_per_second), commit
+    )
     drop(session)
 
 
-def _item(
-    build: SurveyBuild, name: str, one: _Missing, questions: Mapping[str, pa.Table], session: Path
-) -> EvaluationItem:
-    """The answers of a model are kept in the session until each is committed to the step of its benchmark."""
+def _item(build: SurveyBuild, name: str, model: Model, steps: list[_Wanted], session: Path) -> EvaluationItem:
+    """The tables of a model are kept in the session until each is committed to its step."""
     from sftlab.inference.evaluator import EvaluationItem
-    from sftlab.measurements.benchmarks import BenchmarkAnswers
 
-    plan, model = build.plan, one.model
     base = str(build.base_folder(model.base))
     tuned = None if model.tuned is None else str(build.path(model.tuned) / MODEL)
-    measurements = {
-        _file(asked): BenchmarkAnswers(questions[asked], plan.spec.template, plan.max_tokens(asked))
-        for asked in one.steps
-    }
+    measurements = {one.session_file(file): how for one in steps for file, how in one.measurements.items()}
     return EvaluationItem(name, ModelSource(base, tuned), measurements, session / "answers" / name)
-
-
-def _file(benchmark: str) -> str:
-    return f"{benchmark}.parquet"
