@@ -103,4 +103,6 @@ def write_model(folder: Path) -> None:
     texts += [text for topic in topics for text in topic.templates]
     folder.mkdir(parents=True, exist_ok=True)
     train_tokenizer(texts, VOCABULARY).save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+    )

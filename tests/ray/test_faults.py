@@ -51,7 +51,9 @@ def ray_session() -> Iterator[None]:
 def request_(tmp_path: Path) -> ScoringRequest:
     for folder in ("facts", "model", "notes", "out"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text(
+        '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    )
     pq.write_table(invented_facts(FACTS), tmp_path / "facts" / "train.parquet")
     blocks = FactBlocks.of(tmp_path / "facts", BLOCK, ("train",))
     spec = MasterySpec(samples=2, block_facts=BLOCK)

@@ -120,7 +120,9 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "config.json").write_text(json.dumps(config or {"model_type": "llama"}))
+    (folder / "config.json").write_text(
+        json.dumps(config or {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+    )
     if shards == 1:
         save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
         return folder

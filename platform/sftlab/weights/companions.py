@@ -81,7 +81,7 @@ def _check(file: Path, folder: Path) -> None:
         raise UserError(f"{file}: cannot be read: {error.strerror}; it belongs to the model.") from error
     if start == _POINTER:
         raise UserError(
-            f"{file}: is a pointer of git-lfs, not the file itself; run git lfs pull in {folder}."
+            f"{file}: is a pointer of git-lfs, not the file itself; run `git lfs pull` in {folder}."
         )
 
 

@@ -192,7 +192,9 @@ class Actors:
 
     def base(self, name: str) -> EngineBase:
         (self.folder / name).mkdir(exist_ok=True)
-        (self.folder / name / "config.json").write_text("{}")
+        (self.folder / name / "config.json").write_text(
+            '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+        )
         return EngineBase(str(self.folder / name), EngineSpec())
 
 

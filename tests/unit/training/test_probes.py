@@ -23,7 +23,7 @@ from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.tuned import build_tuned, probe_mask
 from sftlab.training.records import SFTRun, TrainingEvent
 from sftlab.training.spec import TrainingRuntime
-from tests.support.weights_models import stored, write_checkpoint
+from tests.support.weights_models import save_model, save_tuned, stored
 
 MASK = {"percent": 50, "size": 2}
 SOURCES = Sources(
@@ -102,16 +102,11 @@ class Quiet:
         yield _Bar()
 
 
-def weights(shift: float) -> dict[str, torch.Tensor]:
-    """One layer of eight weights, of which a training moves each by another share of `shift`."""
-    moved = 1 + shift * torch.arange(8).reshape(2, 4) / 8
-    return {"model.layers.0.mlp.up_proj.weight": moved, "model.norm.weight": torch.ones(2)}
-
-
 @pytest.fixture
 def build(tmp_path: Path) -> KnowledgeBuild:
     """A study with masks whose training sets are drawn."""
-    plan = plan_of(write_checkpoint(tmp_path / "base", weights(0)), MASK)
+    save_model(tmp_path / "base", "llama", 0, torch.float32)
+    plan = plan_of(tmp_path / "base", MASK)
     build = KnowledgeBuild(plan, Store(tmp_path / "store"), Runtime(training=TrainingRuntime()), Quiet())
     for step, _ in plan.steps():
         if step.stage in ("facts", "mastery", "training-set"):
@@ -131,7 +126,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[SFTRun]]:
         assert storage_dir.endswith("ray-train")
         calls.append(list(runs))
         for run in runs:
-            write_checkpoint(Path(run.output_dir), weights(0.5))
+            save_tuned(Path(run.output_dir), Path(run.base_model))
             report(TrainingEvent(run.run_id, "finished", 1, 1, 0.1, 0.0, 1.0))
 
     monkeypatch.setattr("sftlab.training.sft.train_runs", train_runs)
@@ -151,7 +146,7 @@ def test_the_tuned_stage_trains_and_profiles_a_missing_probe_before_the_cells(
     assert mask is not None and mask == probe_mask(build, plan.cells[1])
     assert mask.probe == probes[0].output_dir and stored(Path(mask.probe))
     assert mask.cut == read_change(build, plan.probes[0]).cuts["50"]
-    assert mask.cut.count == 4 and mask.cut.region == "layers"
+    assert mask.cut.count == mask.cut.total // 2 > 0 and mask.cut.region == "layers"
 
 
 def test_a_probe_that_another_study_has_made_is_used(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +23,7 @@ from sftlab.execution.runtime import Runtime
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.check import RAY_JOB
 from sftlab.studies.load import load_runtime
-from tests.support.weights_models import write_checkpoint
+from tests.support.weights_models import save_model, write_checkpoint
 
 CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
 TINY = CONFIGS / "tiny.yaml"
@@ -90,7 +91,10 @@ def test_a_relative_store_is_refused_in_a_submitted_job_alone(
     open_study(TINY, None, tmp_path / "store", [])
 
 
-def base_model(folder: Path, config: str = '{"dtype": "bfloat16"}') -> Path:
+LLAMA = '{"dtype": "bfloat16", "model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+
+
+def base_model(folder: Path, config: str = LLAMA) -> Path:
     write_checkpoint(folder, {"model.embed_tokens.weight": torch.ones(4, 2), "b": torch.ones(2)}, shards=2)
     (folder / "config.json").write_text(config)
     return folder
@@ -107,6 +111,12 @@ def truncated(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4])
 
 
+def without_tokens(folder: Path) -> None:
+    shutil.rmtree(folder)
+    save_model(folder, "llama", 0)
+    (folder / "tokenizer.json").write_text("{}")
+
+
 BROKEN = {
     "pickle": (pickled, "holds only pickle weights"),
     "missing shard": (
@@ -118,7 +128,7 @@ BROKEN = {
         lambda folder: (folder / "config.json").write_text("{}"),
         "names no usable dtype",
     ),
-    "empty tokenizer.json": (lambda _: None, "the tokenizer cannot be loaded"),
+    "empty tokenizer.json": (without_tokens, "the tokenizer cannot be loaded"),
 }
 
 
