@@ -71,12 +71,6 @@ def test_a_dead_server_is_found_out_before_mlflow_s_client_asks_it(kind: str, tm
     assert address in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be read as one" * 100)
-    with pytest.raises(UserError, match=r"mlflow\.db"):
-        log_nothing(TrackingSettings(), tmp_path)
-
-
 def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

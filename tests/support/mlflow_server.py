@@ -56,7 +56,7 @@ def dom(url: str, folder: Path) -> str:
     """What a page has become after its scripts have run."""
     command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
     command += ["--disable-background-networking", f"--user-data-dir={folder / 'browser'}"]
-    command += ["--window-size=2400,4000", "--virtual-time-budget=60000", "--dump-dom", url]
+    command += ["--window-size=2400,9000", "--virtual-time-budget=60000", "--dump-dom", url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
