@@ -30,7 +30,7 @@ def nodes(folder: Path) -> Iterator[Nodes]:
         yield started
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_study_on_three_nodes_has_the_bits_of_one(nodes: Nodes, folder: Path, finished: Study) -> None:
     run = calm(nodes, folder, STUDY, PLAIN)
     assert compare(run.store, finished.store) > 50
@@ -45,7 +45,7 @@ def test_a_study_on_three_nodes_has_the_bits_of_one(nodes: Nodes, folder: Path, 
 
 
 @pytest.mark.rest
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_kills_and_faults_leave_the_same_bits(nodes: Nodes, folder: Path, finished: Study) -> None:
     blows = [blow for blow in short(SEED, KILLS, totals(finished.store)) if possible(blow, nodes)]
     run = storm(nodes, blows, folder, "storm", finished.store, STUDY, PLAIN)

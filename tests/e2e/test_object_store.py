@@ -81,7 +81,7 @@ def troubled(server: S3Server) -> Iterator[None]:
         server.order()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_killed_study_is_finished_by_a_machine_with_an_empty_mirror(
     finished: Study, server: S3Server, tmp_path: Path
 ) -> None:
@@ -138,7 +138,7 @@ axes: {{data: [4], size: [4], seed: [0, 1], strategy: [restore, wise-ft], percen
 
 
 @pytest.mark.rest
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_sweep_in_a_bucket_is_found_by_a_machine_with_an_empty_mirror(
     finished: Study, server: S3Server, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ def local_ray(server: S3Server) -> Iterator[S3Server]:
     ray.shutdown()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_run_goes_on_from_its_checkpoint_on_a_machine_with_an_empty_mirror(
     local_ray: S3Server, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ def kill_a_worker() -> None:
     workers[-1].kill()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("local_ray")
 def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(root: Path) -> None:
     interrupted = driver(root, "disturbed")
@@ -188,7 +188,7 @@ def test_whatever_is_killed_the_runs_end_with_the_bits_of_an_undisturbed_call(ro
     assert not wild_output.exists()
 
 
-@pytest.mark.timeout(300)  # far below the half hour for which the other rank would wait
+@pytest.mark.timeout(600)  # far below the half hour for which the other rank would wait
 @pytest.mark.usefixtures("local_ray")
 def test_what_rank_0_alone_cannot_do_ends_the_other_rank_too(root: Path) -> None:
     (run,) = make_runs(root, "alone", {"x": SPEC})
@@ -215,7 +215,7 @@ def stopped_main(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.long  # Ray Train asks the stopped process for half a minute to leave its group
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 def test_a_rank_that_is_stopped_is_taken_for_dead_and_the_run_goes_on_from_its_checkpoint(root: Path) -> None:
     run, whole = make_runs(root, "stopped", {"stopped": SPEC, "undisturbed": SPEC})
@@ -247,7 +247,7 @@ def hungry_main(config: dict[str, Any]) -> None:
     sft.rank_main(config)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 def test_a_rank_out_of_memory_names_the_settings_and_the_run_goes_on_from_its_checkpoint(root: Path) -> None:
     run, whole = make_runs(root, "hungry", {"hungry": SPEC, "whole": SPEC})
