@@ -177,10 +177,10 @@ def test_an_engine_that_is_stopped_before_its_watcher_runs_is_started_anew(
 def test_a_scorer_that_is_stopped_before_its_watcher_runs_is_started_anew(
     request_: ScoringRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors, "BOOT_SECONDS", 5)
+    monkeypatch.setattr(actors, "BOOT_SECONDS", 20)  # a start beside other tests takes ten
     notes = request_.output_dir.parent / "notes"
     factory = StoppedFactory(Steady, notes, os.getpid())
-    score(request_, CALM.model_copy(update={"timeout_seconds": 2.0}), engine=factory)
+    score(request_, CALM.model_copy(update={"timeout_seconds": 5.0}), engine=factory)
     assert sum(table.num_rows for table in scored(request_)) == FACTS
     assert (notes / "given").stat().st_size == 2
     os.kill(int((notes / "pid").read_text()), signal.SIGKILL)  # Ray leaves it to the end of its node
