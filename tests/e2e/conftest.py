@@ -59,8 +59,12 @@ class Study:
         )
 
 
+# Set in this process by Ray and by MLflow while other tests use them; a command of its own must not see them.
+LEFT_OUT = {"RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"}
+
+
 def environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return {key: value for key, value in os.environ.items() if key not in LEFT_OUT}
 
 
 def tail(done: subprocess.CompletedProcess[str]) -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,12 @@ class Stopped:
         return os.getpid()
 
 
+def kill_left(notes: Path) -> None:
+    """Ray leaves a stopped process to the end of its node, or kills it already."""
+    with suppress(ProcessLookupError):
+        os.kill(int((notes / "pid").read_text()), signal.SIGKILL)
+
+
 def test_an_engine_that_is_stopped_before_its_watcher_runs_is_started_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +176,7 @@ def test_an_engine_that_is_stopped_before_its_watcher_runs_is_started_anew(
         watch.add(worker)
         assert ray.get(worker.process.remote(), timeout=90) != int((tmp_path / "pid").read_text())
     assert (tmp_path / "start").stat().st_size == 2
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    kill_left(tmp_path)
     ray.kill(worker)
 
 
@@ -183,7 +189,7 @@ def test_a_scorer_that_is_stopped_before_its_watcher_runs_is_started_anew(
     score(request_, CALM.model_copy(update={"timeout_seconds": 5.0}), engine=factory)
     assert sum(table.num_rows for table in scored(request_)) == FACTS
     assert (notes / "given").stat().st_size == 2
-    os.kill(int((notes / "pid").read_text()), signal.SIGKILL)  # Ray leaves it to the end of its node
+    kill_left(notes)
 
 
 @contextmanager
