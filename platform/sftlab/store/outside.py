@@ -10,6 +10,8 @@ from sftlab.errors import UserError
 from sftlab.store.fingerprint import rows_hash
 from sftlab.store.hashes import FileHashes, Hashed, quick_stamp, steady_hash
 
+MISSING = "missing:"  # begins what is in the place of a content hash where there is no file
+
 
 @dataclass
 class Outside:
@@ -50,7 +52,7 @@ def content_hash(path: Path, files: Sequence[Hashed]) -> str:
 def hashed_outside(path: Path, listing: Callable[[Path], list[Path]], hashes: FileHashes) -> Outside | str:
     """A file or folder with its content hash; `missing:PATH` where there is nothing."""
     files = tuple(hashes.of(listing(path)))
-    return Outside(path, listing, content_hash(path, files), files) if files else f"missing:{path}"
+    return Outside(path, listing, content_hash(path, files), files) if files else f"{MISSING}{path}"
 
 
 def outside_id(found: Outside | str | None) -> str | None:

@@ -13,6 +13,7 @@ from sftlab.config.overrides import validated
 from sftlab.errors import UserError
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
+from sftlab.store.outside import MISSING
 from sftlab.store.record import FOLDER_DIGITS, Damaged, Record
 from sftlab.strategies import (
     RestoreSpec,
@@ -189,7 +190,7 @@ def _base_folder(store: Store, model_id: str, given: Path | None) -> Path:
         return _folder(store, _whole(store, found[0])) / "model"
     if given is not None:
         actual = model_hash(given, store.root)
-        if actual.startswith("missing:"):
+        if actual.startswith(MISSING):
             raise UserError(
                 f"--base {given}: holds no model; expected config.json, safetensors and tokenizer."
             )

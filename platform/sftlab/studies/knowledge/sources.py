@@ -17,14 +17,13 @@ from sftlab.facts.user_facts import read_user_facts
 from sftlab.pocket.extent import fact_counts, model_bytes
 from sftlab.pocket.world import world_topics
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import Outside, hashed_outside, outside_id
+from sftlab.store.outside import MISSING, Outside, hashed_outside, outside_id
 from sftlab.studies.knowledge.pipeline import READS_FACTS, READS_MODEL
 from sftlab.studies.knowledge.spec import FactsSpec, StudySpec
 from sftlab.weights.model_id import hashed_model
 from sftlab.weights.shards import model_files
 
 PUBLISHED_TEMPLATES = 21
-MISSING = "missing:"
 READING = "2"  # of custom facts, part of the ids of those that another version of the reader reads otherwise
 
 

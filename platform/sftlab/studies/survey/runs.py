@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from sftlab.studies.survey.spec import MethodSpec, RunsSpec, SurveySpec
@@ -47,7 +47,7 @@ def runs_of(survey: SurveySpec) -> list[Run]:
             key = (run.base, run.members, run.size, run.sft)
             before = found.get(key)
             epochs = run.epochs if before is None else tuple(sorted({*run.epochs, *before.epochs}))
-            found[key] = Run(**{**vars(run), "epochs": epochs})
+            found[key] = replace(run, epochs=epochs)
     order = {name: place for place, name in enumerate(survey.bases.names)}
     return sorted(found.values(), key=lambda run: order[run.base])  # stable: within a base as in the file
 
@@ -80,13 +80,7 @@ def _sft_of(sft: SFTSpec, group: RunsSpec, method: MethodSpec, seed: int) -> SFT
         "batch_size": method.batch_size,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    return SFTSpec.model_validate({**sft.model_dump(), "seed": sft.seed + seed, **_plain(given)})
-
-
-def _plain(given: dict[str, object]) -> dict[str, object]:
-    return {
-        name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in given.items()
-    }
+    return SFTSpec.model_validate({**sft.model_dump(), "seed": sft.seed + seed, **given})
 
 
 def _kept(group: RunsSpec, epochs: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import Outside, hashed_outside
+from sftlab.store.outside import MISSING, Outside, hashed_outside
 from sftlab.studies.survey.pipeline import READS_MODEL
 from sftlab.studies.survey.spec import SurveySpec
 from sftlab.weights.model_id import hashed_model
@@ -31,7 +31,7 @@ class SurveySources:
 
     def missing(self) -> list[str]:
         """The files and folders that are not there."""
-        return [found.removeprefix("missing:") for found in self.all() if isinstance(found, str)]
+        return [found.removeprefix(MISSING) for found in self.all() if isinstance(found, str)]
 
     def require(self) -> None:
         """Raises UserError where a file that the survey reads is not there."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sftlab.datasets.rendered import Template
     from sftlab.inference.evaluator import EvaluationItem
     from sftlab.inference.measurement import Measurement
+    from sftlab.measurements.likelihood import Continuation
 
 ANSWERS = "answers.parquet"
 CHOICES = "choices.parquet"
@@ -92,27 +93,27 @@ def read_questions(build: SurveyBuild, benchmark: str) -> pa.Table:
 
 
 class _Measures:
-    """What each model is still asked; questions and templates are read once."""
+    """What each model is still asked; what the models of a base have in common is made once."""
 
     def __init__(self, build: SurveyBuild) -> None:
         self.build, self.plan = build, build.plan
         self.questions = {name: read_questions(build, name) for name in build.plan.questions}
         self.templates: dict[str, Template] = {}
+        self.rendered: dict[tuple[str, str], list[Continuation]] = {}
 
     def missing(self, model: Model) -> Iterator[_Wanted]:
         """The missing steps of a model, with their measurements."""
         from sftlab.measurements.benchmarks import BenchmarkAnswers
         from sftlab.measurements.likelihood import LogLikelihoods
-        from sftlab.measurements.rendered_likelihood import choice_rows
 
         for name, step in model.scores.items():
             if not self.build.missing(step):
                 continue
-            table, spec = self.questions[name], self.plan.spec
+            spec = self.plan.spec
             found: dict[str, Measurement] = {
-                ANSWERS: BenchmarkAnswers(table, spec.template, self.plan.max_tokens(name))
+                ANSWERS: BenchmarkAnswers(self.questions[name], spec.template, self.plan.max_tokens(name))
             }
-            if rows := list(choice_rows(self.template(model.base), table.to_pylist())):
+            if rows := self.choices(model.base, name):
                 found[CHOICES] = LogLikelihoods(rows, spec.likelihood)
             yield _Wanted(step, found)
         for step in self.plan.perplexities[model.base].values() if model.run is None else ():
@@ -129,6 +130,15 @@ class _Measures:
         examples = conversations_of(read_table(file, examples_schema()), str(file))
         rows = tuple(perplexity_rows(self.template(base), examples))
         return LogLikelihoods(rows, self.plan.spec.likelihood)
+
+    def choices(self, base: str, benchmark: str) -> list[Continuation]:
+        """The choices of a benchmark in the template of a base; none where its questions have no choices."""
+        from sftlab.measurements.rendered_likelihood import choice_rows
+
+        key = base, benchmark
+        if key not in self.rendered:
+            self.rendered[key] = list(choice_rows(self.template(base), self.questions[benchmark].to_pylist()))
+        return self.rendered[key]
 
     def template(self, base: str) -> Template:
         """The survey's template for the tokenizer of a base."""
