@@ -187,7 +187,7 @@ class VllmEngine:
         ]
 
     def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> list[Any]:
-        from vllm import SamplingParams
+        from vllm import SamplingParams, TokensPrompt
 
         self._refuse_after_failed_swap()
         self._claim_threads()
@@ -195,7 +195,7 @@ class VllmEngine:
             return []
         with self._watched:
             outputs: list[Any] = self.llm.generate(
-                [{"prompt_token_ids": list(ids)} for ids in prompts],
+                [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts],
                 [SamplingParams(skip_clone=True, **values) for values in params],
                 use_tqdm=False,
             )

@@ -152,7 +152,7 @@ def _watch(state: SweepState, points: Points[T], trials: Trials[T]) -> Any:
     """A callback of Ray Tune that keeps the state that is shown, and marks which trials are done."""
     from ray import tune
 
-    class Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    class Watch(tune.Callback):
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             del iteration, trial, info
             state.running = sum(one.status == "RUNNING" for one in trials)

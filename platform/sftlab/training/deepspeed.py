@@ -97,7 +97,7 @@ def start_deepspeed(runtime: TrainingRuntime) -> None:
         disable_shared_memory_op()
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     deepspeed.init_distributed(dist_backend="nccl" if runtime.gpus_per_worker else "gloo", verbose=False)
 
 

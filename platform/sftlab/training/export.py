@@ -42,7 +42,7 @@ def stored_bytes(tensor: torch.Tensor, entry: dict[str, Any]) -> memoryview:
     assert list(tensor.shape) == entry["shape"], (list(tensor.shape), entry)
     kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     cast = tensor.detach().cpu().to(kinds.get(entry["dtype"], tensor.dtype)).contiguous()
-    return memoryview(cast.flatten().view(torch.uint8).numpy())
+    return cast.flatten().view(torch.uint8).numpy().data
 
 
 def rewrite_file(
@@ -71,7 +71,7 @@ def rewrite_file(
                 stream.write(stored_bytes(read() if value is None else value, entries[name]))
 
 
-def full_value(parameter: Any, engine: Any, want_float32: bool) -> torch.Tensor:
+def full_value(parameter: torch.Tensor, engine: Any, want_float32: bool) -> torch.Tensor:
     """The whole value of one parameter on every rank, from any ZeRO stage (a collective operation).
 
     `want_float32` takes the optimiser's float32 weights where the model's own are bf16.
@@ -82,7 +82,8 @@ def full_value(parameter: Any, engine: Any, want_float32: bool) -> torch.Tensor:
 
     if want_float32 and parameter.dtype != torch.float32:
         master = float32_of_stage0(parameter, engine)
-        return safe_get_full_fp32_param(parameter) if master is None else master
+        value: torch.Tensor = safe_get_full_fp32_param(parameter) if master is None else master
+        return value
     with deepspeed.zero.GatheredParameters([parameter]):
         return parameter.detach().clone()
 
@@ -90,6 +91,7 @@ def full_value(parameter: Any, engine: Any, want_float32: bool) -> torch.Tensor:
 def float32_of_stage0(parameter: Any, engine: Any) -> torch.Tensor | None:
     """The float32 weights that DeepSpeed's bf16 optimizer of stage 0 keeps with a parameter."""
     optimizer = engine.optimizer
+    master: torch.Tensor
     if not hasattr(optimizer, "fp16_groups") or not hasattr(optimizer, "fp32_groups"):
         return None
     for half, full in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):

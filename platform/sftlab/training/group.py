@@ -46,7 +46,7 @@ def make_trainer(
             name=f"ray-train-{uuid4().hex[:12]}",
             storage_path=storage_dir,
             failure_config=FailureConfig(max_failures=runtime.max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # of Train v2
         ),
     )
 
@@ -61,14 +61,14 @@ def torch_config(backend: str, timeout_seconds: float) -> Any:
     from ray.train.torch import TorchConfig
     from ray.train.torch.config import _TorchBackend
 
-    class Backend(_TorchBackend):  # type: ignore[misc]
+    class Backend(_TorchBackend):
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
             addresses = worker_group.execute(node_address)
             if len(set(addresses)) > 1:
                 worker_group.execute(use_interface)
             super().on_start(worker_group, backend_config)
 
-    class Config(TorchConfig):  # type: ignore[misc]
+    class Config(TorchConfig):
         @property
         def backend_cls(self) -> type[Backend]:
             return Backend

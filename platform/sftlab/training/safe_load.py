@@ -41,7 +41,7 @@ def load_plain(path: str, map_location: Any = None) -> Any:
     import torch
     from torch import _weights_only_unpickler as unpickler
 
-    unpickler.UnpicklingError = _ShortError
+    unpickler.UnpicklingError = _ShortError  # type: ignore[attr-defined]  # imported there
     try:
         with torch.serialization.safe_globals(known_names()):
             return torch.load(path, map_location=map_location, weights_only=True)

@@ -114,7 +114,8 @@ def _groups(shapes: Mapping[str, Shape], model: Any) -> list[_Group]:
         if target not in known and name in known:
             target, pattern, renamed = name, None, name
         if target in known:
-            group = groups.setdefault(target, _Group(target, of_pattern.get(pattern), pattern, {}))
+            converter = None if pattern is None else of_pattern.get(pattern)
+            group = groups.setdefault(target, _Group(target, converter, pattern, {}))
             group.stored[f"{renamed}\0{name}" if renamed in group.stored else renamed] = name
     return list(groups.values())
 
@@ -214,12 +215,12 @@ def _views_for_copies() -> Any:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Views(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
+    class Views(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             del types
             return args[0] if func is torch.ops.aten.clone.default else func(*args, **(kwargs or {}))
 
-    return Views()
+    return Views()  # type: ignore[no-untyped-call]  # of its base class
 
 
 def _view(tensor: torch.Tensor, whole: torch.Tensor, shape: Shape) -> Stretch | None:
