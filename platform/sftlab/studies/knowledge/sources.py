@@ -61,7 +61,9 @@ class Sources:
         """Raises UserError where a file that the study reads is not there."""
         for path in self.missing():
             hint = "; `make data` fetches EntityQuestions" if "entity_questions" in path else ""
-            raise UserError(f"{path}: not found{hint}. Correct the path in the study file or by --set.")
+            raise UserError(
+                f"{path}: not found{hint}. Correct the path in the study file, whose folder it is relative to, or by --set."
+            )
 
     @property
     def lacks_facts(self) -> bool:
