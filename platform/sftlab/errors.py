@@ -10,9 +10,14 @@ from enum import IntEnum
 SHOWN = 200  # characters of a wrong value
 
 # All up to the last @ of an address, as a password may contain slashes, and a query's secret_key=...
-_PASSWORD = re.compile(r"(\w://)[^\s'\"]*@")
-# What is in the place of a port and is not a number: a password that contains slashes or lacks its @.
-_NO_PORT = re.compile(r"(\w://[^\s/:@\[]+:)(?!\d+\b)[^\s'\"]+")
+# An @ of the path is none of a password: a machine with its port comes before it (loopback, IPv4, IPv6), or no colon.
+_MACHINE = r"(?:localhost|\d+(?:\.\d+){3}|\[[^\s'\"\]@]*\])(?::\d+)?[/?#]"
+_PATH_ALONE = r"(?:(?!%3a)[^\s'\":@])*/(?:(?!%3a)[^\s'\":])*(?=[\s'\"]|$)"
+_PASSWORD = re.compile(rf"(\w://)(?!{_MACHINE}|{_PATH_ALONE})[^\s'\"]*@", re.IGNORECASE)
+# What is in the place of a port and is no number and no placeholder, such as PORT, <port> or ${PORT}: a password that
+# contains slashes or lacks its @.
+_PORT = r"\d+\b|[<{$]{0,2}port[>}]?(?![\w@%])"
+_NO_PORT = re.compile(rf"(\w://[^\s/:@\[]+:)(?!{_PORT})[^\s'\"]+", re.IGNORECASE)
 _QUERY = re.compile(r"([?&][\w.-]*(?:key|secret|token|password|signature)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE)
 
 

@@ -169,11 +169,12 @@ def prepare_facts(source: Path, output: Path, templates: Path | None) -> Shown:
 
     tables, topics = read_source(source, templates)
     counts = write_facts(tables, topics, output)
-    for notice in notices(source, tables, topics):
-        print(notice, file=sys.stderr)  # not into the JSON
+    found = notices(source, tables, topics)
+    for notice in found:
+        print(notice, file=sys.stderr)  # not into the text that a program reads
     totals = {split: sum(topics.values()) for split, topics in counts.items()}
     lines = [f"{split:<9} {total:>8,} facts, {len(counts[split])} topics" for split, total in totals.items()]
-    data = {"facts": totals, "topics": counts, "path": str(output)}
+    data = {"facts": totals, "topics": counts, "path": str(output), "notices": found}
     return Shown(data, "\n".join([*lines, f"written to {output}"]))
 
 

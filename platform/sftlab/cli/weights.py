@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 BaseFolder = Annotated[Path, typer.Option(help="Folder of the model before fine-tuning.")]
 TunedFolder = Annotated[
-    Path, typer.Option(help="Folder of the model after fine-tuning, plain or written by `sftlab pack`.")
+    Path,
+    typer.Option(help="Folder of the model after fine-tuning: plain, an adapter, or of `sftlab pack`."),
 ]
 
 
@@ -76,7 +77,7 @@ def restore(
 
 def pack(
     base: BaseFolder,
-    tuned: Annotated[Path, typer.Option(help="Folder of the model after fine-tuning.")],
+    tuned: Annotated[Path, typer.Option(help="Folder of the model after fine-tuning, plain or an adapter.")],
     output: Annotated[Path, typer.Option(help="New folder for the packed model.")],
     as_json: JsonFlag = False,
 ) -> None:

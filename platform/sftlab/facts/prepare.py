@@ -11,6 +11,7 @@ from sftlab.errors import UserError
 from sftlab.facts.doubts import doubts
 from sftlab.facts.entity_questions import open_archive, read_tables
 from sftlab.facts.fact_files import GIVE, is_own_facts
+from sftlab.facts.overlap import shared
 from sftlab.facts.table import TOPICS_FILE, synonyms
 from sftlab.facts.templates import Topic, dump_topics, load_topics, published_topics
 from sftlab.facts.user_facts import read_user_tables
@@ -57,9 +58,13 @@ def left_out(source: Path, topics: Mapping[str, Topic]) -> str:
 
 
 def notices(source: Path, tables: Mapping[str, pa.Table], topics: Mapping[str, Topic]) -> list[str]:
-    """What a reader of these facts should know: topics that are left out, and doubtful answers of custom facts."""
-    found = doubts(tables) if is_own_facts(source) else [left_out(source, topics)]
-    return [f"{source}: {line}" if is_own_facts(source) else line for line in found if line]
+    """What a reader of these facts should know: topics that are left out, doubtful answers of custom facts, and what
+    the splits share.
+    """
+    own = is_own_facts(source)
+    found = [f"{source}: {line}" for line in doubts(tables)] if own else [left_out(source, topics)]
+    found += [f"{source}: {one.line}" for one in shared(tables)]
+    return [line for line in found if line]
 
 
 def write_facts(tables: Mapping[str, pa.Table], topics: Mapping[str, Topic], output: Path) -> Counts:

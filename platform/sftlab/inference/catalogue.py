@@ -9,6 +9,7 @@ from pydantic import Field
 
 from sftlab.config.frozen import Frozen
 from sftlab.config.overrides import read_yaml, validated
+from sftlab.config.paths import anchor
 from sftlab.errors import UserError
 
 ADVICE = "name a file of the catalogue, such as models/llama3-8b.yaml, or a folder by model: {path: FOLDER}."
@@ -38,7 +39,9 @@ class ModelEntry(Frozen):
 
 def read_entry(path: Path) -> ModelEntry:
     """A file of a catalogue. Raises UserError naming file and field."""
-    return validated(ModelEntry, read_yaml(path, ModelEntry, {}, ADVICE), str(path))
+    document = read_yaml(path, ModelEntry, {}, ADVICE)
+    anchor(document, ["path"], path)
+    return validated(ModelEntry, document, str(path))
 
 
 def read_catalogue(folder: Path) -> dict[str, ModelEntry]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import AfterValidator, Field
-
-from sftlab.config.frozen import Frozen
-
-# False is the default, None: the ids of results hold this field only where it is set.
-WholeWords = Annotated[bool | None, AfterValidator(lambda value: value or None)]
+from sftlab.config.frozen import Flag, Frozen
 
 
 class MasterySpec(Frozen):
@@ -30,7 +25,7 @@ class MasterySpec(Frozen):
         default=True,
         description="End a completion as soon as it contains an accepted name. The verdict is the same.",
     )
-    whole_words: WholeWords = Field(
+    whole_words: Flag = Field(
         default=None,
         description="Count an accepted name only where no letter or digit touches it. Completions then run on to "
         "max_tokens, since the character after a name decides.",
@@ -46,7 +41,7 @@ class AnswerSpec(Frozen):
         description="End an answer as soon as it contains an accepted name. The verdict is the same; the text "
         "of a right answer then ends with the name.",
     )
-    whole_words: WholeWords = Field(
+    whole_words: Flag = Field(
         default=None,
         description="Count an accepted name only where no letter or digit touches it. Answers then run on to "
         "max_tokens.",

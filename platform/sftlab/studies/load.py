@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from sftlab.config.documents import load_yaml
 from sftlab.config.overrides import Origin, leaves, origin_of, override, read_yaml, validated
+from sftlab.config.paths import anchor
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
 from sftlab.inference.catalogue import read_entry
@@ -22,6 +23,9 @@ from sftlab.studies.survey.spec import SurveySpec
 RUNTIME_PREFIX = "runtime."
 SWEEP_PREFIX = "set."  # what a sweep sets in its study
 
+# Fields that hold a path (`config.paths`). `model` of a study may name a file of a catalogue (`_overridden`).
+STUDY_PATHS = ("facts.source", "facts.templates", "model.path", "pocket.source")
+SURVEY_PATHS = ("bases.folders.*.path", "data.files.*.source", "benchmarks.files.*.source")
 
 # The kinds of files, and how a file of another kind is to be given.
 KINDS: dict[type[BaseModel], str] = {
@@ -35,22 +39,30 @@ KINDS: dict[type[BaseModel], str] = {
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file; `overrides` are `a.b=c` texts, those of `runtime.` are ignored."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
-    document = read_yaml(path, StudySpec, KINDS)
+    document = _read_study(path)
     origin = origin_of(str(path), document, mine)
     return _study(path, _overridden(document, mine, path.parent), origin)
+
+
+def _read_study(path: Path) -> dict[str, Any]:
+    document = read_yaml(path, StudySpec, KINDS)
+    anchor(document, STUDY_PATHS, path)
+    return document
 
 
 def _overridden(document: dict[str, Any], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
     """A study's document with its overrides, and the model of a catalogue written out, in place.
 
-    `model` may be the path of a file of a catalogue (`inference.catalogue`), relative to the study's folder. Fields of
-    the model and of the engine that the study or an override sets come before those of the file.
+    `model` may be the path of a file of a catalogue (`inference.catalogue`), relative to the study's folder; in an
+    override also to the current folder. Fields of the model and of the engine that the study or an override sets come
+    before those of the file.
     """
     named = [text for text in overrides if text.partition("=")[0] == "model"]
     override(document, named)
     entry = document.get("model")
     if isinstance(entry, str):
-        found = read_entry(folder / entry)
+        there = folder / entry
+        found = read_entry(Path(entry) if named and Path(entry).is_file() and not there.exists() else there)
         document["model"] = found.model
         engine = document.setdefault("engine", {})
         if isinstance(engine, dict):
@@ -75,10 +87,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
         if top in StudySpec.model_fields and top not in SweepSpec.model_fields:
             raise UserError(f"--set {text}: {top!r} is a key of the sweep's study; use --set set.{text}")
     origin = origin_of(str(path), document, mine)
+    _anchor_sweep(document, path)
     sweep = validated(SweepSpec, override(document, mine), origin)
     load_plugins(sweep.plugins, path.parent)  # the study may name their strategies too
     study = path.parent / sweep.study
-    document = read_yaml(study, StudySpec, KINDS)
+    document = _read_study(study)
     source = f"{study} with `set` of {path}" if sweep.set else str(study)
     inner = [text.removeprefix(SWEEP_PREFIX) for text in mine if text.startswith(SWEEP_PREFIX)]
     origin = origin_of(source, document, inner, SWEEP_PREFIX)
@@ -91,10 +104,20 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
     return sweep, varied
 
 
+def _anchor_sweep(document: dict[str, Any], path: Path) -> None:
+    """Paths that a sweep sets in its study, in place; a file of a catalogue may be in the study's folder instead."""
+    anchor(document, [f"{SWEEP_PREFIX}{key}" for key in STUDY_PATHS], path)
+    settings = document.get("set")
+    entry = settings.get("model") if isinstance(settings, dict) else None
+    if isinstance(settings, dict) and isinstance(entry, str) and (path.parent / entry).is_file():
+        settings["model"] = str((path.parent / entry).resolve())
+
+
 def load_survey(path: Path, overrides: Sequence[str] = ()) -> SurveySpec:
     """Read and check a survey file; `overrides` as for a study."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
     document = read_yaml(path, SurveySpec, KINDS)
+    anchor(document, SURVEY_PATHS, path)
     return validated(SurveySpec, override(document, mine), origin_of(str(path), document, mine))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.files import readable_write_errors
+from sftlab.weights.adapter import is_adapter
 from sftlab.weights.shards import INDEX_FILE, read_json_object
 
 TEMPLATES = "additional_chat_templates"  # a folder of transformers, beside chat_template.jinja
@@ -86,15 +87,25 @@ def _check(file: Path, folder: Path) -> None:
 
 
 def travelling(base: Path, tuned: Path) -> list[Companion]:
-    """What goes into a folder of a model made of both: the tuned model's files.
+    """What goes into a folder of a model made of both: the tuned model's files (`model_companions`).
 
     A tuned model without a vocabulary takes the tokenizer files that it lacks from the base model.
     """
-    found = companions(tuned)
+    found = model_companions(base, tuned)
     if not has_vocabulary(found):
         names = {one.name for one in found}
         found += [one for one in companions(base) if one.is_tokenizer and one.name not in names]
     return found
+
+
+def model_companions(base: Path, tuned: Path, index: bool = False) -> list[Companion]:
+    """`companions` of the tuned model. An adapter has at most a tokenizer of its own; the rest is the base model's."""
+    found = companions(tuned, index)
+    if not is_adapter(tuned):
+        return found
+    mine = [one for one in found if one.is_tokenizer]
+    own = has_vocabulary(mine)
+    return (mine if own else []) + [one for one in companions(base, index) if not (own and one.is_tokenizer)]
 
 
 def has_vocabulary(files: Iterable[Companion]) -> bool:

@@ -33,6 +33,7 @@ import numpy as np
 
 from sftlab.errors import UserError
 from sftlab.store.mirror import pull
+from sftlab.weights.adapter import is_adapter, open_adapter
 from sftlab.weights.bits import Raw, raw_type
 from sftlab.weights.delta import DELTA_CHUNK, DeltaError, decode
 from sftlab.weights.headers import Place, in_data_order, read_header
@@ -82,13 +83,16 @@ def is_packed(folder: Folder) -> bool:
 
 
 def open_tuned(tuned: Folder, base: Folder) -> Checkpoint:
-    """A model tuned from `base`, from a plain folder (which needs no base) or from a packed one.
+    """A model tuned from `base`: a plain folder (which needs no base), a packed one, or an adapter, which is merged.
 
-    Raises UserError as `Checkpoint.open`, and for a packed folder that is damaged or of another base model.
+    Raises UserError as `Checkpoint.open` and `open_adapter`, and for a packed folder that is damaged or of another base
+    model.
     """
-    if not is_packed(tuned):
-        return Checkpoint.open(tuned)
-    return open_packed(tuned, base)
+    if is_packed(tuned):
+        return open_packed(tuned, base)
+    if is_adapter(Path(tuned)):
+        return open_adapter(Path(tuned), Path(base))
+    return Checkpoint.open(tuned)
 
 
 def open_packed(folder: Folder, base: Folder) -> PackedCheckpoint:

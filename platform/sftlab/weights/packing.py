@@ -20,7 +20,7 @@ import numpy as np
 from sftlab.errors import UserError
 from sftlab.files import readable_write_errors
 from sftlab.weights.bits import Raw, raw_type
-from sftlab.weights.companions import companions, copy_files
+from sftlab.weights.companions import companions, copy_files, model_companions
 from sftlab.weights.delta import DELTA_CHUNK, encode
 from sftlab.weights.delta_folder import (
     DATA,
@@ -31,6 +31,7 @@ from sftlab.weights.delta_folder import (
     PackedCheckpoint,
     is_packed,
     open_packed,
+    open_tuned,
     same_form,
 )
 from sftlab.weights.headers import Place, in_data_order, read_header
@@ -122,16 +123,17 @@ class DeltaWriter:
 def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report | None = None) -> Packed:
     """Writes OUTPUT, the tuned model as the delta to its base model, and reads it back before it gets that name.
 
+    An adapter is packed as the merged model.
+
     Raises UserError for folders that are no models, for an OUTPUT that holds something, and for a disk that refuses.
     """
-    tuned_path, folder = Path(tuned_dir), Path(output)
+    folder = Path(output)
     _refuse_packed("--base", base_dir)
     _refuse_packed("--tuned", tuned_dir)
-    _refuse_adapter(tuned_path)
-    with Checkpoint.open(base_dir) as base, Checkpoint.open(tuned_dir) as tuned:
-        files = tuned.shards
+    with Checkpoint.open(base_dir) as base, open_tuned(tuned_dir, base_dir) as tuned:
+        files = tuned.shards  # of the base model where the tuned model is an adapter
         moved = Progress(tuned.nbytes + sum(file.stat().st_size for file in files), progress)
-        others = companions(tuned.path, index=True)
+        others = model_companions(base.path, tuned.path, index=True)
         with new_folder(folder) as staging:
             writer = DeltaWriter(staging, base, moved)
             for file in files:
@@ -146,7 +148,8 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
                     _restore(packed, name, None, moved)
             size = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
         beside = [one.file for one in others]
-        travelled = {file.relative_to(tuned.path).parts[0] for file in (*files, *beside)}
+        mine = [file for file in (*files, *beside) if file.is_relative_to(tuned.path)]
+        travelled = {file.relative_to(tuned.path).parts[0] for file in mine}
         left = sorted(file.name for file in tuned.path.iterdir() if file.name not in travelled)
         restored = sum(file.stat().st_size for file in (*files, *beside))
         return Packed(restored, size, tuple(writer.whole), tuple(left))
@@ -240,11 +243,3 @@ def _data_name(name: str) -> str:
 def _refuse_packed(option: str, folder: Folder) -> None:
     if is_packed(folder):
         raise UserError(f"{option} {folder}: is a packed model already; give a plain model folder.")
-
-
-def _refuse_adapter(tuned: Path) -> None:
-    weights = list(tuned.glob(f"*{SAFETENSORS}")) if tuned.is_dir() else []
-    if [file.name for file in weights] == ["adapter_model.safetensors"]:
-        raise UserError(
-            f"--tuned {tuned}: is an adapter, which is a small difference to its base model already; keep it as it is."
-        )

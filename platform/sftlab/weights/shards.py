@@ -31,9 +31,10 @@ INDEX_FILE = "model.safetensors.index.json"
 DELTA_FILE = "weights.delta.json"  # what a packed folder holds in place of weights; see delta_folder.py
 # Files next to the weights that belong to a model's identity: configuration and tokenizer; neither pickles nor code.
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
+ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"  # of peft; see adapter.py
 _ADAPTER = (
-    "{folder}: is an adapter without its model; merge it into the base model first, with merge_and_unload() of peft, "
-    "and save the result."
+    "{folder}: is an adapter without its model; it is taken as a tuned model (--tuned) together with its base model. "
+    "For another use, merge it first with merge_and_unload() of peft, and save the result."
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
@@ -72,7 +73,7 @@ class Checkpoint:
         path = pull(Path(folder))
         if not path.is_dir():
             raise UserError(f"{path}: is not a folder; expected a Hugging Face model folder.")
-        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
             raise UserError(_ADAPTER.format(folder=path))
         config = read_json_object(
             path / "config.json", "expected a Hugging Face model folder with its config.json"
@@ -222,9 +223,13 @@ def model_files(folder: Path) -> list[Path]:
         return []
     companions = [file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file()]
     companions += (folder / "additional_chat_templates").glob("*.jinja")
-    there = any(folder.glob("model*.safetensors*")) or (folder / DELTA_FILE).is_file()
-    weights = layout(folder).shards if there else ()
+    weights = layout(folder).shards if has_weights(folder) else ()
     return sorted({*companions, *weights})
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has files that are named as a model's weights, plain or packed."""
+    return any(folder.glob("model*.safetensors*")) or (folder / DELTA_FILE).is_file()
 
 
 def _without_weights(folder: Path) -> str:
@@ -235,7 +240,7 @@ def _without_weights(folder: Path) -> str:
             "and are refused. Where you trust the file, convert it once: load it with transformers and call "
             "model.save_pretrained(folder), which writes safetensors."
         )
-    if (folder / "adapter_model.safetensors").is_file():
+    if (folder / ADAPTER_FILE).is_file():
         return _ADAPTER.format(folder=folder)
     return f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}; expected a safetensors checkpoint."
 

@@ -120,7 +120,7 @@ def test_a_folder_with_two_sets_of_weights_is_refused(tmp_path: Path) -> None:
 def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     folder = model(tmp_path / "adapter")
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    with pytest.raises(UserError, match="merge it into the base model"):
+    with pytest.raises(UserError, match="is an adapter without its model"):
         Checkpoint.open(folder)
 
 

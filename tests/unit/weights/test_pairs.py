@@ -78,7 +78,5 @@ def test_a_difference_within_the_region_is_refused(tmp_path: Path) -> None:
 def test_an_adapter_as_peft_saves_it_is_named_as_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.safetensors").touch()
-    with pytest.raises(
-        UserError, match="is an adapter without its model; merge it into the base model first"
-    ):
+    with pytest.raises(UserError, match="is an adapter without its model; it is taken as a tuned model"):
         Checkpoint.open(tmp_path)

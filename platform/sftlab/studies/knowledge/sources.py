@@ -10,6 +10,7 @@ from pathlib import Path
 from sftlab.errors import UserError
 from sftlab.facts.entity_questions import PUBLISHED_COUNTS
 from sftlab.facts.fact_files import is_own_facts
+from sftlab.facts.overlap import without_shared
 from sftlab.facts.prepare import counts_by_topic, read_source
 from sftlab.facts.templates import Topic, load_topics, published_topics
 from sftlab.facts.training_sets import even_shares
@@ -61,7 +62,10 @@ class Sources:
         """Raises UserError where a file that the study reads is not there."""
         for path in self.missing():
             hint = "; `make data` fetches EntityQuestions" if "entity_questions" in path else ""
-            raise UserError(f"{path}: not found{hint}. Correct the path in the study file or by --set.")
+            raise UserError(
+                f"{path}: not found{hint}. Correct the path in the study file, whose folder it is relative "
+                "to, or by --set."
+            )
 
     @property
     def lacks_facts(self) -> bool:
@@ -161,7 +165,7 @@ def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
     own = is_own_facts(source)
     if missing and own:
         return dict.fromkeys(PUBLISHED_COUNTS, 0), 0.0, 0
-    if missing or (given is None and not own):
+    if missing or (given is None and not own and not facts.exclude_overlap):
         known = load_topics(given) if given and given.exists() else published_topics()
         counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}
         return counts, sum(len(topic.templates) for topic in known.values()) / len(known), 0
@@ -172,6 +176,8 @@ def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
         tables, changed = read.tables, read.changed
     else:
         tables, topics = read_source(source, given)
+    if facts.exclude_overlap:
+        tables = without_shared(tables)
     kept = {
         split: _kept(by_topic, limit[split]) if split in limit else by_topic
         for split, by_topic in counts_by_topic(tables).items()

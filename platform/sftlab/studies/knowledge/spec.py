@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sftlab.config.frozen import Frozen
+from sftlab.config.frozen import Flag, Frozen
 from sftlab.errors import UserError
 from sftlab.inference.spec import EngineSpec
 from sftlab.measurements.spec import AnswerSpec, DivergenceSpec, MasterySpec
@@ -37,6 +37,11 @@ class FactsSpec(Frozen):
         default_factory=dict, description="facts to keep of a split, drawn evenly over topics; all if unset"
     )
     seed: int = Field(0, description="seed of the draw that `limit` asks for")
+    exclude_overlap: Flag = Field(
+        None,
+        description="leave out of train, and of dev, the facts that a split which is asked later has too: the same "
+        "question, or the same subject and answer",
+    )
 
 
 class ModelSpec(Frozen):

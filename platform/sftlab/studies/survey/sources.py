@@ -36,7 +36,9 @@ class SurveySources:
     def require(self) -> None:
         """Raises UserError where a file that the survey reads is not there."""
         for path in self.missing():
-            raise UserError(f"{path}: not found. Correct the path in the survey file or by --set.")
+            raise UserError(
+                f"{path}: not found. Correct the path in the survey file, whose folder it is relative to, or by --set."
+            )
 
     def require_unchanged(self, stage: str) -> None:
         """Raises UserError where a file that this stage reads is another than the survey was planned with."""

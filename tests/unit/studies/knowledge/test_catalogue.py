@@ -55,7 +55,7 @@ def test_a_sweep_sets_the_model_of_its_study_relative_to_the_study(tmp_path: Pat
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(f"name: s\nstudy: {STUDY}\naxes: {{data: [0], size: [60], seed: [0]}}\n")
     _, study = load_sweep(sweep, ["set.model=models/llama2-7b.yaml"])
-    assert study.model is not None and study.model.path == "models/Llama-2-7b-hf"
+    assert study.model is not None and study.model.path == str(CONFIGS.parents[1] / "models/Llama-2-7b-hf")
 
 
 @pytest.mark.parametrize(
