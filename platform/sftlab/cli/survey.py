@@ -17,9 +17,11 @@ from sftlab.cli.common import (
     Shown,
     StoreFolder,
     open_store,
+    probe_tracking,
     runtime_of,
     show,
     shown_progress,
+    with_advice_to_log_later,
 )
 from sftlab.cli.options import expanded
 from sftlab.errors import UserError
@@ -56,23 +58,36 @@ def survey_plan(build: SurveyBuild, every_step: bool, by_default: bool) -> Shown
     return Shown({"survey": build.plan.name, "store": str(build.store), **plan_json(shown)}, text)
 
 
-def survey_to_report(build: SurveyBuild, until: str) -> Shown:
-    """Build the survey up to a stage; at the last one, say what was found and where the report is."""
+def survey_to_report(build: SurveyBuild, file: Path, until: str) -> Shown:
+    """Build the survey up to a stage; at the last one, say what was found and where the report is, and log it."""
     from sftlab.execution.run import finish_study, found_text, run_study
 
+    if until == STAGE_NAMES[-1]:
+        probe_tracking(build.runtime)
     build.progress.say(found_text(build, until))
     data: dict[str, Any] = {"survey": build.plan.name, "store": str(build.store), "until": until}
     if until != STAGE_NAMES[-1]:
         run_study(build, until)
         build.progress.say(f"built up to {until} in {build.store}")
         return Shown(data)
-    from sftlab.studies.survey.compare import summary
-    from sftlab.studies.survey.report.page import finding
-    from sftlab.studies.survey.stages.report import compared, report_file
+    from sftlab.studies.survey.stages.report import read_summary, report_file
 
-    found, page = finish_study(build, lambda: (compared(build), report_file(build.plan, build.store)))
-    data |= {"report": str(page), **summary(found)}
-    return Shown(data, f"{finding(found)}\nreport: {page}")
+    found, page = finish_study(build, lambda: (read_summary(build), report_file(build.plan, build.store)))
+    data |= {"report": str(page), **found}
+    print(f"{found['finding']}\nreport: {page}", flush=True)  # the finding comes before a failure to log
+    if build.runtime.track:
+        data["mlflow"] = track_survey_of(build, file)
+    return Shown(data)
+
+
+def track_survey_of(build: SurveyBuild, file: Path) -> str:
+    """Log a finished survey, print where to look at it and return that."""
+    from sftlab.studies.survey.stages.track import track_survey
+
+    with with_advice_to_log_later("survey", file):
+        where = track_survey(build)
+    print(f"MLflow: {where}", flush=True)
+    return where
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,6 @@ def survey(
         build = open_survey(file, runtime, store, overrides or [])
         if extent.plan:
             return survey_plan(build, extent.every_step, by_default=runtime is None)
-        return survey_to_report(build, extent.until)
+        return survey_to_report(build, file, extent.until)
 
     show(as_json, work)

@@ -17,7 +17,7 @@ from sftlab.inference.catalogue import read_entry
 from sftlab.strategies import load_plugins
 from sftlab.studies.knowledge.spec import StudySpec, check_models
 from sftlab.studies.knowledge.sweep.spec import SweepSpec
-from sftlab.studies.survey.spec import SurveySpec
+from sftlab.studies.survey.spec import SurveySpec, rooted
 
 RUNTIME_PREFIX = "runtime."
 SWEEP_PREFIX = "set."  # what a sweep sets in its study
@@ -27,7 +27,7 @@ SWEEP_PREFIX = "set."  # what a sweep sets in its study
 KINDS: dict[type[BaseModel], str] = {
     StudySpec: "a study file; `sftlab run`, `sftlab plan` and `sftlab track` take it",
     SweepSpec: "a sweep file; `sftlab sweep`, `sftlab report` and `sftlab track` take it",
-    SurveySpec: "a survey file; `sftlab survey` takes it",
+    SurveySpec: "a survey file; `sftlab survey` and `sftlab track` take it",
     Runtime: "a runtime file; give it by --runtime",
 }
 
@@ -95,7 +95,7 @@ def load_survey(path: Path, overrides: Sequence[str] = ()) -> SurveySpec:
     """Read and check a survey file; `overrides` as for a study."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
     document = read_yaml(path, SurveySpec, KINDS)
-    return validated(SurveySpec, override(document, mine), origin_of(str(path), document, mine))
+    return rooted(validated(SurveySpec, override(document, mine), origin_of(str(path), document, mine)))
 
 
 def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
@@ -104,6 +104,12 @@ def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
     document = read_yaml(path, Runtime, KINDS) if path else {}
     origin = origin_of(str(path or "runtime"), document, mine, RUNTIME_PREFIX)
     return validated(Runtime, override(document, mine), origin)
+
+
+def is_survey(path: Path) -> bool:
+    """Whether a file is a survey's: it names bases. Raises UserError where it cannot be read."""
+    document = load_yaml(path, "give a YAML file.")
+    return isinstance(document, dict) and "bases" in document
 
 
 def is_sweep(path: Path) -> bool:

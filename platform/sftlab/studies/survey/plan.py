@@ -160,7 +160,7 @@ class SurveyPlan:
 
     @cached_property
     def report(self) -> Step:
-        return _step("survey-report", self.name, {}, {"results": self.results.id})
+        return _step("survey-report", self.name, {"title": self.name}, {"results": self.results.id})
 
     def family(self, base: str) -> str:
         pocket = self.spec.bases.pocket.get(base)
