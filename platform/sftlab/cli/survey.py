@@ -52,10 +52,16 @@ def open_survey(file: Path, runtime_file: Path | None, store: Place, overrides: 
 def survey_plan(build: SurveyBuild, every_step: bool, by_default: bool) -> Shown:
     """What the survey has, lacks and will cost; nothing is computed."""
     from sftlab.execution.preview import plan_json, preview, preview_text
+    from sftlab.studies.survey.estimate import totals, totals_json, totals_text
 
     shown = preview(build.plan, build.store, build.runtime)
-    text = preview_text(build.plan, shown, every_step, by_default=by_default)
-    return Shown({"survey": build.plan.name, "store": str(build.store), **plan_json(shown)}, text)
+    missing = {planned.step.id for planned in shown if not planned.hit}
+    rates = build.runtime.rates
+    found = totals(build.plan, rates, lambda step: step.id in missing)
+    table = preview_text(build.plan, shown, every_step, by_default=by_default)
+    text = f"survey {build.plan.name}\n{totals_text(found, rates)}\n\n{table}"
+    data = {"survey": build.plan.name, "store": str(build.store), "totals": totals_json(found, rates)}
+    return Shown({**data, **plan_json(shown)}, text)
 
 
 def survey_to_report(build: SurveyBuild, file: Path, until: str) -> Shown:

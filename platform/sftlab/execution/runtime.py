@@ -41,6 +41,30 @@ class SweepRuntime(Frozen):
     )
 
 
+class Rates(Frozen):
+    """What a plan estimates GPU hours from; no measurement of this machine. Replace them after a trial run."""
+
+    peak_tflops: float = Field(
+        989,
+        gt=0,
+        description="dense bfloat16 peak of a GPU; 989 is that of NVIDIA's data sheet of the H100 SXM",
+    )
+    training_share: float = Field(
+        0.35,
+        gt=0,
+        le=1,
+        description="share of the peak in fine-tuning; assumed, as large models reach 0.3 to 0.5",
+    )
+    prefill_share: float = Field(0.4, gt=0, le=1, description="share of the peak in reading prompts; assumed")
+    decode_share: float = Field(
+        0.15, gt=0, le=1, description="share of the peak in writing answers in large batches; assumed"
+    )
+    gigabytes_per_second: float = Field(
+        1.0, gt=0, description="weights that are read from or written to the store in a second; assumed"
+    )
+    engine_start_seconds: float = Field(60.0, ge=0, description="from nothing to a warm engine; assumed")
+
+
 class Runtime(Frozen):
     """Resources of one cluster or laptop."""
 
@@ -68,6 +92,7 @@ class Runtime(Frozen):
     training: TrainingRuntime = TrainingRuntime()
     sweep: SweepRuntime = SweepRuntime()
     pocket: PocketRuntime = PocketRuntime()
+    rates: Rates = Rates()
     track: bool = Field(True, description="log the study to MLflow after it has run")
     tracking: TrackingSettings = TrackingSettings()
 

@@ -135,7 +135,7 @@ class SurveySpec(Frozen):
     name: str = Field(pattern=PLAIN, description="Label of the survey.")
     root: str | None = Field(
         default=None,
-        description="Folder that relative paths of bases, data and benchmarks start from; by default the working folder.",
+        description="Folder that relative paths of bases, data and benchmarks start from; unset: the working folder.",
     )
     world: WorldSpec = Field(default=WorldSpec(), description="The pocket world, where anything is of it.")
     bases: BasesSpec = Field(description="The base models.")
