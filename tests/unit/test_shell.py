@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sftlab.cli.common import with_advice_to_log_later
 from sftlab.errors import UserError
 from sftlab.shell import command
-from sftlab.studies.knowledge.stages.track import with_advice_to_log_later
 from sftlab.tracking.client import Tracked
 
 PLATFORM = Path(__file__).parents[2] / "platform" / "sftlab"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sftlab.errors import ExitCode
+from sftlab.errors import ExitCode, UserError
+from sftlab.shell import command
 
 if TYPE_CHECKING:
     from sftlab.execution.progress import Bar, Progress
@@ -65,6 +66,26 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("Interrupted. What is finished is kept; run the same command to go on.", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def probe_tracking(runtime: Runtime) -> None:
+    """Raises UserError where the server that a run logs to at its end does not answer: before anything is computed."""
+    from sftlab.tracking.settings import probe
+
+    if runtime.track and runtime.tracking.is_server and runtime.tracking.address:
+        probe(runtime.tracking.address)
+
+
+@contextmanager
+def with_advice_to_log_later(what: str, file: Path) -> Iterator[None]:
+    """Wraps logging, which comes last: if it fails, the message says that the results are kept and how to log them."""
+    try:
+        yield
+    except UserError as error:
+        logs = command("sftlab", "track", file)
+        raise UserError(
+            f"{error}\nThe {what} is finished all the same. `{logs}` with the same options logs it."
+        ) from error
 
 
 Place = Path | str | None  # of a store: a folder, an address, or what the runtime file says

@@ -25,6 +25,7 @@ from sftlab.cli.common import (
 )
 from sftlab.cli.options import expanded
 from sftlab.cli.study import open_study
+from sftlab.cli.survey import open_survey, track_survey_of
 from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
 from sftlab.files import may_write
@@ -66,13 +67,13 @@ def materialize(
 
 
 def track(
-    file: Annotated[Path, typer.Argument(help="Study or sweep file (YAML).", metavar="FILE.yaml")],
+    file: Annotated[Path, typer.Argument(help="Study, sweep or survey file (YAML).", metavar="FILE.yaml")],
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Log a finished study or sweep to MLflow.
+    """Log a finished study, sweep or survey to MLflow.
 
     Nothing is computed, and nothing is logged twice.
     """
@@ -108,9 +109,13 @@ def materialize_model(
 
 
 def track_finished(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
-    """Log a finished study or sweep to MLflow. Raises UserError where it is not finished."""
-    from sftlab.studies.load import is_sweep
+    """Log a finished study, sweep or survey to MLflow. Raises UserError where it is not finished."""
+    from sftlab.studies.load import is_survey, is_sweep
 
+    if is_survey(path):
+        survey = open_survey(path, runtime_file, store, overrides)
+        logged = track_survey_of(survey, path)
+        return Shown({"survey": survey.plan.name, "store": str(survey.store), "mlflow": logged})
     if is_sweep(path):
         from sftlab.studies.knowledge.sweep.sweep import finished_sweep
 

@@ -17,10 +17,12 @@ from sftlab.cli.common import (
     Shown,
     StoreFolder,
     open_store,
+    probe_tracking,
     recommended_json,
     runtime_of,
     show,
     shown_progress,
+    with_advice_to_log_later,
 )
 from sftlab.errors import UserError
 from sftlab.studies.knowledge.pipeline import STAGES
@@ -112,11 +114,8 @@ def run_to_report(
         )
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
     progress = shown_progress()
-    if until == STAGE_NAMES[-1] and runtime.track:
-        from sftlab.tracking.settings import probe
-
-        if runtime.tracking.is_server and runtime.tracking.address:
-            probe(runtime.tracking.address)
+    if until == STAGE_NAMES[-1]:
+        probe_tracking(runtime)
     build = KnowledgeBuild(plan, opened, runtime, progress)
     progress.say(found_text(build, until))
     data: dict[str, Any] = {"study": plan.name, "store": str(opened), "until": until}
@@ -138,7 +137,7 @@ def run_to_report(
     print(text)
     data |= found
     if runtime.track:
-        from sftlab.studies.knowledge.stages.track import track_results, with_advice_to_log_later
+        from sftlab.studies.knowledge.stages.track import track_results
 
         sys.stdout.flush()  # the recommendation comes before the failure
         with with_advice_to_log_later("study", study):

@@ -17,9 +17,11 @@ from sftlab.cli.common import (
     Shown,
     StoreFolder,
     open_store,
+    probe_tracking,
     runtime_of,
     show,
     shown_progress,
+    with_advice_to_log_later,
 )
 from sftlab.cli.options import expanded
 from sftlab.errors import UserError
@@ -50,29 +52,48 @@ def open_survey(file: Path, runtime_file: Path | None, store: Place, overrides: 
 def survey_plan(build: SurveyBuild, every_step: bool, by_default: bool) -> Shown:
     """What the survey has, lacks and will cost; nothing is computed."""
     from sftlab.execution.preview import plan_json, preview, preview_text
+    from sftlab.studies.survey.estimate import totals, totals_json, totals_text
 
     shown = preview(build.plan, build.store, build.runtime)
-    text = preview_text(build.plan, shown, every_step, by_default=by_default)
-    return Shown({"survey": build.plan.name, "store": str(build.store), **plan_json(shown)}, text)
+    missing = {planned.step.id for planned in shown if not planned.hit}
+    rates = build.runtime.rates
+    found = totals(build.plan, rates, lambda step: step.id in missing)
+    table = preview_text(build.plan, shown, every_step, by_default=by_default)
+    text = f"survey {build.plan.name}\n{totals_text(found, rates)}\n\n{table}"
+    data = {"survey": build.plan.name, "store": str(build.store), "totals": totals_json(found, rates)}
+    return Shown({**data, **plan_json(shown)}, text)
 
 
-def survey_to_report(build: SurveyBuild, until: str) -> Shown:
-    """Build the survey up to a stage; at the last one, say what was found and where the report is."""
+def survey_to_report(build: SurveyBuild, file: Path, until: str) -> Shown:
+    """Build the survey up to a stage; at the last one, say what was found and where the report is, and log it."""
     from sftlab.execution.run import finish_study, found_text, run_study
 
+    if until == STAGE_NAMES[-1]:
+        probe_tracking(build.runtime)
     build.progress.say(found_text(build, until))
     data: dict[str, Any] = {"survey": build.plan.name, "store": str(build.store), "until": until}
     if until != STAGE_NAMES[-1]:
         run_study(build, until)
         build.progress.say(f"built up to {until} in {build.store}")
         return Shown(data)
-    from sftlab.studies.survey.compare import summary
-    from sftlab.studies.survey.report.page import finding
-    from sftlab.studies.survey.stages.report import compared, report_file
+    from sftlab.studies.survey.stages.report import read_summary, report_file
 
-    found, page = finish_study(build, lambda: (compared(build), report_file(build.plan, build.store)))
-    data |= {"report": str(page), **summary(found)}
-    return Shown(data, f"{finding(found)}\nreport: {page}")
+    found, page = finish_study(build, lambda: (read_summary(build), report_file(build.plan, build.store)))
+    data |= {"report": str(page), **found}
+    print(f"{found['finding']}\nreport: {page}", flush=True)  # the finding comes before a failure to log
+    if build.runtime.track:
+        data["mlflow"] = track_survey_of(build, file)
+    return Shown(data)
+
+
+def track_survey_of(build: SurveyBuild, file: Path) -> str:
+    """Log a finished survey, print where to look at it and return that."""
+    from sftlab.studies.survey.stages.track import track_survey
+
+    with with_advice_to_log_later("survey", file):
+        where = track_survey(build)
+    print(f"MLflow: {where}", flush=True)
+    return where
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,6 @@ def survey(
         build = open_survey(file, runtime, store, overrides or [])
         if extent.plan:
             return survey_plan(build, extent.every_step, by_default=runtime is None)
-        return survey_to_report(build, extent.until)
+        return survey_to_report(build, file, extent.until)
 
     show(as_json, work)

@@ -21,6 +21,7 @@ from sftlab.cli.common import (
     runtime_of,
     show,
     shown_progress,
+    with_advice_to_log_later,
 )
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> Shown
         from sftlab.sweeps.times import LOGGING, keeping
 
         # Two that log at the same moment would log a trial twice.
-        with tracking.with_advice_to_log_later("sweep", track), sweep.store.lock("tracking"):
+        with with_advice_to_log_later("sweep", track), sweep.store.lock("tracking"):
             with keeping(sweep.folder, LOGGING):
                 data["mlflow"] = tracking.track(finished, results, report, best).how_to_look
         print(f"MLflow: {data['mlflow']}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -9,10 +11,14 @@ from pydantic import Field
 from sftlab.cluster.session import Bundle, bundles_of, gpus_in
 from sftlab.config.frozen import Frozen
 from sftlab.config.words import ALL, AUTO
+from sftlab.errors import UserError
 from sftlab.inference.spec import EngineRuntime
 from sftlab.pocket.spec import PocketRuntime
+from sftlab.store.objects import is_address, parse_address
 from sftlab.tracking.settings import TrackingSettings
 from sftlab.training.spec import TrainingRuntime
+
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the process that `ray job submit` starts
 
 
 class SweepRuntime(Frozen):
@@ -33,6 +39,30 @@ class SweepRuntime(Frozen):
     max_failures: int = Field(
         2, ge=0, description="how often a trial is tried again that was lost with its process or node"
     )
+
+
+class Rates(Frozen):
+    """What a plan estimates GPU hours from; no measurement of this machine. Replace them after a trial run."""
+
+    peak_tflops: float = Field(
+        989,
+        gt=0,
+        description="dense bfloat16 peak of a GPU; 989 is that of NVIDIA's data sheet of the H100 SXM",
+    )
+    training_share: float = Field(
+        0.35,
+        gt=0,
+        le=1,
+        description="share of the peak in fine-tuning; assumed, as large models reach 0.3 to 0.5",
+    )
+    prefill_share: float = Field(0.4, gt=0, le=1, description="share of the peak in reading prompts; assumed")
+    decode_share: float = Field(
+        0.15, gt=0, le=1, description="share of the peak in writing answers in large batches; assumed"
+    )
+    gigabytes_per_second: float = Field(
+        1.0, gt=0, description="weights that are read from or written to the store in a second; assumed"
+    )
+    engine_start_seconds: float = Field(60.0, ge=0, description="from nothing to a warm engine; assumed")
 
 
 class Runtime(Frozen):
@@ -62,6 +92,7 @@ class Runtime(Frozen):
     training: TrainingRuntime = TrainingRuntime()
     sweep: SweepRuntime = SweepRuntime()
     pocket: PocketRuntime = PocketRuntime()
+    rates: Rates = Rates()
     track: bool = Field(True, description="log the study to MLflow after it has run")
     tracking: TrackingSettings = TrackingSettings()
 
@@ -79,3 +110,18 @@ class Runtime(Frozen):
     def most_bundles(self) -> list[Bundle]:
         """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
         return max(self.engine_bundles, self.training_bundles, key=gpus_in)
+
+
+def check_store(runtime: Runtime) -> None:
+    """Raises UserError for an address that is none, and for a relative folder in a submitted job.
+
+    Ray deletes the working folder of such a job.
+    """
+    if is_address(runtime.store):
+        parse_address(runtime.store)
+    elif RAY_JOB in os.environ and not Path(runtime.store).is_absolute():
+        raise UserError(
+            f"runtime.store={runtime.store}: a submitted job runs in a temporary folder that Ray deletes, and the "
+            "results with it. Give an absolute folder that every node reaches, as --store /shared/sftlab/store, or an "
+            "address, as --store s3://BUCKET/PREFIX."
+        )

@@ -18,7 +18,7 @@ from sftlab.inference.catalogue import read_entry
 from sftlab.strategies import load_plugins
 from sftlab.studies.knowledge.spec import StudySpec, check_models
 from sftlab.studies.knowledge.sweep.spec import SweepSpec
-from sftlab.studies.survey.spec import SurveySpec
+from sftlab.studies.survey.spec import SurveySpec, rooted
 
 RUNTIME_PREFIX = "runtime."
 SWEEP_PREFIX = "set."  # what a sweep sets in its study
@@ -31,7 +31,7 @@ SURVEY_PATHS = ("bases.folders.*.path", "data.files.*.source", "benchmarks.files
 KINDS: dict[type[BaseModel], str] = {
     StudySpec: "a study file; `sftlab run`, `sftlab plan` and `sftlab track` take it",
     SweepSpec: "a sweep file; `sftlab sweep`, `sftlab report` and `sftlab track` take it",
-    SurveySpec: "a survey file; `sftlab survey` takes it",
+    SurveySpec: "a survey file; `sftlab survey` and `sftlab track` take it",
     Runtime: "a runtime file; give it by --runtime",
 }
 
@@ -117,8 +117,10 @@ def load_survey(path: Path, overrides: Sequence[str] = ()) -> SurveySpec:
     """Read and check a survey file; `overrides` as for a study."""
     mine = [text for text in overrides if not text.startswith(RUNTIME_PREFIX)]
     document = read_yaml(path, SurveySpec, KINDS)
-    anchor(document, SURVEY_PATHS, path)
-    return validated(SurveySpec, override(document, mine), origin_of(str(path), document, mine))
+    anchor(document, ("root",), path)
+    if "root" not in document and not any(text.startswith("root=") for text in mine):
+        anchor(document, SURVEY_PATHS, path)
+    return rooted(validated(SurveySpec, override(document, mine), origin_of(str(path), document, mine)))
 
 
 def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
@@ -127,6 +129,12 @@ def load_runtime(path: Path | None, overrides: Sequence[str] = ()) -> Runtime:
     document = read_yaml(path, Runtime, KINDS) if path else {}
     origin = origin_of(str(path or "runtime"), document, mine, RUNTIME_PREFIX)
     return validated(Runtime, override(document, mine), origin)
+
+
+def is_survey(path: Path) -> bool:
+    """Whether a file is a survey's: it names bases. Raises UserError where it cannot be read."""
+    document = load_yaml(path, "give a YAML file.")
+    return isinstance(document, dict) and "bases" in document
 
 
 def is_sweep(path: Path) -> bool:

@@ -48,11 +48,12 @@ STAR = "★ "
 
 @dataclass(frozen=True)
 class Champion:
-    """The model to register: `artifact` of the ladder of the trial `key`.
+    """A model to register under `name`: `artifact` of the ladder of the trial `key`.
 
     folder: what is uploaded. card: text of its README.md, uploaded with it. description: of the version.
     """
 
+    name: str
     key: str
     artifact: str
     folder: Path
@@ -62,9 +63,9 @@ class Champion:
 
 @dataclass(frozen=True)
 class Tracked:
-    """Where a study or a sweep is in MLflow: run ids by the key of the trial, and the registered model.
+    """Where a study, a sweep or a survey is in MLflow: run ids by the key of the trial, and the registered models.
 
-    champion: address that loads it, such as `models:/NAME@champion`; None where nothing is recommended.
+    champions: addresses that load them, such as `models:/NAME@champion`; empty where nothing is recommended.
     """
 
     address: str
@@ -72,7 +73,12 @@ class Tracked:
     run_id: str
     runs: Mapping[str, str] = field(default_factory=dict)
     written: Sequence[str] = ()
-    champion: str | None = None
+    champions: Sequence[str] = ()
+
+    @property
+    def champion(self) -> str | None:
+        """The first of the champions."""
+        return self.champions[0] if self.champions else None
 
     @property
     def page(self) -> str:
@@ -95,7 +101,7 @@ class Tracked:
 
 
 def trials_page(experiment_id: str, run_id: str) -> str:
-    """MLflow's page that compares the trials of a sweep, below the server's address."""
+    """MLflow's page that compares the trials of a parent run, below the server's address."""
     query = {
         "workflowType": "machine_learning",
         "searchFilter": f"tags.{PARENT} = '{run_id}'",
@@ -109,7 +115,7 @@ def trials_page(experiment_id: str, run_id: str) -> str:
 def write_results(
     parent: ParentRecord,
     trials: Sequence[TrialRecord],
-    champion: Champion | None,
+    champions: Sequence[Champion],
     settings: TrackingSettings,
     store: Path,
     progress: Callable[[int, int], None] | None = None,
@@ -131,17 +137,19 @@ def write_results(
                 progress(done, len(trials))
             runs[trial.key], is_new = writer.keep_or_write(trial, parent, run_id, known)
             written += [trial.key] if is_new else []
-        writer.mark_star({trial.key: trial.name for trial in trials}, runs, known, champion)
-        model = None if champion is None else writer.upload(parent, runs[champion.key], champion)
-        if model is not None and champion is not None:
+        writer.mark_stars({trial.key: trial.name for trial in trials}, runs, known, champions)
+        if champions:
+            writer.unmark_others(parent, runs, champions)
+        for champion in champions:
+            model = writer.upload(runs[champion.key], champion)
             writer.register(parent, model, runs[champion.key], champion)
         if written or not parent_complete:
             page = trials_page(writer.experiment_id, run_id).removeprefix("/")
             writer.close_parent(parent, run_id, max(times), f"[Compare the trials]({page})\n\n")
         if progress:
             progress(len(trials), len(trials))
-    address = None if champion is None else f"models:/{parent.name}@{ALIAS}"
-    return Tracked(settings.uri(store), writer.experiment_id, run_id, runs, tuple(written), address)
+    addresses = tuple(f"models:/{champion.name}@{ALIAS}" for champion in champions)
+    return Tracked(settings.uri(store), writer.experiment_id, run_id, runs, tuple(written), addresses)
 
 
 def write_trials(
@@ -226,38 +234,44 @@ class _Writer(Connection):
         params = [Param(k, v) for k, v in accepted_params(trial.params).items()]
         self.client.log_batch(run_id, metrics=metrics, params=params)
 
-    # ---- the recommended model
+    # ---- the recommended models
 
-    def mark_star(
+    def mark_stars(
         self,
         wanted: Mapping[str, str],
         runs: Mapping[str, str],
         known: Mapping[str, Sequence[Any]],
-        champion: Champion | None,
+        champions: Sequence[Champion],
     ) -> None:
-        """Begin the name of the recommended model's run, and of no other, with a star."""
-        best = None if champion is None else champion.key
+        """Begin the names of the recommended models' runs, and of no others, with a star."""
+        best = dict.fromkeys(champion.key for champion in champions)
         for key, found in known.items():
             for run in found:
                 name = str(run.info.run_name)
                 kept = str(run.info.run_id) == runs.get(key)
-                if kept and key != best and name.startswith(STAR):
+                if kept and key not in best and name.startswith(STAR):
                     self.rename(str(run.info.run_id), name.removeprefix(STAR))
-        if best is not None:
-            name = STAR + wanted[best]
-            if self.client.get_run(runs[best]).info.run_name != name:
-                self.rename(runs[best], name)
+        for key in best:
+            name = STAR + wanted[key]
+            if self.client.get_run(runs[key]).info.run_name != name:
+                self.rename(runs[key], name)
 
     def rename(self, run_id: str, name: str) -> None:
         self.client.update_run(run_id, name=name)
 
-    def upload(self, parent: ParentRecord, run_id: str, champion: Champion) -> Any:
-        """The champion's logged model, with its files, and marked alone as recommended."""
-        client = self.client
+    def unmark_others(
+        self, parent: ParentRecord, runs: Mapping[str, str], champions: Sequence[Champion]
+    ) -> None:
+        """Models that were recommended before and no longer are lose their mark."""
+        best = {(champion.artifact, runs[champion.key]) for champion in champions}
         mine = f"tags.`{parent.tag}` = '{parent.key}'"
         for other in self.search_models(f"{mine} AND tags.`{RECOMMENDED}` = 'true'"):
-            if other.tags[ARTIFACT] != champion.artifact or other.source_run_id != run_id:
-                client.set_logged_model_tags(other.model_id, {RECOMMENDED: "no longer"})
+            if (other.tags[ARTIFACT], other.source_run_id) not in best:
+                self.client.set_logged_model_tags(other.model_id, {RECOMMENDED: "no longer"})
+
+    def upload(self, run_id: str, champion: Champion) -> Any:
+        """The champion's logged model, with its files, marked as recommended."""
+        client = self.client
         model = next(
             m
             for m in self.search_models(f"source_run_id = '{run_id}'")
@@ -278,11 +292,11 @@ class _Writer(Connection):
         return model
 
     def register(self, parent: ParentRecord, model: Any, run_id: str, champion: Champion) -> None:
-        """A version of the registered model of the parent's name that is this model, under the alias."""
-        client, description, name = self.client, champion.description, parent.name
+        """A version of the registered model of the champion's name that is this model, under the alias."""
+        client, description, name = self.client, champion.description, champion.name
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(
-                name, {"sftlab.kind": parent.kind}, f"Recommended by the {parent.kind} {name}."
+                name, {"sftlab.kind": parent.kind}, f"Recommended by the {parent.kind} {parent.name}."
             )
         versions = client.search_model_versions(f"name = '{name}'")
         version = next((v for v in versions if v.tags.get(MODEL) == model.model_id), None)

@@ -1,4 +1,4 @@
-"""What a study or a sweep says to MLflow, as plain data: independent of MLflow and of how results are computed."""
+"""What studies, sweeps and surveys say to MLflow, as plain data: independent of MLflow and of how it is computed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ParentRecord:
     note: str = ""
     report: Path | None = None
     best: str | None = None
-    kind: str = "sweep"  # or "study"
+    kind: str = "sweep"  # "study", or "survey"
 
     @property
     def tag(self) -> str:
@@ -181,7 +181,7 @@ def json_text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class LadderModel:
-    """One logged model of a trial; `step` is its percentage on the x-axis of the run's charts."""
+    """One logged model of a trial; `step` is its place on the x-axis of the run's charts: a percentage, or an epoch."""
 
     artifact: str
     name: str

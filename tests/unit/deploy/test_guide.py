@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
+from sftlab.execution.runtime import check_store
 from sftlab.store.objects import is_address
-from sftlab.studies.knowledge.check import check_store
-from sftlab.studies.load import load_runtime, load_study, load_sweep
+from sftlab.studies.load import load_runtime, load_study, load_survey, load_sweep
 
 ROOT = Path(__file__).parents[3]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()
@@ -94,3 +94,13 @@ def test_the_submitted_sweep_is_one_that_the_settings_allow() -> None:
     runtime = load_runtime(ROOT / words[words.index("--runtime") + 1], settings)
     assert sweep.name == "llama3-8b-sweep" and str(study.facts.source).startswith("/shared/")
     assert runtime.tracking.is_server
+
+
+def test_the_submitted_survey_is_one_that_the_settings_allow() -> None:
+    (line,) = [line for line in LINES if "jobs/survey.py" in line]
+    words = shlex.split(line)
+    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    survey = load_survey(ROOT / words[words.index("--config") + 1], settings)
+    runtime = load_runtime(ROOT / words[words.index("--runtime") + 1], settings)
+    assert survey.name == "massive-sft" and runtime.tracking.is_server
+    assert all(base.path.startswith("/shared/") for base in survey.bases.folders.values())

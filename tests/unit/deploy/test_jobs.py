@@ -1,4 +1,4 @@
-"""The scripts in jobs/ are what a submitted job calls: a study, a sweep, and a single stage."""
+"""The scripts in jobs/ are what a submitted job calls: a study, a sweep, a survey, and a single stage."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def called(script: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> li
     [
         ("run_study", [], ["run"]),
         ("sweep", [], ["sweep"]),
+        ("survey", [], ["survey"]),
         ("stage", ["mastery"], ["run", "--until", "mastery"]),
     ],
 )
@@ -60,8 +61,8 @@ def test_a_job_s_help_shows_how_a_job_is_called(
     assert "stage.py STAGE --config FILE.yaml [OPTIONS]" in capsys.readouterr().out
 
 
-def test_every_script_of_the_folder_is_one_of_these_three() -> None:
-    assert {path.stem for path in JOBS.glob("*.py")} == {"run_study", "sweep", "stage"}
+def test_every_script_of_the_folder_is_one_of_these() -> None:
+    assert {path.stem for path in JOBS.glob("*.py")} == {"run_study", "sweep", "survey", "stage"}
 
 
 def test_ray_does_not_take_away_what_a_stopped_job_says() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from sftlab.datasets.conversations import exchange
 from sftlab.datasets.encode import Encoder
 from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
-from sftlab.execution.runtime import Runtime
+from sftlab.execution.runtime import Runtime, check_store
 from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
 from sftlab.facts.templates import Topic, load_topics, published_topics
 from sftlab.inference.model_check import check_model
@@ -19,7 +18,7 @@ from sftlab.inference.spec import EngineSpec
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
 from sftlab.pocket.spec import Shape
-from sftlab.store.objects import is_address, parse_address
+from sftlab.store.objects import is_address
 from sftlab.strategies import RestoreSpec
 from sftlab.studies.knowledge.spec import ModelSpec, StudySpec
 from sftlab.training.spec import SFTSpec, accumulation_steps, check_runtime, check_spec
@@ -29,7 +28,6 @@ from sftlab.weights.regions import check_layers
 from sftlab.weights.shards import Checkpoint, read_json_object
 
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
-RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the process that `ray job submit` starts
 
 
 def check(spec: StudySpec, runtime: Runtime) -> None:
@@ -55,21 +53,6 @@ def check_engine_size(model: ModelSpec | None, runtime: Runtime) -> None:
         f"{', '.join(map(str, known))} GPUs{memory}. Set tensor_parallel and gpus_per_engine to one of these numbers, "
         "or change model.tensor_parallel."
     )
-
-
-def check_store(runtime: Runtime) -> None:
-    """Raises UserError for an address that is none, and for a relative folder in a submitted job.
-
-    Ray deletes the working folder of such a job.
-    """
-    if is_address(runtime.store):
-        parse_address(runtime.store)
-    elif RAY_JOB in os.environ and not Path(runtime.store).is_absolute():
-        raise UserError(
-            f"runtime.store={runtime.store}: a submitted job runs in a temporary folder that Ray deletes, and the "
-            "results with it. Give an absolute folder that every node reaches, as --store /shared/sftlab/store, or an "
-            "address, as --store s3://BUCKET/PREFIX."
-        )
 
 
 def check_sources(spec: StudySpec) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sftlab.errors import UserError
-from sftlab.execution.runtime import Runtime
+from sftlab.execution.runtime import Runtime, check_store
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
 from sftlab.studies.survey.runs import runs_of
@@ -18,6 +18,7 @@ from sftlab.weights.shards import Checkpoint
 
 def check(spec: SurveySpec, runtime: Runtime) -> None:
     """Raises UserError where fields of the runtime contradict each other or do not go with the survey."""
+    check_store(runtime)
     check_engine_runtime(runtime.engine)
     check_runtime(runtime.training)
     for sft in {run.sft.model_dump_json(): run.sft for run in runs_of(spec)}.values():

@@ -20,8 +20,8 @@ STAGES = (
         starts_engines=True,
         reads_model=True,
     ),
-    Stage("survey-results", 1, f"{_STAGES}.results:build_results"),
-    Stage("survey-report", 1, f"{_STAGES}.report:build_report"),
+    Stage("survey-results", 2, f"{_STAGES}.results:build_results"),
+    Stage("survey-report", 2, f"{_STAGES}.report:build_report"),
 )
 
 READS_MODEL = frozenset(stage.name for stage in STAGES if stage.reads_model)

@@ -31,7 +31,9 @@ class SurveySources:
 
     def missing(self) -> list[str]:
         """The files and folders that are not there."""
-        return [found.removeprefix(MISSING) for found in self.all() if isinstance(found, str)]
+        return list(
+            dict.fromkeys(found.removeprefix(MISSING) for found in self.all() if isinstance(found, str))
+        )
 
     def require(self) -> None:
         """Raises UserError where a file that the survey reads is not there."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -131,6 +133,10 @@ class SurveySpec(Frozen):
     """One survey: bases x sets x methods x sizes x epochs, scored on benchmarks."""
 
     name: str = Field(pattern=PLAIN, description="Label of the survey.")
+    root: str | None = Field(
+        default=None,
+        description="Folder that paths of bases, data and benchmarks are relative to; unset: the folder of the file.",
+    )
     world: WorldSpec = Field(default=WorldSpec(), description="The pocket world, where anything is of it.")
     bases: BasesSpec = Field(description="The base models.")
     data: DataSpec = Field(description="The instruction sets.")
@@ -169,6 +175,28 @@ class SurveySpec(Frozen):
             if len(set(names)) < len(names):
                 raise ValueError(f"{field}: one name is given twice, among {', '.join(names)}")
         return self
+
+
+def rooted(survey: SurveySpec) -> SurveySpec:
+    """The survey with the paths of its bases, data and benchmarks below its `root`; absolute paths stay."""
+    if survey.root is None:
+        return survey
+    root = Path(survey.root)
+
+    def moved(files: Mapping[str, Any], field: str) -> dict[str, Any]:
+        return {
+            name: file.model_copy(update={field: str(root / getattr(file, field))})
+            for name, file in files.items()
+        }
+
+    bases, data, asked = survey.bases, survey.data, survey.benchmarks
+    return survey.model_copy(
+        update={
+            "bases": bases.model_copy(update={"folders": moved(bases.folders, "path")}),
+            "data": data.model_copy(update={"files": moved(data.files, "source")}),
+            "benchmarks": asked.model_copy(update={"files": moved(asked.files, "source")}),
+        }
+    )
 
 
 def _check_pocket(survey: SurveySpec) -> None:

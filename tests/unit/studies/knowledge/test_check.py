@@ -19,9 +19,8 @@ from sftlab.cluster.session import Bundle, await_gpus, joins_first, require_gpus
 from sftlab.errors import UserError
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.run import found_text, run_study
-from sftlab.execution.runtime import Runtime
+from sftlab.execution.runtime import RAY_JOB, Runtime
 from sftlab.studies.knowledge.build import KnowledgeBuild
-from sftlab.studies.knowledge.check import RAY_JOB
 from sftlab.studies.load import load_runtime
 from tests.support.weights_models import save_model, write_checkpoint
 

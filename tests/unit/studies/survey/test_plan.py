@@ -54,8 +54,10 @@ def test_another_benchmark_set_or_run_adds_steps_and_moves_no_score() -> None:
         assert made < ids(plan(added)), added
 
 
-def test_name_of_a_survey_is_a_label() -> None:
-    assert ids(plan()) == ids(plan("name=another"))
+def test_name_of_a_survey_is_a_label_and_the_title_of_its_report() -> None:
+    one, other = plan(), plan("name=another")
+    assert ids(one) - {one.report.id} == ids(other) - {other.report.id}
+    assert one.report.id != other.report.id
 
 
 def test_template_seed_and_world_change_what_depends_on_them() -> None:
@@ -93,3 +95,14 @@ def test_grid_of_the_paper_has_its_number_of_models() -> None:
     }
     assert sum(kinds.values()) == 1070  # section 3
     assert len({step.id for step, _ in survey.steps()}) == len(list(survey.steps()))
+
+
+def test_root_is_where_relative_paths_start_and_no_part_of_ids() -> None:
+    spec = load_survey(
+        CONFIGS / "massive-sft.yaml", ["root=/shared", "data.files.lima.source=/else/lima.jsonl"]
+    )
+    assert spec.bases.folders["olmo"].path == "/shared/models/OLMo-7B-hf"
+    assert spec.data.files["alpaca"].source == "/shared/data/alpaca_cleaned.json"
+    assert spec.data.files["lima"].source == "/else/lima.jsonl"
+    assert spec.benchmarks.files["nq"].source == "/shared/data/benchmarks/nq.jsonl"
+    assert ids(plan()) == ids(plan("root=/shared"))

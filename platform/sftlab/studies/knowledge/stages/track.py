@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from sftlab.errors import UserError
-from sftlab.shell import command
 from sftlab.store.mirror import pull
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.results.tables import Results
@@ -51,15 +48,3 @@ def track(finished: Finished, results: Results, report: Path, best: Path) -> Tra
             card_of(finished, results),
             progress=bar.update,
         )
-
-
-@contextmanager
-def with_advice_to_log_later(what: str, file: Path) -> Iterator[None]:
-    """Wraps logging, which comes last: if it fails, the message says that the results are kept and how to log them."""
-    try:
-        yield
-    except UserError as error:
-        logs = command("sftlab", "track", file)
-        raise UserError(
-            f"{error}\nThe {what} is finished all the same. `{logs}` with the same options logs it."
-        ) from error

@@ -55,10 +55,11 @@ def log_results(
         ValueError: the recommended model is not among the models, or has no path.
     """
     trials = trial_records(results, models, tables)
-    champion = _champion(results, models, card)
+    found = _champion(results, models, card)
+    champions = () if found is None else (found,)
     record = parent_record(key, results, trials, tables, report)
     return write_results(
-        record, [base_record(results, base, tables), *trials], champion, settings, store, progress
+        record, [base_record(results, base, tables), *trials], champions, settings, store, progress
     )
 
 
@@ -89,4 +90,5 @@ def _champion(results: Results, models: Mapping[str, Sequence[TrackedModel]], ca
     if found is None or found.path is None:
         raise ValueError(f"the recommended model {best.model} is not among the models to log, or has no path")
     tuned = min(ladder, key=lambda model: model.percent or 0.0)
-    return Champion(trial_key(variant, cell, tuned), found.id, found.path, card, headline(results, best))
+    key = trial_key(variant, cell, tuned)
+    return Champion(results.name, key, found.id, found.path, card, headline(results, best))

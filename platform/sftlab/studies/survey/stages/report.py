@@ -1,30 +1,37 @@
-"""Stage 7: the report page and the tables behind it."""
+"""Stage 7: the report page, the tables behind it, and what it found in short."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sftlab.config.documents import parse_json
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
 from sftlab.studies.survey.about import parse_about
 from sftlab.studies.survey.build import SurveyBuild
-from sftlab.studies.survey.compare import PAGE, Comparison, Progress, compare, write
+from sftlab.studies.survey.compare import PAGE, Comparison, Progress, compare, summary, write
 from sftlab.studies.survey.measures import read_measures
 from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.score_table import read_scores
 from sftlab.studies.survey.stages.results import ABOUT, SCORES
 
+SUMMARY = "summary.json"
+
 
 def build_report(build: SurveyBuild) -> None:
-    """Compare the scores and write the page with its tables."""
-    from sftlab.studies.survey.report.page import render
+    """Compare the scores and write the page with its tables, and the summary that commands print."""
+    from sftlab.studies.survey.report.page import finding, render
 
     with build.progress.bar("comparing") as bar:
         found = compared(build, lambda done, of, note: bar.update(done, of, note))
     folder = build.path(build.plan.report)
     folder.mkdir(parents=True, exist_ok=True)
     write(found, render(found), folder)
+    short = {"finding": finding(found), **summary(found)}
+    (folder / SUMMARY).write_text(json.dumps(short, indent=1, ensure_ascii=False), encoding="utf-8")
     build.commit(build.plan.report)
 
 
@@ -34,7 +41,15 @@ def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison
     about = folder / ABOUT
     document = parse_json(about.read_text(encoding="utf-8"), str(about), "run the survey again.")
     found = parse_about(document, str(about))
-    return compare(read_scores(folder / SCORES), found, 0, progress, read_measures(folder))
+    scores = replace(read_scores(folder / SCORES), source=build.plan.name)
+    return compare(scores, found, 0, progress, read_measures(folder))
+
+
+def read_summary(build: SurveyBuild) -> dict[str, Any]:
+    """The committed summary: the finding in a sentence, and what `compare.summary` says."""
+    file = build.read(build.plan.report, SUMMARY)
+    found: dict[str, Any] = parse_json(file.read_bytes(), str(file), "delete its folder and run again.")
+    return found
 
 
 def report_file(plan: SurveyPlan, store: Store) -> Path:

@@ -20,6 +20,7 @@ from sftlab.studies.survey.measures import (
     perplexity_schema,
 )
 from sftlab.studies.survey.plan import Model
+from sftlab.studies.survey.stages.champions import Halves
 from sftlab.studies.survey.stages.movement import read_movement
 from sftlab.studies.survey.stages.scores import CHOICES, read_answers, read_likelihoods, read_questions
 
@@ -32,7 +33,7 @@ BASE = "base"
 
 
 def build_results(build: SurveyBuild) -> None:
-    """Write the scores of all models in per cent, the forms of answers, the changes of weights, and what names mean."""
+    """Write the scores of all models in per cent, what else was measured, the best models, and what names mean."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -40,9 +41,11 @@ def build_results(build: SurveyBuild) -> None:
     forms: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
     labels = {name: labels_of(read_questions(build, name)) for name in build.plan.questions}
+    halves = Halves(build)
     for model in build.plan.models:
         for name, step in model.scores.items():
             row, answers = {**_run_key(model), "benchmark": name}, read_answers(build, step)
+            halves.add(model, name, answers)
             scores.append({**row, "score": 100 * _mean(answers["score"].to_pylist())})
             forms.append(
                 {**row, **_form(answers), "right_by_likelihood": by_likelihood(build, step, labels[name])}
@@ -60,6 +63,7 @@ def build_results(build: SurveyBuild) -> None:
     pq.write_table(pa.Table.from_pylist(forms, schema=forms_schema()), folder / FORMS)
     pq.write_table(pa.Table.from_pylist(moved, schema=movement_rows_schema()), folder / MOVEMENT)
     pq.write_table(pa.Table.from_pylist(surprise, schema=perplexity_schema()), folder / PERPLEXITY)
+    halves.write(folder)
     (folder / ABOUT).write_text(json.dumps(_about(build), indent=1), encoding="utf-8")
     build.commit(build.plan.results)
 

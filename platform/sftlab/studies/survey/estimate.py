@@ -1,0 +1,214 @@
+"""What a survey amounts to: runs, models, questions, tokens, GPU hours and disk, for its plan. Nothing is measured.
+
+GPU hours are arithmetic on `Rates`: 2 P operations a token that is read or written, 6 P a token that is trained on,
+4 P with LoRA (the gradients of the frozen weights are not computed), with P the number of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sftlab.execution.runtime import Rates
+from sftlab.files import bytes_text
+from sftlab.reporting.text import count, listed
+from sftlab.store.record import Step
+from sftlab.studies.survey.plan import BFLOAT16_BYTES, Model, SurveyPlan
+
+QUESTION_TOKENS = 200  # of a prompt of a benchmark in a file, with its template; assumed
+POCKET_QUESTION_TOKENS = 16
+FULL, LORA, READ = 6, 4, 2  # operations a token and weight
+# Share of a packed model, by the bytes of a weight: the larger trained pair of docs/results/deltas.md in bfloat16, and
+# the largest change there in float32.
+DELTA_SHARES = {"bfloat16": 0.31, "float32": 0.70}
+KINDS = ("training", "answers", "perplexity", "weights")
+SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The amounts of a survey.
+
+    Attributes:
+        models: tuned models that are kept; scored: these and the bases.
+        questions: asked of all models; prompt_tokens, generated_tokens: of these, the latter an upper bound.
+        gpu_hours, gpu_hours_left: by KINDS, of bases in folders; left: of what is not built yet.
+        disk_bytes: of all tuned models as folders; delta_bytes: packed (`sftlab pack`).
+        unknown: what could not be counted, one sentence each.
+    """
+
+    bases: int
+    sets: int
+    benchmarks: int
+    runs: int
+    models: int
+    scored: int
+    questions: int
+    prompt_tokens: int
+    generated_tokens: int
+    trained_tokens: int
+    gpu_hours: Mapping[str, float]
+    gpu_hours_left: Mapping[str, float]
+    disk_bytes: int
+    delta_bytes: int
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass
+class _Seconds:
+    """Sums of GPU seconds by kind: of everything, and of what is left."""
+
+    missing: Callable[[Step], bool]
+    every: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
+    left: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
+
+    def add(self, kind: str, step: Step, seconds: float) -> None:
+        self.every[kind] += seconds
+        if self.missing(step):
+            self.left[kind] += seconds
+
+    def hours(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return {kind: seconds / SECONDS for kind, seconds in sums.items()}
+
+
+def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> Totals:
+    """The amounts of a survey; `missing` says whether a step is still to be built."""
+    spec, seconds = plan.spec, _Seconds(missing)
+    weights = {base: parameters(plan, base) for base in spec.bases.folders}
+    for model in plan.models:
+        known = weights.get(model.base)
+        if known:
+            _add_model(plan, rates, model, known, seconds)
+    tuned = [model for model in plan.models if model.run is not None]
+    asked = {name: plan.questions_of(name) or 0 for name in spec.benchmarks.names}
+    lengths = {
+        name: QUESTION_TOKENS if name in spec.benchmarks.files else POCKET_QUESTION_TOKENS for name in asked
+    }
+    of_one = sum(asked.values())
+    disk = {model.name: _bytes(plan, weights, model.base) for model in tuned}
+    return Totals(
+        bases=len(spec.bases.names),
+        sets=len(spec.data.names),
+        benchmarks=len(asked),
+        runs=len(plan.runs),
+        models=len(tuned),
+        scored=len(plan.models),
+        questions=of_one * len(plan.models),
+        prompt_tokens=len(plan.models) * sum(n * lengths[name] for name, n in asked.items()),
+        generated_tokens=len(plan.models) * sum(n * plan.max_tokens(name) for name, n in asked.items()),
+        trained_tokens=sum(plan.set_tokens(run) * run.sft.epochs for run in plan.runs),
+        gpu_hours=seconds.hours(seconds.every),
+        gpu_hours_left=seconds.hours(seconds.left),
+        disk_bytes=sum(disk.values()),
+        delta_bytes=round(sum(_share(plan, model) * disk[model.name] for model in tuned)),
+        unknown=_unknown(plan, weights),
+    )
+
+
+def parameters(plan: SurveyPlan, base: str) -> int | None:
+    """The number of weights of a base in a folder, as the survey says or by the size of its files; None: not known."""
+    found = plan.spec.bases.folders[base]
+    if found.parameters is not None:
+        return found.parameters
+    files = list(Path(found.path).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in files) // BFLOAT16_BYTES if files else None
+
+
+def _add_model(plan: SurveyPlan, rates: Rates, model: Model, weights: int, seconds: _Seconds) -> None:
+    peak = rates.peak_tflops * 1e12
+    run, start = model.run, rates.engine_start_seconds
+    for name, step in model.scores.items():
+        questions = plan.questions_of(name) or 0
+        read = READ * weights * questions * QUESTION_TOKENS / (peak * rates.prefill_share)
+        written = READ * weights * questions * plan.max_tokens(name) / (peak * rates.decode_share)
+        seconds.add("answers", step, read + written)
+    moved = BFLOAT16_BYTES * weights / (1e9 * rates.gigabytes_per_second)
+    first = next(iter(model.scores.values()))
+    if run is None or model.tuned is None:
+        seconds.add("weights", first, start + moved)
+        for (name, size), step in plan.perplexities[model.base].items():
+            drawn = next(one for one in plan.runs if (one.data, one.size) == (name, size))
+            # Responses and whole texts are read each.
+            read = 2 * READ * weights * plan.set_tokens(drawn) / (peak * rates.prefill_share)
+            seconds.add("perplexity", step, read)
+        return
+    seconds.add("weights", model.tuned, moved)  # written once
+    seconds.add("weights", first, moved)  # and read into an engine
+    if model.epoch == run.sft.epochs:
+        operations = (
+            (FULL if run.sft.lora is None else LORA) * weights * plan.set_tokens(run) * run.sft.epochs
+        )
+        seconds.add("training", model.tuned, operations / (peak * rates.training_share))
+
+
+def _bytes(plan: SurveyPlan, weights: Mapping[str, int | None], base: str) -> int:
+    if base in weights:
+        return BFLOAT16_BYTES * (weights[base] or 0)
+    return plan.model_bytes(base)
+
+
+def _share(plan: SurveyPlan, model: Model) -> float:
+    return DELTA_SHARES["float32" if model.base in plan.spec.bases.pocket else "bfloat16"]
+
+
+def _unknown(plan: SurveyPlan, weights: Mapping[str, int | None]) -> tuple[str, ...]:
+    lacking = [name for name, found in weights.items() if not found]
+    asked = [name for name in plan.spec.benchmarks.names if plan.questions_of(name) is None]
+    found = []
+    if lacking:
+        found.append(
+            f"GPU hours and disk of {listed(lacking)}, which count as 0: give `parameters`, or the folder."
+        )
+    if asked:
+        found.append(
+            f"questions of {listed(asked)}, which count as 0: all of the file are asked; give `questions`."
+        )
+    return tuple(found)
+
+
+def totals_json(found: Totals, rates: Rates) -> dict[str, Any]:
+    """The amounts as JSON values, with the rates that they are estimated from."""
+    return {**asdict(found), "rates": rates.model_dump(mode="json"), "delta_shares": DELTA_SHARES}
+
+
+def totals_text(found: Totals, rates: Rates) -> str:
+    """The amounts in lines."""
+    hours, left = sum(found.gpu_hours.values()), sum(found.gpu_hours_left.values())
+    read, written = _short(found.prompt_tokens), _short(found.generated_tokens)
+    folders, packed = bytes_text(found.disk_bytes), bytes_text(found.delta_bytes)
+    bases, sets, asked = (
+        count(found.bases, "base"),
+        count(found.sets, "set"),
+        count(found.benchmarks, "benchmark"),
+    )
+    lines = [
+        ("grid", f"{bases} x {sets}, {asked}"),
+        (
+            "runs",
+            f"{found.runs:,}; {count(found.models, 'model')} kept, {found.scored:,} scored with the bases",
+        ),
+        ("questions", f"{_short(found.questions)}: {read} tokens read, at most {written} written"),
+        ("training", f"about {_short(found.trained_tokens)} tokens"),
+        ("disk", f"{folders} of tuned models as folders; about {packed} packed as lossless deltas"),
+    ]
+    if hours:
+        kinds = ", ".join(f"{kind} {value:,.0f}" for kind, value in found.gpu_hours.items())
+        rest = "" if left == hours else f"; left to build: {left:,.0f}"
+        shares = f"training {rates.training_share:g}, reading {rates.prefill_share:g}, writing {rates.decode_share:g}"
+        assumed = (
+            f"assumed, not measured: {rates.peak_tflops:g} TFLOP/s a GPU, of which {shares} (runtime.rates)"
+        )
+        lines += [("GPU hours", f"about {hours:,.0f} ({kinds}){rest}"), ("", assumed)]
+    lines += [("not counted", text) for text in found.unknown]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
+
+
+def _short(value: float) -> str:
+    for unit in ("", " k", " M", " G"):
+        if value < 1000 or unit == " G":
+            break
+        value /= 1000
+    return f"{value:,.0f}{unit}" if value >= 100 or not unit else f"{value:,.1f}{unit}"

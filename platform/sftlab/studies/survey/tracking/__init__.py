@@ -1,0 +1,1 @@
+"""What MLflow records about surveys."""

@@ -1,0 +1,92 @@
+"""What a survey amounts to, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftlab.execution.runtime import Rates
+from sftlab.studies.load import load_survey
+from sftlab.studies.survey.estimate import Totals, totals, totals_text
+from sftlab.studies.survey.plan import SurveyPlan
+from sftlab.studies.survey.sources import SurveySources
+from sftlab.studies.survey.spec import SurveySpec
+
+CONFIGS = Path(__file__).parents[4] / "jobs/configs/surveys"
+BILLION = 1_000_000_000
+# A rate of 1 TFLOP/s makes 1 G weights x 2 operations x 500 tokens one second.
+RATES = Rates(
+    peak_tflops=1,
+    training_share=1,
+    prefill_share=1,
+    decode_share=0.5,
+    gigabytes_per_second=1,
+    engine_start_seconds=10,
+)
+
+
+def small(**changes: Any) -> SurveyPlan:
+    document = {
+        "name": "small",
+        "bases": {"folders": {"m": {"path": "nowhere", "family": "m", "parameters": BILLION}}},
+        "data": {"files": {"one": {"source": "one.jsonl"}, "two": {"source": "two.jsonl"}}},
+        "benchmarks": {"files": {"b": {"source": "b.jsonl", "questions": 100, "max_tokens": 50}}},
+        "sft": {"epochs": 3, "batch_size": 32},
+        "runs": [{"sizes": [10], "methods": ["full", "lora"], "keep_epochs": [1]}],
+    }
+    spec = SurveySpec.model_validate({**document, **changes})
+    lost = {name: f"missing:{name}" for name in (*spec.bases.names, *spec.data.names, *spec.benchmarks.names)}
+    return SurveyPlan(spec, SurveySources(lost, lost, lost))
+
+
+def of(plan: SurveyPlan, **missing: bool) -> Totals:
+    return totals(plan, RATES, lambda step: missing.get(step.stage.replace("-", "_"), True))
+
+
+def test_amounts_of_a_small_survey_are_those_by_hand() -> None:
+    found = of(small())
+    # Two sets x two methods; each keeps epochs 1 and 3, and the base is scored too.
+    assert (found.runs, found.models, found.scored) == (4, 8, 9)
+    assert (found.questions, found.prompt_tokens, found.generated_tokens) == (900, 180_000, 45_000)
+    assert found.trained_tokens == 4 * 10 * 280 * 3
+    assert found.disk_bytes == 8 * 2 * BILLION and found.delta_bytes == round(0.31 * 16 * BILLION)
+    seconds = {kind: hours * 3600 for kind, hours in found.gpu_hours.items()}
+    # 8,400 tokens of each run at 6 and at 4 operations a weight.
+    assert seconds["training"] == pytest.approx(2 * 8.4 * 6 + 2 * 8.4 * 4)
+    # Of each model 20,000 tokens read, and 5,000 written at half the rate.
+    assert seconds["answers"] == pytest.approx(9 * (40 + 20))
+    # Two sets of 2,800 tokens, read as responses and as whole texts.
+    assert seconds["perplexity"] == pytest.approx(2 * 2 * 2.8 * 2)
+    # One engine, the base once and every tuned model written and read: 2 s each.
+    assert seconds["weights"] == pytest.approx(10 + 2 + 8 * 4)
+    assert found.gpu_hours_left == pytest.approx(found.gpu_hours)
+
+
+def test_steps_that_are_built_are_not_left() -> None:
+    left = of(small(), survey_tuned=False).gpu_hours_left
+    assert left["training"] == 0 and left["answers"] > 0
+    assert left["weights"] * 3600 == pytest.approx(10 + 2 + 8 * 2)
+
+
+def test_what_is_not_known_is_named_and_counts_nothing() -> None:
+    bases = {"folders": {"m": {"path": "nowhere", "family": "m"}}}
+    asked = {"files": {"b": {"source": "b.jsonl"}}}
+    found = of(small(bases=bases, benchmarks=asked))
+    assert sum(found.gpu_hours.values()) == 0 and found.disk_bytes == 0 and found.questions == 0
+    text = totals_text(found, RATES)
+    assert "GPU hours and disk of m" in text and "questions of b" in text
+
+
+def test_weights_of_a_base_without_a_number_are_those_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(4_000))
+    found = of(small(bases={"folders": {"m": {"path": str(tmp_path), "family": "m"}}}))
+    assert found.disk_bytes == 8 * 4_000 and not found.unknown
+
+
+def test_pocket_survey_needs_no_gpu() -> None:
+    plan = SurveyPlan(load_survey(CONFIGS / "tiny.yaml"), SurveySources())
+    found = of(plan)
+    assert sum(found.gpu_hours.values()) == 0 and found.questions == 9 * 80
+    assert "GPU" not in totals_text(found, RATES)
