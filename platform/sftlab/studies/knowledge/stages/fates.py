@@ -49,11 +49,11 @@ def fate_rows(
                 f"{cell}, {percent:g} %: the tuned and the restored model did not answer the same questions of "
                 f"{split}, so they cannot be compared; evaluate them again."
             )
-        right = [
+        before, after = (
             [correct is True for correct in answers[split]["correct"].to_pylist()]
             for answers in (tuned, restored)
-        ]
-        found = fates_by(*right, [keys[split].get(fact) for fact in facts])
+        )
+        found = fates_by(before, after, [keys[split].get(fact) for fact in facts])
         rows += [
             FateRow(cell, percent, split, topic, bucket, *fates)
             for (topic, bucket), fates in sorted(found.items())
