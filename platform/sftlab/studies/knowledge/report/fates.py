@@ -186,7 +186,7 @@ def _words(view: VariantView, size: int) -> str:
     if unknown.facts:
         text += f" Of the facts of bucket 0 {percent(unknown.kept / unknown.facts)} are learned."
     models = len({row.cell for row in shown})
-    return f"{text} All {count(models, 'model')} of this size together."
+    return f"{text} {count(models, 'model')} of this size together."
 
 
 def _share(view: VariantView, group: Group, split: str, name: str, buckets: Collection[int]) -> Entry:
