@@ -22,6 +22,7 @@ from sftlab.studies.knowledge.results.rows import (
     ConcentrationRow,
     DistributionRow,
     DivergenceRow,
+    FateRow,
     MasteryRow,
     TrainingRow,
     UndoneRow,
@@ -125,6 +126,7 @@ def paper_variant(
         cells=cells,
         accuracy=accuracy,
         paired=_paired(accuracy, draw),
+        fates=[row for cell in cells for row in _fates(cell, accuracy)],
         divergence=[row for cell in cells for row in _divergence(cell)],
         concentration=[row for cell in cells for row in _concentration(cell)],
         distribution=[row for cell in cells for row in _distribution(cell)],
@@ -179,6 +181,22 @@ def _paired(accuracy: Sequence[AccuracyRow], draw: random.Random) -> list[Any]:
                 net = now.correct - tuned.correct
                 buckets.append(PairedBucket(b, row.questions, max(net, 0) + swapped, max(-net, 0) + swapped))
             rows += paired_rows(cell, percent, split, buckets)
+    return rows
+
+
+def _fates(cell: CellRow, accuracy: Sequence[AccuracyRow]) -> list[FateRow]:
+    """Two topics that share the questions of a bucket: no more answers turn over than the accuracies show."""
+    right = {(r.percent, r.split, r.bucket): r for r in accuracy if r.cell == cell.cell}
+    rows = []
+    for (percent, split, bucket), row in right.items():
+        if percent and bucket is not None and split in ("test", "test_ood", "train_set"):
+            before = right[0.0, split, bucket]
+            undone = max(before.correct - row.correct, 0)
+            recovered = max(row.correct - before.correct, 0)
+            kept = before.correct - undone
+            for topic, part in (("capital", lambda n: n // 2), ("river", lambda n: n - n // 2)):
+                counts = (kept, undone, recovered, row.questions - kept - undone - recovered)
+                rows.append(FateRow(cell.cell, percent, split, topic, bucket, *map(part, counts)))
     return rows
 
 

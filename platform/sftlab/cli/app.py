@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sftlab import __version__
-from sftlab.cli import compare, data, listing, store, study, survey, sweep, weights
+from sftlab.cli import compare, data, explain, listing, store, study, survey, sweep, weights
 from sftlab.cluster.environment import name_user
 from sftlab.errors import ExitCode, UserError
 from sftlab.shell import command
@@ -67,6 +67,7 @@ app.command(
     epilog="Example: sftlab run jobs/configs/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(study.run)
 app.command(epilog="Example: sftlab status jobs/configs/pocket.yaml --json")(study.status)
+app.command(epilog="Example: sftlab explain jobs/configs/pocket.yaml 3fa94c1b --json")(explain.explain)
 app.command(
     epilog="Example: sftlab sweep jobs/configs/sweeps/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(sweep.sweep)

@@ -30,7 +30,7 @@ STAGES = (
         reads_model=True,
         per_cell=True,
     ),
-    Stage("results", 4, f"{_STAGES}.results:build_results"),
+    Stage("results", 5, f"{_STAGES}.results:build_results"),
     Stage("best", 1, f"{_STAGES}.best:build_best", reads_model=True),
     Stage("report", 1, f"{_STAGES}.report:build_report"),
 )

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sftlab.analysis.accuracy import BucketAccuracy, Interval, PairedBucket, mean_interval
+from sftlab.analysis.fates import Fates, together
 from sftlab.analysis.statistics import over_sets
 from sftlab.studies.knowledge.results.rows import BASE, AccuracyRow, CellRow, ChoiceRow, DivergenceRow
 from sftlab.studies.knowledge.results.tables import Variant
@@ -73,6 +74,14 @@ class VariantView:
     @cached_property
     def _accuracy(self) -> dict[tuple[str, float | None, str, int | None], AccuracyRow]:
         return {(r.cell, r.percent, r.split, r.bucket): r for r in self.variant.accuracy}
+
+    @cached_property
+    def fates(self) -> Mapping[tuple[str, float, str, int], Fates]:
+        """What becomes of the facts of one bucket, by cell, percentage, split and bucket; all topics together."""
+        found: dict[tuple[str, float, str, int], list[Fates]] = {}
+        for row in self.variant.fates:
+            found.setdefault((row.cell, row.percent, row.split, row.bucket), []).append(row.fates)
+        return {key: together(parts) for key, parts in found.items()}
 
     @cached_property
     def _kl(self) -> dict[tuple[str, float], DivergenceRow]:

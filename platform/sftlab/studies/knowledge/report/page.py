@@ -8,6 +8,7 @@ from sftlab.reporting.page import csv_address, fill_page
 from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.buckets import legends
 from sftlab.studies.knowledge.report.evidence import distribution_percent
+from sftlab.studies.knowledge.report.fates import shown_rows
 from sftlab.studies.knowledge.report.findings import all_findings
 from sftlab.studies.knowledge.report.lookup import TEST, VariantView
 from sftlab.studies.knowledge.report.origin import Origin
@@ -49,9 +50,9 @@ def csv_links(results: Results) -> Mapping[str, tuple[str, int]]:
     """For each table with rows: a data address of it as CSV, and its row count.
 
     Of a single variant these are all tables in full precision. Of several they are those of the results, then OF_ALL
-    and `divergence` with the variant in the first column, and OF_MAIN; of `distribution` the percentage that is
-    shown; numbers have six significant digits, so that a page of hundreds of models stays small. `divergence` also has
-    the accuracies of its figure.
+    and `divergence` with the variant in the first column, and OF_MAIN and `fates` of the main one; of `distribution`
+    and `fates` the percentages that are shown; numbers have six significant digits, so that a page of hundreds of
+    models stays small. `divergence` also has the accuracies of its figure.
     """
     view = View(results)
     rows: dict[str, list[dict[str, object]]] = {
@@ -70,6 +71,8 @@ def csv_links(results: Results) -> Mapping[str, tuple[str, int]]:
         for row in variant.divergence
     ]
     main = view.main
+    if main is not None:
+        rows["fates"] = [vars(row) for row in shown_rows(main)]
     if main is not None and view.several:
         at = distribution_percent(main)
         for name in OF_MAIN:

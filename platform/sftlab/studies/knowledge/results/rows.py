@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket, mean_of_buckets
+from sftlab.analysis.fates import Fates
 from sftlab.analysis.statistics import BETTER, WORSE
 
 BASE = "base"
@@ -57,6 +58,28 @@ class PairedRow:
     questions: int
     gained: int
     lost: int
+
+
+@dataclass(frozen=True)
+class FateRow:
+    """What becomes of the facts of one topic and bucket from the tuned to a restored model of a cell.
+
+    The counts are those of `sftlab.analysis.fates.Fates`; together they are the facts of the topic and bucket.
+    """
+
+    cell: str
+    percent: float
+    split: str  # "test", "test_ood" or "train_set"
+    topic: str
+    bucket: int
+    kept: int
+    undone: int
+    recovered: int
+    lost: int
+
+    @property
+    def fates(self) -> Fates:
+        return Fates(self.kept, self.undone, self.recovered, self.lost)
 
 
 @dataclass(frozen=True)

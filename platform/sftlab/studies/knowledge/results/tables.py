@@ -19,6 +19,7 @@ from sftlab.studies.knowledge.results.rows import (
     ConcentrationRow,
     DistributionRow,
     DivergenceRow,
+    FateRow,
     GroupRow,
     MasteryRow,
     PairedRow,
@@ -40,6 +41,7 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "cells": CellRow,
     "accuracy": AccuracyRow,
     "paired": PairedRow,
+    "fates": FateRow,
     "divergence": DivergenceRow,
     "concentration": ConcentrationRow,
     "distribution": DistributionRow,
@@ -71,6 +73,7 @@ class Variant:
     cells: Sequence[CellRow] = ()
     accuracy: Sequence[AccuracyRow] = ()
     paired: Sequence[PairedRow] = ()
+    fates: Sequence[FateRow] = ()
     divergence: Sequence[DivergenceRow] = ()
     concentration: Sequence[ConcentrationRow] = ()
     distribution: Sequence[DistributionRow] = ()

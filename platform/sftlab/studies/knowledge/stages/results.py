@@ -36,6 +36,7 @@ from sftlab.studies.knowledge.results.tables import SWEEP, VARIANT_TABLES, Resul
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.controls import read_controls
 from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET
+from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
 from sftlab.training.records import COMMIT_FILE, read_commit
@@ -82,6 +83,7 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
     buckets: dict[str, dict[str, int]] = {split: buckets_of(first.build, split) for split in SPLITS}
     buckets[TRAIN_SET] = buckets["train"]
     accuracy = accuracy_of(first.build, None, None, plan.base_evaluation, buckets)
+    keys = fate_keys(first.build)
     tables: dict[str, list[Any]] = {name: [] for name in VARIANT_TABLES}
     for member in members:
         build, cell = member.build, member.cell
@@ -92,7 +94,9 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
         for percent, step in cell.evaluations.items():
             accuracy += accuracy_of(build, row, percent, step, buckets)
             if percent:
-                tables["paired"] += _paired(cell.name, percent, tuned, read_answers(build, step), buckets)
+                restored = read_answers(build, step)
+                tables["paired"] += _paired(cell.name, percent, tuned, restored, buckets)
+                tables["fates"] += fate_rows(cell.name, percent, tuned, restored, keys)
             tables["divergence"] += divergence_of(build, cell.name, percent, step)
         tables["concentration"] += _concentration(build, cell)
         tables["distribution"] += _distribution(build, cell)

@@ -43,6 +43,7 @@ SECTIONS = (
     "accuracy",
     "ladder",
     "training-set",
+    "fates",
     "kl",
     "mastery",
     "concentration",
@@ -52,12 +53,13 @@ SECTIONS = (
     "time",
     "settings",
 )
-OPTIONAL = ("layer-ranges", "training", "time")
+OPTIONAL = ("fates", "layer-ranges", "training", "time")
 BUCKETS = (0, 2, 4)
 STUDY_FIGURES = (
     "size-test",
     "size-test_ood",
     *(f"ladder-{split}-{size}" for size in (240, 1920) for split in ("test", "test_ood")),
+    "fates",
     "kl-size",
     "well-known",
     "kl-accuracy",
