@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sftlab.cli.building import begun, build_until, plan_shown, refuse_early, require_stage, until_help
 from sftlab.cli.common import (
     JsonFlag,
     Overrides,
@@ -22,14 +23,12 @@ from sftlab.cli.common import (
     shown_progress,
 )
 from sftlab.cli.options import expanded
-from sftlab.errors import UserError
 from sftlab.studies.survey.pipeline import STAGES
 
 if TYPE_CHECKING:
     from sftlab.studies.survey.build import SurveyBuild
 
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
-UNTIL = f"Last stage to build: {', '.join(STAGE_NAMES[:-1])} or {STAGE_NAMES[-1]}."
+LAST = STAGES[-1].name
 
 
 def open_survey(file: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> SurveyBuild:
@@ -49,23 +48,18 @@ def open_survey(file: Path, runtime_file: Path | None, store: Place, overrides: 
 
 def survey_plan(build: SurveyBuild, every_step: bool, by_default: bool) -> Shown:
     """What the survey has, lacks and will cost; nothing is computed."""
-    from sftlab.execution.preview import plan_json, preview, preview_text
-
-    shown = preview(build.plan, build.store, build.runtime)
-    text = preview_text(build.plan, shown, every_step, by_default=by_default)
-    return Shown({"survey": build.plan.name, "store": str(build.store), **plan_json(shown)}, text)
+    shown = plan_shown("survey", build, every_step, by_default)
+    refuse_early(build)
+    return shown
 
 
 def survey_to_report(build: SurveyBuild, until: str) -> Shown:
     """Build the survey up to a stage; at the last one, say what was found and where the report is."""
-    from sftlab.execution.run import finish_study, found_text, run_study
-
-    build.progress.say(found_text(build, until))
-    data: dict[str, Any] = {"survey": build.plan.name, "store": str(build.store), "until": until}
-    if until != STAGE_NAMES[-1]:
-        run_study(build, until)
-        build.progress.say(f"built up to {until} in {build.store}")
+    data = begun("survey", build, until)
+    if until != LAST:
+        build_until(build, until)
         return Shown(data)
+    from sftlab.execution.run import finish_study
     from sftlab.studies.survey.compare import summary
     from sftlab.studies.survey.report.page import finding
     from sftlab.studies.survey.stages.report import compared, report_file
@@ -79,7 +73,7 @@ def survey_to_report(build: SurveyBuild, until: str) -> Shown:
 class Extent:
     """How far a survey goes: to a stage, or only to its plan."""
 
-    until: Annotated[str, typer.Option(help=UNTIL)] = STAGE_NAMES[-1]
+    until: Annotated[str, typer.Option(help=until_help(STAGES))] = LAST
     plan: Annotated[bool, typer.Option("--plan", help="Show steps and cost; compute nothing.")] = False
     every_step: Annotated[bool, typer.Option("--steps", help="With --plan: list each step.")] = False
 
@@ -97,10 +91,7 @@ def survey(
 
     Bases x data sets x methods x sizes, scored on benchmarks. Run it again after a kill: it goes on where it stopped.
     """
-    if extent.until not in STAGE_NAMES:
-        raise UserError(
-            "unknown stage", place=f"--until {extent.until}", advice=f"stages are {', '.join(STAGE_NAMES)}."
-        )
+    require_stage(extent.until, STAGES)
 
     def work() -> Shown:
         build = open_survey(file, runtime, store, overrides or [])

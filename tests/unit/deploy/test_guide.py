@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
+from sftlab.execution.checks import check_store
 from sftlab.store.objects import is_address
-from sftlab.studies.knowledge.check import check_store
 from sftlab.studies.load import load_runtime, load_study, load_sweep
 
 ROOT = Path(__file__).parents[3]
