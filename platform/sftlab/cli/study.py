@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sftlab.cli.building import (
+    begun,
+    build_until,
+    plan_shown,
+    previewed,
+    refuse_early,
+    require_stage,
+    until_help,
+)
 from sftlab.cli.common import (
     JsonFlag,
     Overrides,
@@ -24,7 +33,6 @@ from sftlab.cli.common import (
     shown_progress,
     with_advice_to_log_later,
 )
-from sftlab.errors import UserError
 from sftlab.studies.knowledge.pipeline import STAGES
 
 if TYPE_CHECKING:
@@ -55,35 +63,20 @@ def study_plan(
     study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], every_step: bool
 ) -> Shown:
     """What a study has, lacks and will cost; nothing is computed and nothing but remembered file hashes is written."""
-    from sftlab.execution.preview import plan_json, preview, preview_text
+    from sftlab.execution.progress import SilentProgress
+    from sftlab.studies.knowledge.build import KnowledgeBuild
+    from sftlab.studies.knowledge.stages.training_sets import check_training_sets, sizes_text
 
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
-    shown = preview(plan, opened, runtime)
-    refuse_early(plan, runtime, opened)
-    text = preview_text(plan, shown, every_step, by_default=runtime_file is None)
+    build = KnowledgeBuild(plan, opened, runtime, SilentProgress())
+    shown = plan_shown("study", build, previewed(build), every_step, by_default=runtime_file is None)
+    refuse_early(build)
+    check_training_sets(build)
+    text = shown.text
     if plan.sources.lacks_facts and not plan.sources.fact_counts["train"]:
         text += "\nHow many facts there are is not known, so the cost leaves out scoring and answering them."
-    from sftlab.execution.progress import SilentProgress
-    from sftlab.studies.knowledge.build import KnowledgeBuild
-    from sftlab.studies.knowledge.stages.training_sets import sizes_text
-
-    sizes = sizes_text(KnowledgeBuild(plan, opened, runtime, SilentProgress()))
-    text += f"\n\n{sizes}" if sizes else ""
-    return Shown({"study": plan.name, "store": str(opened), **plan_json(shown)}, text)
-
-
-def refuse_early(plan: Plan, runtime: Runtime, store: Store) -> None:
-    """Raises UserError for what a stage of a run would refuse; notices go to standard error."""
-    from sftlab.execution.progress import SilentProgress
-    from sftlab.studies.knowledge.build import KnowledgeBuild
-    from sftlab.studies.knowledge.stages.training_sets import check_training_sets
-
-    build = KnowledgeBuild(plan, store, runtime, SilentProgress())
-    missing = {step.stage for step, _ in plan.steps() if store.find(step) is None}
-    lacking = [stage for stage in STAGES if stage.name in missing]
-    if lacking and not plan.missing_files():
-        plan.check(lacking, lambda line: print(line, file=sys.stderr))
-        check_training_sets(build)
+    sizes = sizes_text(build)
+    return Shown(shown.data, f"{text}\n\n{sizes}" if sizes else text)
 
 
 def study_status(study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
@@ -105,23 +98,17 @@ def run_to_report(
     study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], until: str
 ) -> Shown:
     """Build the study up to a stage, log it if it is whole, and say where the report is."""
-    from sftlab.execution.run import finish_study, found_text, run_study
+    from sftlab.execution.run import finish_study
     from sftlab.studies.knowledge.build import KnowledgeBuild
 
-    if until not in STAGE_NAMES:
-        raise UserError(
-            "unknown stage", place=f"--until {until}", advice=f"stages are {', '.join(STAGE_NAMES)}."
-        )
+    require_stage(until, STAGES)
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
-    progress = shown_progress()
-    if until == STAGE_NAMES[-1]:
+    if until == LAST:
         probe_tracking(runtime)
-    build = KnowledgeBuild(plan, opened, runtime, progress)
-    progress.say(found_text(build, until))
-    data: dict[str, Any] = {"study": plan.name, "store": str(opened), "until": until}
-    if until != STAGE_NAMES[-1]:
-        run_study(build, until)
-        progress.say(f"built up to {until} in {opened}")
+    build = KnowledgeBuild(plan, opened, runtime, shown_progress())
+    data = begun("study", build, until)
+    if until != LAST:
+        build_until(build, until)
         return Shown(data)
     from sftlab.studies.knowledge.stages.report import report_file
     from sftlab.studies.knowledge.stages.results import study_summary
@@ -147,8 +134,7 @@ def run_to_report(
 
 
 Study = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
-UNTIL = f"Last stage to build: {', '.join(STAGE_NAMES[:-1])} or {STAGE_NAMES[-1]}."
+LAST = STAGES[-1].name
 
 
 def plan(
@@ -185,7 +171,7 @@ def run(
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
-    until: Annotated[str, typer.Option(help=UNTIL)] = STAGE_NAMES[-1],
+    until: Annotated[str, typer.Option(help=until_help(STAGES))] = LAST,
     as_json: JsonFlag = False,
 ) -> None:
     """Build what a study lacks, to its report.

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sftlab.cli.building import (
+    begun,
+    build_until,
+    plan_shown,
+    previewed,
+    refuse_early,
+    require_stage,
+    until_help,
+)
 from sftlab.cli.common import (
     JsonFlag,
     Overrides,
@@ -24,14 +33,12 @@ from sftlab.cli.common import (
     with_advice_to_log_later,
 )
 from sftlab.cli.options import expanded
-from sftlab.errors import UserError
 from sftlab.studies.survey.pipeline import STAGES
 
 if TYPE_CHECKING:
     from sftlab.studies.survey.build import SurveyBuild
 
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
-UNTIL = f"Last stage to build: {', '.join(STAGE_NAMES[:-1])} or {STAGE_NAMES[-1]}."
+LAST = STAGES[-1].name
 
 
 def open_survey(file: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> SurveyBuild:
@@ -51,31 +58,27 @@ def open_survey(file: Path, runtime_file: Path | None, store: Place, overrides: 
 
 def survey_plan(build: SurveyBuild, every_step: bool, by_default: bool) -> Shown:
     """What the survey has, lacks and will cost; nothing is computed."""
-    from sftlab.execution.preview import plan_json, preview, preview_text
     from sftlab.studies.survey.estimate import totals, totals_json, totals_text
 
-    shown = preview(build.plan, build.store, build.runtime)
-    missing = {planned.step.id for planned in shown if not planned.hit}
+    steps = previewed(build)
+    missing = {planned.step.id for planned in steps if not planned.hit}
     rates = build.runtime.rates
     found = totals(build.plan, rates, lambda step: step.id in missing)
-    table = preview_text(build.plan, shown, every_step, by_default=by_default)
-    text = f"survey {build.plan.name}\n{totals_text(found, rates)}\n\n{table}"
-    data = {"survey": build.plan.name, "store": str(build.store), "totals": totals_json(found, rates)}
-    return Shown({**data, **plan_json(shown)}, text)
+    shown = plan_shown("survey", build, steps, every_step, by_default)
+    refuse_early(build)
+    text = f"survey {build.plan.name}\n{totals_text(found, rates)}\n\n{shown.text}"
+    return Shown({**shown.data, "totals": totals_json(found, rates)}, text)
 
 
 def survey_to_report(build: SurveyBuild, file: Path, until: str) -> Shown:
     """Build the survey up to a stage; at the last one, say what was found and where the report is, and log it."""
-    from sftlab.execution.run import finish_study, found_text, run_study
-
-    if until == STAGE_NAMES[-1]:
+    if until == LAST:
         probe_tracking(build.runtime)
-    build.progress.say(found_text(build, until))
-    data: dict[str, Any] = {"survey": build.plan.name, "store": str(build.store), "until": until}
-    if until != STAGE_NAMES[-1]:
-        run_study(build, until)
-        build.progress.say(f"built up to {until} in {build.store}")
+    data = begun("survey", build, until)
+    if until != LAST:
+        build_until(build, until)
         return Shown(data)
+    from sftlab.execution.run import finish_study
     from sftlab.studies.survey.stages.report import read_summary, report_file
 
     found, page = finish_study(build, lambda: (read_summary(build), report_file(build.plan, build.store)))
@@ -100,7 +103,7 @@ def track_survey_of(build: SurveyBuild, file: Path) -> str:
 class Extent:
     """How far a survey goes: to a stage, or only to its plan."""
 
-    until: Annotated[str, typer.Option(help=UNTIL)] = STAGE_NAMES[-1]
+    until: Annotated[str, typer.Option(help=until_help(STAGES))] = LAST
     plan: Annotated[bool, typer.Option("--plan", help="Show steps and cost; compute nothing.")] = False
     every_step: Annotated[bool, typer.Option("--steps", help="With --plan: list each step.")] = False
 
@@ -118,10 +121,7 @@ def survey(
 
     Bases x data sets x methods x sizes, scored on benchmarks. Run it again after a kill: it goes on where it stopped.
     """
-    if extent.until not in STAGE_NAMES:
-        raise UserError(
-            "unknown stage", place=f"--until {extent.until}", advice=f"stages are {', '.join(STAGE_NAMES)}."
-        )
+    require_stage(extent.until, STAGES)
 
     def work() -> Shown:
         build = open_survey(file, runtime, store, overrides or [])

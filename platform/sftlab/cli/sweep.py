@@ -83,7 +83,7 @@ def sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: S
     from sftlab.studies.knowledge.sweep.trials import check_sweep_model
 
     sweep = open_sweep(path, runtime_file, store, overrides)
-    if not sweep.base.plan.missing_files():
+    if not sweep.sources.outside.missing():
         check_sweep_model(sweep.spec, sweep.study)
     planned = plan_sweep(sweep)
     print(planned, flush=True)

@@ -58,7 +58,7 @@ class Build:
         Raises UserError where the file system refuses, and where a file outside the store that the step was made of
         has changed since the study was planned.
         """
-        self.plan.require_unchanged(step.stage)
+        self.plan.outside.require_unchanged(step.stage)
         try:
             record = self.store.commit(step, varying)
         except OSError as error:

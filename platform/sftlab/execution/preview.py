@@ -176,5 +176,5 @@ def _print_preview(
         console.print(
             "Planned for one machine; for a cluster name its runtime file by --runtime.", highlight=False
         )
-    for path in plan.missing_files():
+    for path in plan.outside.missing():
         console.print(f"Not here yet: {path}", highlight=False, markup=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -11,14 +9,10 @@ from pydantic import Field
 from sftlab.cluster.session import Bundle, bundles_of, gpus_in
 from sftlab.config.frozen import Frozen
 from sftlab.config.words import ALL, AUTO
-from sftlab.errors import UserError
 from sftlab.inference.spec import EngineRuntime
 from sftlab.pocket.spec import PocketRuntime
-from sftlab.store.objects import is_address, parse_address
 from sftlab.tracking.settings import TrackingSettings
 from sftlab.training.spec import TrainingRuntime
-
-RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the process that `ray job submit` starts
 
 
 class SweepRuntime(Frozen):
@@ -110,18 +104,3 @@ class Runtime(Frozen):
     def most_bundles(self) -> list[Bundle]:
         """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
         return max(self.engine_bundles, self.training_bundles, key=gpus_in)
-
-
-def check_store(runtime: Runtime) -> None:
-    """Raises UserError for an address that is none, and for a relative folder in a submitted job.
-
-    Ray deletes the working folder of such a job.
-    """
-    if is_address(runtime.store):
-        parse_address(runtime.store)
-    elif RAY_JOB in os.environ and not Path(runtime.store).is_absolute():
-        raise UserError(
-            f"runtime.store={runtime.store}: a submitted job runs in a temporary folder that Ray deletes, and the "
-            "results with it. Give an absolute folder that every node reaches, as --store /shared/sftlab/store, or an "
-            "address, as --store s3://BUCKET/PREFIX."
-        )

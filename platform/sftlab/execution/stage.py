@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
 from sftlab.execution.cost import Cost
+from sftlab.execution.outside import OutsideFiles
+from sftlab.store.outside import Found
 from sftlab.store.record import Step
 
 
@@ -18,9 +20,9 @@ class Stage:
     revision: part of the ids of its steps. A stage whose meaning changes gets the next number: its results, and those
     that are made of them, move to new ids. build: "package.module:function" that builds all missing steps of this stage
     and is called with the study's build; the module is imported when the stage is built. needs_ray: whether it runs in
-    a Ray session. starts_engines: whether it starts the engines of the runtime. reads_facts, reads_model: whether it
-    reads the files of the facts, and those of a base model, outside the store. per_cell: whether it has a step for each
-    cell of the grid, which a trial of a sweep builds by itself.
+    a Ray session. starts_engines: whether it starts the engines of the runtime. reads: the groups of files outside the
+    store that it reads, such as "model" for base models. per_cell: whether it has a step for each cell of the grid,
+    which a trial of a sweep builds by itself.
     """
 
     name: str
@@ -28,8 +30,7 @@ class Stage:
     build: str
     needs_ray: bool = False
     starts_engines: bool = False
-    reads_facts: bool = False
-    reads_model: bool = False
+    reads: tuple[str, ...] = ()
     per_cell: bool = False
 
     def builder(self) -> Callable[[Any], None]:
@@ -53,14 +54,12 @@ class StudyPlan(Protocol):
     def steps(self) -> Iterable[tuple[Step, Cost]]:
         """Every step with its cost without engine starts; a step follows those that it is made of."""
 
-    def missing_files(self) -> Sequence[str]:
-        """Files and folders outside the store that the study names and that do not exist."""
+    @property
+    def outside(self) -> OutsideFiles:
+        """The files and folders outside the store that the study names."""
 
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
         """Raises UserError for what cannot be built, before one of these stages is; `say` reports the rest."""
-
-    def require_unchanged(self, stage: str) -> None:
-        """Raises UserError where a file outside the store, which this stage reads, has changed since it was planned."""
 
 
 def stages_until(stages: Sequence[Stage], last: str | None) -> Sequence[Stage]:
@@ -69,3 +68,14 @@ def stages_until(stages: Sequence[Stage], last: str | None) -> Sequence[Stage]:
         return stages
     names = [stage.name for stage in stages]
     return stages[: names.index(last) + 1]
+
+
+def files_by_stage(
+    stages: Sequence[Stage], groups: Mapping[str, Sequence[Found]]
+) -> dict[str, tuple[Found, ...]]:
+    """The files that each stage reads: those of the groups that `Stage.reads` names."""
+    return {
+        stage.name: tuple(found for name in stage.reads for found in groups[name])
+        for stage in stages
+        if stage.reads
+    }

@@ -57,7 +57,7 @@ def status_of(plan: StudyPlan, store: Store, runtime: Runtime) -> Status:
         for stage in plan.stages
     ]
     there = tuple(stage for stage in stages if stage.steps)
-    return Status(plan.name, str(store), there, tuple(store.holders()), tuple(plan.missing_files()))
+    return Status(plan.name, str(store), there, tuple(store.holders()), tuple(plan.outside.missing()))
 
 
 def _of_stage(name: str, steps: list[PlannedStep]) -> StageStatus:

@@ -42,6 +42,10 @@ class Outside:
         return True
 
 
+Found = Outside | str
+"""A file or folder with its content hash, or the text `missing:PATH`."""
+
+
 def content_hash(path: Path, files: Sequence[Hashed]) -> str:
     """The hash that identifies a file, or a folder by the relative paths and hashes of its files."""
     if [file.path for file in files] == [path]:
@@ -49,12 +53,12 @@ def content_hash(path: Path, files: Sequence[Hashed]) -> str:
     return rows_hash((file.path.relative_to(path).as_posix(), file.sha256) for file in files)
 
 
-def hashed_outside(path: Path, listing: Callable[[Path], list[Path]], hashes: FileHashes) -> Outside | str:
+def hashed_outside(path: Path, listing: Callable[[Path], list[Path]], hashes: FileHashes) -> Found:
     """A file or folder with its content hash; `missing:PATH` where there is nothing."""
     files = tuple(hashes.of(listing(path)))
     return Outside(path, listing, content_hash(path, files), files) if files else f"{MISSING}{path}"
 
 
-def outside_id(found: Outside | str | None) -> str | None:
+def outside_id(found: Found | None) -> str | None:
     """The content hash, or the text that says what is missing."""
     return found.sha256 if isinstance(found, Outside) else found

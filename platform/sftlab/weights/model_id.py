@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import MISSING, Outside, hashed_outside, outside_id
+from sftlab.store.outside import MISSING, Found, Outside, hashed_outside, outside_id
 from sftlab.weights.shards import model_files
 
 
@@ -35,7 +35,7 @@ def _hash_if_sound(folder: Path, root: Path) -> str | None:
         return None
 
 
-def hashed_model(folder: Path, hashes: FileHashes) -> Outside | str:
+def hashed_model(folder: Path, hashes: FileHashes) -> Found:
     """A model folder with its content hash, remembered as its place; `missing:PATH` where there is none."""
     found = hashed_outside(folder, model_files, hashes) if folder.is_dir() else f"{MISSING}{folder}"
     if isinstance(found, Outside):

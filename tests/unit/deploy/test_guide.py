@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from sftlab.execution.runtime import check_store
+from sftlab.execution.checks import check_store
 from sftlab.store.objects import is_address
 from sftlab.studies.load import load_runtime, load_study, load_survey, load_sweep
 

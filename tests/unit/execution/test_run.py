@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from sftlab.errors import UserError
 from sftlab.execution.build import Build
 from sftlab.execution.cost import Cost
+from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.preview import preview
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.run import finish_study, found_text, run_study
@@ -19,7 +20,9 @@ from sftlab.execution.stage import Stage
 from sftlab.files import write_text
 from sftlab.inference.spec import EngineRuntime
 from sftlab.store.artifact import Store
+from sftlab.store.hashes import FileHashes
 from sftlab.store.mirror import forget
+from sftlab.store.outside import hashed_outside
 from sftlab.store.record import Step
 
 WORDS = Stage("words", 1, f"{__name__}:write_words")
@@ -32,7 +35,7 @@ class Letters:
 
     words: tuple[str, ...]
     refused: str | None = None
-    changed: frozenset[str] = frozenset()
+    outside: OutsideFiles = field(default_factory=OutsideFiles)
     events: list[str] = field(default_factory=list)
 
     name = "letters"
@@ -50,17 +53,10 @@ class Letters:
         for step in self.counted():
             yield step, Cost(completions=1)
 
-    def missing_files(self) -> Sequence[str]:
-        return ()
-
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:  # noqa: ARG002
         self.events.append(f"check {' '.join(stage.name for stage in stages)}")
         if self.refused is not None:
             raise UserError(self.refused)
-
-    def require_unchanged(self, stage: str) -> None:
-        if stage in self.changed:
-            raise UserError(f"{stage}: a file has changed.")
 
 
 def write_words(build: Build) -> None:
@@ -117,8 +113,12 @@ def test_what_the_plan_refuses_is_raised_before_the_first_stage(tmp_path: Path) 
 
 
 def test_a_step_made_of_a_changed_file_is_not_committed(tmp_path: Path) -> None:
-    build = build_of(tmp_path, plan := Letters(("one",), changed=frozenset({"lengths"})))
-    with pytest.raises(UserError, match="lengths: a file has changed"):
+    file = tmp_path / "in.txt"
+    write_text(file, "before")
+    read = hashed_outside(file, lambda path: [path], FileHashes(tmp_path / "hashes"))
+    build = build_of(tmp_path / "store", plan := Letters(("one",), outside=OutsideFiles({"lengths": [read]})))
+    write_text(file, "after!")
+    with pytest.raises(UserError, match=r"in\.txt: has changed since .*stage lengths"):
         run_study(build)
     assert build.missing(*plan.written(), *plan.counted()) == plan.counted()
 

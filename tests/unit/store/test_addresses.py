@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from sftlab.cli.app import app
 from sftlab.errors import UserError
-from sftlab.execution.runtime import RAY_JOB, Runtime, check_store
+from sftlab.execution.checks import RAY_JOB, check_store
+from sftlab.execution.runtime import Runtime
 from sftlab.store.mirror import display_path, make_mirror, mirror_of
 from sftlab.store.objects import endpoint_of, is_address, open_objects, parse_address
 from sftlab.store.record import Step

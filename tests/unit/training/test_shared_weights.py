@@ -19,9 +19,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from sftlab.errors import UserError
+from sftlab.execution.checks import check_base_model
 from sftlab.inference.spec import EngineSpec
-from sftlab.studies.knowledge.check import check_base_model
-from sftlab.studies.knowledge.spec import ModelSpec
 from sftlab.training.export import export
 from sftlab.training.hf_model import add_lora, check_trainable
 from sftlab.training.prevention import freeze_layers
@@ -179,8 +178,8 @@ def test_a_tied_layer_that_would_be_adapted_is_refused_before_anything_is_comput
     with pytest.raises(UserError, match=both):
         check_runs([run], TrainingRuntime())
     with pytest.raises(UserError, match=both):
-        check_base_model(ModelSpec(path=str(base)), EngineSpec(), spec)
-    check_base_model(ModelSpec(path=str(base)), EngineSpec(), SFTSpec(lora=LoRASpec(), freeze_layers="0"))
+        check_base_model(str(base), EngineSpec(), [spec])
+    check_base_model(str(base), EngineSpec(), [SFTSpec(lora=LoRASpec(), freeze_layers="0")])
     assert not (tmp_path / "out").exists()
 
 
@@ -236,4 +235,4 @@ def test_tied_embeddings_that_are_stored_as_the_head_alone_are_refused_for_vllm(
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     assert torch.equal(load(base).model.embed_tokens.weight, tensors["lm_head.weight"])
     with pytest.raises(UserError, match=r"tied, yet lm_head\.weight is stored without the input embedding"):
-        check_base_model(ModelSpec(path=str(base)), EngineSpec(), SFTSpec())
+        check_base_model(str(base), EngineSpec(), [SFTSpec()])

@@ -10,35 +10,33 @@ from sftlab.datasets.conversations import exchange
 from sftlab.datasets.encode import Encoder
 from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
-from sftlab.execution.runtime import Runtime, check_store
+from sftlab.execution.checks import check_paths, check_resources
+from sftlab.execution.runtime import Runtime
 from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
 from sftlab.facts.templates import Topic, load_topics, published_topics
-from sftlab.inference.model_check import check_model
-from sftlab.inference.spec import EngineSpec
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
-from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
 from sftlab.pocket.spec import Shape
-from sftlab.store.objects import is_address
 from sftlab.strategies import RestoreSpec
 from sftlab.studies.knowledge.spec import ModelSpec, StudySpec
-from sftlab.training.spec import SFTSpec, accumulation_steps, check_runtime, check_spec
-from sftlab.weights.companions import companions
-from sftlab.weights.pairs import require_embeddings, tied_aliases
+from sftlab.training.spec import SFTSpec
 from sftlab.weights.regions import check_layers
-from sftlab.weights.shards import Checkpoint, read_json_object
+from sftlab.weights.shards import read_json_object
 
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
 
 def check(spec: StudySpec, runtime: Runtime) -> None:
     """Raises UserError where fields of the runtime contradict each other or do not go with the study."""
-    check_store(runtime)
-    check_sources(spec)
-    check_engine_runtime(runtime.engine)
+    check_resources(runtime, [spec.sft])
+    check_paths(
+        {
+            "facts.source": spec.facts.source if spec.facts else None,
+            "facts.templates": spec.facts.templates if spec.facts else None,
+            "model.path": spec.model.path if spec.model else None,
+            "pocket.source": spec.pocket.source if spec.pocket else None,
+        }
+    )
     check_engine_size(spec.model, runtime)
-    check_runtime(runtime.training)
-    check_spec(spec.sft, runtime.training)
-    accumulation_steps(spec.sft, runtime.training)
 
 
 def check_engine_size(model: ModelSpec | None, runtime: Runtime) -> None:
@@ -53,44 +51,6 @@ def check_engine_size(model: ModelSpec | None, runtime: Runtime) -> None:
         f"{', '.join(map(str, known))} GPUs{memory}. Set tensor_parallel and gpus_per_engine to one of these numbers, "
         "or change model.tensor_parallel."
     )
-
-
-def check_sources(spec: StudySpec) -> None:
-    """Raises UserError where facts or a model are named by an address."""
-    named = {
-        "facts.source": spec.facts and spec.facts.source,
-        "facts.templates": spec.facts and spec.facts.templates,
-        "model.path": spec.model and spec.model.path,
-        "pocket.source": spec.pocket and spec.pocket.source,
-    }
-    for field, path in named.items():
-        if path and is_address(str(path)):
-            raise UserError(
-                f"{field}={path}: an address is for --store alone; copy it to a folder that every node sees, and name "
-                "that."
-            )
-
-
-def check_base_model(
-    model: ModelSpec, engine: EngineSpec, sft: SFTSpec, restore: RestoreSpec | None = None
-) -> None:
-    """Raises UserError where the base model cannot be served or trained: no sound safetensors checkpoint
-    (headers are read, and embeddings that are stored twice), no dtype where the engine takes the checkpoint's
-    own, files besides the weights that cannot be copied, weights that do not fill the model of config.json, layers that
-    cannot be adapted or frozen as `sft` says, or layers that `restore` names and the model lacks.
-    """
-    with Checkpoint.open(model.path) as checkpoint:
-        require_embeddings(checkpoint)
-        tied_aliases(checkpoint)
-        if restore is not None:
-            check_layers(restore.layers, checkpoint.names, f"restore.layers: {model.path}")
-    if engine.dtype == "auto":
-        checkpoint_dtype(model.path)
-    from sftlab.training.hf_model import check_trainable
-
-    check_model(model.path, on_cpu=False)
-    companions(Path(model.path))
-    check_trainable(Path(model.path), sft)
 
 
 def check_pocket_layers(shape: Shape, sft: SFTSpec, restore: RestoreSpec) -> None:

@@ -7,7 +7,7 @@ from sftlab.execution.stage import Stage
 _STAGES = "sftlab.studies.knowledge.stages"
 
 STAGES = (
-    Stage("facts", 1, f"{_STAGES}.facts:build_facts", reads_facts=True),
+    Stage("facts", 1, f"{_STAGES}.facts:build_facts", reads=("facts",)),
     Stage("model", 1, f"{_STAGES}.model:build_model"),
     Stage(
         "mastery",
@@ -15,28 +15,25 @@ STAGES = (
         f"{_STAGES}.mastery:build_mastery",
         needs_ray=True,
         starts_engines=True,
-        reads_model=True,
+        reads=("model",),
     ),
     Stage("training-set", 2, f"{_STAGES}.training_sets:build_training_sets", per_cell=True),
-    Stage("tuned", 2, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads_model=True, per_cell=True),
-    Stage("change", 1, f"{_STAGES}.change:build_changes", reads_model=True, per_cell=True),
-    Stage("controls", 1, f"{_STAGES}.controls:build_controls", reads_model=True, per_cell=True),
+    Stage("tuned", 2, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads=("model",), per_cell=True),
+    Stage("change", 1, f"{_STAGES}.change:build_changes", reads=("model",), per_cell=True),
+    Stage("controls", 1, f"{_STAGES}.controls:build_controls", reads=("model",), per_cell=True),
     Stage(
         "evaluation",
         1,
         f"{_STAGES}.evaluation:build_evaluations",
         needs_ray=True,
         starts_engines=True,
-        reads_model=True,
+        reads=("model",),
         per_cell=True,
     ),
     Stage("results", 5, f"{_STAGES}.results:build_results"),
-    Stage("best", 1, f"{_STAGES}.best:build_best", reads_model=True),
+    Stage("best", 1, f"{_STAGES}.best:build_best", reads=("model",)),
     Stage("report", 1, f"{_STAGES}.report:build_report"),
 )
 
 CELL_STAGES = tuple(stage.name for stage in STAGES if stage.per_cell)
 LADDER_STAGES = ("change", "controls", "evaluation")  # those whose results show that a cell is finished
-
-READS_FACTS = frozenset(stage.name for stage in STAGES if stage.reads_facts)
-READS_MODEL = frozenset(stage.name for stage in STAGES if stage.reads_model) | {"sweep-best"}

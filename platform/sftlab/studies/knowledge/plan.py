@@ -10,6 +10,7 @@ from typing import Any
 
 from sftlab.errors import UserError
 from sftlab.execution.cost import Cost
+from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.fingerprint import HashedOften
@@ -79,26 +80,21 @@ class Plan:
     def stages(self) -> Sequence[Stage]:
         return STAGES
 
-    def missing_files(self) -> list[str]:
-        return self.sources.missing()
-
-    def require_unchanged(self, stage: str) -> None:
-        self.sources.require_unchanged(stage)
+    @property
+    def outside(self) -> OutsideFiles:
+        return self.sources.outside
 
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
         """Raises UserError for missing files, a bad base model, and a tokenizer that reads a text otherwise."""
-        from sftlab.studies.knowledge.check import (
-            check_base_model,
-            check_base_tokenizer,
-            check_pocket_layers,
-        )
+        from sftlab.execution.checks import check_base_model
+        from sftlab.studies.knowledge.check import check_base_tokenizer, check_pocket_layers
 
-        self.sources.require()
+        self.outside.require()
         if self.spec.pocket is not None:
             check_pocket_layers(self.spec.pocket.shape, self.spec.sft, self.spec.restore)
-        if self.spec.model is None or not any(stage.reads_model for stage in stages):
+        if self.spec.model is None or not any("model" in stage.reads for stage in stages):
             return
-        check_base_model(self.spec.model, self.spec.engine, self.spec.sft, self.spec.restore)
+        check_base_model(self.spec.model.path, self.spec.engine, [self.spec.sft], self.spec.restore)
         if any(stage.needs_ray for stage in stages) and (lost := check_base_tokenizer(self.spec)):
             say(f"{self.spec.model.path}: the tokenizer or the context does not hold {', '.join(lost)}")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sftlab.errors import UserError
+from sftlab.execution.outside import OutsideFiles
+from sftlab.execution.stage import files_by_stage
 from sftlab.facts.entity_questions import PUBLISHED_COUNTS
 from sftlab.facts.fact_files import is_own_facts
 from sftlab.facts.overlap import without_shared
@@ -18,13 +20,14 @@ from sftlab.facts.user_facts import read_user_facts
 from sftlab.pocket.extent import fact_counts, model_bytes
 from sftlab.pocket.world import world_topics
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import MISSING, Outside, hashed_outside, outside_id
-from sftlab.studies.knowledge.pipeline import READS_FACTS, READS_MODEL
+from sftlab.store.outside import MISSING, Found, hashed_outside, outside_id
+from sftlab.studies.knowledge.pipeline import STAGES
 from sftlab.studies.knowledge.spec import FactsSpec, StudySpec
 from sftlab.weights.model_id import hashed_model
 from sftlab.weights.shards import model_files
 
 PUBLISHED_TEMPLATES = 21
+HINTS = {"entity_questions": "`make data` fetches EntityQuestions"}
 READING = "2"  # of custom facts, part of the ids of those that another version of the reader reads otherwise
 
 
@@ -33,8 +36,7 @@ class Sources:
     """Content hashes of the outside files (`missing:PATH` where one is not there) and their extent.
 
     fact_counts: facts by split, of an archive that has not been read an estimate; model_bytes: bytes of the
-    base weights; templates: mapping templates of a fact's topic, on average over all facts; facts_files and
-    model_files: what was hashed.
+    base weights; templates: mapping templates of a fact's topic, on average over all facts; outside: what was hashed.
     """
 
     facts: Mapping[str, str]
@@ -42,40 +44,12 @@ class Sources:
     fact_counts: Mapping[str, int]
     model_bytes: int
     templates: float = PUBLISHED_TEMPLATES
-    facts_files: tuple[Outside, ...] = ()
-    model_files: tuple[Outside, ...] = ()
-
-    def require_unchanged(self, stage: str) -> None:
-        """Raises UserError where a file that this stage reads is another than the study was planned with.
-
-        A result made from it would carry the id of the old content.
-        """
-        facts = self.facts_files if stage in READS_FACTS else ()
-        for outside in (*facts, *(self.model_files if stage in READS_MODEL else ())):
-            if not outside.is_unchanged():
-                raise UserError(
-                    f"{outside.path}: has changed since the study was planned, so that what was made of it is not kept "
-                    f"(stage {stage}). Expected the same content until the end; run again to plan with the new one."
-                )
-
-    def require(self) -> None:
-        """Raises UserError where a file that the study reads is not there."""
-        for path in self.missing():
-            hint = "; `make data` fetches EntityQuestions" if "entity_questions" in path else ""
-            raise UserError(
-                f"{path}: not found{hint}. Correct the path in the study file, whose folder it is relative "
-                "to, or by --set."
-            )
+    outside: OutsideFiles = field(default_factory=OutsideFiles)
 
     @property
     def lacks_facts(self) -> bool:
         """Whether a file of the facts is not there."""
         return any(value.startswith(MISSING) for value in self.facts.values())
-
-    def missing(self) -> list[str]:
-        """The files and folders that are not there."""
-        named = [*self.facts.values(), self.model or ""]
-        return [value.removeprefix(MISSING) for value in named if value.startswith(MISSING)]
 
 
 def resolve(spec: StudySpec, root: Path) -> Sources:
@@ -85,7 +59,7 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
     topics that cannot be read.
     """
     hashes = FileHashes(root / HASHES)
-    model: Outside | str | None = None
+    model: Found | None = None
     changed = 0
     if spec.pocket is not None:
         named = {"source": spec.pocket.source} if spec.pocket.source else {}
@@ -112,9 +86,13 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
         counts,
         size,
         templates,
-        tuple(outside for outside in found.values() if isinstance(outside, Outside)),
-        (model,) if isinstance(model, Outside) else (),
+        OutsideFiles(_by_stage(tuple(found.values()), () if model is None else (model,)), HINTS),
     )
+
+
+def _by_stage(facts: tuple[Found, ...], model: tuple[Found, ...]) -> dict[str, tuple[Found, ...]]:
+    """What each stage reads; so does the folder of the model that a sweep recommends."""
+    return files_by_stage(STAGES, {"facts": facts, "model": model}) | {"sweep-best": model}
 
 
 def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:

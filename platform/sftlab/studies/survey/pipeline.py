@@ -8,20 +8,18 @@ _STAGES = "sftlab.studies.survey.stages"
 
 STAGES = (
     Stage("base", 1, f"{_STAGES}.bases:build_bases"),
-    Stage("drawn", 1, f"{_STAGES}.drawn:build_drawn", reads_model=True),
-    Stage("questions", 1, f"{_STAGES}.questions:build_questions"),
-    Stage("survey-tuned", 1, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads_model=True),
-    Stage("movement", 1, f"{_STAGES}.movement:build_movement", reads_model=True),
+    Stage("drawn", 1, f"{_STAGES}.drawn:build_drawn", reads=("data", "model")),
+    Stage("questions", 1, f"{_STAGES}.questions:build_questions", reads=("benchmarks",)),
+    Stage("survey-tuned", 1, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads=("model",)),
+    Stage("movement", 1, f"{_STAGES}.movement:build_movement", reads=("model",)),
     Stage(
         "scores",
         1,
         f"{_STAGES}.scores:build_scores",
         needs_ray=True,
         starts_engines=True,
-        reads_model=True,
+        reads=("model",),
     ),
     Stage("survey-results", 2, f"{_STAGES}.results:build_results"),
     Stage("survey-report", 2, f"{_STAGES}.report:build_report"),
 )
-
-READS_MODEL = frozenset(stage.name for stage in STAGES if stage.reads_model)

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from sftlab.execution.cost import Cost
+from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage
 from sftlab.store.fingerprint import HashedOften
 from sftlab.store.outside import outside_id
@@ -59,18 +60,16 @@ class SurveyPlan:
     def stages(self) -> Sequence[Stage]:
         return STAGES
 
-    def missing_files(self) -> list[str]:
-        return self.sources.missing()
-
-    def require_unchanged(self, stage: str) -> None:
-        self.sources.require_unchanged(stage)
+    @property
+    def outside(self) -> OutsideFiles:
+        return self.sources.outside
 
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
         """Raises UserError for missing files, and for bases that cannot be served or trained."""
         from sftlab.studies.survey.check import check_bases
 
-        self.sources.require()
-        if any(stage.reads_model for stage in stages):
+        self.outside.require()
+        if any("model" in stage.reads for stage in stages):
             check_bases(self.spec, say)
 
     @cached_property

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from sftlab.errors import UserError
+from sftlab.execution.outside import OutsideFiles
+from sftlab.execution.stage import files_by_stage
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import MISSING, Outside, hashed_outside
-from sftlab.studies.survey.pipeline import READS_MODEL
+from sftlab.store.outside import Found, hashed_outside
+from sftlab.studies.survey.pipeline import STAGES
 from sftlab.studies.survey.spec import SurveySpec
 from sftlab.weights.model_id import hashed_model
-
-Found = Outside | str
-"""A file or folder with its content hash, or the text `missing:PATH`."""
 
 
 @dataclass(frozen=True)
@@ -25,32 +23,13 @@ class SurveySources:
     data: dict[str, Found] = field(default_factory=dict)
     benchmarks: dict[str, Found] = field(default_factory=dict)
 
-    def all(self) -> Iterator[Found]:
-        for part in (self.bases, self.data, self.benchmarks):
-            yield from part.values()
-
-    def missing(self) -> list[str]:
-        """The files and folders that are not there."""
-        return list(
-            dict.fromkeys(found.removeprefix(MISSING) for found in self.all() if isinstance(found, str))
+    @cached_property
+    def outside(self) -> OutsideFiles:
+        """All of them, by the stages that read them."""
+        groups = {"model": self.bases, "data": self.data, "benchmarks": self.benchmarks}
+        return OutsideFiles(
+            files_by_stage(STAGES, {name: [*found.values()] for name, found in groups.items()})
         )
-
-    def require(self) -> None:
-        """Raises UserError where a file that the survey reads is not there."""
-        for path in self.missing():
-            raise UserError(
-                f"{path}: not found. Correct the path in the survey file, whose folder it is relative to, or by --set."
-            )
-
-    def require_unchanged(self, stage: str) -> None:
-        """Raises UserError where a file that this stage reads is another than the survey was planned with."""
-        read = {"drawn": self.data, "questions": self.benchmarks}.get(stage, {})
-        for found in (*read.values(), *(self.bases.values() if stage in READS_MODEL else ())):
-            if isinstance(found, Outside) and not found.is_unchanged():
-                raise UserError(
-                    f"{found.path}: has changed since the survey was planned, so that what was made of it is not kept "
-                    f"(stage {stage}). Expected the same content until the end; run again to plan with the new one."
-                )
 
 
 def resolve(spec: SurveySpec, root: Path) -> SurveySources:

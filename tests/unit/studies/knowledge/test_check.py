@@ -17,9 +17,10 @@ from sftlab.cli.study import open_study, run_to_report, study_plan
 from sftlab.cli.sweep import open_sweep
 from sftlab.cluster.session import Bundle, await_gpus, joins_first, require_gpus
 from sftlab.errors import UserError
+from sftlab.execution.checks import RAY_JOB
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.run import found_text, run_study
-from sftlab.execution.runtime import RAY_JOB, Runtime
+from sftlab.execution.runtime import Runtime
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.load import load_runtime
 from tests.support.weights_models import save_model, write_checkpoint

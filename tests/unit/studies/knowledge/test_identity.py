@@ -176,7 +176,7 @@ def test_a_result_of_files_that_have_changed_since_the_plan_is_not_committed(
     steps = {step.stage: step for step, _ in plan.steps()}
     for name in (stage, others):
         build.path(steps[name]).mkdir(parents=True)
-    plan.sources.require_unchanged(stage)
+    plan.outside.require_unchanged(stage)
     swap(tmp_path / "in")
     with pytest.raises(UserError, match=rf"has changed since the study was planned.*stage {stage}"):
         build.commit(steps[stage])
@@ -189,7 +189,7 @@ def test_a_file_that_is_added_to_a_base_model_is_a_change(tmp_path: Path) -> Non
     sources = resolve(spec, tmp_path / "store")
     (tmp_path / "in" / "base" / "chat_template.jinja").write_text("")
     with pytest.raises(UserError, match="has changed since the study was planned"):
-        sources.require_unchanged("tuned")
+        sources.outside.require_unchanged("tuned")
 
 
 def test_a_base_model_is_found_again_where_it_was_seen_and_only_while_it_is_the_same(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from sftlab.execution.stage import Stage, stages_until
-from sftlab.studies.knowledge.pipeline import CELL_STAGES, LADDER_STAGES, READS_FACTS, READS_MODEL, STAGES
+from sftlab.studies.knowledge.pipeline import CELL_STAGES, LADDER_STAGES, STAGES
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -23,8 +23,10 @@ def test_what_stages_need_and_read() -> None:
     assert [stage.name for stage in STAGES if stage.starts_engines] == ["mastery", "evaluation"]
     assert CELL_STAGES == ("training-set", "tuned", "change", "controls", "evaluation")
     assert set(LADDER_STAGES) < set(CELL_STAGES)
-    assert {"facts"} == READS_FACTS
-    assert {"mastery", "tuned", "change", "controls", "evaluation", "best", "sweep-best"} == READS_MODEL
+    assert {stage.name: stage.reads for stage in STAGES if stage.reads} == {
+        "facts": ("facts",),
+        **dict.fromkeys(("mastery", "tuned", "change", "controls", "evaluation", "best"), ("model",)),
+    }
 
 
 def test_stages_up_to_one_include_it() -> None:

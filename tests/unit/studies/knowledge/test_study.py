@@ -215,7 +215,7 @@ def test_runtime_and_paths_move_no_id(tmp_path: Path) -> None:
 def test_a_source_that_is_not_there_is_named_before_anything_is_built(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "pocket.source=nowhere/entity_questions.zip")
     with pytest.raises(UserError, match=r"nowhere/entity_questions\.zip.*make data"):
-        plan.sources.require()
+        plan.outside.require()
 
 
 def test_the_preview_tells_hits_from_builds_and_why(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def build_sweep_best(sweep: Sweep, finished: Finished, results: Results) -> Path
     def make() -> None:
         with keeping(sweep.folder, BEST):
             write_best(finished, results)
-            sweep.sources.require_unchanged(finished.best.stage)
+            sweep.sources.outside.require_unchanged(finished.best.stage)
 
     _once(sweep, finished.best, make)
     return sweep.base.read(finished.best, best_folder(finished, results).name)

@@ -40,7 +40,7 @@ def run_sweep(sweep: Sweep, live: LiveTracking[Trial] | None = None) -> list[Tri
         pending = [entry for entry in entries if not all(is_finished(sweep, trial) for trial in entry)]
     points = sweep.search.points(pending)
     if points.count:
-        sweep.sources.require()
+        sweep.sources.outside.require()
         check_sweep_model(sweep.spec, sweep.study)
         state = SweepState(
             len(entries) or (sweep.spec.search.trials or 0), 0, sweep.spec.search.metric, live=live

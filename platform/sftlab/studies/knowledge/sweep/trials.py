@@ -10,11 +10,12 @@ from itertools import product
 from typing import Any
 
 from sftlab.errors import UserError
+from sftlab.execution.checks import check_base_model
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.mastery import BUCKETS
 from sftlab.strategies import Strategy, get_strategy
 from sftlab.strategies.base import changed
-from sftlab.studies.knowledge.check import check, check_base_model, check_pocket_layers
+from sftlab.studies.knowledge.check import check, check_pocket_layers
 from sftlab.studies.knowledge.plan import Plan, cell_name
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
@@ -283,6 +284,6 @@ def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:
                 check_pocket_layers(study.pocket.shape, trial.spec.sft, trial.spec.restore)
                 continue
             assert study.model is not None
-            check_base_model(study.model, study.engine, trial.spec.sft, trial.spec.restore)
+            check_base_model(study.model.path, study.engine, [trial.spec.sft], trial.spec.restore)
         except UserError as error:
             raise UserError(f"strategy {strategy.name}: {error}") from error

@@ -1,0 +1,85 @@
+"""Checks that every study makes before anything is computed: its runtime, its paths and its base models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sftlab.errors import UserError
+from sftlab.execution.runtime import Runtime
+from sftlab.inference.model_check import check_model
+from sftlab.inference.spec import EngineSpec
+from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
+from sftlab.store.objects import is_address, parse_address
+from sftlab.strategies import RestoreSpec
+from sftlab.training.spec import SFTSpec, accumulation_steps, check_runtime, check_spec
+from sftlab.weights.companions import companions
+from sftlab.weights.pairs import require_embeddings, tied_aliases
+from sftlab.weights.regions import check_layers
+from sftlab.weights.shards import Checkpoint
+
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the process that `ray job submit` starts
+
+
+def check_resources(runtime: Runtime, trained: Iterable[SFTSpec]) -> None:
+    """Raises UserError where fields of the runtime contradict each other or do not go with what is trained."""
+    check_store(runtime)
+    check_engine_runtime(runtime.engine)
+    check_runtime(runtime.training)
+    for sft in trained:
+        check_spec(sft, runtime.training)
+        accumulation_steps(sft, runtime.training)
+
+
+def check_store(runtime: Runtime) -> None:
+    """Raises UserError for an address that is none, and for a relative folder in a submitted job.
+
+    Ray deletes the working folder of such a job.
+    """
+    if is_address(runtime.store):
+        parse_address(runtime.store)
+    elif RAY_JOB in os.environ and not Path(runtime.store).is_absolute():
+        raise UserError(
+            f"runtime.store={runtime.store}: a submitted job runs in a temporary folder that Ray deletes, and the "
+            "results with it. Give an absolute folder that every node reaches, as --store /shared/sftlab/store, or an "
+            "address, as --store s3://BUCKET/PREFIX."
+        )
+
+
+def check_paths(named: Mapping[str, str | None]) -> None:
+    """Raises UserError where a field that is a path, by its name, has the address of an object store."""
+    for field, path in named.items():
+        if path and is_address(path):
+            raise UserError(
+                f"{field}={path}: an address is for --store alone; copy it to a folder that every node sees, and name "
+                "that."
+            )
+
+
+def check_base_model(
+    path: str, engine: EngineSpec, trained: Iterable[SFTSpec], restore: RestoreSpec | None = None
+) -> None:
+    """Raises UserError where the base model of a folder cannot be served or trained.
+
+    That is: no sound safetensors checkpoint (headers are read, and embeddings that are stored twice), no dtype where
+    the engine takes the checkpoint's, files besides the weights that cannot be copied, weights that do not fill the
+    model of config.json, layers that cannot be adapted or frozen as one of `trained` says, or layers that `restore`
+    names and the model lacks.
+    """
+    with Checkpoint.open(path) as checkpoint:
+        require_embeddings(checkpoint)
+        tied_aliases(checkpoint)
+        if restore is not None:
+            check_layers(restore.layers, checkpoint.names, f"restore.layers: {path}")
+    if engine.dtype == "auto":
+        checkpoint_dtype(path)
+    from sftlab.training.hf_model import check_trainable
+
+    check_model(path, on_cpu=False)
+    companions(Path(path))
+    shapes = {
+        (sft.freeze_layers, sft.lora): sft for sft in trained
+    }  # what decides whether a model can be trained
+    for sft in shapes.values():
+        check_trainable(Path(path), sft)
