@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.conftest import ROOT, RUNTIME, SFTLAB, environment, files, kill_when, tail
@@ -21,6 +22,7 @@ MADE = {
     "questions": ["questions.parquet"],
     "survey-tuned": ["*.safetensors"],
     "movement": ["movement.parquet"],
+    "change": ["change.json"],
     "scores": ["answers.parquet"],
     "survey-results": ["*.csv", "*.parquet", "about.json"],
     "survey-report": ["*.csv"],
@@ -53,16 +55,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_model_is_scored_on_every_benchmark(finished: Path) -> None:
     (table,) = finished.glob("survey-results/*/scores.csv")
     rows = list(csv.DictReader(table.open(encoding="utf-8")))
-    assert len(rows) == 9 * 4  # two bases, seven runs
+    assert len(rows) == 10 * 4  # two bases, seven runs, one edited model
     assert all(0 <= float(row["score"]) <= 100 for row in rows)
     assert {row["data"] for row in rows} == {"base", "facts-short", "sums-steps", "chatty"}
+    assert {row["method"] for row in rows} == {"", "full", "lora", "wise-ft-50"}
+
+
+def test_restored_models_are_scored_by_halves_of_the_questions(finished: Path) -> None:
+    (table,) = finished.glob("survey-results/*/restored.parquet")
+    rows = pq.read_table(table).to_pylist()
+    assert len(rows) == 4 * 2 * 4 * 2  # ladders, percentages, benchmarks, halves
+    assert {(row["percent"], row["half"], row["questions"]) for row in rows} == {
+        (percent, half, 10) for percent in (0.0, 20.0) for half in ("dev", "test")
+    }
 
 
 def test_page_holds_all_sections_and_refers_to_nothing_outside(finished: Path) -> None:
     (page,) = finished.glob("survey-report/*/compare.html")
     text = page.read_text(encoding="utf-8")
     assert "http://" not in text.replace("http://www.w3.org", "")
-    for section in ("gains", "agreement", "structure", "perplexity", "layers", "form"):
+    for section in ("gains", "agreement", "structure", "perplexity", "layers", "form", "restoration"):
         assert f'id="{section}"' in text, section
 
 

@@ -35,6 +35,11 @@ class BenchmarkFileSpec(Frozen):
         default=None, ge=1, description="Questions that are asked, drawn by seed; all if unset."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the draw; draws of one seed are nested.")
+    shots: int | None = Field(
+        default=None,
+        ge=1,
+        description="Examples before each question, drawn by seed and never asked; without them it is asked too.",
+    )
     group: str | None = Field(default=None, description="Label for reports, such as knowledge or maths.")
 
     @field_validator("form")
@@ -51,8 +56,36 @@ def read_benchmark(spec: BenchmarkFileSpec) -> list[dict[str, Any]]:
     """The questions of a file as rows of `measurements.benchmarks.question_schema`.
 
     A row has `question`, and `answer` or `answers` (texts), or `choices` with `label` (the right one, its place from 0,
-    or a letter from A). Raises UserError naming file, row and field.
+    or a letter from A). Examples of `shots` are not among them. Raises UserError naming file, row and field.
     """
+    return _split(spec)[0]
+
+
+def read_shots(spec: BenchmarkFileSpec) -> tuple[tuple[str, str], ...]:
+    """The examples before each question: question and right answer, the first of several. Raises UserError too."""
+    return tuple((row["question"], row["accepted"][0]) for row in _split(spec)[1])
+
+
+def _split(spec: BenchmarkFileSpec) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The questions in the order of the file, and the examples: the last ones of the draw, so that fewer questions
+    leave them unchanged.
+    """
+    rows = _rows(spec)
+    shots = spec.shots or 0
+    if shots >= len(rows):
+        raise UserError(
+            f"has {len(rows)} questions, and shots = {shots} of them are examples",
+            place=spec.source,
+            value=shots,
+            expected="a question that is no example",
+            advice="lower `shots`.",
+        )
+    order = sorted(range(len(rows)), key=lambda number: draw_key(spec.seed, rows[number]["question_id"]))
+    asked, examples = order[: len(rows) - shots][: spec.questions], order[len(rows) - shots :]
+    return [rows[number] for number in sorted(asked)], [rows[number] for number in examples]
+
+
+def _rows(spec: BenchmarkFileSpec) -> list[dict[str, Any]]:
     rows = [_row(spec, where, row) for where, row in open_rows(Path(spec.source)).all]
     first: dict[str, int] = {}
     for number, row in enumerate(rows):
@@ -66,9 +99,6 @@ def read_benchmark(spec: BenchmarkFileSpec) -> list[dict[str, Any]]:
                 advice="remove one, or give the rows different ids.",
             )
         first[name] = number
-    if spec.questions is not None and spec.questions < len(rows):
-        kept = sorted(range(len(rows)), key=lambda number: draw_key(spec.seed, rows[number]["question_id"]))
-        return [rows[number] for number in sorted(kept[: spec.questions])]
     return rows
 
 

@@ -114,11 +114,12 @@ def prompt_tokens(
     tokenizer: Any, template: TemplateSpec, asked: str, shots: tuple[tuple[str, str], ...] = ()
 ) -> tuple[int, ...]:
     """Ids of a question in a template, remembered: all models of a base are asked the same."""
-    return _encoder(tokenizer, template).encode_prompt(question(asked, shots))
+    return template_encoder(tokenizer, template).encode_prompt(question(asked, shots))
 
 
 @cache
-def _encoder(tokenizer: Any, template: TemplateSpec) -> Encoder:
+def template_encoder(tokenizer: Any, template: TemplateSpec) -> Encoder:
+    """The encoder of a template, made once for each tokenizer."""
     from sftlab.datasets.templates import make_template
 
     name = str(tokenizer.name_or_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sftlab.datasets.conversations import Conversation, exchange
+from sftlab.datasets.conversations import Conversation, Turn, question
 from sftlab.datasets.rendered import Template
 from sftlab.measurements.likelihood import Continuation
 
@@ -28,14 +28,17 @@ def perplexity_rows(template: Template, examples: Iterable[Conversation]) -> Ite
             yield Continuation(f"{FULL}/{number}", "", rendered.text, True)
 
 
-def choice_rows(template: Template, questions: Sequence[Mapping[str, Any]]) -> Iterator[Continuation]:
+def choice_rows(
+    template: Template, questions: Sequence[Mapping[str, Any]], shots: Sequence[tuple[str, str]] = ()
+) -> Iterator[Continuation]:
     """Every choice of every question that has choices, as the response to it without a closing token.
 
-    Keys are `QUESTION_ID/PLACE`.
+    shots: question and answer of examples that come before each question. Keys are `QUESTION_ID/PLACE`.
     """
     for row in questions:
         for place, choice in enumerate(row["choices"] or ()):
-            rendered = template.render(exchange(row["question"], choice))
+            asked = question(row["question"], shots).turns
+            rendered = template.render(Conversation((*asked, Turn("assistant", choice, loss=True))))
             (span,) = rendered.spans
             before, response = rendered.text[: span.start], rendered.text[span.start : span.close]
             yield Continuation(f"{row['question_id']}/{place}", before, response, rendered.bos)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sftlab.config.frozen import Flag, Frozen
 
@@ -79,3 +79,30 @@ class LikelihoodSpec(Frozen):
         description="Rows of one call to the engine. It belongs to the spec because what a batch holds may move the "
         "last bits of a log-probability.",
     )
+
+
+class HarnessSpec(Frozen):
+    """Tasks of lm-eval, answered by the engines of the survey. They need `pip install sftlab[harness]`."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="Names of tasks or groups.")
+    include: str | None = Field(
+        default=None, description="Folder with YAML files of tasks and their data; their names come first."
+    )
+    questions: int | None = Field(
+        default=None, ge=1, description="The first questions of each task that are asked; all if unset."
+    )
+    shots: int | None = Field(
+        default=None, ge=0, description="Examples before each question; as the task says if unset."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the examples.")
+    metrics: dict[str, str] = Field(
+        default_factory=dict,
+        description="By task the metric that is its score, or METRIC,FILTER; the first of the task if unset.",
+    )
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> HarnessSpec:
+        for name in self.metrics:
+            if name not in self.tasks:
+                raise ValueError(f"metrics: {name!r} is not among the tasks {', '.join(self.tasks)}")
+        return self

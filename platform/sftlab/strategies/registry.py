@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sftlab.weights.cut import Cut
 
 AnyStrategy = TypeVar("AnyStrategy", bound=Strategy)
+AnyRestore = TypeVar("AnyRestore", bound="RestoreSpec")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 KNOWN: dict[str, type[Strategy]] = {}
 SOURCES: dict[str, str | None] = {}  # by name, see `source_of`
@@ -125,7 +126,7 @@ def get_edit_strategy(name: str, parameters: Mapping[str, Any] | None = None) ->
     return strategy
 
 
-def with_method(restore: RestoreSpec) -> RestoreSpec:
+def with_method(restore: AnyRestore) -> AnyRestore:
     """The restoration with all parameters of its method written out, so that a default and its value share ids.
 
     Raises UserError for an unknown method, wrong parameters, and percentages with which its edit cannot be made.

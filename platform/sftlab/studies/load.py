@@ -25,7 +25,13 @@ SWEEP_PREFIX = "set."  # what a sweep sets in its study
 
 # Fields that hold a path (`config.paths`). `model` of a study may name a file of a catalogue (`_overridden`).
 STUDY_PATHS = ("facts.source", "facts.templates", "model.path", "pocket.source")
-SURVEY_PATHS = ("bases.folders.*.path", "data.files.*.source", "benchmarks.files.*.source")
+SURVEY_PATHS = (
+    "bases.folders.*.path",
+    "data.files.*.source",
+    "benchmarks.files.*.source",
+    "benchmarks.judged.*.source",
+    "benchmarks.harness.include",
+)
 
 # The kinds of files, and how a file of another kind is to be given.
 KINDS: dict[type[BaseModel], str] = {

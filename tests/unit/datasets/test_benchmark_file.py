@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sftlab.datasets.benchmark_file import BenchmarkFileSpec, read_benchmark
+from sftlab.datasets.benchmark_file import BenchmarkFileSpec, read_benchmark, read_shots
 from sftlab.errors import UserError
 
 
@@ -35,6 +35,32 @@ def test_questions_with_one_and_several_answers(tmp_path: Path) -> None:
         "label": None,
     }
     assert (second["accepted"], second["metric"]) == (["3", "three"], "number")
+
+
+def test_examples_are_not_asked_and_do_not_depend_on_the_number_of_questions(tmp_path: Path) -> None:
+    path = written(tmp_path, *({"question": f"q{n}", "answer": f"a{n}"} for n in range(8)))
+    shown = read_shots(BenchmarkFileSpec(source=str(path), shots=3))
+    asked = [row["question"] for row in read_benchmark(BenchmarkFileSpec(source=str(path), shots=3))]
+    assert {question for question, _ in shown} | set(asked) == {f"q{n}" for n in range(8)}
+    assert (len(shown), len(asked)) == (3, 5)
+    assert all(answer == question.replace("q", "a") for question, answer in shown)
+    fewer = BenchmarkFileSpec(source=str(path), shots=3, questions=2)
+    assert read_shots(fewer) == shown
+    assert [row["question"] for row in read_benchmark(fewer)] == [
+        row["question"] for row in read_benchmark(BenchmarkFileSpec(source=str(path), questions=2))
+    ]
+
+
+def test_example_of_a_question_with_choices_is_the_right_one(tmp_path: Path) -> None:
+    rows = [{"question": f"q{n}", "choices": ["no", "yes"], "label": 1} for n in range(2)]
+    shown = read_shots(BenchmarkFileSpec(source=str(written(tmp_path, *rows)), shots=1))
+    assert [answer for _, answer in shown] == ["yes"]
+
+
+def test_file_with_no_question_left_for_asking_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, {"question": "q", "answer": "a"})
+    with pytest.raises(UserError, match="lower `shots`"):
+        read_benchmark(BenchmarkFileSpec(source=str(path), shots=1))
 
 
 @pytest.mark.parametrize("label", [1, "B", "b", "blue"])

@@ -64,6 +64,12 @@ def test_choices_are_responses_without_a_closing_token() -> None:
     ]
 
 
+def test_examples_come_before_each_question_as_earlier_exchanges() -> None:
+    questions = [{"question_id": "q1", "question": "which?", "choices": ["red", "blue"]}]
+    first, _ = choice_rows(template(), questions, (("one?", "two"),))
+    assert (first.prompt, first.continuation) == ("Q: one?\nA: two</s>\nQ: which?\nA:", " red")
+
+
 @pytest.mark.parametrize(
     ("values", "place"),
     [([-3.0, -1.0, -2.0], 1), ([-1.0, -1.0], 0), ([-1.0, None], None)],

@@ -8,12 +8,14 @@ from sftlab.errors import UserError
 from sftlab.execution.checks import check_base_model, check_paths, check_resources
 from sftlab.execution.runtime import Runtime
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
-from sftlab.studies.survey.runs import runs_of
+from sftlab.measurements.harness import require_harness
+from sftlab.studies.survey.runs import is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
 
 
 def check(spec: SurveySpec, runtime: Runtime) -> None:
     """Raises UserError where fields of the runtime contradict each other or do not go with the survey."""
+    harness = spec.benchmarks.harness
     check_resources(runtime, dict.fromkeys(run.sft for run in runs_of(spec)))
     check_paths(
         {
@@ -22,8 +24,20 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
             **{
                 f"benchmarks.files.{name}.source": file.source for name, file in spec.benchmarks.files.items()
             },
+            "benchmarks.harness.include": harness.include if harness is not None else None,
+            **{
+                f"benchmarks.judged.{name}.source": file.source
+                for name, file in spec.benchmarks.judged.items()
+            },
         }
     )
+    if spec.restore is not None and not any(is_selected(spec.restore, run) for run in runs_of(spec)):
+        raise UserError(
+            "restore: none of the survey's runs has the bases, data, sizes and methods that it names; "
+            "`sftlab survey FILE --plan` lists the runs."
+        )
+    if harness is not None:
+        require_harness()
     for base in spec.data.draw.fit:
         if base not in spec.bases.names:
             raise UserError(

@@ -15,7 +15,7 @@ import numpy as np
 
 from sftlab.files import write_together
 from sftlab.reporting.page import no_formula
-from sftlab.studies.survey import factor_tables, faults, measure_tables, tables
+from sftlab.studies.survey import factor_tables, faults, measure_tables, restore_tables, tables
 from sftlab.studies.survey.about import About, about_massive_sft, read_about
 from sftlab.studies.survey.measures import Measures
 from sftlab.studies.survey.published import Published, massive_sft
@@ -155,6 +155,9 @@ def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequ
         "form_parts": lambda: measure_tables.form_parts(survey, measures),
         "forms": lambda: measure_tables.forms(survey, measures),
         "layers": lambda: measure_tables.layers(survey, measures),
+        "restorations": lambda: restore_tables.restorations(survey, measures),
+        "chosen_restorations": lambda: restore_tables.chosen_restorations(measures),
+        "repaired": lambda: restore_tables.repaired(survey, measures),
     }
 
 

@@ -32,7 +32,7 @@ class Totals:
     """The amounts of a survey.
 
     Attributes:
-        models: tuned models that are kept; scored: these and the bases.
+        models: tuned models that are kept; scored: these, the bases, and tuned models that are edited.
         questions: asked of all models; prompt_tokens, generated_tokens: of these, the latter an upper bound.
         gpu_hours, gpu_hours_left: by KINDS, of bases in folders; left: of what is not built yet.
         disk_bytes: of all tuned models as folders; delta_bytes: packed (`sftlab pack`).
@@ -77,7 +77,7 @@ def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> T
     """The amounts of a survey; `missing` says whether a step is still to be built."""
     spec, seconds = plan.spec, _Seconds(missing)
     weights = {base: parameters(plan, base) for base in spec.bases.folders}
-    for model in plan.models:
+    for model in plan.scored:
         known = weights.get(model.base)
         if known:
             _add_model(plan, rates, model, known, seconds)
@@ -86,19 +86,20 @@ def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> T
     lengths = {
         name: QUESTION_TOKENS if name in spec.benchmarks.files else POCKET_QUESTION_TOKENS for name in asked
     }
-    of_one = sum(asked.values())
+    of_one, scored = sum(asked.values()), len(plan.scored)
+    trained = list({run.training: run for run in plan.runs}.values())
     disk = {model.name: _bytes(plan, weights, model.base) for model in tuned}
     return Totals(
         bases=len(spec.bases.names),
         sets=len(spec.data.names),
         benchmarks=len(asked),
-        runs=len(plan.runs),
+        runs=len(trained),
         models=len(tuned),
-        scored=len(plan.models),
-        questions=of_one * len(plan.models),
-        prompt_tokens=len(plan.models) * sum(n * lengths[name] for name, n in asked.items()),
-        generated_tokens=len(plan.models) * sum(n * plan.max_tokens(name) for name, n in asked.items()),
-        trained_tokens=sum(plan.set_tokens(run) * run.sft.epochs for run in plan.runs),
+        scored=scored,
+        questions=of_one * scored,
+        prompt_tokens=scored * sum(n * lengths[name] for name, n in asked.items()),
+        generated_tokens=scored * sum(n * plan.max_tokens(name) for name, n in asked.items()),
+        trained_tokens=sum(plan.set_tokens(run) * run.sft.epochs for run in trained),
         gpu_hours=seconds.hours(seconds.every),
         gpu_hours_left=seconds.hours(seconds.left),
         disk_bytes=sum(disk.values()),
@@ -133,6 +134,9 @@ def _add_model(plan: SurveyPlan, rates: Rates, model: Model, weights: int, secon
             # Responses and whole texts are read each.
             read = 2 * READ * weights * plan.set_tokens(drawn) / (peak * rates.prefill_share)
             seconds.add("perplexity", step, read)
+        return
+    if model.rung is not None:  # the base and the tuned model are mixed while they are read
+        seconds.add("weights", first, 2 * moved)
         return
     seconds.add("weights", model.tuned, moved)  # written once
     seconds.add("weights", first, moved)  # and read into an engine

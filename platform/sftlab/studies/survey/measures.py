@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 FORMS, MOVEMENT, PERPLEXITY = "forms.parquet", "movement.parquet", "perplexity.parquet"
+RESTORED = "restored.parquet"
 """Names of the files, with the columns that identify a run."""
 
 
@@ -33,12 +34,14 @@ class Measures:
         movement: by run, the relative Frobenius change of each layer: [layers].
         by_likelihood: by run and benchmark, the share of questions of which the right choice is the likeliest.
         perplexity: by base, set and size, the numbers of `perplexity_schema`.
+        restored: rows of `restored_schema`.
     """
 
     forms: Mapping[tuple[Run, str], tuple[float, float]] = field(default_factory=dict)
     movement: Mapping[Run, Floats] = field(default_factory=dict)
     by_likelihood: Mapping[tuple[Run, str], float] = field(default_factory=dict)
     perplexity: Mapping[tuple[str, str, int], Mapping[str, Any]] = field(default_factory=dict)
+    restored: Sequence[Mapping[str, Any]] = ()
 
     def forms_of(self, grid: Grid) -> tuple[Floats, Floats, Floats, Floats] | None:
         """Form and score given form of the grid [models, sets, benchmarks], and of the bases [models, 1, benchmarks].
@@ -109,7 +112,8 @@ def read_measures(folder: Path) -> Measures:
         (row["model"], row["data"], row["size"]): row
         for row in _rows(folder / PERPLEXITY, perplexity_schema())
     }
-    return Measures(forms, movement, by_likelihood, perplexity)
+    restored = _rows(folder / RESTORED, restored_schema())
+    return Measures(forms, movement, by_likelihood, perplexity, restored)
 
 
 def run_fields() -> list[tuple[str, Any]]:
@@ -152,6 +156,20 @@ def perplexity_schema() -> pa.Schema:
     names = [("model", pa.string()), ("data", pa.string()), ("size", pa.int64())]
     numbers = [(name, pa.float64()) for name in ("response", "full", "bits_per_byte", "tokens")]
     return pa.schema([*names, *numbers, ("errors", pa.int64())])
+
+
+def restored_schema() -> pa.Schema:
+    """Columns of RESTORED: of a tuned model and of its restorations, by benchmark and half of its questions.
+
+    percent: of the restored weights, 0 for the tuned model; half: `dev` or `test`, see `champions.dev_questions`;
+    in_form, score_given_form, right_by_likelihood: shares.
+    """
+    import pyarrow as pa
+
+    share = pa.float64()
+    part = [("percent", share), ("benchmark", pa.string()), ("half", pa.string()), ("questions", pa.int64())]
+    shares = [(name, share) for name in ("in_form", "score_given_form", "right_by_likelihood")]
+    return pa.schema([*run_fields(), *part, *shares, ("errors", pa.int64())])
 
 
 def movement_rows_schema() -> pa.Schema:

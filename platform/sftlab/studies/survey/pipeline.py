@@ -12,14 +12,15 @@ STAGES = (
     Stage("questions", 1, f"{_STAGES}.questions:build_questions", reads=("benchmarks",)),
     Stage("survey-tuned", 1, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads=("model",)),
     Stage("movement", 1, f"{_STAGES}.movement:build_movement", reads=("model",)),
+    Stage("change", 1, f"{_STAGES}.changes:build_changes", reads=("model",)),
     Stage(
         "scores",
         1,
         f"{_STAGES}.scores:build_scores",
         needs_ray=True,
         starts_engines=True,
-        reads=("model",),
+        reads=("model", "benchmarks"),
     ),
-    Stage("survey-results", 2, f"{_STAGES}.results:build_results"),
+    Stage("survey-results", 2, f"{_STAGES}.results:build_results", reads=("benchmarks",)),
     Stage("survey-report", 2, f"{_STAGES}.report:build_report"),
 )

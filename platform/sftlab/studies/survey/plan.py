@@ -10,12 +10,17 @@ from typing import Any
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage
+from sftlab.measurements.harness import harness_version
+from sftlab.measurements.spec import HarnessSpec
 from sftlab.store.fingerprint import HashedOften
 from sftlab.store.outside import outside_id
 from sftlab.store.record import Step
+from sftlab.strategies import RestoreSpec
+from sftlab.studies.survey.ladders import Rung, rungs
+from sftlab.studies.survey.models import Model as Model  # other modules import it from here
 from sftlab.studies.survey.pipeline import STAGES
-from sftlab.studies.survey.runs import Run, runs_of
-from sftlab.studies.survey.sources import SurveySources
+from sftlab.studies.survey.runs import Run, Training, is_selected, runs_of
+from sftlab.studies.survey.sources import INCLUDE, SurveySources
 from sftlab.studies.survey.spec import SurveySpec
 
 REVISIONS = {stage.name: stage.revision for stage in STAGES}
@@ -24,25 +29,6 @@ POCKET_TOKENS = 32  # of an example of a pocket set, for estimates
 # Of an example of a file: the ten sets of Harada et al. have 185 words on average (Table 2), at 1.5 tokens a word.
 FILE_TOKENS = 280
 FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that is scored: a base, or a run after one of its epochs.
-
-    movement: how far its weights are from those of the base; scores: a step for each benchmark.
-    """
-
-    base: str
-    run: Run | None
-    epoch: int
-    tuned: Step | None
-    movement: Step | None
-    scores: Mapping[str, Step]
-
-    @property
-    def name(self) -> str:
-        return self.base if self.run is None else f"{self.run.name}-e{self.epoch}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +53,10 @@ class SurveyPlan:
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
         """Raises UserError for missing files, and for bases that cannot be served or trained."""
         from sftlab.studies.survey.check import check_bases
+        from sftlab.studies.survey.judged import read_judged
 
         self.outside.require()
+        read_judged(self.spec.benchmarks.judged, self.named)
         if any("model" in stage.reads for stage in stages):
             check_bases(self.spec, say)
 
@@ -95,7 +83,8 @@ class SurveyPlan:
     @cached_property
     def drawn(self) -> dict[tuple[tuple[str, ...], int], Step]:
         """The training sets, by their members and the size of each."""
-        return {(run.members, run.size): self._drawn(run) for run in self.runs}
+        runs = [run for found in self.runs for run in (found.probe, found) if run is not None]
+        return {(run.members, run.size): self._drawn(run) for run in runs}
 
     @cached_property
     def perplexities(self) -> dict[str, dict[tuple[str, int], Step]]:
@@ -119,7 +108,7 @@ class SurveyPlan:
 
     @cached_property
     def questions(self) -> dict[str, Step]:
-        """The questions of each benchmark."""
+        """The questions of each benchmark; a few-shot form has those of its benchmark, which exclude the examples."""
         asked = self.spec.benchmarks
         steps = {}
         for name in asked.pocket_names:
@@ -129,15 +118,23 @@ class SurveyPlan:
             source = outside_id(self.sources.benchmarks[name]) or ""
             spec = file.model_dump(exclude={"source", "group", "max_tokens"})
             steps[name] = _step("questions", name, spec, {"source": source})
-        return steps
+        steps |= {form: steps[name] for form, name in asked.few_shot.items()}
+        return steps | {name: self._requests(name, asked.harness) for name in asked.tasks if asked.harness}
+
+    def _requests(self, task: str, harness: HarnessSpec) -> Step:
+        """What lm-eval asks for a task; the survey's template is not part of it."""
+        found = self.sources.benchmarks.get(INCLUDE)
+        inputs = {} if harness.include is None else {"include": outside_id(found) or ""}
+        how = harness.model_dump(include={"questions", "shots", "seed"})
+        return _step("questions", task, {"lm_eval": harness_version(), "task": task, **how}, inputs)
 
     @cached_property
     def models(self) -> list[Model]:
-        """Every model that is scored, by base: the base itself, then its runs after their kept epochs."""
+        """By base: the base itself, then its runs after their kept epochs, as they were trained."""
         models = []
         for base in self.spec.bases.names:
             models.append(Model(base, None, 0, None, None, self._scores(base, base, None)))
-            for run in (run for run in self.runs if run.base == base):
+            for run in (run for run in self.runs if run.base == base and run.rung is None):
                 for epoch in run.epochs:
                     tuned = self._tuned(run, epoch)
                     pair = {"model": self.base_id(base), "tuned": tuned.id}
@@ -147,16 +144,59 @@ class SurveyPlan:
         return models
 
     @cached_property
-    def results(self) -> Step:
-        labels = {
-            "bases": {name: [self.family(name), self.language(name)] for name in self.spec.bases.names},
-            "models": [self._label(model) for model in self.models],
+    def edited(self) -> list[Model]:
+        """The models of methods that edit a tuned model, after every kept epoch of their runs."""
+        return [
+            self._edit(run, epoch, run.rung, f"{run.name}-e{epoch}")
+            for run in self.runs
+            if run.rung is not None
+            for epoch in run.epochs
+        ]
+
+    @cached_property
+    def ladders(self) -> dict[str, list[Model]]:
+        """By the name of a tuned model that `restore` selects, its restorations above 0 %."""
+        ladder = self.spec.restore
+        if ladder is None:
+            return {}
+        return {
+            model.name: [
+                self._edit(run, model.epoch, rung, f"{model.name}-r{rung.label}") for rung in rungs(ladder)
+            ]
+            for model in self.models
+            if (run := model.run) is not None and model.epoch == run.epochs[-1] and is_selected(ladder, run)
         }
-        inputs = {f"{m.name}/{name}": step.id for m in self.models for name, step in m.scores.items()}
+
+    @property
+    def named(self) -> list[Model]:
+        """The models in the table of scores."""
+        return [*self.models, *self.edited]
+
+    @cached_property
+    def scored(self) -> list[Model]:
+        """All models that answer the benchmarks."""
+        return [*self.named, *(rung for found in self.ladders.values() for rung in found)]
+
+    @cached_property
+    def probes(self) -> dict[str, Model]:
+        """The runs that masks are found from, by the id of the profile of their change."""
+        found = (self.probe(run) for run in self.runs)
+        return {model.change.id: model for model in found if model is not None and model.change is not None}
+
+    @cached_property
+    def results(self) -> Step:
+        labels: dict[str, Any] = {
+            "bases": {name: [self.family(name), self.language(name)] for name in self.spec.bases.names},
+            "models": [self._label(model) for model in self.named],
+        }
+        inputs = {f"{m.name}/{name}": step.id for m in self.scored for name, step in m.scores.items()}
         inputs |= {f"{m.name}/movement": m.movement.id for m in self.models if m.movement is not None}
         for base, sets in self.perplexities.items():
             inputs |= {f"{base}/perplexity/{name}-n{size}": step.id for (name, size), step in sets.items()}
         inputs |= {f"questions/{name}": step.id for name, step in self.questions.items()}
+        if judged := self.spec.benchmarks.judged:
+            labels["judged"] = {name: file.model_dump(exclude={"source"}) for name, file in judged.items()}
+            inputs |= {f"judged/{name}": outside_id(self.sources.benchmarks[name]) or "" for name in judged}
         return _step("survey-results", self.name, labels, inputs)
 
     @cached_property
@@ -179,21 +219,30 @@ class SurveyPlan:
             yield step, Cost(trained_tokens=tokens, bytes_written=self.model_bytes(name))
         for step in {step.id: step for step in self.drawn.values()}.values():
             yield step, Cost()
-        for step in self.questions.values():
+        for step in {step.id: step for step in self.questions.values()}.values():
             yield step, Cost()
-        for model in self.models:
-            if model.tuned is not None:
-                yield model.tuned, self._tuning(model)
-        for model in self.models:
-            if model.movement is not None:
-                yield model.movement, Cost()
-        for model in self.models:
+        yield from {step.id: (step, cost) for step, cost in self._weights()}.values()
+        for model in self.scored:
             for name, step in model.scores.items():
                 yield step, self._asking(name)
             if model.run is None:
                 yield from ((step, Cost()) for step in self.perplexities[model.base].values())
         yield self.results, Cost()
         yield self.report, Cost()
+
+    def _weights(self) -> Iterator[tuple[Step, Cost]]:
+        """The steps of weights: probes and their changes, tuned models, movements, changes; shared ones repeatedly."""
+        for model in (*self.probes.values(), *self.scored):
+            if model.tuned is not None:
+                yield model.tuned, self._tuning(model)
+            if model.run is not None and not model.scores and model.change is not None:
+                yield model.change, Cost()
+        for model in self.models:
+            if model.movement is not None:
+                yield model.movement, Cost()
+        for model in self.scored:
+            if model.change is not None:
+                yield model.change, Cost()
 
     @cached_property
     def _world(self) -> dict[str, Any]:
@@ -222,37 +271,82 @@ class SurveyPlan:
         if epoch != run.sft.epochs:
             spec["epoch"] = epoch
         inputs = {"model": self.base_id(run.base), "training_set": self.drawn[run.members, run.size].id}
-        return _step("survey-tuned", f"{run.name}-e{epoch}", spec, inputs)
+        if (probe := self.probe(run)) is not None:
+            assert probe.tuned is not None and probe.change is not None
+            inputs |= {"probe": probe.tuned.id, "probe_change": probe.change.id}
+        return _step("survey-tuned", f"{self._trained[run.training]}-e{epoch}", spec, inputs)
 
-    def _scores(self, slug: str, base: str, tuned: Step | None) -> dict[str, Step]:
+    @cached_property
+    def _trained(self) -> dict[Training, str]:
+        """By what is trained its name, which runs that differ in their edits share, and probes with equal runs."""
+        names = {run.training: run.name for run in reversed(self.runs) if run.rung is None}
+        for run in self.runs:
+            names.setdefault(run.training, run.name)
+        for probe in (run.probe for run in self.runs):
+            if probe is not None:
+                names.setdefault(probe.training, probe.name)
+        return names
+
+    def _edit(self, run: Run, epoch: int, rung: Rung, slug: str) -> Model:
+        """A tuned model, edited; it shares the training with the model as it is."""
+        tuned = self._tuned(run, epoch)
+        pair = {"model": self.base_id(run.base), "tuned": tuned.id}
+        change = _step("change", tuned.slug, rung.ranked(), pair) if rung.needs_cut else None
+        scores = self._scores(slug, run.base, tuned, rung)
+        return Model(run.base, run, epoch, tuned, None, scores, rung, change)
+
+    def probe(self, run: Run) -> Model | None:
+        """The model whose change says what the mask of a run leaves alone; None without a mask. It is not scored."""
+        probe, mask = run.probe, run.sft.mask
+        if probe is None or mask is None:
+            return None
+        tuned = self._tuned(probe, probe.sft.epochs)
+        rung = Rung(RestoreSpec(percents=(mask.percent,), region=mask.region, order=mask.order), mask.percent)
+        pair = {"model": self.base_id(run.base), "tuned": tuned.id}
+        change = _step("change", tuned.slug, rung.ranked(), pair)
+        return Model(run.base, probe, probe.sft.epochs, tuned, None, {}, rung, change)
+
+    def _scores(self, slug: str, base: str, tuned: Step | None, rung: Rung | None = None) -> dict[str, Step]:
         inputs = {"model": self.base_id(base)} | ({} if tuned is None else {"tuned": tuned.id})
+        inputs |= {} if rung is None else rung.inputs()
         return {
             name: _step(
                 "scores",
                 f"{slug}-{name}",
-                self._asked[name],
+                self._asked(name, rung),
                 {**inputs, "questions": self.questions[name].id},
             )
             for name in self.spec.benchmarks.names
         }
 
-    @cached_property
-    def _asked(self) -> dict[str, HashedOften]:
-        """How each benchmark is asked: one object for all models, which is hashed once."""
-        engine = self.spec.engine.model_dump()
-        return {
-            name: HashedOften(
-                engine=engine,
+    def _asked(self, benchmark: str, rung: Rung | None) -> HashedOften:
+        """How a benchmark is asked: one object for all models and one for each edit, which is hashed once."""
+        key = benchmark, "" if rung is None else repr(rung)
+        if key not in self._all_asked:
+            more: dict[str, Any] = {} if rung is None else {"restore": rung.hashed()}
+            asked = self.spec.benchmarks
+            if benchmark in asked.few_shot:
+                more["few_shot"] = True
+            if asked.harness is not None and benchmark in asked.tasks:
+                more["metric"] = asked.harness.metrics.get(benchmark, "")
+            self._all_asked[key] = HashedOften(
+                engine=self.spec.engine.model_dump(),
                 likelihood=self.spec.likelihood.model_dump(),
                 template=self._template,
-                max_tokens=self.max_tokens(name),
+                max_tokens=self.max_tokens(benchmark),
+                **more,
             )
-            for name in self.spec.benchmarks.names
-        }
+        return self._all_asked[key]
+
+    @cached_property
+    def _all_asked(self) -> dict[tuple[str, str], HashedOften]:
+        return {}
 
     def max_tokens(self, benchmark: str) -> int:
-        """Longest answer to a benchmark, in tokens."""
-        file = self.spec.benchmarks.files.get(benchmark)
+        """Longest answer to a benchmark, in tokens; 0 for a task of lm-eval, which says it itself."""
+        if benchmark in self.spec.benchmarks.tasks:
+            return 0
+        file = self.spec.benchmarks.file(benchmark)
         return self.spec.benchmarks.max_tokens if file is None else file.max_tokens
 
     @property
@@ -290,8 +384,11 @@ class SurveyPlan:
 
     def questions_of(self, benchmark: str) -> int | None:
         """How many questions of a benchmark are asked, at most; None where a file's number is not known."""
-        file = self.spec.benchmarks.files.get(benchmark)
-        return self.spec.benchmarks.questions if file is None else file.questions
+        asked = self.spec.benchmarks
+        if asked.harness is not None and benchmark in asked.tasks:
+            return asked.harness.questions
+        file = asked.file(benchmark)
+        return asked.questions if file is None else file.questions
 
     def _asking(self, benchmark: str) -> Cost:
         questions = self.questions_of(benchmark) or 0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
-from sftlab.studies.survey.spec import MethodSpec, RunsSpec, SurveySpec
+from sftlab.errors import UserError
+from sftlab.studies.survey.ladders import Rung, treated
+from sftlab.studies.survey.spec import LadderSpec, MethodSpec, RunsSpec, SurveySpec
 from sftlab.training.spec import SFTSpec
 
 ALL = "all"
+Training = tuple[str, tuple[str, ...], int, SFTSpec]
+"""What is trained: a base, the members of a set, examples of each, settings."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Run:
         members: the sets that it consists of.
         size: examples of each of them.
         epochs: after which the model is kept, rising; the last is the end of the run.
+        rung: the edit of the tuned model by which this run's method differs from the training that it shares.
     """
 
     base: str
@@ -30,6 +35,30 @@ class Run:
     method: str
     sft: SFTSpec
     epochs: tuple[int, ...]
+    rung: Rung | None = field(default=None, hash=False)  # parameters of a strategy have no hash
+
+    @property
+    def training(self) -> Training:
+        """What is trained; runs that differ in their edits share it."""
+        return self.base, self.members, self.size, self.sft
+
+    @property
+    def probe(self) -> Run | None:
+        """The run whose change says which weights the mask of this run leaves alone; None without a mask.
+
+        Raises UserError where the training set is smaller than the probe.
+        """
+        mask = self.sft.mask
+        if mask is None:
+            return None
+        if mask.size > self.size:
+            raise UserError(
+                f"sft.mask.size = {mask.size:,}: a probe is part of the training set, and run {self.name} has only "
+                f"{self.size:,} examples of a set; lower it, or leave that size out."
+            )
+        sft = self.sft.model_copy(update={"mask": None})
+        method = f"{self.method}-probe"
+        return replace(self, size=mask.size, sft=sft, method=method, epochs=(sft.epochs,), rung=None)
 
     @property
     def name(self) -> str:
@@ -44,7 +73,7 @@ def runs_of(survey: SurveySpec) -> list[Run]:
     found: dict[tuple[object, ...], Run] = {}
     for group in survey.runs:
         for run in _runs_of_group(survey, group):
-            key = (run.base, run.members, run.size, run.sft)
+            key = (*run.training, repr(run.rung))
             before = found.get(key)
             epochs = run.epochs if before is None else tuple(sorted({*run.epochs, *before.epochs}))
             found[key] = replace(run, epochs=epochs)
@@ -58,8 +87,8 @@ def _runs_of_group(survey: SurveySpec, group: RunsSpec) -> Iterator[Run]:
     for base, (name, members), size, method, seed in product(
         bases, sets.items(), group.sizes, group.methods, group.seeds
     ):
-        sft = _sft_of(survey.sft, group, method, seed)
-        yield Run(base, name, members, size, method.name, sft, _kept(group, sft.epochs))
+        sft, rung = treated(method, _sft_of(survey.sft, group, method, seed))
+        yield Run(base, name, members, size, method.name, sft, _kept(group, sft.epochs), rung)
 
 
 def _sets_of(names: tuple[str, ...], group: RunsSpec) -> dict[str, tuple[str, ...]]:
@@ -88,3 +117,16 @@ def _kept(group: RunsSpec, epochs: int) -> tuple[int, ...]:
         return tuple(range(1, epochs + 1))
     kept = () if group.keep_epochs == "last" else group.keep_epochs
     return tuple(sorted({*kept, epochs}))
+
+
+def is_selected(ladder: LadderSpec, run: Run) -> bool:
+    """Whether the models of a run are restored."""
+    return all(
+        chosen is None or value in chosen
+        for chosen, value in (
+            (ladder.bases, run.base),
+            (ladder.data, run.data),
+            (ladder.sizes, run.size),
+            (ladder.methods, run.method),
+        )
+    )

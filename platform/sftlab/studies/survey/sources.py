@@ -14,6 +14,8 @@ from sftlab.studies.survey.pipeline import STAGES
 from sftlab.studies.survey.spec import SurveySpec
 from sftlab.weights.model_id import hashed_model
 
+INCLUDE = "harness.include"  # among the benchmarks, the folder with the tasks of lm-eval
+
 
 @dataclass(frozen=True)
 class SurveySources:
@@ -39,8 +41,17 @@ def resolve(spec: SurveySpec, root: Path) -> SurveySources:
     def hashed(source: str) -> Found:
         return hashed_outside(Path(source), lambda path: [path] if path.is_file() else [], hashes)
 
+    benchmarks = {name: hashed(file.source) for name, file in spec.benchmarks.files.items()}
+    benchmarks |= {name: hashed(file.source) for name, file in spec.benchmarks.judged.items()}
+    if spec.benchmarks.harness is not None and spec.benchmarks.harness.include is not None:
+        benchmarks[INCLUDE] = hashed_outside(Path(spec.benchmarks.harness.include), _all_files, hashes)
     return SurveySources(
         {name: hashed_model(Path(base.path), hashes) for name, base in spec.bases.folders.items()},
         {name: hashed(file.source) for name, file in spec.data.files.items()},
-        {name: hashed(file.source) for name, file in spec.benchmarks.files.items()},
+        benchmarks,
     )
+
+
+def _all_files(folder: Path) -> list[Path]:
+    """The files of a folder and of the folders in it, but for what Python writes there."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)

@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sftlab.config.frozen import Frozen
 from sftlab.datasets.benchmark_file import BenchmarkFileSpec
+from sftlab.datasets.judgments import JudgmentsSpec
 from sftlab.datasets.spec import DataFileSpec, DrawSpec, TemplateSpec
+from sftlab.errors import UserError
 from sftlab.inference.spec import EngineSpec
-from sftlab.measurements.spec import LikelihoodSpec
+from sftlab.measurements.spec import HarnessSpec, LikelihoodSpec
 from sftlab.pocket.skill_data import SETS
 from sftlab.pocket.skills import SKILLS
 from sftlab.pocket.spec import FamilySpec
+from sftlab.strategies import RestoreSpec, with_method
+from sftlab.strategies.treatment import Percent
 from sftlab.training.spec import LoRASpec, SFTSpec
 
 Together = Literal["each", "all", "leave-one-out"]
@@ -78,6 +82,10 @@ class BenchmarksSpec(Frozen):
         default=(), description=f"Benchmarks of the pocket world: all, or some of {', '.join(SKILLS)}."
     )
     files: dict[str, BenchmarkFileSpec] = Field(default_factory=dict, description="Benchmarks in files.")
+    harness: HarnessSpec | None = Field(default=None, description="Tasks of lm-eval by name.")
+    judged: dict[str, JudgmentsSpec] = Field(
+        default_factory=dict, description="Scores that a judge model gave elsewhere, from its result files."
+    )
     questions: int = Field(default=60, ge=1, description="Questions of each pocket benchmark, at most.")
     max_tokens: int = Field(default=24, ge=1, description="Longest answer to a pocket question, in tokens.")
 
@@ -87,13 +95,40 @@ class BenchmarksSpec(Frozen):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.pocket_names, *self.files)
+        """The benchmarks, and their few-shot forms."""
+        return (*self.pocket_names, *self.files, *self.few_shot, *self.tasks)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of lm-eval."""
+        return () if self.harness is None else self.harness.tasks
+
+    @property
+    def few_shot(self) -> dict[str, str]:
+        """The names of few-shot forms, with the files that they are forms of."""
+        return {f"{name}-{file.shots}shot": name for name, file in self.files.items() if file.shots}
+
+    def file(self, name: str) -> BenchmarkFileSpec | None:
+        """The file of a benchmark or of a few-shot form; None for a pocket benchmark."""
+        return self.files.get(self.few_shot.get(name, name))
 
 
 class MethodSpec(Frozen):
-    """Full fine-tuning, or LoRA; what it changes in the survey's `sft`. In short `full` or `lora`."""
+    """Full fine-tuning, LoRA, or a strategy; what it changes in the survey's `sft`. In short `full` or `lora`."""
 
     lora: LoRASpec | None = Field(default=None, description="Adapters in place of all weights.")
+    strategy: str | None = Field(
+        default=None, description="Strategy that changes fine-tuning, or edits the tuned model."
+    )
+    parameters: dict[str, Any] | None = Field(default=None, description="Parameters of the strategy.")
+    percent: Percent | None = Field(
+        default=None, description="Percentage of a strategy that edits the tuned model."
+    )
+    label: str | None = Field(
+        default=None,
+        pattern=PLAIN,
+        description="Name in tables; full, lora, or the strategy and its percentage.",
+    )
     learning_rate: float | None = Field(default=None, gt=0, description="Peak rate, in place of sft's.")
     batch_size: int | None = Field(default=None, ge=1, description="Examples of a step, in place of sft's.")
 
@@ -104,9 +139,19 @@ class MethodSpec(Frozen):
             return {}
         return {"lora": {}} if given == "lora" else given
 
+    @model_validator(mode="after")
+    def _belong_to_a_strategy(self) -> MethodSpec:
+        if self.strategy is None and (self.parameters is not None or self.percent is not None):
+            raise ValueError("`parameters` and `percent` belong to a `strategy`; name one or leave them out")
+        return self
+
     @property
     def name(self) -> str:
-        return "full" if self.lora is None else "lora"
+        if self.label is not None:
+            return self.label
+        if self.strategy is None:
+            return "full" if self.lora is None else "lora"
+        return self.strategy if self.percent is None else f"{self.strategy}-{self.percent:g}"
 
 
 class RunsSpec(Frozen):
@@ -127,6 +172,29 @@ class RunsSpec(Frozen):
         default="last", description="Epochs after which the model is kept, all or the last."
     )
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Seeds of the training order.")
+
+
+class LadderSpec(RestoreSpec):
+    """Restoration of tuned models: every model that the fields select is also scored at each percentage."""
+
+    percents: tuple[Percent, ...] = Field(
+        (0, 5, 20, 60), min_length=1, description="Percentages of weights that go back to the base's values."
+    )
+    bases: tuple[str, ...] | None = Field(default=None, description="Bases of the models; all if unset.")
+    data: tuple[str, ...] | None = Field(
+        default=None, description="Training sets of the models, `all` included; any if unset."
+    )
+    sizes: tuple[int, ...] | None = Field(default=None, description="Sizes of these sets; any if unset.")
+    methods: tuple[str, ...] | None = Field(
+        default=("full",), description="Methods of the models; any if null. Models are those of last epochs."
+    )
+
+    @field_validator("percents")
+    @classmethod
+    def _has_a_rung(cls, percents: tuple[float, ...]) -> tuple[float, ...]:
+        if not any(percents):
+            raise ValueError("no percentage above 0, so that nothing is restored; add one, such as 5")
+        return percents
 
 
 class SurveySpec(Frozen):
@@ -151,6 +219,17 @@ class SurveySpec(Frozen):
         description="Settings of fine-tuning; the defaults are the paper's (section 3.4).",
     )
     runs: tuple[RunsSpec, ...] = Field(min_length=1, description="Groups of runs.")
+    restore: LadderSpec | None = Field(
+        default=None, description="Restoration of some of the tuned models; none if unset."
+    )
+
+    @field_validator("restore")
+    @classmethod
+    def _known_method(cls, restore: LadderSpec | None) -> LadderSpec | None:
+        try:
+            return None if restore is None else with_method(restore)
+        except UserError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _names_are_known(self) -> SurveySpec:
@@ -165,10 +244,12 @@ class SurveySpec(Frozen):
             epochs = group.epochs or self.sft.epochs
             if isinstance(group.keep_epochs, tuple) and any(not 1 <= n <= epochs for n in group.keep_epochs):
                 raise ValueError(f"{where}.keep_epochs: {group.keep_epochs} are not all within 1 to {epochs}")
+        if self.restore is not None:
+            _check_known("restore.bases", self.restore.bases or (), self.bases.names)
         for field, names in (
             ("bases", self.bases.names),
             ("data", self.data.names),
-            ("benchmarks", self.benchmarks.names),
+            ("benchmarks", (*self.benchmarks.names, *self.benchmarks.judged)),
         ):
             if not names:
                 raise ValueError(f"{field}: none is given; name some under `pocket` or as files")
@@ -190,11 +271,19 @@ def rooted(survey: SurveySpec) -> SurveySpec:
         }
 
     bases, data, asked = survey.bases, survey.data, survey.benchmarks
+    harness = asked.harness
+    if harness is not None and harness.include is not None:
+        harness = harness.model_copy(update={"include": str(root / harness.include)})
+    benchmarks = {
+        "files": moved(asked.files, "source"),
+        "judged": moved(asked.judged, "source"),
+        "harness": harness,
+    }
     return survey.model_copy(
         update={
             "bases": bases.model_copy(update={"folders": moved(bases.folders, "path")}),
             "data": data.model_copy(update={"files": moved(data.files, "source")}),
-            "benchmarks": asked.model_copy(update={"files": moved(asked.files, "source")}),
+            "benchmarks": asked.model_copy(update=benchmarks),
         }
     )
 

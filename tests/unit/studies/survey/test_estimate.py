@@ -88,5 +88,5 @@ def test_weights_of_a_base_without_a_number_are_those_of_its_files(tmp_path: Pat
 def test_pocket_survey_needs_no_gpu() -> None:
     plan = SurveyPlan(load_survey(CONFIGS / "tiny.yaml"), SurveySources())
     found = of(plan)
-    assert sum(found.gpu_hours.values()) == 0 and found.questions == 9 * 80
+    assert sum(found.gpu_hours.values()) == 0 and found.questions == 14 * 80
     assert "GPU" not in totals_text(found, RATES)

@@ -37,7 +37,9 @@ def test_tiny_survey_has_two_bases_seven_runs_and_nine_models() -> None:
         "questions": 4,
         "survey-tuned": 7,
         "movement": 7,
-        "scores": 36 + 6,  # and the perplexity of three sets under two bases
+        "change": 4,
+        # nine models, the perplexity of three sets under two bases, four restored models, one of WiSE-FT
+        "scores": 36 + 6 + 16 + 4,
         "survey-results": 1,
         "survey-report": 1,
     }
@@ -72,6 +74,8 @@ def test_pocket_survey_plans_ninety_five_runs_of_six_bases() -> None:
     survey = SurveyPlan(load_survey(CONFIGS / "pocket.yaml"), SurveySources())
     assert len(survey.runs) == 95
     assert len(survey.models) == 6 + 113
+    assert len(survey.ladders) == 6 * 3
+    assert len(survey.scored) == 6 + 113 + 6 * 3 * 3
 
 
 def test_grid_of_the_paper_has_its_number_of_models() -> None:

@@ -14,7 +14,7 @@ from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent
 from sftlab.studies.survey.compare import Comparison
-from sftlab.studies.survey.report import factor_sections, figures, maps, measured_sections
+from sftlab.studies.survey.report import factor_sections, figures, maps, measured_sections, restore_section
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed, with_words
 from sftlab.studies.survey.tables import set_lengths
 
@@ -36,6 +36,7 @@ def sections(comparison: Comparison) -> list[Section]:
         factor_sections.mixtures,
         factor_sections.transfer,
         measured_sections.form,
+        restore_section.restoration,
         factor_sections.beyond,
     )
     return present(*(make(comparison) for make in makers))

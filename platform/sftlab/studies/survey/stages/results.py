@@ -10,19 +10,24 @@ from sftlab.analysis.perplexity import bits_per_byte, perplexity
 from sftlab.measurements.rendered_likelihood import FULL, RESPONSE, chosen
 from sftlab.store.record import Step
 from sftlab.studies.survey.build import SurveyBuild
+from sftlab.studies.survey.champions import DEV, TEST, dev_questions
 from sftlab.studies.survey.compare import csv_text
+from sftlab.studies.survey.judged import read_judged
 from sftlab.studies.survey.measures import (
     FORMS,
     MOVEMENT,
     PERPLEXITY,
+    RESTORED,
     forms_schema,
     movement_rows_schema,
     perplexity_schema,
+    restored_schema,
 )
 from sftlab.studies.survey.plan import Model
 from sftlab.studies.survey.stages.champions import Halves
 from sftlab.studies.survey.stages.movement import read_movement
-from sftlab.studies.survey.stages.scores import CHOICES, read_answers, read_likelihoods, read_questions
+from sftlab.studies.survey.stages.requests import CHOICES
+from sftlab.studies.survey.stages.scores import read_answers, read_likelihoods, read_questions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,16 +47,26 @@ def build_results(build: SurveyBuild) -> None:
     moved: list[dict[str, Any]] = []
     labels = {name: labels_of(read_questions(build, name)) for name in build.plan.questions}
     halves = Halves(build)
-    for model in build.plan.models:
+    for model in build.plan.named:
         for name, step in model.scores.items():
             row, answers = {**_run_key(model), "benchmark": name}, read_answers(build, step)
-            halves.add(model, name, answers)
+            if model.rung is None:
+                halves.add(model, name, answers)
             scores.append({**row, "score": 100 * _mean(answers["score"].to_pylist())})
             forms.append(
-                {**row, **_form(answers), "right_by_likelihood": by_likelihood(build, step, labels[name])}
+                {
+                    **row,
+                    **_form(answers.to_pylist()),
+                    "right_by_likelihood": by_likelihood(build, step, labels[name]),
+                }
             )
         if model.movement is not None:
             moved += [{**_run_key(model), **row} for row in read_movement(build, model).to_pylist()]
+    for name, judgments in read_judged(build.plan.spec.benchmarks.judged, build.plan.named).items():
+        for model, found in judgments:
+            row = {**_run_key(model), "benchmark": name}
+            scores.append({**row, "score": 100 * _mean(found)})
+            forms.append({**row, **_form(_as_answers(found)), "right_by_likelihood": None})
     surprise = [
         {"model": base, "data": name, "size": size, **perplexities(read_likelihoods(build, step))}
         for base, sets in build.plan.perplexities.items()
@@ -64,8 +79,44 @@ def build_results(build: SurveyBuild) -> None:
     pq.write_table(pa.Table.from_pylist(moved, schema=movement_rows_schema()), folder / MOVEMENT)
     pq.write_table(pa.Table.from_pylist(surprise, schema=perplexity_schema()), folder / PERPLEXITY)
     halves.write(folder)
+    if build.plan.ladders:
+        pq.write_table(
+            pa.Table.from_pylist(restored_rows(build), schema=restored_schema()), folder / RESTORED
+        )
     (folder / ABOUT).write_text(json.dumps(_about(build), indent=1), encoding="utf-8")
     build.commit(build.plan.results)
+
+
+def restored_rows(build: SurveyBuild) -> list[dict[str, Any]]:
+    """Scores of the restored models and of the tuned models that they come from, by half of the questions."""
+    plan = build.plan
+    questions = {name: read_questions(build, name) for name in plan.questions}
+    labels = {name: labels_of(table) for name, table in questions.items()}
+    dev = {name: dev_questions(table["question_id"].to_pylist()) for name, table in questions.items()}
+    tuned = {model.name: model for model in plan.models if model.name in plan.ladders}
+    rows = []
+    for name, rungs in plan.ladders.items():
+        for model in (tuned[name], *rungs):
+            key = _run_key(model) | {"percent": 0.0 if model.rung is None else model.rung.percent}
+            for benchmark, step in model.scores.items():
+                answers = read_answers(build, step).to_pylist()
+                likeliest = chosen(read_likelihoods(build, step, CHOICES)) if labels[benchmark] else None
+                for half in (DEV, TEST):
+                    kept = [row for row in answers if (row["question_id"] in dev[benchmark]) == (half == DEV)]
+                    if not kept:
+                        continue
+                    right = {
+                        k: v for k, v in labels[benchmark].items() if (k in dev[benchmark]) == (half == DEV)
+                    }
+                    by_choice = None if likeliest is None else right_choices(likeliest, right)
+                    found = {**_form(kept), "right_by_likelihood": by_choice}
+                    rows.append({**key, "benchmark": benchmark, "half": half, **found})
+    return rows
+
+
+def _as_answers(judgments: Sequence[float | None]) -> list[dict[str, Any]]:
+    """Judgments as answers: those that the judge gave are in the asked form."""
+    return [{"score": given, "in_form": given is not None, "error": None} for given in judgments]
 
 
 def _run_key(model: Model) -> dict[str, Any]:
@@ -94,9 +145,8 @@ def _mean(scores: Sequence[float | None]) -> float:
     return sum(score or 0.0 for score in scores) / len(scores)
 
 
-def _form(answers: pa.Table) -> dict[str, Any]:
+def _form(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Share of answers in the asked form, and the score of these alone; an answer in another form counts as wrong."""
-    rows = answers.to_pylist()
     kept = [row["score"] for row in rows if row["in_form"]]
     return {
         "questions": len(rows),
@@ -116,8 +166,14 @@ def by_likelihood(build: SurveyBuild, step: Step, labels: Mapping[str, int]) -> 
     """The share of questions of which the right choice is the likeliest; None for a benchmark without choices."""
     if not labels:
         return None
-    found = chosen(read_likelihoods(build, step, CHOICES))
-    return sum(found.get(name) == label for name, label in labels.items()) / len(labels)
+    return right_choices(chosen(read_likelihoods(build, step, CHOICES)), labels)
+
+
+def right_choices(likeliest: Mapping[str, int | None], labels: Mapping[str, int]) -> float | None:
+    """The share of the labelled questions of which the right choice is the likeliest; None without any."""
+    if not labels:
+        return None
+    return sum(likeliest.get(name) == label for name, label in labels.items()) / len(labels)
 
 
 def perplexities(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -147,8 +203,12 @@ def _about(build: SurveyBuild) -> dict[str, Any]:
     """What `studies.survey.about.About` holds, from the survey's file and the questions."""
     plan = build.plan
     benchmarks = {
-        name: {"questions": read_questions(build, name).num_rows, "main": True} for name in plan.questions
-    }
+        name: {
+            "questions": read_questions(build, name).num_rows,
+            "main": name not in plan.spec.benchmarks.few_shot,
+        }
+        for name in plan.questions
+    } | {name: {"main": True} for name in plan.spec.benchmarks.judged}
     return {
         "models": {
             name: {"family": plan.family(name), "language": plan.language(name)}

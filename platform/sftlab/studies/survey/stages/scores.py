@@ -17,8 +17,10 @@ from sftlab.store.record import Step
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.plan import Model
+from sftlab.studies.survey.stages.changes import edit_of
 from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
-from sftlab.studies.survey.stages.questions import FILE as QUESTIONS
+from sftlab.studies.survey.stages.questions import SHOTS, shots_schema
+from sftlab.studies.survey.stages.requests import CHOICES, QUESTIONS, Tasks
 from sftlab.studies.survey.stages.tuned import MODEL
 from sftlab.weights.restore import ModelSource
 
@@ -31,16 +33,16 @@ if TYPE_CHECKING:
     from sftlab.measurements.likelihood import Continuation
 
 ANSWERS = "answers.parquet"
-CHOICES = "choices.parquet"
 LIKELIHOODS = "likelihoods.parquet"
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A missing step, and how the files of its folder are measured."""
+    """A missing step, how the files of its folder are measured, and the task of lm-eval that scores them, if any."""
 
     step: Step
     measurements: Mapping[str, Measurement]
+    task: str = ""
 
     def session_file(self, name: str) -> str:
         """The name of a file until the step is committed."""
@@ -50,24 +52,26 @@ class _Wanted:
 def build_scores(build: SurveyBuild) -> None:
     """Measure what is missing of every model; the engines of a base start once."""
     measures = _Measures(build)
-    count = len(build.plan.models)
+    scored = build.plan.scored
+    count, finished = len(scored), 0
     with build.progress.bar("asking models") as bar:
         for base in build.plan.spec.bases.names:
             wanted = {
                 f"{number}-{found[0].step.id[:16]}": (model, found)
-                for number, model in enumerate(build.plan.models)
+                for number, model in enumerate(scored)
                 if model.base == base and (found := list(measures.missing(model)))
             }
+            of_base = sum(model.base == base for model in scored)
+            first, finished = finished + of_base - len(wanted), finished + of_base
             if not wanted:
                 continue
-            first = next(number for number, model in enumerate(build.plan.models) if model.base == base)
 
             def report(
                 done: int, rate: float, first: int = first, of: int = len(wanted), base: str = base
             ) -> None:
                 bar.update(first + done, count, f"{base}: {done} of {of}, {rate:,.0f} rows/s")
 
-            _measure(build, base, wanted, report)
+            _measure(build, base, wanted, report, measures.tasks)
 
 
 def read_answers(build: SurveyBuild, step: Step) -> pa.Table:
@@ -92,12 +96,22 @@ def read_questions(build: SurveyBuild, benchmark: str) -> pa.Table:
     return read_table(build.read(build.plan.questions[benchmark], QUESTIONS), question_schema())
 
 
+def read_shots(build: SurveyBuild, benchmark: str) -> tuple[tuple[str, str], ...]:
+    """The committed examples of a few-shot form, question and answer; none for a benchmark without examples."""
+    if benchmark not in build.plan.spec.benchmarks.few_shot:
+        return ()
+    table = read_table(build.read(build.plan.questions[benchmark], SHOTS), shots_schema())
+    return tuple((row["question"], row["answer"]) for row in table.to_pylist())
+
+
 class _Measures:
     """What each model is still asked; what the models of a base have in common is made once."""
 
     def __init__(self, build: SurveyBuild) -> None:
         self.build, self.plan = build, build.plan
         self.questions = {name: read_questions(build, name) for name in build.plan.questions}
+        self.shots = {name: read_shots(build, name) for name in build.plan.questions}
+        self.tasks = Tasks(build)
         self.templates: dict[str, Template] = {}
         self.rendered: dict[tuple[str, str], list[Continuation]] = {}
 
@@ -110,8 +124,13 @@ class _Measures:
             if not self.build.missing(step):
                 continue
             spec = self.plan.spec
+            if name in spec.benchmarks.tasks:
+                yield _Wanted(step, self.tasks.measurements(name, self.template(model.base)), name)
+                continue
             found: dict[str, Measurement] = {
-                ANSWERS: BenchmarkAnswers(self.questions[name], spec.template, self.plan.max_tokens(name))
+                ANSWERS: BenchmarkAnswers(
+                    self.questions[name], spec.template, self.plan.max_tokens(name), self.shots[name]
+                )
             }
             if rows := self.choices(model.base, name):
                 found[CHOICES] = LogLikelihoods(rows, spec.likelihood)
@@ -137,7 +156,9 @@ class _Measures:
 
         key = base, benchmark
         if key not in self.rendered:
-            self.rendered[key] = list(choice_rows(self.template(base), self.questions[benchmark].to_pylist()))
+            self.rendered[key] = list(
+                choice_rows(self.template(base), self.questions[benchmark].to_pylist(), self.shots[benchmark])
+            )
         return self.rendered[key]
 
     def template(self, base: str) -> Template:
@@ -156,6 +177,7 @@ def _measure(
     base: str,
     wanted: Mapping[str, tuple[Model, list[_Wanted]]],
     report: Callable[[int, float], None],
+    tasks: Tasks,
 ) -> None:
     """Measure the models of one base, by name; each step is committed as its model is finished."""
     from sftlab.inference.evaluator import EvaluationRequest, evaluate_with_engines
@@ -175,6 +197,8 @@ def _measure(
             folder.mkdir(parents=True, exist_ok=True)
             for name in one.measurements:
                 shutil.copyfile(item.output_dir / one.session_file(name), folder / name)
+            if one.task:
+                tasks.write_scores(one.task, folder, ANSWERS)
             build.commit(one.step)
 
     evaluate_with_engines(
@@ -190,4 +214,5 @@ def _item(build: SurveyBuild, name: str, model: Model, steps: list[_Wanted], ses
     base = str(build.base_folder(model.base))
     tuned = None if model.tuned is None else str(build.path(model.tuned) / MODEL)
     measurements = {one.session_file(file): how for one in steps for file, how in one.measurements.items()}
-    return EvaluationItem(name, ModelSource(base, tuned), measurements, session / "answers" / name)
+    source = ModelSource(base, tuned, edit_of(build, model))
+    return EvaluationItem(name, source, measurements, session / "answers" / name)

@@ -1,9 +1,9 @@
-"""Stage 4: fine-tuning, all missing runs in one worker group."""
+"""Stage 4: fine-tuning, all missing runs in one worker group; before them the probes that masks come from."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,28 +12,42 @@ from sftlab.store.mirror import drop
 from sftlab.store.record import Step
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.plan import Model
-from sftlab.studies.survey.runs import Run
+from sftlab.studies.survey.runs import Run, Training
+from sftlab.studies.survey.stages.changes import build_change, read_cuts
 from sftlab.studies.survey.stages.drawn import FILE
 
 if TYPE_CHECKING:
-    from sftlab.training.records import SFTRun
+    from sftlab.training.records import ProbeMask, SFTRun
 
 MODEL = "model"
 AGAIN = "trained-again"  # models of runs whose last epoch is committed and an earlier one is not
 
 
 def build_tuned(build: SurveyBuild) -> None:
-    """Train every run of which a kept model is missing; each model is committed as it is finished."""
+    """Train every run of which a kept model is missing; each model is committed as it is finished.
+
+    Probes are trained first, in a worker group of their own, and their changes profiled.
+    """
+    plan = build.plan
+    _train(build, plan.probes.values(), "fine-tuning probes")
+    for probe in plan.probes.values():
+        if probe.change is not None and build.missing(probe.change):
+            build_change(build, probe)
+    _train(build, plan.scored, "fine-tuning")
+
+
+def _train(build: SurveyBuild, models: Iterable[Model], title: str) -> None:
+    """Train the missing ones of these models in one worker group."""
     from sftlab.training.records import TrainingEvent
     from sftlab.training.sft import train_runs
 
-    wanted = {found.id: found for found in _wanted(build)}
+    wanted = {found.id: found for found in _wanted(build, models)}
     if not wanted:
         return
     if os.environ.get("RAY_ADDRESS"):
         await_gpus(build.runtime.training_bundles, build.runtime.gpu_wait_minutes, build.progress.say)
     finished: set[str] = set()
-    with build.progress.bar("fine-tuning") as bar:
+    with build.progress.bar(title) as bar:
 
         def report(event: TrainingEvent) -> None:
             run = wanted[event.run_id]
@@ -84,6 +98,7 @@ class _Wanted:
             spec=self.run.sft,
             template=build.plan.spec.template,
             kept=tuple(KeptEpoch(epoch, folders[epoch]) for epoch in sorted(folders) if epoch != last),
+            mask=probe_mask(build, self.run),
         )
 
     def commit(self, build: SurveyBuild) -> None:
@@ -93,14 +108,32 @@ class _Wanted:
                 _commit(build, model)
 
 
-def _wanted(build: SurveyBuild) -> Iterator[_Wanted]:
-    """The runs with missing models. Runs of one base and method follow one another, so that its engine is kept."""
-    missing: dict[Run, dict[int, Model]] = {}
-    for model in build.plan.models:
+def probe_mask(build: SurveyBuild, run: Run) -> ProbeMask | None:
+    """The weights that a run must not update, according to its probe; None for a run without one."""
+    from sftlab.training.records import ProbeMask
+
+    probe = build.plan.probe(run)
+    if probe is None:
+        return None
+    assert probe.rung is not None
+    return ProbeMask(str(build.path(_step(probe)) / MODEL), read_cuts(build, probe)[probe.rung.label])
+
+
+def _wanted(build: SurveyBuild, models: Iterable[Model]) -> Iterator[_Wanted]:
+    """The runs with missing models. Runs of one base and method follow one another, so that its engine is kept.
+
+    Models that differ in their edits alone are of one run.
+    """
+    runs: dict[Training, Run] = {}
+    missing: dict[Training, dict[int, Model]] = {}
+    for model in models:
         if model.run is not None and build.missing(_step(model)):
-            missing.setdefault(model.run, {})[model.epoch] = model
-    for run in sorted(missing, key=lambda run: (build.plan.spec.bases.names.index(run.base), run.method)):
-        yield _Wanted(run, missing[run])
+            key = model.run.training
+            runs.setdefault(key, model.run)
+            missing.setdefault(key, {}).setdefault(model.epoch, model)
+    names = build.plan.spec.bases.names
+    for key in sorted(missing, key=lambda key: (names.index(runs[key].base), runs[key].method)):
+        yield _Wanted(runs[key], missing[key])
 
 
 def _step(model: Model) -> Step:
