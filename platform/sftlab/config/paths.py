@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 _FILES = (".csv", ".gz", ".json", ".jsonl", ".ndjson", ".parquet", ".yaml", ".yml", ".zip")
-_HUB_ID = re.compile(r"(?!\.)[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,255})?")
+_HUB_ID = re.compile(r"(?!\.)[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,255})?(:[\w./ -]{1,255})?")
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text has the form `org/name` or `org/name@revision` of a model or data set on a hub.
+    """Whether a text has the form `org/name`, `org/name@revision` or `org/name:file` of what a hub has.
 
-    >>> [is_hub_id(text) for text in ("org/name", "org/name@v1.0", "a/b/c", "./b", "../b", "/b", "name")]
-    [True, True, False, False, False, False, False]
+    >>> [is_hub_id(text) for text in ("org/name", "org/name@v1.0", "o/n:a/b.json", "a/b/c", "./b", "../b", "/b", "n")]
+    [True, True, True, False, False, False, False, False]
     """
-    name = text.partition("@")[0].rpartition("/")[2]
+    name = text.partition(":")[0].partition("@")[0].rpartition("/")[2]
     return (
         _HUB_ID.fullmatch(text) is not None and name != "." and ".." not in text and not name.endswith(_FILES)
     )
