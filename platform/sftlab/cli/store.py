@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -77,13 +78,17 @@ def materialize(
 
 @expanded
 def recipe(
-    model: Named, runtime: RuntimeFile = None, store: StoreFolder = None, overrides: Overrides = None
+    model: Named,
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Print what a model is made of, as JSON.
 
     Base and tuned model by content, and the weights that were restored.
     """
-    show(True, lambda: recipe_of(model, runtime, store, overrides or []))
+    show(as_json, lambda: recipe_of(model, runtime, store, overrides or []))
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,8 @@ def recipe_of(model: Named, runtime_file: Path | None, store: Place, overrides: 
     """What an evaluated model is made of."""
     from sftlab.studies.knowledge.recipe import recipe_json
 
-    return Shown(recipe_json(*_found(model, runtime_of(runtime_file, store, overrides))))
+    made = recipe_json(*_found(model, runtime_of(runtime_file, store, overrides)))
+    return Shown(made, json.dumps(made, indent=1, ensure_ascii=False))
 
 
 def push_model(model: Named, target: Target, runtime: Runtime) -> Shown:

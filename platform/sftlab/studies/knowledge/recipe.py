@@ -1,4 +1,4 @@
-"""What a model of a ladder is made of, as one JSON for other tools and as a model card. docs/models.md has the fields."""
+"""What a model of a ladder is made of: as one JSON for other tools (docs/models.md has its fields), and as a card."""
 
 from __future__ import annotations
 
