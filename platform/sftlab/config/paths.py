@@ -25,6 +25,15 @@ def is_hub_id(text: str) -> bool:
     )
 
 
+def may_be_hub_id(text: str, folder: Path) -> bool:
+    """Whether a text that is no path in `folder` stands for something on a hub.
+
+    Where the folder has the first part, as `models/` of `models/bse`, a wrong path is meant, unless a revision is
+    named.
+    """
+    return is_hub_id(text) and ("@" in text or not _exists(folder / text.partition("/")[0]))
+
+
 def anchor(document: dict[str, Any], keys: Sequence[str], file: Path) -> None:
     """Makes the relative paths in a file's document relative to the current folder, in place.
 
@@ -67,7 +76,7 @@ def anchored(text: str, file: Path, field: str) -> str:
             f"current folder is taken. Write {written}."
         )
         return text
-    return text if is_hub_id(text) else str(beside)
+    return text if may_be_hub_id(text, file.parent) and may_be_hub_id(text, Path()) else str(beside)
 
 
 def _without_dots(path: Path) -> Path:

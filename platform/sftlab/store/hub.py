@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sftlab.config.paths import is_hub_id
+from sftlab.config.paths import is_hub_id, may_be_hub_id
 from sftlab.errors import UserError
 
 Kind = Literal["model", "dataset"]
@@ -57,8 +57,8 @@ class HubId:
 
 
 def is_on_hub(text: str) -> bool:
-    """Whether a text is to be looked up on a hub: it has the form of an id, and nothing has that path."""
-    return is_hub_id(text) and not Path(text.partition(":")[0]).exists()
+    """Whether a text is to be looked up on a hub: it has the form of an id, and is no path (`may_be_hub_id`)."""
+    return may_be_hub_id(text, Path()) and not Path(text.partition(":")[0]).exists()
 
 
 def fetch(

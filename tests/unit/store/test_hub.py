@@ -137,6 +137,8 @@ def test_a_folder_of_that_name_is_taken_and_no_hub_is_asked(hub: Hub) -> None:
     assert not is_on_hub("org/name") and local_folder(Path("org/name")) == Path("org/name")
     for path in ("base", "/org/other", "a/b/c", "../a"):
         assert local_folder(Path(path)) == Path(path)
+    assert local_folder(Path("org/mistyped")) == Path("org/mistyped") and not is_on_hub("org/mistyped")
+    assert is_on_hub("org/mistyped@main") and is_on_hub("other/name")
     assert hub.asked == []
 
 

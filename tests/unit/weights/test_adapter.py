@@ -178,7 +178,9 @@ def _tensors(rename: Callable[[str], str | None]) -> Callable[[Path], None]:
         (_config(modules_to_save=["lm_head"]), r"modules_to_save = \['lm_head'\] changes more"),
         (_config(r=5), "says rank 5; copy the adapter again"),
         (_config(lora_alpha="x"), "lora_alpha of .* is no positive number"),
-        (_config(rank_pattern={"(": 2}), "r of .* is no positive number"),
+        (_config(rank_pattern={"(a+)+": 2}), "rank_pattern has more than names of modules; merge it"),
+        (_config(alpha_pattern=[1]), "alpha_pattern has more than names of modules"),
+        (_config(rank_pattern={"q_proj": True}), "r of .* is no positive number"),
         (_tensors(lambda name: name.replace("lora_A", "lora_C")), "which is no factor of a linear layer"),
         (_tensors(lambda name: None if "lora_B" in name else name), "holds one factor of"),
         (
