@@ -154,7 +154,7 @@ def test_a_study_has_the_commit_of_its_model_and_its_results_are_those_of_the_fo
     assert found.model is not None and found.model.revision == commit and found.facts is not None
     store = Store(tmp_path / "store")
     plan = Plan(found, resolve(found, store.root))
-    assert plan.missing_files() == []
+    assert plan.outside.missing() == []
     store.path(plan.mastery).mkdir(parents=True)
     assert store.commit(plan.mastery).provenance["model from hub"] == f"org/base@{commit}"
     store.path(plan.facts).mkdir(parents=True)
