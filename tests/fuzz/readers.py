@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.fuzz import seeds
+from tests.fuzz import adapters, seeds
 from tests.fuzz.mutate import altered, mutated
 from tests.fuzz.packed import PACKED_DATA, PACKED_MODEL, delta_data, delta_description, delta_record
 from tests.fuzz.reader import Make, Reader
@@ -353,6 +353,8 @@ def all_readers() -> list[Reader]:
         _json_reader("model config", _model_config, _CONFIG),
         Reader("model card", _model_card, [seeds.CARD], _documents([seeds.CARD_HEAD], seeds.card)),
         Reader("safetensors", _safetensors, [_SMALL_MODEL], _safetensors_of),
+        _json_reader("adapter config", adapters.adapter_config, adapters.CONFIG),
+        Reader("adapter factors", adapters.adapter_factors, [adapters.FACTORS], adapters.factors_of),
         _json_reader("packed model", delta_description, PACKED_MODEL),
         Reader("packed data", delta_data, [PACKED_DATA], _bytes_of([PACKED_DATA])),
         Reader("delta record", delta_record, seeds.delta_records(), _bytes_of(seeds.delta_records())),

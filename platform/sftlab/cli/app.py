@@ -76,6 +76,8 @@ app.command(
     epilog="Example: sftlab survey jobs/configs/surveys/tiny.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(survey.survey)
 app.command(epilog="Example: sftlab materialize 3fa94c1b2d07 --output models/restored")(store.materialize)
+app.command(epilog="Example: sftlab recipe 3fa94c1b2d07")(store.recipe)
+app.command(epilog="Example: sftlab push 3fa94c1b2d07 my-org/restored-10")(store.push)
 app.command(
     epilog="Example: sftlab track jobs/configs/pocket.yaml --set runtime.tracking.address=http://localhost:5000"
 )(store.track)

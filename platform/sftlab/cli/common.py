@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -109,6 +109,25 @@ def bar_once_begun(title: str) -> Iterator[Callable[..., None]]:
             bars[0].update(done, total, note)
 
         yield update
+
+
+@contextmanager
+def fetching() -> Iterator[Callable[[int, int], None]]:
+    """A bar of the bytes that are fetched from a hub; nothing is shown where none are."""
+    from sftlab.files import bytes_text
+
+    with bar_once_begun("fetching") as update:
+        yield lambda done, total: update(done, total, f"{bytes_text(done)} of {bytes_text(total)}")
+
+
+def local_folder(path: Path, kind: Literal["model", "dataset"] = "model") -> Path:
+    """A path of an option; of an id of a hub, where no such path is, what is fetched from there."""
+    from sftlab.store.hub import fetch, is_on_hub
+
+    if not is_on_hub(str(path)):
+        return path
+    with fetching() as report:
+        return fetch(str(path), kind, report=report) or path
 
 
 def runtime_of(file: Path | None, store: Place, overrides: Sequence[str]) -> Runtime:

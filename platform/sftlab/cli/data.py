@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, show
+from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, local_folder, show
 from sftlab.cli.options import expanded
 from sftlab.errors import UserError
 
@@ -34,7 +34,7 @@ def prepare(
 
     The tables are train, test, test_ood, dev and dev_ood.
     """
-    show(as_json, lambda: prepare_facts(source, output, templates))
+    show(as_json, lambda: prepare_facts(local_folder(source, "dataset"), output, templates))
 
 
 def pocket(
@@ -93,7 +93,12 @@ class Reading:
 )
 @expanded
 def show_data(
-    file: Annotated[Path, typer.Argument(help="Data set (.jsonl, .ndjson, .json, each also .gz, .parquet).")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Data set (.jsonl, .ndjson, .json, each also .gz, .parquet), or its id on a hub."
+        ),
+    ],
     reading: Reading,
     as_json: JsonFlag = False,
 ) -> None:
@@ -101,7 +106,7 @@ def show_data(
 
     The format that was found, lengths, repetitions, overlap with benchmarks, and examples as tokens: [[trained part]].
     """
-    show(as_json, lambda: preview_data(file, reading))
+    show(as_json, lambda: preview_data(local_folder(file, "dataset"), reading))
 
 
 def preview_data(file: Path, reading: Reading) -> Shown:
@@ -115,7 +120,7 @@ def preview_data(file: Path, reading: Reading) -> Shown:
 
     rendered = read_template(reading.template)
     source = open_data(_data_file(file, reading.format, reading.overrides or []))
-    measured = [_measured(folder, rendered) for folder in reading.models or []]
+    measured = [_measured(local_folder(folder), rendered) for folder in reading.models or []]
     shown = measured[0].encoder.template if measured else make_template(rendered)
     overlaps = [Overlap(str(path), read_questions(path)) for path in reading.benchmarks or []]
     found = preview(source, shown, measured, overlaps, reading.rows, reading.max_tokens)

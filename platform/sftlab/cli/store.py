@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sftlab.cli.common import (
     Shown,
     StoreFolder,
     bar_once_begun,
+    local_folder,
     open_store,
     runtime_of,
     show,
@@ -31,12 +33,14 @@ from sftlab.errors import UserError
 from sftlab.files import may_write
 
 if TYPE_CHECKING:
+    from sftlab.execution.runtime import Runtime
     from sftlab.store.artifact import Store
+    from sftlab.studies.knowledge.materialize import Recipe
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model that the store keeps as a recipe, and where its folder goes."""
+class Named:
+    """A model that the store keeps as a recipe."""
 
     id: Annotated[
         str,
@@ -45,13 +49,19 @@ class Model:
             metavar="ID",
         ),
     ]
-    output: Annotated[Path | None, typer.Option(help="New folder; below the store if unset.")] = None
     base: Annotated[
         Path | None, typer.Option(help="Folder of the base model, where the store does not know it.")
     ] = None
     plugins: Annotated[
         list[str] | None, typer.Option("--plugin", help="Module of a custom strategy that made the model.")
     ] = None
+
+
+@dataclass(frozen=True)
+class Model(Named):
+    """A model, and where its folder goes."""
+
+    output: Annotated[Path | None, typer.Option(help="New folder; below the store if unset.")] = None
 
 
 @expanded
@@ -64,6 +74,47 @@ def materialize(
 ) -> None:
     """Write a model's folder from its recipe."""
     show(as_json, lambda: materialize_model(model, runtime, store, overrides or []))
+
+
+@expanded
+def recipe(
+    model: Named,
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print what a model is made of, as JSON.
+
+    Base and tuned model by content, and the weights that were restored.
+    """
+    show(as_json, lambda: recipe_of(model, runtime, store, overrides or []))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model goes on a hub."""
+
+    name: Annotated[
+        str, typer.Argument(help="Model on the hub; made if it is not there.", metavar="ORG/NAME")
+    ]
+    public: Annotated[bool, typer.Option("--public", help="A new model is for all to see.")] = False
+
+
+@expanded
+def push(
+    model: Named,
+    target: Target,
+    runtime: RuntimeFile = None,
+    store: StoreFolder = None,
+    overrides: Overrides = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Upload a model to a hub, with its card and recipe.
+
+    HF_TOKEN must be one that may write there. A new model is private.
+    """
+    show(as_json, lambda: push_model(model, target, runtime_of(runtime, store, overrides or [])))
 
 
 def track(
@@ -103,9 +154,49 @@ def materialize_model(
     runtime = runtime_of(runtime_file, store, overrides)
     opened = open_store(runtime)
     load_plugins(model.plugins or [], Path.cwd())
+    base = None if model.base is None else local_folder(model.base)
     with bar_once_begun("writing") as update:
-        folder = materialize(opened, model.id, model.output, model.base, runtime.tracking, update)
+        folder = materialize(opened, model.id, model.output, base, runtime.tracking, update)
     return Shown({"path": str(folder)}, str(folder))
+
+
+def _found(model: Named, runtime: Runtime) -> tuple[Store, Recipe]:
+    """A store and the recipe of one of its models; plugins may be in the working folder."""
+    from sftlab.strategies import load_plugins
+    from sftlab.studies.knowledge.materialize import find_recipe
+
+    opened = open_store(runtime)
+    load_plugins(model.plugins or [], Path.cwd())
+    base = None if model.base is None else local_folder(model.base)
+    return opened, find_recipe(opened, model.id, base, runtime.tracking)
+
+
+def recipe_of(model: Named, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
+    """What an evaluated model is made of."""
+    from sftlab.studies.knowledge.recipe import recipe_json
+
+    made = recipe_json(*_found(model, runtime_of(runtime_file, store, overrides)))
+    return Shown(made, json.dumps(made, indent=1, ensure_ascii=False))
+
+
+def push_model(model: Named, target: Target, runtime: Runtime) -> Shown:
+    """Write an evaluated model with its card and recipe to a temporary folder, and upload that."""
+    from tempfile import TemporaryDirectory
+
+    from sftlab.store.hub import require_name, upload
+    from sftlab.studies.knowledge.materialize import write_model
+    from sftlab.studies.knowledge.recipe import write_beside
+
+    require_name(target.name)
+    opened, found = _found(model, runtime)
+    with TemporaryDirectory(dir=opened.root, prefix=".push-") as place:
+        folder = Path(place) / found.name
+        with bar_once_begun("writing") as update:
+            write_model(opened, found, folder, update)
+        write_beside(opened, found, folder)
+        message = f"{found.evaluation.slug}: sftlab {found.evaluation.id[:12]}"
+        address, commit = upload(folder, target.name, not target.public, message)
+    return Shown({"url": address, "commit": commit}, f"{address}: commit {commit}")
 
 
 def track_finished(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:

@@ -25,6 +25,7 @@ from sftlab.cli.common import (
     RuntimeFile,
     Shown,
     StoreFolder,
+    fetching,
     open_store,
     probe_tracking,
     recommended_json,
@@ -42,17 +43,22 @@ if TYPE_CHECKING:
 
 
 def open_study(
-    study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]
+    study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], online: bool = False
 ) -> tuple[Plan, Runtime, Store]:
-    """The plan of a study file, with its runtime and store. Raises UserError for whatever is wrong in them."""
+    """The plan of a study file, with its runtime and store. Raises UserError for whatever is wrong in them.
+
+    online: fetches what the study names of a hub.
+    """
     from sftlab.studies.knowledge.check import check
     from sftlab.studies.knowledge.plan import Plan
-    from sftlab.studies.knowledge.sources import require_sizes, resolve
+    from sftlab.studies.knowledge.sources import fetched, require_sizes, resolve
     from sftlab.studies.load import load_study
 
     runtime = runtime_of(runtime_file, store, overrides)
     spec = load_study(study, overrides)
     check(spec, runtime)
+    with fetching() as report:
+        spec = fetched(spec, online, report)
     opened = open_store(runtime)
     sources = resolve(spec, opened.root)
     require_sizes(spec.training_sets.sizes, sources, "training_sets.sizes")
@@ -102,7 +108,7 @@ def run_to_report(
     from sftlab.studies.knowledge.build import KnowledgeBuild
 
     require_stage(until, STAGES)
-    plan, runtime, opened = open_study(study, runtime_file, store, overrides)
+    plan, runtime, opened = open_study(study, runtime_file, store, overrides, online=True)
     if until == LAST:
         probe_tracking(runtime)
     build = KnowledgeBuild(plan, opened, runtime, shown_progress())

@@ -25,6 +25,7 @@ from sftlab.cli.common import (
     RuntimeFile,
     Shown,
     StoreFolder,
+    fetching,
     open_store,
     probe_tracking,
     runtime_of,
@@ -41,17 +42,24 @@ if TYPE_CHECKING:
 LAST = STAGES[-1].name
 
 
-def open_survey(file: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> SurveyBuild:
-    """A survey file, ready to be built. Raises UserError for whatever is wrong in it, its runtime and its store."""
+def open_survey(
+    file: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], online: bool = False
+) -> SurveyBuild:
+    """A survey file, ready to be built. Raises UserError for whatever is wrong in it, its runtime and its store.
+
+    online: fetches what the survey names of a hub.
+    """
     from sftlab.studies.load import load_survey
     from sftlab.studies.survey.build import SurveyBuild
     from sftlab.studies.survey.check import check
     from sftlab.studies.survey.plan import SurveyPlan
-    from sftlab.studies.survey.sources import resolve
+    from sftlab.studies.survey.sources import fetched, resolve
 
     runtime = runtime_of(runtime_file, store, overrides)
     spec = load_survey(file, overrides)
     check(spec, runtime)
+    with fetching() as report:
+        spec = fetched(spec, online, report)
     opened = open_store(runtime)
     return SurveyBuild(SurveyPlan(spec, resolve(spec, opened.root)), opened, runtime, shown_progress())
 
@@ -124,7 +132,7 @@ def survey(
     require_stage(extent.until, STAGES)
 
     def work() -> Shown:
-        build = open_survey(file, runtime, store, overrides or [])
+        build = open_survey(file, runtime, store, overrides or [], online=not extent.plan)
         if extent.plan:
             return survey_plan(build, extent.every_step, by_default=runtime is None)
         return survey_to_report(build, file, extent.until)

@@ -16,6 +16,7 @@ from sftlab.cli.common import (
     RuntimeFile,
     Shown,
     StoreFolder,
+    fetching,
     open_store,
     recommended_json,
     runtime_of,
@@ -61,9 +62,14 @@ def report(
     show(as_json, lambda: sweep_report(file, runtime, store, overrides or [], time))
 
 
-def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Sweep:
-    """A sweep file with its study, runtime and store. Raises UserError for whatever is wrong in them."""
-    from sftlab.studies.knowledge.sources import require_sizes, resolve
+def open_sweep(
+    path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], online: bool = False
+) -> Sweep:
+    """A sweep file with its study, runtime and store. Raises UserError for whatever is wrong in them.
+
+    online: fetches what the study names of a hub.
+    """
+    from sftlab.studies.knowledge.sources import fetched, require_sizes, resolve
     from sftlab.studies.knowledge.sweep.sweep import Sweep
     from sftlab.studies.knowledge.sweep.trials import check_sweep
     from sftlab.studies.load import load_sweep
@@ -71,6 +77,8 @@ def open_sweep(path: Path, runtime_file: Path | None, store: Place, overrides: S
     runtime = runtime_of(runtime_file, store, overrides)
     spec, study = load_sweep(path, overrides)
     check_sweep(spec, study, runtime)
+    with fetching() as report:
+        study = fetched(study, online, report)
     opened = open_store(runtime)
     sources = resolve(study, opened.root)
     require_sizes(spec.axes.size, sources, "axes.size")
@@ -98,7 +106,7 @@ def sweep_to_report(path: Path, runtime_file: Path | None, store: Place, overrid
     from sftlab.studies.knowledge.sweep.steps import steps_of_sweep
     from sftlab.studies.knowledge.sweep.track import live_tracking
 
-    sweep = open_sweep(path, runtime_file, store, overrides)
+    sweep = open_sweep(path, runtime_file, store, overrides, online=True)
 
     def finish() -> Shown:
         with live_tracking(sweep) as live:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, show
+from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, local_folder, show
 from sftlab.cli.options import expanded
 from sftlab.errors import UserError
 from sftlab.files import bytes_text
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sftlab.weights.cut import Measure, Order, Region, ShareOf
 
 
-BaseFolder = Annotated[Path, typer.Option(help="Folder of the model before fine-tuning.")]
+BaseFolder = Annotated[Path, typer.Option(help="Folder, or id of a hub, of the model before fine-tuning.")]
 TunedFolder = Annotated[
     Path,
     typer.Option(help="Folder of the model after fine-tuning: plain, an adapter, or of `sftlab pack`."),
@@ -57,7 +57,7 @@ def change(
 
     And how concentrated the movement is.
     """
-    show(as_json, lambda: change_weights(base, tuned, output, ranked))
+    show(as_json, lambda: change_weights(local_folder(base), local_folder(tuned), output, ranked))
 
 
 @expanded
@@ -72,7 +72,7 @@ def restore(
 
     Writes a model for each percentage.
     """
-    show(as_json, lambda: restore_weights(base, tuned, output, ranked))
+    show(as_json, lambda: restore_weights(local_folder(base), local_folder(tuned), output, ranked))
 
 
 def pack(
@@ -85,7 +85,7 @@ def pack(
 
     Lossless: `sftlab unpack` writes the same bytes again. `change` and `restore` take the packed folder as --tuned.
     """
-    show(as_json, lambda: pack_weights(base, tuned, output))
+    show(as_json, lambda: pack_weights(local_folder(base), local_folder(tuned), output))
 
 
 def unpack(
@@ -98,7 +98,7 @@ def unpack(
 
     All files are the same, byte for byte; their hashes are checked.
     """
-    show(as_json, lambda: unpack_weights(base, packed, output))
+    show(as_json, lambda: unpack_weights(local_folder(base), packed, output))
 
 
 def change_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Shown:

@@ -10,19 +10,28 @@ from pathlib import Path
 from typing import Any
 
 _FILES = (".csv", ".gz", ".json", ".jsonl", ".ndjson", ".parquet", ".yaml", ".yml", ".zip")
-_HUB_ID = re.compile(r"(?!\.)[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,255})?")
+_HUB_ID = re.compile(r"(?!\.)[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,255})?(:[\w./ -]{1,255})?")
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text has the form `org/name` or `org/name@revision` of a model or data set on a hub.
+    """Whether a text has the form `org/name`, `org/name@revision` or `org/name:file` of what a hub has.
 
-    >>> [is_hub_id(text) for text in ("org/name", "org/name@v1.0", "a/b/c", "./b", "../b", "/b", "name")]
-    [True, True, False, False, False, False, False]
+    >>> [is_hub_id(text) for text in ("org/name", "org/name@v1.0", "o/n:a/b.json", "a/b/c", "./b", "../b", "/b", "n")]
+    [True, True, True, False, False, False, False, False]
     """
-    name = text.partition("@")[0].rpartition("/")[2]
+    name = text.partition(":")[0].partition("@")[0].rpartition("/")[2]
     return (
         _HUB_ID.fullmatch(text) is not None and name != "." and ".." not in text and not name.endswith(_FILES)
     )
+
+
+def may_be_hub_id(text: str, folder: Path) -> bool:
+    """Whether a text that is no path in `folder` stands for something on a hub.
+
+    Where the folder has the first part, as `models/` of `models/bse`, a wrong path is meant, unless a revision is
+    named.
+    """
+    return is_hub_id(text) and ("@" in text or not _exists(folder / text.partition("/")[0]))
 
 
 def anchor(document: dict[str, Any], keys: Sequence[str], file: Path) -> None:
@@ -67,7 +76,7 @@ def anchored(text: str, file: Path, field: str) -> str:
             f"current folder is taken. Write {written}."
         )
         return text
-    return text if is_hub_id(text) else str(beside)
+    return text if may_be_hub_id(text, file.parent) and may_be_hub_id(text, Path()) else str(beside)
 
 
 def _without_dots(path: Path) -> Path:

@@ -9,7 +9,7 @@ when they are read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sftlab.files import make_folder, write_text
 from sftlab.store import local, remote
 from sftlab.store.fingerprint import canonical
 from sftlab.store.hashes import HASHES, FileHashes
+from sftlab.store.hub import origin_of
 from sftlab.store.locks import Holder, Locks
 from sftlab.store.mirror import Mirror, default_mirrors, display_path, is_committed, make_mirror
 from sftlab.store.objects import is_address, parse_address
@@ -189,13 +190,20 @@ class Store:
                 )
             return old
         spec, inputs, slug = canonical(step.spec), dict(step.inputs), folder.name.rpartition("-")[0]
-        record = Record(step.id, step.stage, slug, spec, inputs, step.revision, files, provenance())
+        made = provenance() | self._origins(inputs)
+        record = Record(step.id, step.stage, slug, spec, inputs, step.revision, files, made)
         if self.mirror is None:
             local.flush(folder, files)
             write_text(folder / RECORD, record.text)
         elif not remote.commit(self.mirror, folder, record, sent):
             return self.commit(step, varying)  # another has done so meanwhile: this compares
         return record
+
+    def _origins(self, inputs: Mapping[str, str]) -> dict[str, str]:
+        """Of inputs that were seen in the cache of a hub: `org/name@commit`."""
+        places = FileHashes(self.root / HASHES).folders
+        seen = {key: origin_of(Path(places[value])) for key, value in inputs.items() if value in places}
+        return {f"{key} from hub": origin for key, origin in seen.items() if origin is not None}
 
     def quarantine(self, step: Step, thoroughly: bool = False) -> str | None:
         """Move a damaged result away, so that it can be built again; returns a line that reports it.

@@ -154,8 +154,11 @@ class FileHashes:
         return [found[path] if path in found else fresh[path] for path in paths]
 
     def saw_folder(self, content: str, folder: Path) -> None:
-        """Remember where content was seen: a place to look, which is never believed without hashing it."""
-        place = str(folder.resolve())
+        """Remember where content was seen: a place to look, which is never believed without hashing it.
+
+        A file in the cache of a hub is a link, whose own place says what it is of.
+        """
+        place = str(folder.resolve() if folder.is_dir() else folder.parent.resolve() / folder.name)
         if self.folders.get(content) != place:
             self.folders[content] = place
             self._save()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 MERGE = "merge it with merge_and_unload() of peft, and give the merged model's folder."
+_NAME = re.compile(r"\^?[\w.-]{1,500}")  # of a module in a pattern; a quantifier could take an age to match
 _FACTOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 # What makes another sum than base + scaling * B A of the base model's own weights.
 _VARIANTS = (
@@ -219,13 +220,12 @@ def _update(
 
 def _of_module(config: Mapping[str, Any], field: str, module: str, path: Path) -> float:
     """`r` or `lora_alpha` of a module: by the first pattern that its name ends with, as in peft, or of all."""
-    patterns = config.get({"r": "rank_pattern", "lora_alpha": "alpha_pattern"}[field]) or {}
-    value = config.get(field)
-    try:
-        found = next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), None)
-        value = value if found is None else patterns[found]
-    except (re.error, TypeError, RecursionError):
-        value = None
+    named = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}[field]
+    patterns = config.get(named) or {}
+    if not isinstance(patterns, Mapping) or not all(_NAME.fullmatch(key) for key in patterns):
+        raise UserError(f"{path / ADAPTER_CONFIG}: {named} has more than names of modules; {MERGE}")
+    found = next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), None)
+    value = config.get(field) if found is None else patterns[found]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:
         raise UserError(
             f"{path / ADAPTER_CONFIG}: {field} of {module} is no positive number; copy the adapter again."

@@ -143,6 +143,12 @@ def test_a_home_is_expanded(tmp_path: Path) -> None:
     assert anchored("~/x", tmp_path / "s.yaml", "f") == os.path.expanduser("~/x")  # noqa: PTH111
 
 
+def test_a_wrong_path_below_a_folder_is_no_id_of_a_hub(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    assert anchored("models/bse", tmp_path / "s.yaml", "f") == str(tmp_path / "models" / "bse")
+    assert anchored("models/bse@main", tmp_path / "s.yaml", "f") == "models/bse@main"
+
+
 def test_a_folder_comes_before_an_id_of_a_hub(tmp_path: Path) -> None:
     (tmp_path / "org" / "name").mkdir(parents=True)
     assert anchored("org/name", tmp_path / "s.yaml", "f") == str(tmp_path / "org" / "name")

@@ -121,10 +121,11 @@ def test_an_adapter_is_restored_as_the_merged_model_is(llama: tuple[Path, Path],
             *("config.json", "generation_config.json", "model.safetensors"),
             *("tokenizer.json", "tokenizer_config.json"),
         }
-    found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "a" / "restored-10")
-    assert found.config.to_dict() == transformers.AutoConfig.from_pretrained(base).to_dict() | {
-        "_name_or_path": found.config._name_or_path
-    }
+    folder = tmp_path / "a" / "restored-10"
+    assert (folder / "config.json").read_bytes() == (base / "config.json").read_bytes()
+    assert load_file(folder / "model.safetensors").keys() == load_file(base / "model.safetensors").keys()
+    _, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
 
 
 def test_the_tokenizer_of_an_adapter_comes_before_that_of_the_base(
@@ -177,7 +178,9 @@ def _tensors(rename: Callable[[str], str | None]) -> Callable[[Path], None]:
         (_config(modules_to_save=["lm_head"]), r"modules_to_save = \['lm_head'\] changes more"),
         (_config(r=5), "says rank 5; copy the adapter again"),
         (_config(lora_alpha="x"), "lora_alpha of .* is no positive number"),
-        (_config(rank_pattern={"(": 2}), "r of .* is no positive number"),
+        (_config(rank_pattern={"(a+)+": 2}), "rank_pattern has more than names of modules; merge it"),
+        (_config(alpha_pattern=[1]), "alpha_pattern has more than names of modules"),
+        (_config(rank_pattern={"q_proj": True}), "r of .* is no positive number"),
         (_tensors(lambda name: name.replace("lora_A", "lora_C")), "which is no factor of a linear layer"),
         (_tensors(lambda name: None if "lora_B" in name else name), "holds one factor of"),
         (

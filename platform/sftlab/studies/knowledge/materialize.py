@@ -105,7 +105,7 @@ def write_model(
     """Write a recipe's model to `target`, which appears when it is complete. Raises UserError if it exists."""
     if target.exists():
         raise UserError(f"{target}: exists already; give another --output, or delete it first.")
-    edit = edit_for(recipe.restore, recipe.percent, _cuts(store, recipe))
+    edit = edit_for(recipe.restore, recipe.percent, cuts_of(store, recipe))
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:
@@ -208,7 +208,7 @@ def _base_folder(store: Store, model_id: str, given: Path | None) -> Path:
     return folder
 
 
-def _cuts(store: Store, recipe: Recipe) -> Mapping[str, Cut]:
+def cuts_of(store: Store, recipe: Recipe) -> Mapping[str, Cut]:
     """The cut of the recipe's percentage: as the change stage found it, else found again."""
     if not recipe.percent or not _uses_cut(recipe.restore):
         return {}

@@ -20,7 +20,8 @@ from sftlab.facts.user_facts import read_user_facts
 from sftlab.pocket.extent import fact_counts, model_bytes
 from sftlab.pocket.world import world_topics
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import MISSING, Found, hashed_outside, outside_id
+from sftlab.store.hub import HubId, Kind, Report, fetch, is_on_hub, origin_of
+from sftlab.store.outside import MISSING, Found, Outside, hashed_outside, outside_id
 from sftlab.studies.knowledge.pipeline import STAGES
 from sftlab.studies.knowledge.spec import FactsSpec, StudySpec
 from sftlab.weights.model_id import hashed_model
@@ -52,6 +53,30 @@ class Sources:
         return any(value.startswith(MISSING) for value in self.facts.values())
 
 
+def fetched(spec: StudySpec, online: bool, report: Report | None = None) -> StudySpec:
+    """The study with what it names of a hub as paths in the cache, and the model's commit as its revision.
+
+    online: whether a hub may be contacted. What the cache lacks else stays as it is, and is missing. Raises UserError
+    as `store.hub.fetch`.
+    """
+    model, facts, pocket = spec.model, spec.facts, spec.pocket
+
+    def place(text: str, kind: Kind, revision: str | None = None) -> str:
+        found = fetch(text, kind, revision, online, report) if is_on_hub(text) else None
+        return text if found is None else str(found)
+
+    if model is not None and is_on_hub(model.path):
+        path = place(model.path, "model", model.revision)
+        origin = origin_of(Path(path))
+        commit = model.revision if origin is None else HubId.of(origin).revision
+        model = model.model_copy(update={"path": path, "revision": commit})
+    if facts is not None:
+        facts = facts.model_copy(update={"source": place(facts.source, "dataset")})
+    if pocket is not None and pocket.source:
+        pocket = pocket.model_copy(update={"source": place(pocket.source, "dataset")})
+    return spec.model_copy(update={"model": model, "facts": facts, "pocket": pocket})
+
+
 def resolve(spec: StudySpec, root: Path) -> Sources:
     """Look at the files that a study names; hashes of unchanged files are remembered below `root`.
 
@@ -78,6 +103,9 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
         size = sum(path.stat().st_size for path in weights) or 2 * (spec.model.parameters or 0)
     found = {key: hashed_outside(Path(path), archive_files, hashes) for key, path in named.items()}
     facts = {key: outside_id(outside) or "" for key, outside in found.items()}
+    for outside in found.values():
+        if isinstance(outside, Outside) and origin_of(outside.path):
+            hashes.saw_folder(outside.sha256, outside.path)
     if changed:  # facts of which the first reader made something else are other facts
         facts["reading"] = READING
     return Sources(

@@ -9,7 +9,8 @@ from pathlib import Path
 from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import files_by_stage
 from sftlab.store.hashes import HASHES, FileHashes
-from sftlab.store.outside import Found, hashed_outside
+from sftlab.store.hub import Kind, Report, fetch, is_on_hub, origin_of
+from sftlab.store.outside import Found, Outside, hashed_outside
 from sftlab.studies.survey.pipeline import STAGES
 from sftlab.studies.survey.spec import SurveySpec
 from sftlab.weights.model_id import hashed_model
@@ -34,12 +35,42 @@ class SurveySources:
         )
 
 
+def fetched(spec: SurveySpec, online: bool, report: Report | None = None) -> SurveySpec:
+    """The survey with what it names of a hub as paths in the cache (`studies.knowledge.sources.fetched`)."""
+
+    def place(text: str, kind: Kind) -> str:
+        found = fetch(text, kind, None, online, report) if is_on_hub(text) else None
+        return text if found is None else str(found)
+
+    folders = {
+        name: base.model_copy(update={"path": place(base.path, "model")})
+        for name, base in spec.bases.folders.items()
+    }
+    files = {
+        part: {
+            name: file.model_copy(update={"source": place(file.source, "dataset")})
+            for name, file in found.items()
+        }
+        for part, found in (("data", spec.data.files), ("benchmarks", spec.benchmarks.files))
+    }
+    return spec.model_copy(
+        update={
+            "bases": spec.bases.model_copy(update={"folders": folders}),
+            "data": spec.data.model_copy(update={"files": files["data"]}),
+            "benchmarks": spec.benchmarks.model_copy(update={"files": files["benchmarks"]}),
+        }
+    )
+
+
 def resolve(spec: SurveySpec, root: Path) -> SurveySources:
     """Look at the files that a survey names; hashes of unchanged files are remembered below `root`."""
     hashes = FileHashes(root / HASHES)
 
     def hashed(source: str) -> Found:
-        return hashed_outside(Path(source), lambda path: [path] if path.is_file() else [], hashes)
+        found = hashed_outside(Path(source), lambda path: [path] if path.is_file() else [], hashes)
+        if isinstance(found, Outside) and origin_of(found.path):
+            hashes.saw_folder(found.sha256, found.path)
+        return found
 
     benchmarks = {name: hashed(file.source) for name, file in spec.benchmarks.files.items()}
     benchmarks |= {name: hashed(file.source) for name, file in spec.benchmarks.judged.items()}

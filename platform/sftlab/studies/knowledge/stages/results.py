@@ -11,6 +11,7 @@ from sftlab.analysis.divergence import first_token_kl
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.table import SPLITS
 from sftlab.measurements.tables import read_answer_table, read_logits
+from sftlab.store.hub import name_of
 from sftlab.store.provenance import package_versions
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.build import KnowledgeBuild
@@ -142,7 +143,7 @@ class Answers:
 
 def model_name(build: KnowledgeBuild) -> str:
     """What people call the base model."""
-    return "pocket Llama" if build.plan.model is not None else build.model_folder.name
+    return "pocket Llama" if build.plan.model is not None else name_of(build.model_folder)
 
 
 def read_results(build: KnowledgeBuild) -> Results:
