@@ -33,6 +33,7 @@ WORKER_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 POLL_SECONDS = 5.0
+NODE_IS_LATE = "timed out during startup"
 
 Bundle = dict[str, float]
 """GPUs of one engine or rank, which are on one node."""
@@ -75,7 +76,8 @@ def ray_cluster(
         os.environ.setdefault("RAY_worker_niceness", "0")
         # Its core prints warnings about its actors, which a reader would take for errors of the study.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        with own_sigterm():
+
+        def start() -> None:
             ray.init(
                 address="local",
                 num_cpus=cpus or max(4, 2 * cores),
@@ -84,11 +86,33 @@ def ray_cluster(
                 logging_level=logging.WARNING,
                 runtime_env={"env_vars": _worker_environment()},
             )
+
+        with own_sigterm():
+            start_with_retries(start, ray.shutdown)
     try:
         await_gpus(bundles, minutes, say if address else None)
         yield
     finally:
         ray.shutdown()
+
+
+def start_with_retries(start: Callable[[], None], stop: Callable[[], None], attempts: int = 3) -> None:
+    """Start a local Ray. Ray allows its node 30 seconds to start, which a busy machine may exceed.
+
+    stop: removes what a failed attempt left. Raises UserError where no attempt succeeds.
+    """
+    for _ in range(attempts):
+        try:
+            start()
+            return
+        except Exception as error:
+            if NODE_IS_LATE not in str(error):  # Ray raises no type of its own here
+                raise
+            stop()
+    raise UserError(
+        f"Ray did not start on this machine: {attempts} attempts exceeded the 30 seconds that Ray allows",
+        advice="Stop other programs or wait for them, then run the command again; finished results are kept.",
+    )
 
 
 @contextmanager

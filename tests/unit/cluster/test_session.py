@@ -1,4 +1,4 @@
-"""A cluster that does not answer, or wants another token, is told in a sentence."""
+"""A cluster that does not answer, or wants another token, is one line; a local Ray that is late is started again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import pytest
 import ray
 
-from sftlab.cluster.session import ray_cluster
+from sftlab.cluster.session import ray_cluster, start_with_retries
 from sftlab.errors import UserError
 
 
@@ -35,3 +35,29 @@ def test_a_cluster_that_cannot_be_joined_is_the_user_s_to_mend(
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(UserError, match=message), ray_cluster([]):
             raise AssertionError("a cluster was joined")
+
+
+@pytest.mark.parametrize(("late", "starts"), [(0, 1), (2, 3)])
+def test_a_local_ray_that_is_late_is_started_again(late: int, starts: int) -> None:
+    done: list[str] = []
+
+    def start() -> None:
+        done.append("start")
+        if done.count("start") <= late:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+    start_with_retries(start, lambda: done.append("stop"))
+    assert (done.count("start"), done.count("stop")) == (starts, late)
+
+
+def test_a_local_ray_that_never_starts_in_time_is_a_user_error_and_other_errors_are_not() -> None:
+    def late() -> None:
+        raise Exception("The current node timed out during startup.")
+
+    def broken() -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(UserError, match="3 attempts"):
+        start_with_retries(late, lambda: None)
+    with pytest.raises(OSError, match="disk full"):
+        start_with_retries(broken, lambda: None)
