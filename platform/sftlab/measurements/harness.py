@@ -7,10 +7,11 @@ examples. Nothing is downloaded.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import chdir
+from contextlib import chdir, redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -192,14 +193,15 @@ class Harness:
 
         for task in self.tasks.values():
             task.set_fewshot_seed(seed=self.spec.seed)
-        found = evaluate(
-            _model(log_likelihoods, generate),
-            self._loaded,
-            limit=self.spec.questions,
-            bootstrap_iters=0,
-            apply_chat_template=True,
-            fewshot_as_multiturn=True,
-        )
+        with redirect_stderr(io.StringIO()):  # its progress bars, one for every model
+            found = evaluate(
+                _model(log_likelihoods, generate),
+                self._loaded,
+                limit=self.spec.questions,
+                bootstrap_iters=0,
+                apply_chat_template=True,
+                fewshot_as_multiturn=True,
+            )
         return cast("Mapping[str, Any]", found)
 
 
@@ -261,8 +263,10 @@ def _load(name: str, spec: HarnessSpec) -> Any:
 def _work_offline() -> None:
     """Keep the Hugging Face libraries of this process off the network, imported before or not."""
     os.environ.update(dict.fromkeys(OFFLINE, "1"))
-    import datasets.config
+    import datasets
     import huggingface_hub.constants
+
+    datasets.disable_progress_bars()
 
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     datasets.config.HF_HUB_OFFLINE = True

@@ -81,6 +81,28 @@ class LikelihoodSpec(Frozen):
     )
 
 
+class CodeFileSpec(Frozen):
+    """Programming problems in the format of HumanEval or MBPP."""
+
+    source: str = Field(description="File: .jsonl, .ndjson, .json (each also .gz) or .parquet.")
+    max_tokens: int = Field(default=512, ge=1, description="Longest answer, in tokens.")
+    questions: int | None = Field(
+        default=None, ge=1, description="Problems that are asked, drawn by seed; all if unset."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draw; draws of one seed are nested.")
+
+
+class CodeSpec(Frozen):
+    """Benchmarks whose answers are programs, which run in a sandbox."""
+
+    allow: bool = Field(
+        default=False, description="Run what the models write; without it the survey is refused."
+    )
+    files: dict[str, CodeFileSpec] = Field(min_length=1, description="Problems by the name of the benchmark.")
+    seconds: float = Field(default=5.0, gt=0, le=600, description="Longest run of a program.")
+    memory_mib: int = Field(default=1024, ge=128, description="Memory of a program.")
+
+
 class HarnessSpec(Frozen):
     """Tasks of lm-eval, answered by the engines of the survey. They need `pip install sftlab[harness]`."""
 

@@ -30,6 +30,7 @@ SURVEY_PATHS = (
     "data.files.*.source",
     "benchmarks.files.*.source",
     "benchmarks.judged.*.source",
+    "benchmarks.code.files.*.source",
     "benchmarks.harness.include",
 )
 

@@ -9,6 +9,7 @@ from sftlab.execution.checks import check_base_model, check_paths, check_resourc
 from sftlab.execution.runtime import Runtime
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.measurements.harness import require_harness
+from sftlab.measurements.sandbox import require_sandbox
 from sftlab.studies.survey.runs import is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
 
@@ -26,6 +27,10 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
             },
             "benchmarks.harness.include": harness.include if harness is not None else None,
             **{
+                f"benchmarks.code.files.{name}.source": file.source
+                for name, file in spec.benchmarks.programs.items()
+            },
+            **{
                 f"benchmarks.judged.{name}.source": file.source
                 for name, file in spec.benchmarks.judged.items()
             },
@@ -38,6 +43,13 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
         )
     if harness is not None:
         require_harness()
+    if spec.benchmarks.code is not None:
+        if not spec.benchmarks.code.allow:
+            raise UserError(
+                "benchmarks.code: runs programs that models write, in a sandbox; set `benchmarks.code.allow: true`, or "
+                "leave `code` out."
+            )
+        require_sandbox()
     for base in spec.data.draw.fit:
         if base not in spec.bases.names:
             raise UserError(

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sftlab.store.record import Step
 from sftlab.studies.survey.ladders import Rung
+from sftlab.studies.survey.pipeline import STAGES
 from sftlab.studies.survey.runs import Run
+
+REVISIONS = {stage.name: stage.revision for stage in STAGES}
+
+
+def step_of(stage: str, slug: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
+    """A step of a stage, at its revision."""
+    return Step(stage, slug, spec, dict(inputs), REVISIONS[stage])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,20 +10,19 @@ from typing import Any
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage
-from sftlab.measurements.harness import harness_version
-from sftlab.measurements.spec import HarnessSpec
 from sftlab.store.fingerprint import HashedOften
 from sftlab.store.outside import outside_id
 from sftlab.store.record import Step
 from sftlab.strategies import RestoreSpec
+from sftlab.studies.survey.asked import how_asked, max_tokens, question_steps, questions_of
 from sftlab.studies.survey.ladders import Rung, rungs
 from sftlab.studies.survey.models import Model as Model  # other modules import it from here
+from sftlab.studies.survey.models import step_of
 from sftlab.studies.survey.pipeline import STAGES
 from sftlab.studies.survey.runs import Run, Training, is_selected, runs_of
-from sftlab.studies.survey.sources import INCLUDE, SurveySources
+from sftlab.studies.survey.sources import SurveySources
 from sftlab.studies.survey.spec import SurveySpec
 
-REVISIONS = {stage.name: stage.revision for stage in STAGES}
 TOKENS_OF_TEXT = 580_000  # of the pre-training text of a pocket base of scale 1
 POCKET_TOKENS = 32  # of an example of a pocket set, for estimates
 # Of an example of a file: the ten sets of Harada et al. have 185 words on average (Table 2), at 1.5 tokens a word.
@@ -67,7 +66,7 @@ class SurveyPlan:
         for name, base in self.spec.bases.pocket.items():
             inputs = {} if base.continues is None else {"continues": steps[base.continues].id}
             spec = {"text": base.model_dump(exclude={"continues", "language"}), "world": self._world}
-            steps[name] = _step("base", name, spec, inputs)
+            steps[name] = step_of("base", name, spec, inputs)
         return steps
 
     def base_id(self, name: str) -> str:
@@ -103,30 +102,13 @@ class SurveyPlan:
                     "training_set": self.drawn[run.members, run.size].id,
                 }
                 slug = f"{run.base}-perplexity-{run.data}-n{run.size}"
-                found[run.base][run.data, run.size] = _step("scores", slug, spec, inputs)
+                found[run.base][run.data, run.size] = step_of("scores", slug, spec, inputs)
         return found
 
     @cached_property
     def questions(self) -> dict[str, Step]:
-        """The questions of each benchmark; a few-shot form has those of its benchmark, which exclude the examples."""
-        asked = self.spec.benchmarks
-        steps = {}
-        for name in asked.pocket_names:
-            spec = {"skill": name, "questions": asked.questions, "world": self._world}
-            steps[name] = _step("questions", name, spec, {})
-        for name, file in asked.files.items():
-            source = outside_id(self.sources.benchmarks[name]) or ""
-            spec = file.model_dump(exclude={"source", "group", "max_tokens"})
-            steps[name] = _step("questions", name, spec, {"source": source})
-        steps |= {form: steps[name] for form, name in asked.few_shot.items()}
-        return steps | {name: self._requests(name, asked.harness) for name in asked.tasks if asked.harness}
-
-    def _requests(self, task: str, harness: HarnessSpec) -> Step:
-        """What lm-eval asks for a task; the survey's template is not part of it."""
-        found = self.sources.benchmarks.get(INCLUDE)
-        inputs = {} if harness.include is None else {"include": outside_id(found) or ""}
-        how = harness.model_dump(include={"questions", "shots", "seed"})
-        return _step("questions", task, {"lm_eval": harness_version(), "task": task, **how}, inputs)
+        """The questions of each benchmark, and of each few-shot form."""
+        return question_steps(self.spec, self.sources)
 
     @cached_property
     def models(self) -> list[Model]:
@@ -138,7 +120,7 @@ class SurveyPlan:
                 for epoch in run.epochs:
                     tuned = self._tuned(run, epoch)
                     pair = {"model": self.base_id(base), "tuned": tuned.id}
-                    movement = _step("movement", f"{run.name}-e{epoch}", {}, pair)
+                    movement = step_of("movement", f"{run.name}-e{epoch}", {}, pair)
                     scores = self._scores(f"{run.name}-e{epoch}", base, tuned)
                     models.append(Model(base, run, epoch, tuned, movement, scores))
         return models
@@ -197,11 +179,11 @@ class SurveyPlan:
         if judged := self.spec.benchmarks.judged:
             labels["judged"] = {name: file.model_dump(exclude={"source"}) for name, file in judged.items()}
             inputs |= {f"judged/{name}": outside_id(self.sources.benchmarks[name]) or "" for name in judged}
-        return _step("survey-results", self.name, labels, inputs)
+        return step_of("survey-results", self.name, labels, inputs)
 
     @cached_property
     def report(self) -> Step:
-        return _step("survey-report", self.name, {"title": self.name}, {"results": self.results.id})
+        return step_of("survey-report", self.name, {"title": self.name}, {"results": self.results.id})
 
     def family(self, base: str) -> str:
         pocket = self.spec.bases.pocket.get(base)
@@ -264,7 +246,7 @@ class SurveyPlan:
             draw = self.spec.data.draw
             spec |= {"draw": draw.model_dump(exclude={"fit"}), "template": self._template}
             inputs |= {f"fit/{base}": self.base_id(base) for base in draw.fit}
-        return _step("drawn", f"{run.data}-n{run.size}", spec, inputs)
+        return step_of("drawn", f"{run.data}-n{run.size}", spec, inputs)
 
     def _tuned(self, run: Run, epoch: int) -> Step:
         spec: dict[str, Any] = {"sft": run.sft.model_dump(), "template": self._template}
@@ -274,7 +256,7 @@ class SurveyPlan:
         if (probe := self.probe(run)) is not None:
             assert probe.tuned is not None and probe.change is not None
             inputs |= {"probe": probe.tuned.id, "probe_change": probe.change.id}
-        return _step("survey-tuned", f"{self._trained[run.training]}-e{epoch}", spec, inputs)
+        return step_of("survey-tuned", f"{self._trained[run.training]}-e{epoch}", spec, inputs)
 
     @cached_property
     def _trained(self) -> dict[Training, str]:
@@ -291,7 +273,7 @@ class SurveyPlan:
         """A tuned model, edited; it shares the training with the model as it is."""
         tuned = self._tuned(run, epoch)
         pair = {"model": self.base_id(run.base), "tuned": tuned.id}
-        change = _step("change", tuned.slug, rung.ranked(), pair) if rung.needs_cut else None
+        change = step_of("change", tuned.slug, rung.ranked(), pair) if rung.needs_cut else None
         scores = self._scores(slug, run.base, tuned, rung)
         return Model(run.base, run, epoch, tuned, None, scores, rung, change)
 
@@ -303,14 +285,14 @@ class SurveyPlan:
         tuned = self._tuned(probe, probe.sft.epochs)
         rung = Rung(RestoreSpec(percents=(mask.percent,), region=mask.region, order=mask.order), mask.percent)
         pair = {"model": self.base_id(run.base), "tuned": tuned.id}
-        change = _step("change", tuned.slug, rung.ranked(), pair)
+        change = step_of("change", tuned.slug, rung.ranked(), pair)
         return Model(run.base, probe, probe.sft.epochs, tuned, None, {}, rung, change)
 
     def _scores(self, slug: str, base: str, tuned: Step | None, rung: Rung | None = None) -> dict[str, Step]:
         inputs = {"model": self.base_id(base)} | ({} if tuned is None else {"tuned": tuned.id})
         inputs |= {} if rung is None else rung.inputs()
         return {
-            name: _step(
+            name: step_of(
                 "scores",
                 f"{slug}-{name}",
                 self._asked(name, rung),
@@ -323,19 +305,7 @@ class SurveyPlan:
         """How a benchmark is asked: one object for all models and one for each edit, which is hashed once."""
         key = benchmark, "" if rung is None else repr(rung)
         if key not in self._all_asked:
-            more: dict[str, Any] = {} if rung is None else {"restore": rung.hashed()}
-            asked = self.spec.benchmarks
-            if benchmark in asked.few_shot:
-                more["few_shot"] = True
-            if asked.harness is not None and benchmark in asked.tasks:
-                more["metric"] = asked.harness.metrics.get(benchmark, "")
-            self._all_asked[key] = HashedOften(
-                engine=self.spec.engine.model_dump(),
-                likelihood=self.spec.likelihood.model_dump(),
-                template=self._template,
-                max_tokens=self.max_tokens(benchmark),
-                **more,
-            )
+            self._all_asked[key] = how_asked(self.spec, benchmark, rung)
         return self._all_asked[key]
 
     @cached_property
@@ -343,11 +313,8 @@ class SurveyPlan:
         return {}
 
     def max_tokens(self, benchmark: str) -> int:
-        """Longest answer to a benchmark, in tokens; 0 for a task of lm-eval, which says it itself."""
-        if benchmark in self.spec.benchmarks.tasks:
-            return 0
-        file = self.spec.benchmarks.file(benchmark)
-        return self.spec.benchmarks.max_tokens if file is None else file.max_tokens
+        """As `asked.max_tokens`."""
+        return max_tokens(self.spec.benchmarks, benchmark)
 
     @property
     def _template(self) -> Any:
@@ -383,17 +350,9 @@ class SurveyPlan:
         return Cost(trained_tokens=epochs * self.set_tokens(run), bytes_written=self.model_bytes(run.base))
 
     def questions_of(self, benchmark: str) -> int | None:
-        """How many questions of a benchmark are asked, at most; None where a file's number is not known."""
-        asked = self.spec.benchmarks
-        if asked.harness is not None and benchmark in asked.tasks:
-            return asked.harness.questions
-        file = asked.file(benchmark)
-        return asked.questions if file is None else file.questions
+        """As `asked.questions_of`."""
+        return questions_of(self.spec.benchmarks, benchmark)
 
     def _asking(self, benchmark: str) -> Cost:
         questions = self.questions_of(benchmark) or 0
         return Cost(completions=questions, generated_tokens=questions * self.max_tokens(benchmark))
-
-
-def _step(stage: str, slug: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
-    return Step(stage, slug, spec, dict(inputs), REVISIONS[stage])

@@ -74,6 +74,7 @@ def resolve(spec: SurveySpec, root: Path) -> SurveySources:
 
     benchmarks = {name: hashed(file.source) for name, file in spec.benchmarks.files.items()}
     benchmarks |= {name: hashed(file.source) for name, file in spec.benchmarks.judged.items()}
+    benchmarks |= {name: hashed(file.source) for name, file in spec.benchmarks.programs.items()}
     if spec.benchmarks.harness is not None and spec.benchmarks.harness.include is not None:
         benchmarks[INCLUDE] = hashed_outside(Path(spec.benchmarks.harness.include), _all_files, hashes)
     return SurveySources(

@@ -14,7 +14,7 @@ from sftlab.datasets.judgments import JudgmentsSpec
 from sftlab.datasets.spec import DataFileSpec, DrawSpec, TemplateSpec
 from sftlab.errors import UserError
 from sftlab.inference.spec import EngineSpec
-from sftlab.measurements.spec import HarnessSpec, LikelihoodSpec
+from sftlab.measurements.spec import CodeFileSpec, CodeSpec, HarnessSpec, LikelihoodSpec
 from sftlab.pocket.skill_data import SETS
 from sftlab.pocket.skills import SKILLS
 from sftlab.pocket.spec import FamilySpec
@@ -83,6 +83,7 @@ class BenchmarksSpec(Frozen):
     )
     files: dict[str, BenchmarkFileSpec] = Field(default_factory=dict, description="Benchmarks in files.")
     harness: HarnessSpec | None = Field(default=None, description="Tasks of lm-eval by name.")
+    code: CodeSpec | None = Field(default=None, description="Programming problems; what models write is run.")
     judged: dict[str, JudgmentsSpec] = Field(
         default_factory=dict, description="Scores that a judge model gave elsewhere, from its result files."
     )
@@ -96,7 +97,12 @@ class BenchmarksSpec(Frozen):
     @property
     def names(self) -> tuple[str, ...]:
         """The benchmarks, and their few-shot forms."""
-        return (*self.pocket_names, *self.files, *self.few_shot, *self.tasks)
+        return (*self.pocket_names, *self.files, *self.few_shot, *self.tasks, *self.programs)
+
+    @property
+    def programs(self) -> dict[str, CodeFileSpec]:
+        """The files of programming problems."""
+        return {} if self.code is None else self.code.files
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -278,6 +284,7 @@ def rooted(survey: SurveySpec) -> SurveySpec:
         "files": moved(asked.files, "source"),
         "judged": moved(asked.judged, "source"),
         "harness": harness,
+        "code": asked.code and asked.code.model_copy(update={"files": moved(asked.programs, "source")}),
     }
     return survey.model_copy(
         update={

@@ -139,6 +139,18 @@ def test_few_shot_form_is_asked_beside_the_zero_shot_one_with_the_same_questions
     assert [step.stage for step, _ in made.steps()].count("questions") == 1
 
 
+def test_programs_run_only_where_the_survey_allows_it() -> None:
+    code = {"files": {"mbpp": {"source": "mbpp.jsonl"}}}
+    with pytest.raises(UserError, match=r"benchmarks\.code\.allow: true"):
+        check(survey(benchmarks={"code": code}), Runtime())
+    made = SurveyPlan(survey(benchmarks={"code": code}), SurveySources(benchmarks={"mbpp": "missing:x"}))
+    assert made.max_tokens("mbpp") == 512
+    longer = {"code": {**code, "seconds": 9}}
+    other = SurveyPlan(survey(benchmarks=longer), SurveySources(benchmarks={"mbpp": "missing:x"}))
+    assert other.questions["mbpp"].id == made.questions["mbpp"].id
+    assert other.models[0].scores["mbpp"].id != made.models[0].scores["mbpp"].id
+
+
 def test_ladder_without_a_model_is_refused_before_anything_is_computed() -> None:
     with pytest.raises(UserError, match="restore: none of the survey's runs"):
         check(survey(restore={"sizes": [99]}), Runtime())

@@ -9,6 +9,7 @@ from sftlab.measurements.benchmarks import question_schema
 from sftlab.pocket.skill_data import benchmark
 from sftlab.pocket.skills import skill_world
 from sftlab.studies.survey.build import SurveyBuild
+from sftlab.studies.survey.stages.programs import build_problems
 from sftlab.studies.survey.stages.requests import QUESTIONS, build_requests
 
 FILE = QUESTIONS
@@ -37,6 +38,9 @@ def build_questions(build: SurveyBuild) -> None:
             continue
         if name in asked.tasks:
             build_requests(build, name)
+            continue
+        if name in asked.programs:
+            build_problems(build, name)
             continue
         folder = build.path(step)
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.plan import Model
 from sftlab.studies.survey.stages.changes import edit_of
 from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
+from sftlab.studies.survey.stages.programs import program_measurements, read_committed, write_verdicts
 from sftlab.studies.survey.stages.questions import SHOTS, shots_schema
 from sftlab.studies.survey.stages.requests import CHOICES, QUESTIONS, Tasks
 from sftlab.studies.survey.stages.tuned import MODEL
@@ -38,11 +39,11 @@ LIKELIHOODS = "likelihoods.parquet"
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A missing step, how the files of its folder are measured, and the task of lm-eval that scores them, if any."""
+    """A missing step, how the files of its folder are measured, and the benchmark that is judged after that, if so."""
 
     step: Step
     measurements: Mapping[str, Measurement]
-    task: str = ""
+    judged: str = ""
 
     def session_file(self, name: str) -> str:
         """The name of a file until the step is committed."""
@@ -71,7 +72,7 @@ def build_scores(build: SurveyBuild) -> None:
             ) -> None:
                 bar.update(first + done, count, f"{base}: {done} of {of}, {rate:,.0f} rows/s")
 
-            _measure(build, base, wanted, report, measures.tasks)
+            _measure(build, base, wanted, report, measures)
 
 
 def read_answers(build: SurveyBuild, step: Step) -> pa.Table:
@@ -112,6 +113,7 @@ class _Measures:
         self.questions = {name: read_questions(build, name) for name in build.plan.questions}
         self.shots = {name: read_shots(build, name) for name in build.plan.questions}
         self.tasks = Tasks(build)
+        self.problems = {name: read_committed(build, name) for name in build.plan.spec.benchmarks.programs}
         self.templates: dict[str, Template] = {}
         self.rendered: dict[tuple[str, str], list[Continuation]] = {}
 
@@ -126,6 +128,9 @@ class _Measures:
             spec = self.plan.spec
             if name in spec.benchmarks.tasks:
                 yield _Wanted(step, self.tasks.measurements(name, self.template(model.base)), name)
+                continue
+            if name in self.problems:
+                yield _Wanted(step, program_measurements(self.build, name, self.problems[name]), name)
                 continue
             found: dict[str, Measurement] = {
                 ANSWERS: BenchmarkAnswers(
@@ -161,6 +166,13 @@ class _Measures:
             )
         return self.rendered[key]
 
+    def judge(self, benchmark: str, folder: Path) -> None:
+        """Write the verdicts on what a model answered to a task or to programming problems, next to it."""
+        if benchmark in self.problems:
+            write_verdicts(self.build, self.problems[benchmark], folder, ANSWERS)
+        else:
+            self.tasks.write_scores(benchmark, folder, ANSWERS)
+
     def template(self, base: str) -> Template:
         """The survey's template for the tokenizer of a base."""
         from sftlab.datasets.templates import make_template
@@ -177,7 +189,7 @@ def _measure(
     base: str,
     wanted: Mapping[str, tuple[Model, list[_Wanted]]],
     report: Callable[[int, float], None],
-    tasks: Tasks,
+    measures: _Measures,
 ) -> None:
     """Measure the models of one base, by name; each step is committed as its model is finished."""
     from sftlab.inference.evaluator import EvaluationRequest, evaluate_with_engines
@@ -197,8 +209,8 @@ def _measure(
             folder.mkdir(parents=True, exist_ok=True)
             for name in one.measurements:
                 shutil.copyfile(item.output_dir / one.session_file(name), folder / name)
-            if one.task:
-                tasks.write_scores(one.task, folder, ANSWERS)
+            if one.judged:
+                measures.judge(one.judged, folder)
             build.commit(one.step)
 
     evaluate_with_engines(
