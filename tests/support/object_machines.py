@@ -7,7 +7,9 @@ from pathlib import Path
 
 from sftlab.files import write_text
 from sftlab.store.artifact import Store
+from sftlab.store.objects import Objects
 from sftlab.store.record import Step
+from sftlab.store.remote import Bucket
 from tests.support.s3_server import S3Server
 
 STEP = Step("s", "slug", {"a": 1})
@@ -30,5 +32,10 @@ def build(store: Store, step: Step = STEP, text: str = "payload") -> None:
 
 
 def objects_of(store: Store) -> dict[str, int]:
-    assert store.mirror is not None
-    return {name: found.bytes for name, found in store.mirror.objects.below().items()}
+    return {name: found.bytes for name, found in objects_at(store).below().items()}
+
+
+def objects_at(store: Store) -> Objects:
+    """The objects of a store in an object store, as they are there."""
+    assert isinstance(store.backend, Bucket)
+    return store.backend.mirror.objects

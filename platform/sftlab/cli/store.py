@@ -30,7 +30,6 @@ from sftlab.cli.study import open_study
 from sftlab.cli.survey import open_survey, track_survey_of
 from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
-from sftlab.files import may_write
 
 if TYPE_CHECKING:
     from sftlab.execution.runtime import Runtime
@@ -239,7 +238,7 @@ def verify_results(store: Store) -> int:
         lines.append(line)
         print(line, flush=True)
 
-    reads_only = store.mirror is None and not may_write(store.root)
+    reads_only = store.backend.reads_only
     with nullcontext() if reads_only else store.exclusive():
         sound = store.verify(report, keep=reads_only)
     print(f"{store}: {sound:,} results are sound", flush=True)

@@ -1,20 +1,125 @@
-"""What a store does where its results are in a folder."""
+"""A store in a folder, local or a shared mount."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
-from sftlab.errors import UserError
-from sftlab.files import make_folder, readable_write_errors
+from sftlab.files import make_folder, may_write, readable_write_errors, write_text
+from sftlab.store.backend import DAMAGED, Files, refuse_other
 from sftlab.store.fingerprint import file_hash
+from sftlab.store.locks import FolderLocks
 from sftlab.store.mirror import forget
-from sftlab.store.record import RECORD, WORK, Damaged, Record, file_entry, is_draft, read_record
+from sftlab.store.record import (
+    RECORD,
+    WORK,
+    Damaged,
+    Record,
+    Step,
+    file_entry,
+    is_draft,
+    labelled,
+    read_record,
+)
 
-Files = dict[str, dict[str, Any]]  # bytes and sha256 by path within a result's folder
+
+class Folder:
+    """The backend of results in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names: dict[str, set[str]] = {}  # by stage, within `listed`
+
+    def __reduce__(self) -> tuple[type[Folder], tuple[Path]]:
+        return Folder, (self.root,)
+
+    @property
+    def locks(self) -> FolderLocks:
+        return FolderLocks(self.root)
+
+    @property
+    def reads_only(self) -> bool:
+        return not may_write(self.root)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def stages(self) -> list[str]:
+        return sorted(path.name for path in self.root.glob("*") if path.is_dir() and path.name != DAMAGED)
+
+    def names(self, stage: str) -> set[str]:
+        if stage in self._names:
+            return self._names[stage]
+        try:
+            with os.scandir(self.root / stage) as entries:
+                return {entry.name for entry in entries}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+    def label(self, step: Step) -> str:
+        def has_record(name: str) -> bool:
+            return (self.root / step.stage / name / RECORD).exists()
+
+        return step.folder if has_record(step.folder) else labelled(step, self.names(step.stage), has_record)
+
+    @contextmanager
+    def listed(self, stages: Collection[str], names_only: bool) -> Iterator[None]:  # noqa: ARG002
+        self._names = {stage: self.names(stage) for stage in stages}
+        try:
+            yield
+        finally:
+            self._names = {}
+
+    def is_committed(self, folder: Path) -> bool:
+        return folder.name in self.names(folder.parent.name) and (folder / RECORD).exists()
+
+    def is_begun(self, folder: Path) -> bool:
+        return folder.is_dir() and any(folder.iterdir())
+
+    def record(self, folder: Path) -> Record | None:
+        return sound_record(folder)
+
+    def record_now(self, folder: Path) -> Record | None:
+        return sound_record(folder)
+
+    def records(self, folders: Iterable[Path]) -> list[Record]:
+        found = []
+        for folder in folders:
+            try:
+                found.append(read_record(folder / RECORD))
+            except Damaged:  # `Store.damage` reports it where the result is needed
+                continue
+        return [record for record in found if record is not None]
+
+    def wrong_file(self, folder: Path, record: Record) -> str | None:
+        entries = record.files.items()
+        return next((name for name, entry in entries if file_hash(folder / name) != entry["sha256"]), None)
+
+    def already(self, folder: Path, files: Files, varying: Collection[str]) -> Record | None:  # noqa: ARG002
+        """`Backend.already`. No two build at once here, so that no file may vary."""
+        old = read_record(folder / RECORD)
+        if old is not None and old.files != files:
+            raise refuse_other(folder)
+        return old
+
+    def payload(self, folder: Path, files: Files) -> tuple[Files, Files]:  # noqa: ARG002
+        return files, {}
+
+    def commit(self, folder: Path, record: Record, sent: Files) -> bool:  # noqa: ARG002
+        """`Backend.commit`; the files are there, and are on disk before the record is."""
+        flush(folder, record.files)
+        write_text(folder / RECORD, record.text)
+        return True
+
+    def quarantine(self, folder: Path, to: str) -> None:
+        target = self.root / to
+        make_folder(target.parent)
+        with readable_write_errors(folder):
+            folder.rename(target)
+        forget(folder)
+        self._names = {}
 
 
 def payload(folder: Path) -> Files:
@@ -38,22 +143,6 @@ def flush(folder: Path, files: Files) -> None:
             os.fsync(file.fileno())
 
 
-def flock(file: IO[str], kind: int) -> None:
-    """`fcntl.flock`. Raises BlockingIOError as it does, and UserError where the file system knows no locks."""
-    try:
-        fcntl.flock(file, kind)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        raise UserError(
-            f"cannot be locked ({error.strerror})",
-            place=file.name,
-            expected="a file system with flock",
-            advice="mount NFS with its lock service (NFS 4, or no `nolock`), Lustre with -o flock; or keep the store "
-            "in a bucket (s3://...).",
-        ) from error
-
-
 def sound_record(folder: Path) -> Record | None:
     """The record of a result; None where it is not committed.
 
@@ -68,30 +157,6 @@ def sound_record(folder: Path) -> Record | None:
             has = "is missing" if size is None else f"has {size:,} bytes and not {entry['bytes']:,}"
             raise Damaged(folder, f"{name} {has}")
     return record
-
-
-def records_of(folders: Iterable[Path]) -> list[Record]:
-    """Records of committed results; those that are none are left out."""
-    found = []
-    for folder in folders:
-        try:
-            found.append(read_record(folder / RECORD))
-        except Damaged:  # `Store.damage` reports it where the result is needed
-            continue
-    return [record for record in found if record is not None]
-
-
-def quarantine(folder: Path, to: Path) -> None:
-    """Move a result's folder. Raises UserError where the file system refuses."""
-    make_folder(to.parent)
-    with readable_write_errors(folder):
-        folder.rename(to)
-    forget(folder)
-
-
-def wrong_file(folder: Path, record: Record) -> str | None:
-    """The first file of a result whose bytes are not those recorded; reads all of them."""
-    return next((n for n, entry in record.files.items() if file_hash(folder / n) != entry["sha256"]), None)
 
 
 def _size(file: Path, expected: int) -> int | None:

@@ -73,61 +73,6 @@ def test_what_has_no_single_json_form_is_refused() -> None:
         canonical_json({1: "a"})
 
 
-def test_an_uncommitted_step_is_no_hit_and_a_committed_one_is(tmp_path: Path) -> None:
-    store, step = Store(tmp_path), Step("s", "slug", {"a": 1})
-    assert store.find(step) is None
-    store.path(step).mkdir(parents=True)
-    (store.work(step) / "part").write_text("unfinished")
-    assert store.find(step) is None
-    build(store, step)
-    record = store.find(step)
-    assert record is not None and record.id == step.id
-    assert set(record.files) == {"out/a.txt"} and record.bytes == len("payload")
-    assert [r.id for r in store.records("s")] == [step.id]
-
-
-def test_committing_the_same_bytes_again_changes_nothing_and_other_bytes_are_refused(tmp_path: Path) -> None:
-    store, step = Store(tmp_path), Step("s", "slug", {"a": 1})
-    build(store, step)
-    before = (store.path(step) / RECORD).read_bytes()
-    build(store, step)
-    assert (store.path(step) / RECORD).read_bytes() == before
-    with pytest.raises(UserError, match="other content"):
-        build(store, step, "something else")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        ("out/a.txt", b"pay", "has 3 bytes and not 7"),
-        ("out/a.txt", None, "out/a.txt is missing"),
-        (RECORD, b"{", "record.json is unreadable"),
-        (RECORD, b"[1, 2]", "record.json is unreadable"),
-        (RECORD, b"\xff\x00", "record.json is unreadable"),
-        (RECORD, b"[" * 100_000, "record.json is unreadable"),
-    ],
-)
-def test_what_was_cut_short_or_lost_is_no_hit_and_set_aside_but_not_deleted(
-    tmp_path: Path, name: str, content: bytes | None, told: str
-) -> None:
-    store, step = Store(tmp_path), Step("s", "slug", {})
-    build(store, step)
-    assert store.damage(step) is None and store.quarantine(step, thoroughly=True) is None
-    file = store.path(step) / name
-    file.unlink() if content is None else file.write_bytes(content)
-    assert store.find(step) is None
-    assert told in (store.damage(step) or "")
-    assert store.records("s") == [] or name != RECORD
-    line = store.quarantine(step)
-    assert line is not None and "set aside as" in line and told in line
-    assert not store.path(step).exists()
-    (kept,) = (tmp_path / "damaged").glob("*/s/slug-*")
-    assert (kept / RECORD).exists()
-    build(store, step)
-    assert store.find(step) is not None
-    assert [record.id for record in store.records("s")] == [step.id]
-
-
 def test_a_flipped_bit_is_found_where_the_file_is_first_read_and_by_verify(tmp_path: Path) -> None:
     store, good, bad = Store(tmp_path), Step("s", "good", {}), Step("s", "bad", {})
     build(store, good)
@@ -187,15 +132,6 @@ def test_differences_name_the_fields(tmp_path: Path) -> None:
         "sft.rate: 1e-05 -> 0.0003"
     ]
     assert differences(step.spec, {"model": "bb"}, record) == ["input.model: aa -> bb"]
-
-
-def test_two_builders_on_one_machine_exclude_each_other(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with store.exclusive(), pytest.raises(UserError, match="another run"):
-        with Store(tmp_path).exclusive():
-            pass
-    with store.exclusive():
-        pass
 
 
 @pytest.mark.parametrize("below", ["", "x/y"])

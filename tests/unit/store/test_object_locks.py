@@ -11,9 +11,9 @@ import pytest
 from sftlab.errors import UserError
 from sftlab.store.leases import Leases
 from sftlab.store.mirror import pull
+from sftlab.store.object_locks import ObjectClaims
 from sftlab.store.objects import open_objects, parse_address
-from sftlab.store.remote import ObjectClaims
-from tests.support.object_machines import STEP, Machines, build
+from tests.support.object_machines import STEP, Machines, build, objects_at
 
 
 def other_process(address: str, dead: float = 30.0) -> Leases:
@@ -34,9 +34,8 @@ def test_two_drivers_exclude_each_other_and_a_dead_one_is_forgotten(machines: Ma
         pass
     (claims,) = [other_process(machines.address).claims]
     claims.write("x/00000000000000000000-killed-alone")
-    assert store.mirror is not None
     with other_process(machines.address, dead=0.5).hold("x"):
-        assert len(store.mirror.objects.below("locks")) == 1
+        assert len(objects_at(store).below("locks")) == 1
 
 
 def test_of_builders_on_many_machines_one_builds(machines: Machines) -> None:
@@ -62,8 +61,8 @@ def test_of_builders_on_many_machines_one_builds(machines: Machines) -> None:
         thread.join(60)
     assert not failed and len(built) == 1
     store = machines()
-    assert store.mirror is not None and store.mirror.objects.below("locks") == {}
+    assert objects_at(store).below("locks") == {}
     with store.try_lock("free") as got:
         assert got
     with store.lock("b", "a", "a"):
-        assert len(store.mirror.objects.below("locks")) == 2
+        assert len(objects_at(store).below("locks")) == 2

@@ -12,27 +12,9 @@ from sftlab.errors import UserError
 from sftlab.files import write_text
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import drop, pull, pull_all, push
-from sftlab.store.record import RECORD, Damaged, Step
-from tests.support.object_machines import STEP, Machines, build, objects_of
+from sftlab.store.record import RECORD, Damaged
+from tests.support.object_machines import STEP, Machines, build, objects_at, objects_of
 from tests.support.s3_server import S3Server
-
-
-def test_a_result_is_found_under_whichever_label_it_was_committed(machines: Machines) -> None:
-    named, unnamed = Step("facts", "my-study", {"a": 1}), Step("facts", "facts", {"a": 1})
-    one = machines()
-    assert one.path(unnamed).name == f"facts-{unnamed.id[:12]}"
-    (one.work(named) / "part").write_text("unfinished")
-    push(one.work(named) / "part")
-    two = machines()
-    assert two.path(unnamed).name == named.folder and two.is_begun(unnamed) and two.find(unnamed) is None
-    build(one, named)
-    assert two.find(unnamed) == one.find(named)
-    three = machines()
-    with three.listed("facts"):
-        assert three.is_committed(unnamed) and three.find(unnamed) == one.find(named)
-    assert pull(three.path(unnamed) / "out" / "a.txt").read_text() == "payload"
-    build(three, unnamed)  # the same bytes again, and no second folder
-    assert {name.split("/")[1] for name in objects_of(one)} == {named.folder}
 
 
 def test_another_machine_finds_a_result_and_reads_it_file_by_file(machines: Machines) -> None:
@@ -55,23 +37,6 @@ def test_another_machine_finds_a_result_and_reads_it_file_by_file(machines: Mach
     with pytest.raises(UserError, match="other content"):
         build(machines(), text="something else")
     assert str(two) == machines.address.replace("%3A", ":")
-
-
-def test_one_listing_answers_for_all_steps_of_a_stage(machines: Machines) -> None:
-    one, two = machines(), machines()
-    steps = [Step("s", f"slug{n}", {"n": n}) for n in range(12)]
-    for step in steps[:3]:
-        build(one, step)
-    push_part = one.work(steps[3]) / "part"
-    push_part.write_text("x")
-    push(push_part)
-    with two.listed("s", "t"):
-        assert [two.is_committed(step) for step in steps] == [True] * 3 + [False] * 9
-        assert [two.find(step) is not None for step in steps] == [True] * 3 + [False] * 9
-        assert [two.is_begun(step) for step in steps] == [True] * 4 + [False] * 8
-        build(one, steps[5])
-        assert two.find(steps[5]) is None
-    assert two.find(steps[5]) is not None and len(two.records("s")) == 4
 
 
 def test_a_worker_elsewhere_sends_what_it_made_and_the_driver_commits_it_unseen(machines: Machines) -> None:
@@ -141,8 +106,7 @@ def test_a_damaged_result_is_set_aside_and_built_again(
 ) -> None:
     build(machines())
     store = machines()
-    assert store.mirror is not None
-    objects, damaged = store.mirror.objects, f"s/{STEP.folder}/{name}"
+    objects, damaged = objects_at(store), f"s/{STEP.folder}/{name}"
     if content is None:
         objects.delete(damaged)
     else:
@@ -170,13 +134,13 @@ def test_a_file_that_is_gone_is_damage_to_who_reads_it_and_a_full_disk_is_told(
 ) -> None:
     build(machines())
     store = machines()
-    assert store.find(STEP) is not None and store.mirror is not None
-    store.mirror.objects.delete(f"s/{STEP.folder}/b.txt")
+    assert store.find(STEP) is not None
+    objects_at(store).delete(f"s/{STEP.folder}/b.txt")
     with pytest.raises(Damaged, match=r"b\.txt has other bytes"):
         pull(store.path(STEP))
-    assert store.mirror.objects.download("none", tmp_path / "none") is None
+    assert objects_at(store).download("none", tmp_path / "none") is None
     with pytest.raises(UserError, match=r"/proc/sftlab-a\.txt: cannot be written"):
-        store.mirror.objects.download(f"s/{STEP.folder}/out/a.txt", Path("/proc/sftlab-a.txt"))
+        objects_at(store).download(f"s/{STEP.folder}/out/a.txt", Path("/proc/sftlab-a.txt"))
     assert not (tmp_path / "none").exists()
 
 
@@ -199,8 +163,7 @@ def test_a_copy_of_a_record_that_was_replaced_is_fetched_again(machines: Machine
     one, two = machines(), machines()
     build(one)
     assert two.find(STEP) is not None
-    assert one.mirror is not None
-    one.mirror.objects.write(f"s/{STEP.folder}/b.txt", b"x")
+    objects_at(one).write(f"s/{STEP.folder}/b.txt", b"x")
     assert Store(machines.address, one.root.parent).quarantine(STEP) is not None
     write_text(one.path(STEP) / "out" / "a.txt", "rebuilt")
     write_text(one.path(STEP) / "b.txt", "")

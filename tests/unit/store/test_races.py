@@ -20,6 +20,7 @@ from sftlab.training import checkpoints, records
 from sftlab.training.checkpoints import latest_checkpoint, save_checkpoint
 from sftlab.training.records import History, SFTRun, is_finished, write_result
 from sftlab.training.spec import SFTSpec, TrainingRuntime
+from tests.support.object_machines import objects_at
 from tests.support.s3_server import S3Server
 
 STEP = Step("s", "slug", {"a": 1})
@@ -100,8 +101,7 @@ def test_of_two_that_train_one_model_the_record_tells_of_the_bytes_that_are_ther
     one, two = two_machines(server, tmp_path)
     driver, reader = (Store(server.address(tmp_path.name), tmp_path / name) for name in ("driver", "reader"))
     mine = train(one, 2.5)
-    assert one.mirror is not None
-    objects, note = one.mirror.objects, f"tuned/{TUNED.folder}/work/pushed/{quote(TOLD, safe='')}"
+    objects, note = objects_at(one), f"tuned/{TUNED.folder}/work/pushed/{quote(TOLD, safe='')}"
     first = objects.read(note)
     assert first is not None
     others = train(two, seconds)
