@@ -169,6 +169,12 @@ def is_committed(mirror: Mirror, folder: Path) -> bool:
     return mirror.objects.info(f"{mirror.name(folder)}/{RECORD}") is not None
 
 
+def is_sent(path: Path) -> bool:
+    """Whether a file of this machine needs no `push`: the object store has it, or there is none."""
+    mirror = mirror_of(path)
+    return mirror is None or mirror.objects.info(mirror.name(path)) is not None
+
+
 def drop(path: Path) -> None:
     """Delete a part that is no longer needed, or a folder of them: here and in the object store."""
     shutil.rmtree(path, ignore_errors=True)

@@ -28,7 +28,7 @@ from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
 from sftlab.files import write_text
 from sftlab.store.fingerprint import file_hash
-from sftlab.store.mirror import drop, is_hashed, mirror_of, pull, push
+from sftlab.store.mirror import drop, is_hashed, is_sent, mirror_of, pull, push
 from sftlab.training.records import History
 from sftlab.training.safe_load import load_restricted
 
@@ -138,10 +138,8 @@ def latest_checkpoint(root: Path, identity: dict[str, Any]) -> tuple[str, int, H
 
     Of a mirror only what the object store has as well: a machine that left the run earlier keeps old ones.
     """
-    mirror = mirror_of(root)
-    there = None if mirror is None else mirror.objects.below(mirror.name(root))
     for mark in sorted(root.glob(f"step-*/{MARK}"), reverse=True):
-        if mirror is not None and there is not None and mirror.name(mark) not in there:
+        if not is_sent(mark):
             continue
         try:
             state = parse_record(State, mark.read_bytes(), str(mark), "delete it.")

@@ -12,7 +12,7 @@ from sftlab.config.documents import parse_record
 from sftlab.datasets.spec import JinjaTemplate, TemplateSpec
 from sftlab.errors import UserError
 from sftlab.files import write_text
-from sftlab.store.mirror import display_path, mirror_of, pull, push
+from sftlab.store.mirror import display_path, is_sent, pull, push
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 from sftlab.weights.cut import Cut
 
@@ -199,8 +199,7 @@ def is_finished(run: SFTRun) -> bool:
         return False
     for folder in (*(kept.output_dir for kept in run.kept), run.output_dir):
         file = Path(folder) / COMMIT_FILE
-        mirror = mirror_of(file)
-        if mirror is not None and mirror.objects.info(mirror.name(file)) is None:
+        if not is_sent(file):
             push(file.parent)
     return True
 
