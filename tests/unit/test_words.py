@@ -44,11 +44,10 @@ def test_longer_words_attributes_of_svg_and_the_asserted_notice_are_allowed(text
     assert list(unwanted(text)) == []
 
 
-def test_the_files_of_a_repository_are_checked_and_its_log_is_not(
+def test_documents_and_the_package_are_checked_and_other_files_are_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {
-        "docs/log.md": "told",
         "guide.md": "fine",
         "platform/lab/a.py": "# fine\n# told\n",
         "other.py": "told",
