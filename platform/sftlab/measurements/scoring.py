@@ -287,7 +287,7 @@ def _stream(
 ) -> Generator[pa.Table]:
     """What `BlockScorer` returns for each task, as they are finished, in any order.
 
-    A row is the number of a block, and the engine's process reads the block's facts (docs/design/inference.md says why).
+    A row is the number of a block, and the engine's process reads its facts (docs/design/inference.md says why).
     """
     import pyarrow as pa
     import ray.data
