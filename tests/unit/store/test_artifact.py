@@ -18,7 +18,7 @@ from sftlab.files import write_text
 from sftlab.store.artifact import Store
 from sftlab.store.fingerprint import canonical_json, fingerprint
 from sftlab.store.mirror import drop, pull, push
-from sftlab.store.record import RECORD, Damaged, Step, differences
+from sftlab.store.record import RECORD, Damaged, Step, differences, parse_record
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -93,6 +93,13 @@ def test_a_flipped_bit_is_found_where_the_file_is_first_read_and_by_verify(tmp_p
     assert store.find(bad) is None and store.find(good) is not None
     build(store, bad)
     assert pull(file).read_text() == "payload"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\x00", b"[" * 100_000])
+def test_bytes_that_are_no_record_are_damage(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(Damaged, match=r"record\.json is unreadable") as error:
+        parse_record(content, tmp_path / RECORD)
+    assert error.value.folder == tmp_path
 
 
 def test_a_record_that_is_not_that_of_its_id_is_damaged(tmp_path: Path) -> None:
