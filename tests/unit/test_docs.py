@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sftlab.execution.stage import Stage
+from sftlab.studies.knowledge.pipeline import STAGES as KNOWLEDGE
+from sftlab.studies.survey.pipeline import STAGES as SURVEY
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DESIGN_LINES = 80  # two screens
@@ -46,3 +50,10 @@ def test_files_that_design_pages_name_exist() -> None:
     places = (ROOT / "platform/sftlab", ROOT)
     assert {one for one in named if not any((place / one[1]).exists() for place in places)} == set()
     assert len(named) > 50
+
+
+@pytest.mark.parametrize("stage", [*KNOWLEDGE, *SURVEY], ids=lambda stage: stage.name)
+def test_the_figure_of_the_data_flow_has_every_stage(stage: Stage) -> None:
+    figure = (ROOT / "docs/architecture.md").read_text().split("```mermaid")[1].split("```")[0]
+    boxes = {name for label in re.findall(r"\w\[\"([^\"]+)\"\]", figure) for name in label.split(", ")}
+    assert stage.name in boxes
