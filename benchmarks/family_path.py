@@ -1,10 +1,11 @@
 """Runs a tiny model of each family through the whole path and writes a row of docs/models.md for each.
 
-    .venv/bin/python -m benchmarks.family_path [FAMILY...] --tokenizer byte-level
+    .venv/bin/python -m benchmarks.family_path [FAMILY...] --tokenizer byte-level --work runs/families
 
 The path: the checks of a study, two steps of fine-tuning, the export, a restoration of 10 %, and a live vLLM engine of
 the base model that takes over the tuned and the restored model. The first-token logits of the restored model are
 compared with those of transformers. Random weights; seconds for each family on idle cores, most of it vLLM's start.
+What is finished below --work is kept, so that a run that was ended goes on.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sftlab.errors import UserError
@@ -51,6 +52,8 @@ def prepare(family: str, tokenizer: str, folder: Path) -> dict[str, Any]:
     from sftlab.weights.ladder import restore
     from tests.support.inference_toys import write_model
 
+    for made in folder.iterdir():  # by a stage that was ended
+        shutil.rmtree(made) if made.is_dir() else made.unlink()
     base = folder / "base"
     write_model(base, family, **FAMILIES[family])
     _write_tokenizer(tokenizer, base)
@@ -152,30 +155,34 @@ def serve(folder: Path, start: str, swaps: list[str], reference: list[list[float
     return {"off": float(np.abs(np.array(logits) - wanted).max())}
 
 
-def row_of(family: str, tokenizer: str) -> tuple[str, ...]:
+def row_of(family: str, tokenizer: str, work: Path) -> tuple[str, ...]:
     """Family, tokenizer, outcome, and how the swap went."""
-    with TemporaryDirectory(prefix="family-") as place:
-        folder = Path(place)
-        made = _child("prepare", family, tokenizer, place)
-        if "refused" in made or "failed" in made:
-            kind = "refused before anything is computed" if "refused" in made else "fails"
-            return family, tokenizer, kind, _short(made.get("refused") or made["failed"])
-        (folder / "reference.json").write_text(json.dumps(made["reference"]))
-        form = "" if made["same"] else "; config or names differ"
-        served = _child("serve", place, "base", "tuned,restored/restored-10")
-        if "off" in served:
-            word = "works" if served["off"] <= TOLERANCE and not form else "fails"
-            return family, tokenizer, word, f"swapped; logits agree within {served['off']:.0e}{form}"
-        reason = _short(served.get("swap") or served["failed"])
-        again = _child("serve", place, "restored/restored-10", "")
-        if again.get("off", 1.0) <= TOLERANCE:
-            return family, tokenizer, "fresh engine", f"{reason}{form}"
-        return (
-            family,
-            tokenizer,
-            "fails",
-            _short(again.get("failed") or f"logits differ by {again['off']:.0e}"),
-        )
+    folder = work / f"{family}-{tokenizer}"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _kept(folder / "prepared.json", "prepare", family, tokenizer, str(folder))
+    if "refused" in made or "failed" in made:
+        kind = "refused before anything is computed" if "refused" in made else "fails"
+        return family, tokenizer, kind, _short(made.get("refused") or made["failed"])
+    form = "" if made["same"] else "; config or names differ"
+    served = _kept(folder / "swapped.json", "serve", str(folder), "base", "tuned,restored/restored-10")
+    if "off" in served:
+        word = "works" if served["off"] <= TOLERANCE and not form else "fails"
+        return family, tokenizer, word, f"swapped; logits agree within {served['off']:.0e}{form}"
+    reason = _short(served.get("swap") or served["failed"])
+    again = _kept(folder / "fresh.json", "serve", str(folder), "restored/restored-10", "")
+    if again.get("off", 1.0) <= TOLERANCE:
+        return family, tokenizer, "fresh engine", f"{reason}{form}"
+    wrong = again.get("failed") or f"logits differ by {again['off']:.0e}"
+    return family, tokenizer, "fails", _short(wrong)
+
+
+def _kept(file: Path, *words: str) -> dict[str, Any]:
+    """What a stage found, from its file where it has been run."""
+    if not file.exists():
+        found = _child(*words)
+        file.write_text(json.dumps(found))
+    kept: dict[str, Any] = json.loads(file.read_text())
+    return kept
 
 
 def _child(*words: str) -> dict[str, Any]:
@@ -202,7 +209,7 @@ def _stage(words: list[str]) -> None:
     if words[0] == "prepare":
         found = prepare(words[1], words[2], Path(words[3]))
     else:
-        reference = json.loads((Path(words[1]) / "reference.json").read_text())
+        reference = json.loads((Path(words[1]) / "prepared.json").read_text())["reference"]
         found = serve(Path(words[1]), words[2], [x for x in words[3].split(",") if x], reference)
     print("\n" + json.dumps(found), flush=True)
     os._exit(0)  # engines and process groups keep threads
@@ -214,6 +221,7 @@ def main() -> None:
     )
     parser.add_argument("families", nargs="*", help=f"some of {', '.join(FAMILIES)}; all by default")
     parser.add_argument("--tokenizer", choices=TOKENIZERS, default="byte-level")
+    parser.add_argument("--work", type=Path, default=Path("runs/families"), help="keeps what is finished")
     parser.add_argument("--stage", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.stage:
@@ -223,7 +231,7 @@ def main() -> None:
         flush=True,
     )
     for family in given.families or FAMILIES:
-        print(f"| {' | '.join(row_of(family, given.tokenizer))} |", flush=True)
+        print(f"| {' | '.join(row_of(family, given.tokenizer, given.work))} |", flush=True)
 
 
 if __name__ == "__main__":
