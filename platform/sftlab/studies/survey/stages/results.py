@@ -56,7 +56,7 @@ def build_results(build: SurveyBuild) -> None:
             forms.append(
                 {
                     **row,
-                    **_form(answers.to_pylist()),
+                    **form_of(answers.to_pylist()),
                     "right_by_likelihood": by_likelihood(build, step, labels[name]),
                 }
             )
@@ -145,7 +145,7 @@ def _mean(scores: Sequence[float | None]) -> float:
     return sum(score or 0.0 for score in scores) / len(scores)
 
 
-def _form(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def form_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Share of answers in the asked form, and the score of these alone; an answer in another form counts as wrong."""
     kept = [row["score"] for row in rows if row["in_form"]]
     return {
