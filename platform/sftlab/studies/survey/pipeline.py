@@ -22,5 +22,5 @@ STAGES = (
         reads=("model", "benchmarks"),
     ),
     Stage("survey-results", 2, f"{_STAGES}.results:build_results", reads=("benchmarks",)),
-    Stage("survey-report", 2, f"{_STAGES}.report:build_report"),
+    Stage("survey-report", 3, f"{_STAGES}.report:build_report"),
 )

@@ -15,14 +15,17 @@ from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent
 from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.report import factor_sections, figures, maps, measured_sections, restore_section
+from sftlab.studies.survey.report.champion_section import CHAMPIONS, champions
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed, with_words
 from sftlab.studies.survey.tables import set_lengths
 
 
 def sections(comparison: Comparison) -> list[Section]:
-    """All sections for which the table has something."""
+    """All sections for which the table has something; faults come first in a table that others brought."""
+    of_survey = CHAMPIONS in comparison.tables
     makers: tuple[Callable[[Comparison], Section | None], ...] = (
-        _faults,
+        *(() if of_survey else (_faults,)),
+        champions,
         _gains,
         _by_model,
         _agreement,
@@ -38,6 +41,7 @@ def sections(comparison: Comparison) -> list[Section]:
         measured_sections.form,
         restore_section.restoration,
         factor_sections.beyond,
+        *((_faults,) if of_survey else ()),
     )
     return present(*(make(comparison) for make in makers))
 
