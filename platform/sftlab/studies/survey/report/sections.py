@@ -17,6 +17,7 @@ from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.report import factor_sections, figures, maps, measured_sections, restore_section
 from sftlab.studies.survey.report.champion_section import CHAMPIONS, champions
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed, with_words
+from sftlab.studies.survey.report.similarity_section import similarity
 from sftlab.studies.survey.tables import set_lengths
 
 
@@ -33,6 +34,7 @@ def sections(comparison: Comparison) -> list[Section]:
         _variance,
         _length,
         measured_sections.perplexity,
+        similarity,
         measured_sections.layers,
         factor_sections.methods,
         factor_sections.sizes_and_epochs,

@@ -17,8 +17,10 @@ from sftlab.studies.survey.measures import read_measures
 from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.report.champion_section import CHAMPIONS
 from sftlab.studies.survey.score_table import read_scores
+from sftlab.studies.survey.similarity import similarity_cells, similarity_prediction
 from sftlab.studies.survey.stages.champions import key_of, read_champions
 from sftlab.studies.survey.stages.results import ABOUT, SCORES
+from sftlab.studies.survey.stages.similarity import read_similarity
 
 SUMMARY = "summary.json"
 
@@ -45,7 +47,13 @@ def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison
     found = parse_about(document, str(about))
     scores = replace(read_scores(folder / SCORES), source=build.plan.name)
     comparison = compare(scores, found, 0, progress, read_measures(folder))
-    return replace(comparison, tables={**comparison.tables, CHAMPIONS: _champions(build)})
+    similarities = read_similarity(build)
+    more = {
+        CHAMPIONS: _champions(build),
+        "similarities": similarity_cells(comparison.survey, similarities),
+        "similarity": similarity_prediction(comparison.survey, similarities),
+    }
+    return replace(comparison, tables={**comparison.tables, **more})
 
 
 def _champions(build: SurveyBuild) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from sftlab.studies.survey.stages.champions import Halves
 from sftlab.studies.survey.stages.movement import read_movement
 from sftlab.studies.survey.stages.requests import CHOICES
 from sftlab.studies.survey.stages.scores import read_answers, read_likelihoods, read_questions
+from sftlab.studies.survey.stages.similarity import write_similarity
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,6 +84,7 @@ def build_results(build: SurveyBuild) -> None:
         pq.write_table(
             pa.Table.from_pylist(restored_rows(build), schema=restored_schema()), folder / RESTORED
         )
+    write_similarity(build, folder)
     (folder / ABOUT).write_text(json.dumps(_about(build), indent=1), encoding="utf-8")
     build.commit(build.plan.results)
 
