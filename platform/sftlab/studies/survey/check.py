@@ -12,6 +12,8 @@ from sftlab.execution.runtime import Runtime
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.measurements.harness import require_harness
 from sftlab.measurements.sandbox import require_sandbox
+from sftlab.store.objects import is_address
+from sftlab.studies.survey.runs import Run, is_selected, runs_of
 from sftlab.studies.survey.runs import Run, is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
 
@@ -21,6 +23,11 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
     harness = spec.benchmarks.harness
     check_resources(runtime, dict.fromkeys(run.sft for run in runs_of(spec)))
     check_rows(spec)
+    if runtime.keep == "delta" and is_address(runtime.store):
+        raise UserError(
+            f"runtime.keep=delta: {runtime.store} is an address, and models are packed in a folder alone. Keep "
+            "folders, or use a store that is a folder."
+        )
     check_paths(
         {
             **{f"bases.folders.{name}.path": base.path for name, base in spec.bases.folders.items()},
