@@ -80,8 +80,8 @@ def check_rows(spec: SurveySpec) -> None:
                 )
                 raise UserError(
                     f"runs: two runs of base {run.base} on {run.data} ({run.method}, size {run.size:,}, epoch {epoch}) "
-                    f"differ only in {found}, and the table of scores has one row for both. Put one of them into "
-                    "another survey; what both have in common is built once."
+                    f"differ only in {found}, and the table of scores has one row for both. Give the method of one of "
+                    "them a `label`, or put it into another survey; what both have in common is built once."
                 )
 
 

@@ -67,7 +67,7 @@ def build_results(build: SurveyBuild) -> None:
         for model, found in judgments:
             row = {**_run_key(model), "benchmark": name}
             scores.append({**row, "score": 100 * _mean(found)})
-            forms.append({**row, **_form(_as_answers(found)), "right_by_likelihood": None})
+            forms.append({**row, **form_of(_as_answers(found)), "right_by_likelihood": None})
     surprise = [
         {"model": base, "data": name, "size": size, **perplexities(read_likelihoods(build, step))}
         for base, sets in build.plan.perplexities.items()
@@ -111,7 +111,7 @@ def restored_rows(build: SurveyBuild) -> list[dict[str, Any]]:
                         k: v for k, v in labels[benchmark].items() if (k in dev[benchmark]) == (half == DEV)
                     }
                     by_choice = None if likeliest is None else right_choices(likeliest, right)
-                    found = {**_form(kept), "right_by_likelihood": by_choice}
+                    found = {**form_of(kept), "right_by_likelihood": by_choice}
                     rows.append({**key, "benchmark": benchmark, "half": half, **found})
     return rows
 
