@@ -223,7 +223,7 @@ def _mean_r(values: npt.NDArray[np.float64]) -> str:
 
 def _structure(comparison: Comparison) -> Section:
     survey, tests = comparison.survey, comparison.tables["structure_tests"]
-    parts = [f"{row['treatment']} t = {number(row['t'], 1)} (p {row['p']:.2g})" for row in tests]
+    parts = [f"{row['treatment']} t = {number(row['t'], 1)} (p {p_text(row['p'])})" for row in tests]
     see = (
         "Do models agree on how benchmarks relate more than on how training sets do? The paired t-test over pairs of "
         f"models, which takes them as independent: {listed(parts)}. Above the dashed line a pair agrees more on "
@@ -237,7 +237,7 @@ def _structure(comparison: Comparison) -> Section:
             Row(
                 row["treatment"],
                 [Entry(number(row[key], 2)) for key in ("benchmarks", "sets", "t")]
-                + [Entry(f"{row['p']:.2g}")],
+                + [Entry(p_text(row["p"]))],
             )
             for row in tests
         ],
