@@ -14,7 +14,6 @@ from sftlab.measurements.harness import require_harness
 from sftlab.measurements.sandbox import require_sandbox
 from sftlab.store.objects import is_address
 from sftlab.studies.survey.runs import Run, is_selected, runs_of
-from sftlab.studies.survey.runs import Run, is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
 
 
