@@ -30,7 +30,7 @@ def arms_by_benchmark(first: npt.ArrayLike, second: npt.ArrayLike) -> list[Arms]
     """First less second by benchmark, tested over models.
 
     Args:
-        first, second: scores [models, sets, benchmarks], paired by position; at least two models.
+        first, second: scores [models, sets, benchmarks], paired by position. With one model p is NaN.
     """
     from scipy.stats import ttest_1samp
 
@@ -39,6 +39,7 @@ def arms_by_benchmark(first: npt.ArrayLike, second: npt.ArrayLike) -> list[Arms]
     for by_model in change.mean(axis=1).T:
         # Models that all differ by exactly the same leave no spread to test against.
         p = float(ttest_1samp(by_model, 0).pvalue) if by_model.std() > 0 else float(not by_model.any())
+        p = p if by_model.size > 1 else float("nan")
         found.append(Arms(float(by_model.mean()), p, int((by_model > 0).sum()), by_model.size))
     return found
 

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sftlab import __version__
-from sftlab.cli import compare, data, explain, listing, store, study, survey, sweep, weights
+from sftlab.cli import compare, data, explain, listing, rank, store, study, survey, sweep, weights
 from sftlab.cluster.environment import name_user
 from sftlab.errors import ExitCode, UserError
 from sftlab.shell import command
@@ -84,6 +84,12 @@ app.command(
 app.command(epilog="Example: sftlab compare scores.csv --about about.yaml --output runs/compare")(
     compare.compare
 )
+app.command(
+    epilog="Example: sftlab rank --model models/base --data alpaca.json support.jsonl --benchmarks tickets.jsonl"
+)(rank.rank)
+app.command(
+    epilog="Example: sftlab ask --model models/tuned --benchmark tickets.jsonl --metric contains --json"
+)(rank.ask)
 app.command("list", epilog="Example: sftlab list strategies")(listing.list_names)
 app.command(epilog="Example: sftlab verify --store /shared/sftlab/store")(store.verify)
 
@@ -106,7 +112,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `ray job stop` sends
     try:
-        app(at_home(sys.argv[1:] if arguments is None else arguments))
+        given = at_home(sys.argv[1:] if arguments is None else arguments)
+        app(rank.spread(given) if given[:1] == ["rank"] else given)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USER_ERROR)

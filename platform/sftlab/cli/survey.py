@@ -81,6 +81,9 @@ def survey_plan(build: SurveyBuild, every_step: bool, by_default: bool) -> Shown
 def survey_to_report(build: SurveyBuild, file: Path, until: str) -> Shown:
     """Build the survey up to a stage; at the last one, say what was found and where the report is, and log it."""
     if until == LAST:
+        from sftlab.studies.survey.check import require_report
+
+        require_report(build.plan.spec)
         probe_tracking(build.runtime)
     data = begun("survey", build, until)
     if until != LAST:

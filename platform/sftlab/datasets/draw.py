@@ -39,8 +39,11 @@ def draw(
     seed: int,
     fits: Callable[[Conversation], bool] | None = None,
     name: str = "data",
+    fewer: bool = False,
 ) -> Drawn:
     """The first `size` examples (None: all) in the seed's order that fit; equal examples count once.
+
+    fewer: whether a set with fewer examples gives all that it has.
 
     `conversations` is read once, and no more than `size` of it is held. `fits` is asked only about examples that would
     be drawn if they did, as it is usually a tokenizer.
@@ -77,7 +80,7 @@ def draw(
                 place=conversation.where,
                 advice="ask for fewer.",
             )
-    if (size is not None and len(best) < size) or not best:
+    if (size is not None and len(best) < size and not fewer) or not best:
         wanted = f"{size:,}" if size is not None else "1 or more"
         raise UserError(
             (f"{wanted} examples are wanted, and {len(best):,} of its {len(seen):,} distinct examples fit"),

@@ -59,20 +59,20 @@ class Duplicates:
 class Overlap:
     """Which questions of a benchmark occur in the examples that `add` was given.
 
-    A question occurs in an example that shares eight words in a row with it, unless over ten of the benchmark's
+    A question occurs in an example that shares `ngram` words in a row with it, unless over ten of the benchmark's
     questions have these words. A question without such words occurs where it is the whole of a user's turn.
     """
 
-    def __init__(self, name: str, questions: Sequence[str]) -> None:
-        self.name, self.questions = name, len(questions)
+    def __init__(self, name: str, questions: Sequence[str], ngram: int = NGRAM) -> None:
+        self.name, self.questions, self.ngram = name, len(questions), ngram
         self.found: dict[int, str] = {}  # question: the place of the first example with it
         self.examples = 0  # that hold at least one question
         self._grams: dict[str, list[int]] = {}
         self._whole: dict[str, list[int]] = {}
         lists = [words(question) for question in questions]
-        common = Counter(gram for found in lists for gram in set(_grams(found)))
+        common = Counter(gram for found in lists for gram in set(_grams(found, ngram)))
         for number, found in enumerate(lists):
-            rare = [gram for gram in set(_grams(found)) if common[gram] <= COMMON]
+            rare = [gram for gram in set(_grams(found, ngram)) if common[gram] <= COMMON]
             for gram in rare:
                 self._grams.setdefault(gram, []).append(number)
             if found and not rare:
@@ -82,7 +82,7 @@ class Overlap:
         hits: set[int] = set()
         for turn in conversation.turns:
             found = words(turn.text)
-            for gram in _grams(found):
+            for gram in _grams(found, self.ngram):
                 hits.update(self._grams.get(gram, ()))
             if turn.role == "user":
                 hits.update(self._whole.get(" ".join(found), ()))
@@ -91,8 +91,8 @@ class Overlap:
             self.found.setdefault(number, conversation.where)
 
 
-def _grams(found: Sequence[str]) -> Iterator[str]:
-    return (" ".join(found[at : at + NGRAM]) for at in range(len(found) - NGRAM + 1))
+def _grams(found: Sequence[str], size: int) -> Iterator[str]:
+    return (" ".join(found[at : at + size]) for at in range(len(found) - size + 1))
 
 
 def read_questions(path: Path) -> list[str]:

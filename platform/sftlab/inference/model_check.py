@@ -16,6 +16,9 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 _TABLES = ("_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS", "_TRANSFORMERS_SUPPORTED_MODELS")
 
 
+CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+
+
 def check_model(folder: str | Path, on_cpu: bool) -> None:
     """Raises UserError that names the folder and the reason where a model cannot be served or trained: quantised
     weights, code of its own, an encoder, an architecture or a head size that the engine lacks.
@@ -89,3 +92,15 @@ def _check_head_size(path: Path, config: dict[str, Any]) -> None:
             f"{path}: heads of size {size} are not computed by vLLM on the CPU, which has "
             f"{', '.join(map(str, CPU_HEAD_SIZES))}; give another model, or run on a GPU (engine.gpus_per_engine)."
         )
+
+
+def context_length(folder: str | Path) -> int | None:
+    """Tokens of a model's context by its config.json; None where that names none."""
+    config = read_json_object(
+        Path(folder) / "config.json", "expected a Hugging Face model folder with its config.json"
+    )
+    for part in (config, config.get("text_config")):
+        for name in CONTEXT_FIELDS:
+            if isinstance(part, dict) and isinstance(part.get(name), int) and part[name] > 0:
+                return int(part[name])
+    return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 MINUS = "\N{MINUS SIGN}"
+UNDEFINED = "\N{EN DASH}"
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -13,7 +15,9 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def number(value: float, digits: int = 1) -> str:
-    """Fixed digits with a proper minus sign; never '-0.0'."""
+    """Fixed digits with a proper minus sign; never '-0.0'. A dash for what is not defined (NaN)."""
+    if isnan(value):
+        return UNDEFINED
     text = f"{value:,.{digits}f}"
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
@@ -23,6 +27,8 @@ def number(value: float, digits: int = 1) -> str:
 def points(difference: float, digits: int = 1) -> str:
     """A difference of shares in percentage points, signed: '+3.4', '\N{MINUS SIGN}0.2'."""
     text = number(100 * difference, digits)
+    if text == UNDEFINED:
+        return text
     return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
 
 

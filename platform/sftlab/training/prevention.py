@@ -112,11 +112,12 @@ def mask_gradients(places: Homes, base: Path, mask: ProbeMask) -> None:
     `places` is stored_tensors.homes(...). Without decay AdamW then leaves these weights as they are, to the bit.
     Raises UserError where the probe and the base do not fit each other.
     """
+    from sftlab.weights.delta_folder import open_tuned
     from sftlab.weights.pairs import check_pair
     from sftlab.weights.selection import is_restored_mask
     from sftlab.weights.shards import Checkpoint
 
-    with Checkpoint.open(base) as old, Checkpoint.open(mask.probe) as probe:
+    with Checkpoint.open(base) as old, open_tuned(mask.probe, base) as probe:
         known = set(check_pair(old, probe))
         for parameter, parts in by_parameter(places):
             whole = torch.zeros(full_shape(parameter), dtype=torch.bool)

@@ -100,3 +100,9 @@ def test_planted_transfer_is_found_and_its_absence_in_one_group_is_too() -> None
     assert mean_correlation_p(gains, groups, seed=0) < 0.01
     gains[3:, :, 2] = random.normal(size=(3, 12))
     assert weakest_p(gains, groups, seed=0) > 0.05
+
+
+def test_one_model_has_no_p() -> None:
+    (found,) = arms_by_benchmark([[[3.0], [5.0]]], [[[1.0], [1.0]]])
+    assert (found.difference, found.first_better, found.models) == (3.0, 1, 1)
+    assert np.isnan(found.p)

@@ -14,15 +14,13 @@ from sftlab.execution.checks import check_paths, check_resources
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
 from sftlab.facts.templates import Topic, load_topics, published_topics
+from sftlab.inference.model_check import context_length
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.pocket.spec import Shape
 from sftlab.strategies import RestoreSpec
 from sftlab.studies.knowledge.spec import ModelSpec, StudySpec
 from sftlab.training.spec import SFTSpec
 from sftlab.weights.regions import check_layers
-from sftlab.weights.shards import read_json_object
-
-CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
 
 def check(spec: StudySpec, runtime: Runtime) -> None:
@@ -90,18 +88,6 @@ def check_context(
                 "templates or another model."
             )
     return long
-
-
-def context_length(folder: str) -> int | None:
-    """Tokens of a model's context by its config.json; None where that names none."""
-    config = read_json_object(
-        Path(folder) / "config.json", "expected a Hugging Face model folder with its config.json"
-    )
-    for part in (config, config.get("text_config")):
-        for name in CONTEXT_FIELDS:
-            if isinstance(part, dict) and isinstance(part.get(name), int) and part[name] > 0:
-                return int(part[name])
-    return None
 
 
 def check_base_tokenizer(spec: StudySpec) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from sftlab.config.leaves import flat
 from sftlab.errors import UserError
 from sftlab.execution.checks import check_base_model, check_paths, check_resources
 from sftlab.execution.runtime import Runtime
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.measurements.harness import require_harness
 from sftlab.measurements.sandbox import require_sandbox
-from sftlab.studies.survey.runs import is_selected, runs_of
+from sftlab.store.objects import is_address
+from sftlab.studies.survey.runs import Run, is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
 
 
@@ -18,6 +21,12 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
     """Raises UserError where fields of the runtime contradict each other or do not go with the survey."""
     harness = spec.benchmarks.harness
     check_resources(runtime, dict.fromkeys(run.sft for run in runs_of(spec)))
+    check_rows(spec)
+    if runtime.keep == "delta" and is_address(runtime.store):
+        raise UserError(
+            f"runtime.keep=delta: {runtime.store} is an address, and models are packed in a folder alone. Keep "
+            "folders, or use a store that is a folder."
+        )
     check_paths(
         {
             **{f"bases.folders.{name}.path": base.path for name, base in spec.bases.folders.items()},
@@ -55,6 +64,46 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
             raise UserError(
                 f"data.draw.fit: {base!r} is no base of the survey; the bases are {', '.join(spec.bases.names)}."
             )
+
+
+def check_rows(spec: SurveySpec) -> None:
+    """Raises UserError where two models would have one row in the table of scores."""
+    seen: dict[tuple[object, ...], Run] = {}
+    for run in runs_of(spec):
+        for epoch in run.epochs:
+            row = (run.base, run.data, run.method, run.size, run.sft.schedule, epoch)
+            other = seen.setdefault(row, run)
+            if other is not run:
+                found = differing(
+                    other.sft.model_dump(exclude_none=True), run.sft.model_dump(exclude_none=True)
+                )
+                raise UserError(
+                    f"runs: two runs of base {run.base} on {run.data} ({run.method}, size {run.size:,}, epoch {epoch}) "
+                    f"differ only in {found}, and the table of scores has one row for both. Give the method of one of "
+                    "them a `label`, or put it into another survey; what both have in common is built once."
+                )
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The fields in which two settings differ, with their values: 'sft.seed (0 and 1)'."""
+    left, right = dict(flat({"sft": one})), dict(flat({"sft": other}))
+    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    return ", ".join(f"{name} ({left.get(name)} and {right.get(name)})" for name in names)
+
+
+def require_report(spec: SurveySpec) -> None:
+    """Raises UserError where the report would have nothing to compare: before anything is computed."""
+    grids: dict[tuple[object, ...], set[tuple[str, str]]] = {}
+    for run in runs_of(spec):
+        if len(run.members) == 1:
+            grids.setdefault((run.method, run.size, run.sft.schedule), set()).add((run.base, run.data))
+    for found in grids.values():
+        if len({base for base, _ in found}) > 1 and len({data for _, data in found}) > 1:
+            return
+    raise UserError(
+        "runs: the report compares two or more bases on two or more single sets, trained with one method, size and "
+        "schedule, and this survey has no such runs. Add some, or build its scores alone with --until survey-results."
+    )
 
 
 def check_bases(spec: SurveySpec, say: Callable[[str], None]) -> None:

@@ -117,6 +117,15 @@ def parameters(plan: SurveyPlan, base: str) -> int | None:
     return sum(file.stat().st_size for file in files) // BFLOAT16_BYTES if files else None
 
 
+def epoch_hours(folder: Path, tokens: int, rates: Rates) -> float:
+    """GPU hours of one epoch of full fine-tuning of the model in a folder on so many tokens."""
+    from sftlab.weights.shards import Checkpoint
+
+    with Checkpoint.open(folder) as checkpoint:
+        weights = sum(checkpoint.numel(name) for name in checkpoint.names)
+    return FULL * weights * tokens / (rates.peak_tflops * 1e12 * rates.training_share) / SECONDS
+
+
 def _add_model(plan: SurveyPlan, rates: Rates, model: Model, weights: int, seconds: _Seconds) -> None:
     peak = rates.peak_tflops * 1e12
     run, start = model.run, rates.engine_start_seconds

@@ -21,6 +21,6 @@ STAGES = (
         starts_engines=True,
         reads=("model", "benchmarks"),
     ),
-    Stage("survey-results", 2, f"{_STAGES}.results:build_results", reads=("benchmarks",)),
-    Stage("survey-report", 2, f"{_STAGES}.report:build_report"),
+    Stage("survey-results", 3, f"{_STAGES}.results:build_results", reads=("benchmarks",)),
+    Stage("survey-report", 3, f"{_STAGES}.report:build_report"),
 )

@@ -16,9 +16,10 @@ from sftlab.errors import UserError
 from sftlab.execution.progress import SilentProgress
 from sftlab.facts.table import SPLITS, read_facts
 from sftlab.facts.templates import Topic
+from sftlab.inference.model_check import context_length
 from sftlab.measurements.mastery import mastery_schema
 from sftlab.studies.knowledge.build import KnowledgeBuild
-from sftlab.studies.knowledge.check import check_context, context_length
+from sftlab.studies.knowledge.check import check_context
 from sftlab.studies.knowledge.stages.facts import build_facts
 from sftlab.studies.knowledge.stages.mastery import FILE, write_mastery
 from sftlab.studies.knowledge.stages.training_sets import check_training_sets, sizes_text

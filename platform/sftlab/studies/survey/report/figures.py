@@ -10,6 +10,7 @@ import numpy as np
 from sftlab.analysis.gains import BASELINE_FREE, RAW, STANDARDISED
 from sftlab.reporting.svg import FAINT, INK, drawing, inline
 from sftlab.studies.survey.report.maps import short
+from sftlab.studies.survey.report.plain import p_text
 from sftlab.studies.survey.survey import Floats, Survey
 
 if TYPE_CHECKING:
@@ -291,4 +292,4 @@ def _intervals(
 
 
 def _p(p: float) -> str:
-    return " p < 0.001 " if p < 0.001 else f" p {p:.3f} "
+    return f" p {p_text(p)} "

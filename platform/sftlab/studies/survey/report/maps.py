@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DIVERGING = "RdBu"
+TITLED = 4.2  # inches of a map that has room for its title, whatever the number of its cells
 
 
 def short(name: str, length: int = 22) -> str:
@@ -29,12 +30,12 @@ def mean_gain_map(survey: Survey) -> str:
     raw = survey.gains[RAW].mean(axis=0)
     sets, benchmarks = survey.grid.sets, survey.grid.benchmarks
     scaled = min_max_scaled(raw)
-    with drawing(max(4.7, 0.5 * len(benchmarks) + 2), 0.32 * len(sets) + 1.5) as (figure, axes):
+    with drawing(max(TITLED + 1.2, 0.5 * len(benchmarks) + 2), 0.32 * len(sets) + 1.5) as (figure, axes):
         _map(axes, scaled, sets, benchmarks)
         for d in range(len(sets)):
             for b in range(len(benchmarks)):
                 value = raw[d, b]
-                text = f"{value:+.2f}" if abs(value) < 0.995 else f"{value:+.0f}"
+                text = f"{value:+.0f}" if abs(value) >= 0.995 else f"{value:+.2f}" if value else "0"
                 axes.text(
                     b + 0.5,
                     d + 0.5,
@@ -67,7 +68,7 @@ def agreement_map(survey: Survey, treatment: str) -> str:
     order, tree = agreement.leaf_order(matrix)
     names = [survey.grid.models[m] for m in order]
     size = 0.33 * len(names)
-    with drawing(size + 2.6, size + 2.2) as (figure, axes):
+    with drawing(max(TITLED, size + 2.6), size + 2.2) as (figure, axes):
         axes.remove()
         top, main = figure.subplots(2, 1, height_ratios=[0.6, size + 1], sharex=False)
         _dendrogram(top, tree, len(names))
@@ -87,7 +88,7 @@ def agreement_map(survey: Survey, treatment: str) -> str:
 def inner_map(matrices: Floats, names: Sequence[str], title: str, key: str) -> str:
     """Figures 3a and 3b: the mean over models of r between benchmarks, or between sets."""
     size = 0.3 * len(names)
-    with drawing(size + 1.9, size + 1.5) as (figure, axes):
+    with drawing(max(TITLED + 0.4, size + 1.9), size + 1.5) as (figure, axes):
         known = np.isfinite(matrices).any(axis=0)  # a benchmark whose gains are constant has no r
         means = np.where(known, np.nanmean(np.where(known, matrices, 0.0), axis=0), np.nan)
         _map(axes, means, names, names, size=7)

@@ -29,6 +29,8 @@ def perplexity_points(rows: Sequence[Row]) -> str:
                 label=model,
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel("perplexity of the responses under the base")
         axes.set_ylabel("mean gain (points)")
         axes.legend(frameon=False, fontsize=7)

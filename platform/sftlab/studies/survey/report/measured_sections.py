@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import number
@@ -16,7 +18,7 @@ def perplexity(comparison: Comparison) -> Section | None:
     rows, predictions = comparison.tables["perplexities"], comparison.tables["predictions"]
     if not rows:
         return None
-    see = "There are too few training sets to correlate perplexity with gains."
+    see = "Perplexity is not correlated with gains: both must vary over three or more sets under every base."
     if first := next((row for row in predictions if row["predictor"] == "response"), None):
         see = (
             f"The logarithm of the perplexity of the responses correlates with the mean gain by r = "
@@ -53,15 +55,19 @@ def layers(comparison: Comparison) -> Section | None:
     rows = comparison.tables["layers"]
     if not rows:
         return None
-    strongest = max(rows, key=lambda row: abs(row["r_with_gain"]))
-    beyond = [row for row in rows if not row["null_low"] <= row["r_with_gain"] <= row["null_high"]]
+    known = [row for row in rows if not isnan(row["r_with_gain"])]
     most = max(rows, key=lambda row: row["relative_change"])
-    see = (
-        f"Weights change most at position {number(most['position'], 2)} (0 is the input). The change correlates with "
-        f"the mean gain of a set by r = {number(strongest['r_with_gain'], 2)} at position "
-        f"{number(strongest['position'], 2)}; at {len(beyond)} of {len(rows)} positions r is outside of what shuffled "
-        "sets give (grey band)."
-    )
+    see = f"Weights change most at position {number(most['position'], 2)} (0 is the input). "
+    if known:
+        strongest = max(known, key=lambda row: abs(row["r_with_gain"]))
+        beyond = [row for row in known if not row["null_low"] <= row["r_with_gain"] <= row["null_high"]]
+        see += (
+            f"The change correlates with the mean gain of a set by r = {number(strongest['r_with_gain'], 2)} at "
+            f"position {number(strongest['position'], 2)}; at {len(beyond)} of {len(rows)} positions r is outside of "
+            "what shuffled sets give (grey band)."
+        )
+    else:
+        see += "It is not correlated with gains: the mean gains of a base do not vary over its sets."
     plots = [measured_figures.layer_curves(rows), measured_figures.layer_agreement(rows)]
     return Section(
         "layers", "Change of weights by layer (Figures 5a, 5c)", see, present(*plots), data=("layers",)

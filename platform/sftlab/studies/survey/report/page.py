@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sftlab.analysis.gains import BASELINE_FREE, DOUBLE_CENTRED, RAW, STANDARDISED, TREATMENTS
 from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent
-from sftlab.studies.survey.compare import Comparison
+from sftlab.studies.survey.compare import Comparison, csv_text
+from sftlab.studies.survey.report.champion_section import CHAMPIONS
 from sftlab.studies.survey.report.figures import claim_effects
 from sftlab.studies.survey.report.plain import p_text, signed
 from sftlab.studies.survey.report.sections import sections
@@ -19,6 +21,7 @@ from sftlab.studies.survey.verdicts import Outcome
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+LONGEST_CSV = 400_000  # characters; longer tables are in the folder of tables alone
 WORDS = ("agrees", "differs", "depends on the baseline", "open")
 RULES = (
     "A direction agrees or differs where the corrected p is below 0.05 and the interval does not contain 0, otherwise "
@@ -68,11 +71,19 @@ def render(comparison: Comparison) -> str:
             rules=RULES,
             paper=str(comparison.published.paper),
             sections=sections(comparison),
-            counts={name: len(rows) for name, rows in comparison.tables.items() if rows},
+            downloads={name: downloaded(rows) for name, rows in comparison.tables.items() if rows},
+            command="sftlab survey" if CHAMPIONS in comparison.tables else "sftlab compare",
+            claims_first=CHAMPIONS not in comparison.tables,
             seed=survey.seed,
             style=_style(),
         )
     )
+
+
+def downloaded(rows: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
+    """A table as a CSV address of the page, empty where it is too long for a page, and its number of rows."""
+    text = csv_text([dict(row) for row in rows])
+    return ("" if len(text) > LONGEST_CSV else f"data:text/csv;charset=utf-8,{quote(text)}"), len(rows)
 
 
 def _environment() -> Environment:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sftlab.reporting.table import Entry, Row, Table
-from sftlab.reporting.text import number, percent
+from sftlab.reporting.text import UNDEFINED, number, percent
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -58,8 +58,13 @@ def cell_text(value: Any, digits: int, share: bool) -> str:
 
 def signed(value: float) -> str:
     text = number(float(value), 2)
+    if text == UNDEFINED:
+        return text
     return text if text.startswith("−") or float(text) == 0 else f"+{text}"
 
 
 def p_text(p: float) -> str:
+    """A p value with three digits, a dash where there is none."""
+    if np.isnan(p):
+        return UNDEFINED
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -15,14 +15,18 @@ from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent
 from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.report import factor_sections, figures, maps, measured_sections, restore_section
+from sftlab.studies.survey.report.champion_section import CHAMPIONS, champions
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed, with_words
+from sftlab.studies.survey.report.similarity_section import similarity
 from sftlab.studies.survey.tables import set_lengths
 
 
 def sections(comparison: Comparison) -> list[Section]:
-    """All sections for which the table has something."""
+    """All sections for which the table has something; faults come first in a table that others brought."""
+    of_survey = CHAMPIONS in comparison.tables
     makers: tuple[Callable[[Comparison], Section | None], ...] = (
-        _faults,
+        *(() if of_survey else (_faults,)),
+        champions,
         _gains,
         _by_model,
         _agreement,
@@ -30,6 +34,7 @@ def sections(comparison: Comparison) -> list[Section]:
         _variance,
         _length,
         measured_sections.perplexity,
+        similarity,
         measured_sections.layers,
         factor_sections.methods,
         factor_sections.sizes_and_epochs,
@@ -38,6 +43,7 @@ def sections(comparison: Comparison) -> list[Section]:
         measured_sections.form,
         restore_section.restoration,
         factor_sections.beyond,
+        *((_faults,) if of_survey else ()),
     )
     return present(*(make(comparison) for make in makers))
 
@@ -217,7 +223,7 @@ def _mean_r(values: npt.NDArray[np.float64]) -> str:
 
 def _structure(comparison: Comparison) -> Section:
     survey, tests = comparison.survey, comparison.tables["structure_tests"]
-    parts = [f"{row['treatment']} t = {number(row['t'], 1)} (p {row['p']:.2g})" for row in tests]
+    parts = [f"{row['treatment']} t = {number(row['t'], 1)} (p {p_text(row['p'])})" for row in tests]
     see = (
         "Do models agree on how benchmarks relate more than on how training sets do? The paired t-test over pairs of "
         f"models, which takes them as independent: {listed(parts)}. Above the dashed line a pair agrees more on "
@@ -231,7 +237,7 @@ def _structure(comparison: Comparison) -> Section:
             Row(
                 row["treatment"],
                 [Entry(number(row[key], 2)) for key in ("benchmarks", "sets", "t")]
-                + [Entry(f"{row['p']:.2g}")],
+                + [Entry(p_text(row["p"]))],
             )
             for row in tests
         ],

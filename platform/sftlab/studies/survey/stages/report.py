@@ -15,8 +15,12 @@ from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.compare import PAGE, Comparison, Progress, compare, summary, write
 from sftlab.studies.survey.measures import read_measures
 from sftlab.studies.survey.plan import SurveyPlan
+from sftlab.studies.survey.report.champion_section import CHAMPIONS
 from sftlab.studies.survey.score_table import read_scores
+from sftlab.studies.survey.similarity import similarity_cells, similarity_prediction
+from sftlab.studies.survey.stages.champions import key_of, read_champions
 from sftlab.studies.survey.stages.results import ABOUT, SCORES
+from sftlab.studies.survey.stages.similarity import read_similarity
 
 SUMMARY = "summary.json"
 
@@ -42,7 +46,25 @@ def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison
     document = parse_json(about.read_text(encoding="utf-8"), str(about), "run the survey again.")
     found = parse_about(document, str(about))
     scores = replace(read_scores(folder / SCORES), source=build.plan.name)
-    return compare(scores, found, 0, progress, read_measures(folder))
+    comparison = compare(scores, found, 0, progress, read_measures(folder))
+    similarities = read_similarity(build)
+    more = {
+        CHAMPIONS: _champions(build),
+        "similarities": similarity_cells(comparison.survey, similarities),
+        "similarity": similarity_prediction(comparison.survey, similarities),
+    }
+    return replace(comparison, tables={**comparison.tables, **more})
+
+
+def _champions(build: SurveyBuild) -> list[dict[str, Any]]:
+    """The best model of each base, by the name and epoch of its run."""
+    models = {key_of(model): model for model in build.plan.models if model.run is not None}
+    rows = []
+    for row in read_champions(build):
+        model = models[row["model"]]
+        assert model.run is not None
+        rows.append({"base": row["base"], "name": model.run.name, "epoch": model.epoch, **row})
+    return rows
 
 
 def read_summary(build: SurveyBuild) -> dict[str, Any]:

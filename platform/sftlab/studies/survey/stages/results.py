@@ -28,6 +28,7 @@ from sftlab.studies.survey.stages.champions import Halves
 from sftlab.studies.survey.stages.movement import read_movement
 from sftlab.studies.survey.stages.requests import CHOICES
 from sftlab.studies.survey.stages.scores import read_answers, read_likelihoods, read_questions
+from sftlab.studies.survey.stages.similarity import write_similarity
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +57,7 @@ def build_results(build: SurveyBuild) -> None:
             forms.append(
                 {
                     **row,
-                    **_form(answers.to_pylist()),
+                    **form_of(answers.to_pylist()),
                     "right_by_likelihood": by_likelihood(build, step, labels[name]),
                 }
             )
@@ -66,7 +67,7 @@ def build_results(build: SurveyBuild) -> None:
         for model, found in judgments:
             row = {**_run_key(model), "benchmark": name}
             scores.append({**row, "score": 100 * _mean(found)})
-            forms.append({**row, **_form(_as_answers(found)), "right_by_likelihood": None})
+            forms.append({**row, **form_of(_as_answers(found)), "right_by_likelihood": None})
     surprise = [
         {"model": base, "data": name, "size": size, **perplexities(read_likelihoods(build, step))}
         for base, sets in build.plan.perplexities.items()
@@ -83,6 +84,7 @@ def build_results(build: SurveyBuild) -> None:
         pq.write_table(
             pa.Table.from_pylist(restored_rows(build), schema=restored_schema()), folder / RESTORED
         )
+    write_similarity(build, folder)
     (folder / ABOUT).write_text(json.dumps(_about(build), indent=1), encoding="utf-8")
     build.commit(build.plan.results)
 
@@ -109,7 +111,7 @@ def restored_rows(build: SurveyBuild) -> list[dict[str, Any]]:
                         k: v for k, v in labels[benchmark].items() if (k in dev[benchmark]) == (half == DEV)
                     }
                     by_choice = None if likeliest is None else right_choices(likeliest, right)
-                    found = {**_form(kept), "right_by_likelihood": by_choice}
+                    found = {**form_of(kept), "right_by_likelihood": by_choice}
                     rows.append({**key, "benchmark": benchmark, "half": half, **found})
     return rows
 
@@ -145,7 +147,7 @@ def _mean(scores: Sequence[float | None]) -> float:
     return sum(score or 0.0 for score in scores) / len(scores)
 
 
-def _form(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def form_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Share of answers in the asked form, and the score of these alone; an answer in another form counts as wrong."""
     kept = [row["score"] for row in rows if row["in_form"]]
     return {

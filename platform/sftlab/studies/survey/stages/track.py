@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,43 @@ def tracked_survey(build: SurveyBuild) -> TrackedSurvey:
     plan = build.plan
     champions = read_champions(build)
     best = {str(row["model"]) for row in champions}
-    for model in plan.models:
-        if model.tuned is not None and model.tuned.id in best:
-            pull(build.path(model.tuned) / MODEL)
+    folders = {
+        model.tuned.id: whole_folder(build, model)
+        for model in plan.models
+        if model.tuned is not None and model.tuned.id in best
+    }
     spec = plan.spec.model_dump(mode="json", exclude={"name"}, exclude_none=True)
     return TrackedSurvey(
         name=plan.name,
         key=survey_key(plan.name, spec),
-        runs=list(_runs(build)),
+        runs=[_with_folders(run, folders) for run in _runs(build)],
         scored=read_scored(build),
         champions=champions,
         spec=spec,
         tables=[table_of(build.read(step, QUESTIONS), name) for name, step in plan.questions.items()],
         report=report_file(plan, build.store),
+    )
+
+
+def whole_folder(build: SurveyBuild, model: Model) -> Path:
+    """The folder of a tuned model as others load it, on this machine; a packed one is written below the store once."""
+    from sftlab.weights.delta_folder import is_packed
+    from sftlab.weights.packing import unpack
+
+    assert model.tuned is not None
+    folder: Path = pull(build.path(model.tuned) / MODEL)
+    if not is_packed(folder):
+        return folder
+    whole = build.store.root / "materialized" / build.path(model.tuned).name
+    if not whole.exists():  # it appears when it is complete
+        unpack(build.base_folder(model.base), folder, whole)
+    return whole
+
+
+def _with_folders(run: TrackedRun, folders: Mapping[str, Path]) -> TrackedRun:
+    """The run with the folders of the models that are uploaded."""
+    return replace(
+        run, models=[replace(model, path=folders.get(model.id, model.path)) for model in run.models]
     )
 
 

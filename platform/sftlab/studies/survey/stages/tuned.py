@@ -143,5 +143,8 @@ def _step(model: Model) -> Step:
 
 def _commit(build: SurveyBuild, model: Model) -> None:
     from sftlab.training.records import COMMIT_FILE
+    from sftlab.weights.pack_in_place import pack_in_place
 
+    if build.runtime.keep == "delta":
+        pack_in_place(build.base_folder(model.base), build.path(_step(model)) / MODEL, [COMMIT_FILE])
     build.commit(_step(model), varying=[f"{MODEL}/{COMMIT_FILE}"])
