@@ -83,7 +83,9 @@ def _text_rows(path: Path, container: Container) -> Iterator[tuple[str, Row]]:
         for where, value in values:
             if not isinstance(value, dict):
                 found = "a list" if isinstance(value, list) else repr(str(value)[:40])
-                raise UserError(f"expected an object with named fields, found {found}", place=where)
+                raise UserError(
+                    f"is {found}", place=where, value=value, expected="an object with named fields"
+                )
             yield where, value
 
 

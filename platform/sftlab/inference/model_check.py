@@ -21,7 +21,7 @@ def check_model(folder: str | Path, on_cpu: bool) -> None:
     weights, code of its own, an encoder, an architecture or a head size that the engine lacks.
     """
     path = Path(folder) / "config.json"
-    config = read_json_object(path, "expected a Hugging Face model folder with its config.json")
+    config = read_json_object(path, "a Hugging Face model folder with its config.json")
     if (quantised := config.get("quantization_config")) is not None:
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
         raise UserError(f"{path}: the weights are quantised ({method}); give the model before quantisation.")

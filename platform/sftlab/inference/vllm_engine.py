@@ -265,7 +265,7 @@ def checkpoint_dtype(model_dir: str) -> str:
     Raises UserError where it names none.
     """
     path = Path(model_dir) / "config.json"
-    config = read_json_object(path, "expected a Hugging Face model folder with its config.json")
+    config = read_json_object(path, "a Hugging Face model folder with its config.json")
     dtype = config.get("dtype") or config.get("torch_dtype")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(

@@ -95,7 +95,7 @@ def check_context(
 def context_length(folder: str) -> int | None:
     """Tokens of a model's context by its config.json; None where that names none."""
     config = read_json_object(
-        Path(folder) / "config.json", "expected a Hugging Face model folder with its config.json"
+        Path(folder) / "config.json", "a Hugging Face model folder with its config.json"
     )
     for part in (config, config.get("text_config")):
         for name in CONTEXT_FIELDS:

@@ -32,13 +32,13 @@ TINY = CONFIGS / "tiny.yaml"
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["runtime.training.workers=3"], r"training\.workers = 3 does not divide sft\.batch_size = 8"),
-        (["runtime.training.micro_batch_size=3"], r"training\.micro_batch_size = 3 does not divide"),
+        (["runtime.training.workers=3"], r"training\.workers: 3 does not divide sft\.batch_size = 8"),
+        (["runtime.training.micro_batch_size=3"], r"training\.micro_batch_size: 3 does not divide"),
         (["runtime.training.offload=optimizer"], r"needs training\.zero_stage 1, 2 or 3, not 0"),
         (["runtime.training.offload=parameters"], r"needs training\.zero_stage = 3, not 0"),
         (["runtime.engine.tensor_parallel=4"], r"set engine\.gpus_per_engine too"),
         (["runtime.engine.enforce_eager=false"], r"engine\.enforce_eager=false"),
-        (["sft.l2_sp=0.1", "runtime.training.zero_stage=3"], r"sft\.l2_sp works with training\.zero_stage"),
+        (["sft.l2_sp=0.1", "runtime.training.zero_stage=3"], r"sft\.l2_sp: works with training\.zero_stage"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_with_the_plan(
