@@ -155,7 +155,7 @@ def custom(
                 f"has no column {column!r}, which columns.{slot} names",
                 place=where,
                 value=column,
-                advice=f"{hint}",
+                advice=hint,
             )
     why = "the columns are given"
     if spec.messages is None:

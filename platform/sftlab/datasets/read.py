@@ -149,7 +149,7 @@ def _lines(file: TextIO, path: Path) -> Iterator[tuple[str, Any]]:
     for index, line in enumerate(iter(lambda: file.readline(MAX_ROW), "")):
         where = f"{path}, row {index + 1}"
         if len(line) == MAX_ROW:
-            raise UserError(f"has over {MAX_ROW:,} characters", place=where, advice=f"{_ONE_A_LINE}")
+            raise UserError(f"has over {MAX_ROW:,} characters", place=where, advice=_ONE_A_LINE)
         if line.strip(_SPACE):
             advice = _ONE_A_LINE
             if line.strip(_SPACE) == "{":

@@ -237,7 +237,7 @@ def _variables(text: str) -> set[str]:
     for name in sorted(found - set(VARIABLES)):
         near = nearest(name, VARIABLES)
         hint = f"did you mean {near!r}?" if near else f"known are {', '.join(VARIABLES)}, or messages alone."
-        raise UserError(f"unknown variable {name!r}", place="template", value=name, advice=f"{hint}")
+        raise UserError(f"unknown variable {name!r}", place="template", value=name, advice=hint)
     for name in VARIABLES[:2]:
         if name not in found:
             raise UserError(

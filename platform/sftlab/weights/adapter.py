@@ -224,7 +224,7 @@ def _update(
     made = (b[0], a[1])
     if shape not in (made, made[::-1]):
         raise UserError(
-            (f"the update of {module} has shape {list(made)}, and the base model's tensor has {list(shape)}"),
+            f"the update of {module} has shape {list(made)}, and the base model's tensor has {list(shape)}",
             place=factors.path,
             advice="give the base model that the adapter was trained on.",
         )
