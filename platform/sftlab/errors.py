@@ -121,6 +121,19 @@ def _shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
+def within(where: str, error: UserError) -> UserError:
+    """An error with what it belongs to before its place, such as the strategy whose settings are wrong."""
+    place = where if error.place is None else replace(error.place, file=f"{where}: {error.place.file}")
+    return UserError(
+        error.problem,
+        place=place,
+        value=error.value,
+        expected=error.expected,
+        advice=error.advice,
+        others=error.others,
+    )
+
+
 def joined(errors: Sequence[UserError]) -> UserError:
     """Errors of one document as one: the first, with the others in its `others`."""
     first, *others = errors

@@ -25,17 +25,17 @@ def readable_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise UserError(_refused(path, error.errno, reason)) from error
+        raise _refused(path, error.errno, reason) from error
     except Exception as error:
         found = _RUST_ERROR.search(str(error))
         if found is None:
             raise
-        raise UserError(_refused(path, int(found[1]), os.strerror(int(found[1])))) from error
+        raise _refused(path, int(found[1]), os.strerror(int(found[1]))) from error
 
 
-def _refused(path: Path, code: int | None, reason: str) -> str:
-    advice = "free some space or write elsewhere" if code in _FULL else "write elsewhere"
-    return f"{path}: cannot be written: {reason}; {advice}."
+def _refused(path: Path, code: int | None, reason: str) -> UserError:
+    advice = "free some space or write elsewhere." if code in _FULL else "write elsewhere."
+    return UserError(f"cannot be written: {reason}", place=path, advice=advice)
 
 
 def home_folder() -> Path:
@@ -43,7 +43,9 @@ def home_folder() -> Path:
     try:
         return Path.home()
     except RuntimeError as error:
-        raise UserError("HOME is not set and this user has no home folder; set HOME to a folder.") from error
+        raise UserError(
+            "is not set, and this user has no home folder", place="HOME", advice="set HOME to a folder."
+        ) from error
 
 
 def make_folder(path: Path) -> None:
@@ -80,7 +82,9 @@ def claimed(folder: Path) -> Iterator[None]:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             raise UserError(
-                f"{folder}: another call writes there at this moment; wait for its end, or give another folder."
+                "another call writes there at this moment",
+                place=folder,
+                advice="wait for its end, or give another folder.",
             ) from error
         with readable_write_errors(folder):
             probe = folder / f".{uuid4().hex}.part"

@@ -49,7 +49,7 @@ def test_a_server_that_goes_away_in_the_middle_is_logged_to_when_it_is_back(
                 os.killpg(process.pid, 9)
                 process.wait()
 
-        with pytest.raises(UserError, match=r"(?s)127\.0\.0\.1.*Runs logged so far stand"):
+        with pytest.raises(UserError, match=r"(?s)127\.0\.0\.1.*runs logged so far are kept"):
             log(address, progress=die)
         with pytest.raises(UserError, match="no MLflow server answers"):
             log(address)

@@ -10,7 +10,7 @@ import pytest
 
 from sftlab.config.documents import parse_json, parse_yaml
 from sftlab.config.overrides import override
-from sftlab.errors import Place, UserError, joined
+from sftlab.errors import Place, UserError, joined, within
 from sftlab.store.record import Damaged
 from sftlab.studies.load import load_runtime, load_study
 
@@ -66,6 +66,16 @@ def test_errors_of_one_document_are_lines_of_one_message_and_keep_their_fields()
     both = joined([first, second])
     assert str(both) == "a: is 1.\nb: is 2."
     assert both.value == 1 and [other.value for other in both.others] == [2]
+
+
+def test_an_error_within_something_names_it_first_and_keeps_its_fields() -> None:
+    error = UserError(
+        place=Place("sft.epochs", field="x", unit="key"), value=0, expected="1 or more", advice="raise it."
+    )
+    found = within("strategy dare", error)
+    assert str(found) == "strategy dare: sft.epochs: x: expected 1 or more, found 0; raise it."
+    assert (found.place.field, found.value, found.expected) == ("x", 0, "1 or more")  # type: ignore[union-attr]
+    assert str(within("a", UserError("wrong"))) == "a: wrong."
 
 
 def test_fields_survive_the_way_from_a_worker() -> None:

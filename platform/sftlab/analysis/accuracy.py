@@ -95,7 +95,7 @@ def mean_of_buckets(buckets: Sequence[BucketAccuracy]) -> MeanAccuracy:
     """
     shares = [b.accuracy for b in buckets if b.accuracy is not None]
     if not shares:
-        raise UserError("No question has an answer and a mastery bucket, so there is no accuracy to report.")
+        raise UserError("no question has an answer and a mastery bucket, so there is no accuracy to report.")
     return MeanAccuracy(
         accuracy=math.fsum(shares) / len(shares),
         questions=sum(b.questions for b in buckets),
@@ -148,7 +148,11 @@ def paired_by_bucket(first: pa.Table, second: pa.Table, buckets: Mapping[str, in
     before, after = _verdicts(first), _verdicts(second)
     if before.keys() != after.keys():
         odd = sorted(before.keys() ^ after.keys())[0]
-        raise UserError(f"The two models did not answer the same questions: fact {odd} has one answer only.")
+        raise UserError(
+            f"the two models did not answer the same questions: fact {odd} has one answer only",
+            value=odd,
+            advice="evaluate both on the same facts.",
+        )
     counts = [[0, 0, 0] for _ in range(BUCKET_COUNT)]
     for fact, right in before.items():
         if fact in buckets:
@@ -168,7 +172,7 @@ def paired_interval(buckets: Sequence[PairedBucket]) -> Interval:
     """
     used = [b for b in buckets if b.questions]
     if not used:
-        raise UserError("No question was answered by both models, so they cannot be compared.")
+        raise UserError("no question was answered by both models, so they cannot be compared.")
     difference = math.fsum((b.gained - b.lost) / b.questions for b in used) / len(used)
     variances = [
         (b.gained + b.lost + 2 - (b.gained - b.lost) ** 2 / (b.questions + 2)) / (b.questions + 2) ** 2
@@ -183,6 +187,6 @@ def _verdicts(answers: pa.Table) -> dict[str, bool]:
     verdicts = {f: bool(right) for f, right in zip(facts, answers["correct"].to_pylist(), strict=True)}
     if len(verdicts) != len(facts):
         raise UserError(
-            f"{len(facts) - len(verdicts)} facts are answered more than once; keep one answer each."
+            f"{len(facts) - len(verdicts)} facts are answered more than once", advice="keep one answer each."
         )
     return verdicts

@@ -28,8 +28,8 @@ def first_token_kl(tuned_logits: npt.ArrayLike, base_logits: npt.ArrayLike) -> F
         wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if wrong.size:
             raise UserError(
-                f"The {name} model's logits of fact row {wrong[0]} (of {len(logits)}) are not finite; "
-                f"check the {name} model's weights for NaN or infinity."
+                f"the {name} model's logits of fact row {wrong[0]} (of {len(logits)}) are not finite",
+                advice=f"check the {name} model's weights for NaN or infinity.",
             )
     log_p, log_q = _log_softmax(tuned), _log_softmax(base)
     divergence: Floats = np.sum(np.exp(log_p) * (log_p - log_q), axis=1)

@@ -62,7 +62,9 @@ def mean_effect(values: npt.ArrayLike, axes: tuple[str, ...], seed: int, flip: i
         raise ValueError(f"values have {cells.ndim} axes, but {len(axes)} names")
     means = cells.mean(axis=tuple(axis for axis in range(cells.ndim) if axis != flip))
     if means.size < 2:
-        raise UserError(f"An effect over {axes[flip]} needs two of them at least; {means.size} given.")
+        raise UserError(
+            f"an effect over {axes[flip]} has {means.size} of them", value=means.size, expected="two or more"
+        )
     rng = np.random.default_rng(seed)
     draws = bootstrap_means(cells, rng, RESAMPLES)
     low, high = np.quantile(draws, [0.025, 0.975])
@@ -141,7 +143,7 @@ def resampled_effect(value: float, draws: Floats, p: float, clusters: int, words
     """
     if not draws.size or not np.isfinite([value, p]).all():
         raise UserError(
-            "The statistic is not defined: something is constant, or too few models or sets vary."
+            "the statistic is not defined", advice="something is constant, or too few models or sets vary."
         )
     low, high = np.quantile(draws, [0.025, 0.975])
     return Effect(

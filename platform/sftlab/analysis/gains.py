@@ -43,8 +43,9 @@ def gains(scores: npt.ArrayLike, base: npt.ArrayLike) -> Floats:
     tuned, before = np.asarray(scores, dtype=np.float64), np.asarray(base, dtype=np.float64)
     if tuned.ndim != 3 or before.shape != (tuned.shape[0], tuned.shape[2]):
         raise UserError(
-            f"Scores of shape {tuned.shape} do not match baselines of shape {before.shape}; expected "
-            "[models, sets, benchmarks] and [models, benchmarks]."
+            f"scores of shape {tuned.shape} do not match baselines of shape {before.shape}",
+            value=(tuned.shape, before.shape),
+            expected="[models, sets, benchmarks] and [models, benchmarks]",
         )
     return tuned - before[:, None, :]
 

@@ -63,15 +63,21 @@ def _checked(
     sizes = np.asarray(counts, dtype=np.int64)
     assert sums.ndim == 1 and sums.shape == sizes.shape
     if not sums.size:
-        raise UserError(f"No text has {what}; expected the log-likelihood of at least one.")
+        raise UserError(f"no text has {what}", expected="the log-likelihood of at least one")
     for wrong, why in ((~np.isfinite(sums), "is not finite"), (sums > 0, "is above 0")):
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise UserError(
-                f"The log-likelihood of row {row} (of {len(sums)}) {why}: {sums[row]}; expected a finite number of at "
-                "most 0. Check the model's weights for NaN or infinity."
+                f"the log-likelihood of row {row} (of {len(sums)}) {why}: {sums[row]}",
+                value=float(sums[row]),
+                expected="a finite number of at most 0",
+                advice="check the model's weights for NaN or infinity.",
             )
     if (sizes < 1).any():
         row = int(np.flatnonzero(sizes < 1)[0])
-        raise UserError(f"Row {row} (of {len(sizes)}) has {sizes[row]} {what}, expected at least 1.")
+        raise UserError(
+            f"row {row} (of {len(sizes)}) has {sizes[row]} {what}",
+            value=int(sizes[row]),
+            expected="at least 1",
+        )
     return sums, sizes

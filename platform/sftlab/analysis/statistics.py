@@ -246,11 +246,12 @@ def _checked(correct: npt.ArrayLike, buckets: npt.ArrayLike) -> tuple[Ints, Ints
     values, strata = np.asarray(correct), np.asarray(buckets, dtype=np.int64)
     if values.ndim != 2 or strata.shape != values.shape[1:]:
         raise UserError(
-            f"Answers of shape {values.shape} do not fit buckets of shape {strata.shape}; expected "
-            "[seeds, questions] and [questions]."
+            f"answers of shape {values.shape} do not fit buckets of shape {strata.shape}",
+            value=(values.shape, strata.shape),
+            expected="[seeds, questions] and [questions]",
         )
     if not values.size:
-        raise UserError("No question has an answer and a mastery bucket, so there is no accuracy to report.")
+        raise UserError("no question has an answer and a mastery bucket, so there is no accuracy to report.")
     return values.astype(np.int64), strata
 
 
@@ -260,8 +261,10 @@ def _change(first: npt.ArrayLike, second: npt.ArrayLike, buckets: npt.ArrayLike)
     b, _ = _checked(second, buckets)
     if a.shape != b.shape:
         raise UserError(
-            f"The two models cannot be compared: {a.shape[0]} training sets x {a.shape[1]} questions "
-            f"against {b.shape[0]} x {b.shape[1]}; give both the same."
+            f"the two models cannot be compared: {a.shape[0]} training sets x {a.shape[1]} questions against "
+            f"{b.shape[0]} x {b.shape[1]}",
+            value=(a.shape, b.shape),
+            advice="give both the same.",
         )
     return a - b, strata
 

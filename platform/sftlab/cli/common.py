@@ -83,8 +83,13 @@ def with_advice_to_log_later(what: str, file: Path) -> Iterator[None]:
         yield
     except UserError as error:
         logs = command("sftlab", "track", file)
+        finished = f"The {what} is finished all the same. `{logs}` with the same options logs it."
         raise UserError(
-            f"{error}\nThe {what} is finished all the same. `{logs}` with the same options logs it."
+            error.problem,
+            place=error.place,
+            value=error.value,
+            expected=error.expected,
+            advice="\n".join(text for text in (error.advice, finished) if text),
         ) from error
 
 

@@ -245,6 +245,6 @@ def verify_results(store: Store) -> int:
     if lines:
         found = f"{len(lines):,} results were damaged"
         if reads_only:
-            raise UserError(f"{found}; this user may not write in the store and cannot quarantine them.")
-        raise UserError(f"{found} and are quarantined; the next run builds them again.")
+            raise UserError(found, advice="this user may not write in the store and cannot quarantine them.")
+        raise UserError(f"{found} and are quarantined", advice="the next run builds them again.")
     return sound

@@ -228,5 +228,5 @@ def _share_of(name: str) -> ShareOf:
 
 def _one_of(name: str, known: Sequence[str], option: str) -> str:
     if name not in known:
-        raise UserError(f"{option} {name}: is none of {', '.join(known)}.")
+        raise UserError(f"is none of {', '.join(known)}", place=f"{option} {name}", value=name)
     return name

@@ -37,28 +37,43 @@ def check_address(address: str) -> None:
     """Raises UserError where RAY_ADDRESS is no address of a cluster, or nothing answers there within seconds."""
     if address in ("auto", "local"):
         return
-    advice = (
-        "expected HOST:PORT of the cluster's head, such as 10.0.0.1:6379, ray://10.0.0.1:10001, or auto; unset "
-        f"{ADDRESS} to run on this machine"
-    )
+    expected = "HOST:PORT of the cluster's head, such as 10.0.0.1:6379, ray://10.0.0.1:10001, or auto"
+    advice = f"unset {ADDRESS} to run on this machine."
     if address.startswith(("http://", "https://")):
         raise UserError(
-            f"{ADDRESS}={address}: this is the address for `ray job submit`, which reads RAY_API_SERVER_ADDRESS; "
-            f"{advice}."
+            "this is the address for `ray job submit`, which reads RAY_API_SERVER_ADDRESS",
+            place=f"{ADDRESS}={address}",
+            value=address,
+            expected=expected,
+            advice=advice,
         )
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         port = parts.port or (CLIENT_PORT if parts.scheme == "ray" else None)
     except ValueError as error:
-        raise UserError(f"{ADDRESS}={address}: is no address ({error}); {advice}.") from error
+        raise UserError(
+            f"is no address ({error})",
+            place=f"{ADDRESS}={address}",
+            value=address,
+            expected=expected,
+            advice=advice,
+        ) from error
     if parts.scheme not in ("", "ray") or not parts.hostname or port is None:
-        raise UserError(f"{ADDRESS}={address}: is no address of a Ray cluster; {advice}.")
+        raise UserError(
+            "is no address of a Ray cluster",
+            place=f"{ADDRESS}={address}",
+            value=address,
+            expected=expected,
+            advice=advice,
+        )
     try:
         socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
     except OSError as error:
         raise UserError(
-            f"{ADDRESS}={address}: no Ray cluster could be joined there ({error}). Start it, or unset {ADDRESS} to "
-            "run on this machine; what is finished is kept."
+            f"no Ray cluster could be joined there ({error})",
+            place=f"{ADDRESS}={address}",
+            value=address,
+            advice=f"start it, or unset {ADDRESS} to run on this machine; what is finished is kept.",
         ) from error
 
 
@@ -76,8 +91,10 @@ def check_temporary_folder(environment: Mapping[str, str], default: str) -> None
         most, length = SOCKET_LENGTH - len(ending), len(os.fsencode(folder))
         if length > most:
             raise UserError(
-                f"{f'{name}=' if name else 'the temporary folder '}{folder}: has {length} characters, and the sockets "
-                f"below it may have {SOCKET_LENGTH}; set {setting}, or another folder of at most {most} characters."
+                f"has {length} characters, and the sockets below it may have {SOCKET_LENGTH}",
+                place=f"{f'{name}=' if name else 'the temporary folder '}{folder}",
+                value=folder,
+                advice=f"set {setting}, or another folder of at most {most} characters.",
             )
 
 

@@ -148,13 +148,19 @@ def _join(address: str) -> None:
         )
     except ray.exceptions.AuthenticationError as error:
         raise UserError(
-            f"RAY_ADDRESS={address}: the cluster refuses this token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
-            "~/.ray/auth_token to the token that the cluster was started with."
+            "the cluster refuses this token",
+            place=f"RAY_ADDRESS={address}",
+            advice=(
+                "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to the token that the cluster was "
+                "started with."
+            ),
         ) from error
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise UserError(
-            f"RAY_ADDRESS={address}: no Ray cluster could be joined there ({error}). Start it, or unset RAY_ADDRESS to "
-            "run on this machine; what is finished is kept."
+            f"no Ray cluster could be joined there ({error})",
+            place=f"RAY_ADDRESS={address}",
+            value=address,
+            advice="start it, or unset RAY_ADDRESS to run on this machine; what is finished is kept.",
         ) from error
 
 
@@ -214,9 +220,13 @@ def require_gpus(
             ask([])
     if wanted > found:
         raise UserError(
-            f"The runtime asks for {wanted:g} GPUs, but the cluster has {found:g}. Choose another runtime "
-            "file, or set runtime.engine.gpus_per_engine=0 and runtime.training.gpus_per_worker=0; where an "
-            "autoscaler still starts nodes, set runtime.gpu_wait_minutes."
+            f"the runtime asks for {wanted:g} GPUs, but the cluster has {found:g}",
+            value=wanted,
+            advice=(
+                "choose another runtime file, or set runtime.engine.gpus_per_engine=0 and "
+                "runtime.training.gpus_per_worker=0; where an autoscaler still starts nodes, set "
+                "runtime.gpu_wait_minutes."
+            ),
         )
 
 

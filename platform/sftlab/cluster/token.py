@@ -21,9 +21,13 @@ def require_token(address: str) -> None:
     """
     if MODE not in os.environ:
         raise UserError(
-            f"RAY_ADDRESS={address}: set {MODE}=token, and start the cluster with it; the token is in "
-            f"~/.ray/auth_token or in {GIVEN[0]} (`ray get-auth-token --generate` makes one). {MODE}=disabled joins a "
-            "cluster without it, on which everybody who reaches its ports can run code."
+            f"{MODE} is not set",
+            place=f"RAY_ADDRESS={address}",
+            advice=(
+                f"set {MODE}=token, and start the cluster with it; the token is in ~/.ray/auth_token or in {GIVEN[0]} "
+                f"(`ray get-auth-token --generate` makes one). {MODE}=disabled joins a cluster without it, on which "
+                "everybody who reaches its ports can run code."
+            ),
         )
 
 
@@ -43,8 +47,12 @@ def own_token(home: Path) -> None:
             path.chmod(0o600)
     except OSError as error:
         raise UserError(
-            f"{path}: Ray's token cannot be kept there ({error.strerror}); set {GIVEN[0]} to a secret text of at least "
-            f"32 characters, or {GIVEN[1]} to a file that holds one."
+            f"Ray's token cannot be kept there ({error.strerror})",
+            place=path,
+            advice=(
+                f"set {GIVEN[0]} to a secret text of at least 32 characters, or {GIVEN[1]} to a file "
+                "that holds one."
+            ),
         ) from error
 
 

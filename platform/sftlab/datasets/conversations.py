@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 from sftlab.errors import UserError
 
@@ -15,8 +15,8 @@ Role = Literal["system", "user", "assistant"]
 class UnusableError(UserError):
     """A row that is well-formed and yet no example; `reason` is a few words to count such rows by."""
 
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, reason: str = "", **parts: Any) -> None:
+        super().__init__(problem, **parts)
         self.reason = reason
 
 
@@ -90,32 +90,43 @@ def checked(turns: Sequence[Turn], where: str) -> Conversation:
     kept = [turn for turn in stripped if turn.text or turn.role != "system"]
     dialogue = kept[1:] if kept and kept[0].role == "system" else kept
     if not dialogue:
-        raise UnusableError(f"{where}: has no turns; expected a prompt and a response.", "no turns")
+        raise UnusableError("has no turns", "no turns", place=where, expected="a prompt and a response")
     for number, turn in enumerate(dialogue):
         expected = "assistant" if number % 2 else "user"
         if turn.role != expected:
             raise UnusableError(
-                f"{where}: turn {number + 1} is of the {turn.role}; expected the {expected}, as user and assistant "
-                "alternate and the user begins. Correct the row or set `unusable: drop`.",
+                f"turn {number + 1} is of the {turn.role}",
                 "roles that do not alternate",
+                place=where,
+                value=turn.role,
+                expected=f"the {expected}, as user and assistant alternate and the user begins",
+                advice="correct the row or set `unusable: drop`.",
             )
         if not turn.text:
             name = "prompt" if turn.role == "user" else "response"
             raise UnusableError(
-                f"{where}: the {name} of turn {number + 1} is empty; give a text, or set `unusable: drop` to leave "
-                "such rows out.",
+                f"the {name} of turn {number + 1} is empty",
                 f"empty {name}",
+                place=where,
+                value=turn.text,
+                advice="give a text, or set `unusable: drop` to leave such rows out.",
             )
     if dialogue[-1].role == "user":
         raise UnusableError(
-            f"{where}: the conversation ends with the user ({_short(dialogue[-1].text)}), so that its last turn has "
-            "no response to train; remove that turn, or set `unusable: drop` or `turns: first`.",
+            f"the conversation ends with the user ({_short(dialogue[-1].text)}), so that its last turn has no "
+            "response to train",
             "ends with the user",
+            place=where,
+            value=dialogue[-1].text,
+            advice="remove that turn, or set `unusable: drop` or `turns: first`.",
         )
     last = max((number for number, turn in enumerate(kept) if turn.loss), default=None)
     if last is None:
         raise UnusableError(
-            f"{where}: no response is trained; give one a weight above 0.", "no trained response"
+            "no response is trained",
+            "no trained response",
+            place=where,
+            advice="give one a weight above 0.",
         )
     return Conversation(tuple(kept[: last + 1]), where)
 

@@ -83,7 +83,7 @@ def draw(
     if (size is not None and len(best) < size and not fewer) or not best:
         wanted = f"{size:,}" if size is not None else "1 or more"
         raise UserError(
-            (f"{wanted} examples are wanted, and {len(best):,} of its {len(seen):,} distinct examples fit"),
+            f"{wanted} examples are wanted, and {len(best):,} of its {len(seen):,} distinct examples fit",
             place=name,
             advice="ask for fewer, or raise max_tokens.",
         )

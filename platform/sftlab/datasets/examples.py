@@ -73,6 +73,8 @@ def _conversation(row: dict[str, Any], where: str) -> Conversation:
     for exchange in (*earlier, {PROMPT: row[PROMPT], TARGET: row[TARGET], "loss": True}):
         for column in (PROMPT, TARGET):
             if not (exchange[column] or "").strip():
-                raise UserError(f"{where} has an empty {column}: {exchange[column]!r}.")
+                raise UserError(
+                    f"the {column} is empty: {exchange[column]!r}", place=where, value=exchange[column]
+                )
         turns += [Turn("user", exchange[PROMPT]), Turn("assistant", exchange[TARGET], bool(exchange["loss"]))]
     return Conversation(tuple(turns), where)

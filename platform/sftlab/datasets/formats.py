@@ -134,7 +134,7 @@ def named(name: FormatName, first: Mapping[str, Any], columns: Sequence[str], wh
     fitting = [column for column in found if _list_format(first.get(column)) == name] or found
     if not fitting:
         raise UserError(
-            (f"format {name} needs a column {', '.join(LISTS[:-1])} or {LISTS[-1]} of {_SHAPES[name]}"),
+            f"format {name} needs a column {', '.join(LISTS[:-1])} or {LISTS[-1]} of {_SHAPES[name]}",
             place=where,
             advice=f"the columns are {_listed(columns)}. {_nearest_format(columns)}",
         )
@@ -155,7 +155,7 @@ def custom(
                 f"has no column {column!r}, which columns.{slot} names",
                 place=where,
                 value=column,
-                advice=f"{hint}",
+                advice=hint,
             )
     why = "the columns are given"
     if spec.messages is None:
@@ -163,8 +163,10 @@ def custom(
     found = name or _list_format(first.get(spec.messages))
     if found is None:
         raise UserError(
-            f"expected {' or '.join(_SHAPES.values())}, found {_shown(first.get(spec.messages))}",
+            f"is {_shown(first.get(spec.messages))}",
             place=located(where).of(spec.messages),
+            value=first.get(spec.messages),
+            expected=" or ".join(_SHAPES.values()),
         )
     return Detected(found, chosen, why)
 
@@ -207,8 +209,10 @@ def _unknown(first: Mapping[str, Any], columns: Sequence[str], where: str) -> Us
     for name in LISTS:
         if isinstance(first.get(name), list):
             return UserError(
-                f"expected {', '.join(_SHAPES.values())}, found {_shown(first[name])}",
+                f"is {_shown(first[name])}",
                 place=located(where).of(name),
+                value=first[name],
+                expected=", ".join(_SHAPES.values()),
             )
     return UserError(
         (
@@ -250,7 +254,7 @@ def _sharegpt(values: Sequence[Any], where: str) -> list[Turn]:
 def _texts(values: Sequence[Any], where: str) -> list[Turn]:
     for number, value in enumerate(values):
         if not isinstance(value, str):
-            raise UserError(f"{where}, turn {number + 1}: expected a text, found {_shown(value)}.")
+            raise UserError(place=f"{where}, turn {number + 1}", value=value, expected="a text")
     return [
         Turn("assistant", value, loss=True) if number % 2 else Turn("user", value)
         for number, value in enumerate(values)
@@ -267,22 +271,26 @@ _LIST_READERS: Mapping[FormatName, Callable[[Sequence[Any], str], list[Turn]]] =
 def _turn(value: Any, role_key: str, text_key: str, where: str) -> Turn:
     if not isinstance(value, dict) or role_key not in value or text_key not in value:
         raise UserError(
-            f"expected an object with {role_key!r} and {text_key!r}, found {_shown(value)}",
+            f"is {_shown(value)}",
             place=where,
-            value=role_key,
+            value=value,
+            expected=f"an object with {role_key!r} and {text_key!r}",
         )
     given = value[role_key]
     role = ROLES.get(given.lower()) if isinstance(given, str) else None
     if role is None:
         raise UserError(
-            f"{where}, {role_key!r}: the role {_shown(given)} has no place in a template; known are "
-            f"{', '.join(ROLES)}. Leave such rows out, or rewrite them without it."
+            f"the role {_shown(given)} has no place in a template",
+            place=f"{where}, {role_key!r}",
+            value=given,
+            expected=f"one of {', '.join(ROLES)}",
+            advice="leave such rows out, or rewrite them without it.",
         )
     content = value[text_key]
     if isinstance(content, list):
         content = _parts(content, f"{where}, {text_key!r}")
     if not isinstance(content, str):
-        raise UserError(f"{where}, {text_key!r}: expected a text, found {_shown(content)}.")
+        raise UserError(place=f"{where}, {text_key!r}", value=content, expected="a text")
     trained = value.get("weight") not in (0, 0.0) and value.get("train") is not False
     return Turn(role, content, loss=role == "assistant" and trained)
 
@@ -291,14 +299,16 @@ def _parts(parts: Sequence[Any], where: str) -> str:
     """OpenAI's list of parts as one text."""
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise UserError(f"expected parts of type text, found {_shown(part)}", place=where)
+            raise UserError(f"is {_shown(part)}", place=where, value=part, expected="parts of type text")
     return "".join(part["text"] for part in parts)
 
 
 def _list(row: Mapping[str, Any], column: str, where: str) -> Sequence[Any]:
     value = row.get(column)
     if not isinstance(value, list):
-        raise UserError(f"expected a list of turns, found {_shown(value)}", place=located(where).of(column))
+        raise UserError(
+            f"is {_shown(value)}", place=located(where).of(column), value=value, expected="a list of turns"
+        )
     return value
 
 
@@ -315,7 +325,9 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
                 value=column,
                 advice=f"its fields are {_listed(row)}.",
             )
-        raise UserError(f"expected a text, found {_shown(value)}", place=located(where).of(column))
+        raise UserError(
+            f"is {_shown(value)}", place=located(where).of(column), value=value, expected="a text"
+        )
     return value
 
 

@@ -83,7 +83,9 @@ def _text_rows(path: Path, container: Container) -> Iterator[tuple[str, Row]]:
         for where, value in values:
             if not isinstance(value, dict):
                 found = "a list" if isinstance(value, list) else repr(str(value)[:40])
-                raise UserError(f"expected an object with named fields, found {found}", place=where)
+                raise UserError(
+                    f"is {found}", place=where, value=value, expected="an object with named fields"
+                )
             yield where, value
 
 
@@ -147,7 +149,7 @@ def _lines(file: TextIO, path: Path) -> Iterator[tuple[str, Any]]:
     for index, line in enumerate(iter(lambda: file.readline(MAX_ROW), "")):
         where = f"{path}, row {index + 1}"
         if len(line) == MAX_ROW:
-            raise UserError(f"has over {MAX_ROW:,} characters", place=where, advice=f"{_ONE_A_LINE}")
+            raise UserError(f"has over {MAX_ROW:,} characters", place=where, advice=_ONE_A_LINE)
         if line.strip(_SPACE):
             advice = _ONE_A_LINE
             if line.strip(_SPACE) == "{":

@@ -105,6 +105,6 @@ def open_data(spec: DataFileSpec) -> Source:
                 f"has no column {column!r}, which `where` compares",
                 place=where,
                 value=column,
-                advice=f"{hint}",
+                advice=hint,
             )
     return Source(spec, rows.container, rows.columns, detected, rows)

@@ -31,10 +31,6 @@ from sftlab.errors import UserError
 PAPER = "###Question: {instruction}\n###Answer: {response}"
 VARIABLES = ("instruction", "response", "system")
 MARKS = ("\ufdd0", "\ufdd1")  # noncharacters, which no text holds
-_CHANGED = (
-    "template: changes the response or shows it more than once or not at all, so that the trained part cannot be "
-    "located; write {{ response }} once, without a filter."
-)
 MAX_TEMPLATE = 2**16  # characters of a template file
 
 Pieces = Callable[[str, str, str], tuple[str, str]]
@@ -66,8 +62,10 @@ class ExchangeTemplate:
             rest = after[len(closing) :]
             if rest.strip():
                 raise UserError(
-                    f"template {self.name}: has the text {rest.strip()[:40]!r} after the response, which would be "
-                    "neither asked nor trained; end the template with {{ response }} or a special token."
+                    f"has the text {rest.strip()[:40]!r} after the response, which would be neither asked nor trained",
+                    place=f"template {self.name}",
+                    value=rest.strip(),
+                    advice="end the template with {{ response }} or a special token.",
                 )
             end, text = len(text), text + rest
         return Rendered(text[:end], tuple(spans), self.specials.has_bos)
@@ -168,7 +166,7 @@ def make_template(spec: TemplateSpec, tokenizer: Any = None, name: str = "") -> 
         if "messages" not in found:
             return ExchangeTemplate("jinja", _jinja_pieces(spec.jinja, found), "system" in found, specials)
     if tokenizer is None:
-        raise UserError("template chat: is part of a tokenizer; name a model with --model.")
+        raise UserError("is part of a tokenizer", place="template chat", advice="name a model with --model.")
     text = None if spec == "chat" else spec.jinja
     if text is None and not tokenizer.chat_template:
         raise UserError(
@@ -239,7 +237,7 @@ def _variables(text: str) -> set[str]:
     for name in sorted(found - set(VARIABLES)):
         near = nearest(name, VARIABLES)
         hint = f"did you mean {near!r}?" if near else f"known are {', '.join(VARIABLES)}, or messages alone."
-        raise UserError(f"unknown variable {name!r}", place="template", value=name, advice=f"{hint}")
+        raise UserError(f"unknown variable {name!r}", place="template", value=name, advice=hint)
     for name in VARIABLES[:2]:
         if name not in found:
             raise UserError(
@@ -276,7 +274,7 @@ def _jinja_pieces(text: str, variables: Sequence[str] | set[str]) -> Pieces:
         before, _, others = marked.partition(first)
         inside, _, after = others.partition(last)
         if marked.count(first) != 1 or inside != response:
-            raise UserError(_CHANGED)
+            raise _changed()
         if not rendered(instruction, f"{first}?{last}", system).startswith(before + first):
             raise UserError(
                 (
@@ -287,7 +285,15 @@ def _jinja_pieces(text: str, variables: Sequence[str] | set[str]) -> Pieces:
                 advice="let the text before {{ response }} depend on the instruction alone.",
             )
         if before + inside + after != rendered(instruction, response, system):
-            raise UserError(_CHANGED)
+            raise _changed()
         return before, after
 
     return pieces
+
+
+def _changed() -> UserError:
+    return UserError(
+        "changes the response or shows it more than once or not at all, so that the trained part cannot be located",
+        place="template",
+        advice="write {{ response }} once, without a filter.",
+    )

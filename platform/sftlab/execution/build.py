@@ -63,7 +63,9 @@ class Build:
             record = self.store.commit(step, varying)
         except OSError as error:
             where = error.filename or self.path(step)
-            raise UserError(f"{where}: cannot be committed ({error.strerror}); {_advice(error)}.") from error
+            raise UserError(
+                f"cannot be committed ({error.strerror})", place=where, advice=f"{_advice(error)}."
+            ) from error
         for unfinished in (self.path(step) / WORK, *self.path(step).rglob(".*")):
             if unfinished.is_dir():
                 shutil.rmtree(unfinished, ignore_errors=True)

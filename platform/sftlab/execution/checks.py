@@ -41,9 +41,13 @@ def check_store(runtime: Runtime) -> None:
         parse_address(runtime.store)
     elif RAY_JOB in os.environ and not Path(runtime.store).is_absolute():
         raise UserError(
-            f"runtime.store={runtime.store}: a submitted job runs in a temporary folder that Ray deletes, and the "
-            "results with it. Give an absolute folder that every node reaches, as --store /shared/sftlab/store, or an "
-            "address, as --store s3://BUCKET/PREFIX."
+            "a submitted job runs in a temporary folder that Ray deletes, and the results with it",
+            place=f"runtime.store={runtime.store}",
+            value=runtime.store,
+            advice=(
+                "give an absolute folder that every node reaches, as --store /shared/sftlab/store, or an address, as "
+                "--store s3://BUCKET/PREFIX."
+            ),
         )
 
 
@@ -52,8 +56,10 @@ def check_paths(named: Mapping[str, str | None]) -> None:
     for field, path in named.items():
         if path and is_address(path):
             raise UserError(
-                f"{field}={path}: an address is for --store alone; copy it to a folder that every node sees, and name "
-                "that."
+                "an address is for --store alone",
+                place=f"{field}={path}",
+                value=path,
+                advice="copy it to a folder that every node sees, and name that.",
             )
 
 

@@ -30,8 +30,9 @@ class OutsideFiles:
         for path in self.missing():
             hints = "".join(f"; {hint}" for part, hint in self.hints.items() if part in path)
             raise UserError(
-                f"{path}: not found{hints}. Correct the path in the study's file, whose folder it is relative to, "
-                "or by --set."
+                f"not found{hints}",
+                place=path,
+                advice="correct the path in the study's file, whose folder it is relative to, or by --set.",
             )
 
     def require_unchanged(self, stage: str) -> None:
@@ -42,6 +43,8 @@ class OutsideFiles:
         for found in self.by_stage.get(stage, ()):
             if isinstance(found, Outside) and not found.is_unchanged():
                 raise UserError(
-                    f"{found.path}: has changed since the study was planned, so that what was made of it is not kept "
-                    f"(stage {stage}). Expected the same content until the end; run again to plan with the new one."
+                    f"has changed since the study was planned, so that what was made of it is not kept (stage {stage})",
+                    place=found.path,
+                    expected="the same content until the end",
+                    advice="run again to plan with the new one.",
                 )

@@ -215,7 +215,7 @@ def _split_facts(
 def _parse_rows(where: str, payload: bytes) -> list[Any]:
     rows = parse_json(payload, where, "fetch the archive again.")
     if not isinstance(rows, list):
-        raise UserError(f"expected a list of rows, found {type(rows).__name__}", place=where)
+        raise UserError(f"is a {type(rows).__name__}", place=where, value=rows, expected="a list of rows")
     return rows
 
 

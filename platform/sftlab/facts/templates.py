@@ -96,7 +96,9 @@ def parse_topics(rows: Any, source: str) -> dict[str, Topic]:
 
 def _parse_topic(row: Any, where: Place) -> Topic:
     if not isinstance(row, Mapping):
-        raise UserError("expected a mapping with topic, domain, question and templates", place=where)
+        raise UserError(
+            place=where, value=row, expected="a mapping with topic, domain, question and templates"
+        )
     for key in row:
         if key not in FIELDS:
             raise UserError(

@@ -37,7 +37,11 @@ def draw_training_set(
     """
     topics = sorted(set(topic_of.values()))
     if size < 1 or not topics:
-        raise UserError(f"A training set needs a size of at least 1 and at least one topic, not {size}.")
+        raise UserError(
+            f"a training set of {size} facts over {len(topics)} topics",
+            value=size,
+            expected="a size of at least 1 and at least one topic",
+        )
     shares = bucket_shares(bucket)
     strata: dict[tuple[int, str], list[str]] = defaultdict(list)
     for fact, topic in topic_of.items():
@@ -49,8 +53,10 @@ def draw_training_set(
             facts = sorted(strata[b, topic], key=lambda fact: _draw_key(seed, fact))
             if len(facts) < share:
                 raise UserError(
-                    f"Bucket {b}, topic {topic}: a set of {size:,} facts needs {share:,} of it, "
-                    f"but there are {len(facts):,}. Ask for a smaller size, or score more facts."
+                    f"a set of {size:,} facts needs {share:,} of it, but there are {len(facts):,}",
+                    place=f"bucket {b}, topic {topic}",
+                    value=len(facts),
+                    advice="ask for a smaller size, or score more facts.",
                 )
             chosen += facts[:share]
     return sorted(chosen, key=lambda fact: _draw_key(seed + 1, fact))
@@ -76,12 +82,19 @@ def bucket_shares(bucket: int | str) -> dict[int, Fraction]:
     found = {int(part[1]): Fraction(part[2]) for part in parts if part}
     if None in parts or len(found) != len(parts) or any(share == 0 for share in found.values()):
         raise UserError(
-            f"training set {text!r}: expected a bucket 0 to 4, mixed, or a mixture of different buckets with "
-            "shares above 0, such as 1:0.25+4:0.75."
+            "is none",
+            place=f"training set {text!r}",
+            value=text,
+            expected=(
+                "a bucket 0 to 4, mixed, or a mixture of different buckets with shares above 0, such as 1:0.25+4:0.75"
+            ),
         )
     if sum(found.values()) != 1:
         raise UserError(
-            f"training set {text!r}: the shares add up to {float(sum(found.values())):g}; they must add up to 1."
+            f"the shares add up to {float(sum(found.values())):g}",
+            place=f"training set {text!r}",
+            value=text,
+            advice="they must add up to 1.",
         )
     return dict(sorted(found.items()))
 

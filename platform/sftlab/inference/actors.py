@@ -17,12 +17,11 @@ from sftlab.inference.spec import EngineRuntime
 from sftlab.inference.watchdog import START_FACTOR
 
 LOST_TRIES = 5  # how often a call is repeated that was lost with a node, a connection or an object
-LOST = "An engine's work was lost {tries} times in a row ({detail}). What is finished is kept; run again to go on."
-DIED = (
-    "An engine died and was started again, more often than engine.max_restarts allows ({detail}). What is finished is "
-    "kept; run again to go on. If it comes back: the machine may lack memory (lower engine.engines, "
-    "engine.max_num_seqs or engine.kv_cache_gib), a batch may take longer than engine.timeout_seconds, or nodes were "
-    "lost; Ray's log of the worker says which."
+KEPT = "what is finished is kept; run again to go on."
+IF_AGAIN = (
+    "If it comes back: the machine may lack memory (lower engine.engines, engine.max_num_seqs or "
+    "engine.kv_cache_gib), a batch may take longer than engine.timeout_seconds, or nodes were lost; Ray's log of the "
+    "worker says which."
 )
 # Where its memory monitor ended an actor, Ray fails to read the reason, with this in the trace.
 KILLED_FOR_MEMORY = 'HasField("actor_died_error")'
@@ -79,15 +78,21 @@ def as_raised() -> Iterator[None]:
             raise cause from None
         raise
     except (lost.ActorUnavailableError, lost.ObjectLostError, lost.NodeDiedError) as error:
-        raise EngineLostError(LOST.format(tries=LOST_TRIES, detail=first_line(error))) from error
+        raise _lost(first_line(error)) from error
     except lost.RaySystemError as error:
         if KILLED_FOR_MEMORY not in str(error):
             raise
-        raise EngineLostError(
-            LOST.format(tries=LOST_TRIES, detail="Ray ended it for want of memory")
-        ) from error
+        raise _lost("Ray ended it for want of memory") from error
     except (lost.RayActorError, lost.OutOfMemoryError) as error:
-        raise UserError(DIED.format(detail=first_line(error))) from error
+        raise UserError(
+            "an engine died and was started again, more often than engine.max_restarts allows "
+            f"({first_line(error)})",
+            advice=f"{KEPT} {IF_AGAIN}",
+        ) from error
+
+
+def _lost(detail: str) -> EngineLostError:
+    return EngineLostError(f"an engine's work was lost {LOST_TRIES} times in a row ({detail})", advice=KEPT)
 
 
 def result(reference: Any) -> Any:

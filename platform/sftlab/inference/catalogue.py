@@ -48,7 +48,9 @@ def read_catalogue(folder: Path) -> dict[str, ModelEntry]:
     """All models of a catalogue by the names of their files, sorted. Raises UserError where there is none."""
     found = {path.stem: read_entry(path) for path in sorted(folder.glob("*.yaml"))}
     if not found:
-        raise UserError(f"{folder}: has no model (*.yaml); name the folder of a catalogue by --models.")
+        raise UserError(
+            "has no model (*.yaml)", place=folder, advice="name the folder of a catalogue by --models."
+        )
     return found
 
 

@@ -48,9 +48,12 @@ class BatchLimits:
         (key,) = error.keys
         if key in self.refused or len(self.refused) == MOST_REFUSED:
             raise UserError(
-                f"An engine ran out of memory even over single questions ({error.reason}). Lower engine.max_num_seqs, "
-                "engine.max_model_len or engine.gpu_memory_utilization, give it more GPUs by engine.tensor_parallel "
-                "and engine.gpus_per_engine, or lower engine.engines; what is finished is kept."
+                f"an engine ran out of memory even over single questions ({error.reason})",
+                advice=(
+                    "lower engine.max_num_seqs, engine.max_model_len or engine.gpu_memory_utilization, give it more "
+                    "GPUs by engine.tensor_parallel and engine.gpus_per_engine, or lower engine.engines; what is "
+                    "finished is kept."
+                ),
             ) from error
         return replace(self, refused={**self.refused, key: f"the engine ran out of memory: {error.reason}"})
 

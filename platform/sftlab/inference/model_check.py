@@ -24,24 +24,31 @@ def check_model(folder: str | Path, on_cpu: bool) -> None:
     weights, code of its own, an encoder, an architecture or a head size that the engine lacks.
     """
     path = Path(folder) / "config.json"
-    config = read_json_object(path, "expected a Hugging Face model folder with its config.json")
+    config = read_json_object(path, "a Hugging Face model folder with its config.json")
     if (quantised := config.get("quantization_config")) is not None:
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
-        raise UserError(f"{path}: the weights are quantised ({method}); give the model before quantisation.")
+        raise UserError(
+            f"the weights are quantised ({method})", place=path, advice="give the model before quantisation."
+        )
     kind = config.get("model_type")
     known = _causal_classes(kind) if isinstance(kind, str) else ()
     if not known:
         own = ", and its code (auto_map) is never run" if config.get("auto_map") else ""
         raise UserError(
-            f"{path}: model_type {kind!r} is no causal language model of the installed transformers{own}; give a "
-            "decoder-only model, such as Llama, Qwen, Mistral, GPT-NeoX or GPT-2."
+            f"model_type {kind!r} is no causal language model of the installed transformers{own}",
+            place=path,
+            value=kind,
+            advice="give a decoder-only model, such as Llama, Qwen, Mistral, GPT-NeoX or GPT-2.",
         )
     named = config.get("architectures")
     names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     if config.get("is_encoder_decoder") or not set(names) & set(known):
         raise UserError(
-            f"{path}: architectures is {names or 'missing'}, and the causal language model of {kind} is {known[0]}; "
-            "encoders and bare backbones write no answers. Save the model with AutoModelForCausalLM."
+            f"architectures is {names or 'missing'}, and the causal language model of {kind} is {known[0]}",
+            place=path,
+            advice=(
+                "encoders and bare backbones write no answers. Save the model with AutoModelForCausalLM."
+            ),
         )
     _check_served(path, next(name for name in names if name in known))
     if on_cpu:
@@ -61,7 +68,9 @@ def _check_served(path: Path, architecture: str) -> None:
     served = served_architectures()
     backend = getattr(getattr(transformers, architecture, None), "is_backend_compatible", None)
     if served and architecture not in served and not (backend is not None and backend()):
-        raise UserError(f"{path}: the installed vLLM does not serve {architecture}; give another model.")
+        raise UserError(
+            f"the installed vLLM does not serve {architecture}", place=path, advice="give another model."
+        )
 
 
 @cache
@@ -89,8 +98,12 @@ def _check_head_size(path: Path, config: dict[str, Any]) -> None:
         size = hidden // heads
     if isinstance(size, int) and "kv_lora_rank" not in config and size not in CPU_HEAD_SIZES:
         raise UserError(
-            f"{path}: heads of size {size} are not computed by vLLM on the CPU, which has "
-            f"{', '.join(map(str, CPU_HEAD_SIZES))}; give another model, or run on a GPU (engine.gpus_per_engine)."
+            (
+                f"heads of size {size} are not computed by vLLM on the CPU, which has "
+                f"{', '.join(map(str, CPU_HEAD_SIZES))}"
+            ),
+            place=path,
+            advice="give another model, or run on a GPU (engine.gpus_per_engine).",
         )
 
 

@@ -193,8 +193,10 @@ def measure_all(
         except EngineSwapError as error:
             if not engine.swaps:
                 raise UserError(
-                    f"An engine did not take in the weights of {tasks[key].name}, although it was started with them: "
-                    f"{error} Finished models are kept; that is a bug to report."
+                    f"an engine did not take in the weights of {tasks[key].name}, although it was started with "
+                    f"them: {error}",
+                    value=tasks[key].name,
+                    advice="finished models are kept; that is a bug to report.",
                 ) from error
             engine.cannot_swap(tasks[key].source, error)
             give(engine, key, limits)

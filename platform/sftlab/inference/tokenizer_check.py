@@ -50,8 +50,9 @@ def load_tokenizer(folder: str | Path) -> Any:
     except Exception as error:  # tokenizers raises bare Exceptions; the cause stays attached
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{folder}: the tokenizer cannot be loaded ({type(error).__name__}: {reason}); expected {FILE} and "
-            f"{SETTINGS} as the model was published with."
+            f"the tokenizer cannot be loaded ({type(error).__name__}: {reason})",
+            place=folder,
+            expected=f"{FILE} and {SETTINGS} as the model was published with",
         ) from error
 
 
@@ -109,7 +110,7 @@ def _raw_tokenizer(file: Path) -> Any:
         raw = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exceptions; the cause stays attached
         raise UserError(
-            f"{file}: cannot be read ({error}); copy it again from the model's source."
+            f"cannot be read ({error})", place=file, advice="copy it again from the model's source."
         ) from error
     raw.no_truncation()
     raw.no_padding()
@@ -121,7 +122,10 @@ def _ids(folder: Path, tokenizer: Any, text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     except Exception as error:  # tokenizers raises bare Exceptions; the cause stays attached
         raise UserError(
-            f"{folder}: the tokenizer cannot read {text[:60]!r} ({error}); {_way_out(folder)}"
+            f"the tokenizer cannot read {text[:60]!r} ({error})",
+            place=folder,
+            value=text[:60],
+            advice=_way_out(folder),
         ) from error
 
 
@@ -141,9 +145,11 @@ def _compare(folder: Path, tokenizer: Any, raw: Any, text: str, found: Sequence[
     if composed != text and found == raw.encode(composed, add_special_tokens=False).ids:
         return {"the Unicode form of accents": None}
     raise UserError(
-        f"{folder}: the tokenizer is loaded as {type(tokenizer).__name__} and does not read text as {FILE} does: "
-        f"{text[:60]!r} has the ids {_shown(found)}, and {FILE} has {_shown(expected)}. The model would see text that "
-        f"it was not trained on. {_way_out(folder)}"
+        f"the tokenizer is loaded as {type(tokenizer).__name__} and does not read text as {FILE} does: "
+        f"{text[:60]!r} has the ids {_shown(found)}, and {FILE} has {_shown(expected)}",
+        place=folder,
+        value=text[:60],
+        advice=f"the model would see text that it was not trained on. {_way_out(folder)}",
     )
 
 
@@ -166,8 +172,9 @@ def _check_in_text(folder: Path, tokenizer: Any, raw: Any, ids: Mapping[str, Seq
     """
     if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
         raise UserError(
-            f"{folder}: the tokenizer has no end-of-sequence token, which fine-tuning and answers need; name it as "
-            f"eos_token in {folder / SETTINGS}."
+            "the tokenizer has no end-of-sequence token, which fine-tuning and answers need",
+            place=folder,
+            advice=f"name it as eos_token in {folder / SETTINGS}.",
         )
     for field, token, number in _special(tokenizer):
         inside = next((text for text, found in ids.items() if number in found), None)
@@ -177,8 +184,10 @@ def _check_in_text(folder: Path, tokenizer: Any, raw: Any, ids: Mapping[str, Seq
                 "is an ordinary piece of text" if inside is None else f"occurs in text, as in {inside[:60]!r}"
             )
             raise UserError(
-                f"{folder}: {field} {token!r} (id {number}) {where}; correct {field} in {folder / SETTINGS} to a "
-                "token that no text has."
+                f"{field} {token!r} (id {number}) {where}",
+                place=folder,
+                value=token,
+                advice=f"correct {field} in {folder / SETTINGS} to a token that no text has.",
             )
 
 
@@ -190,8 +199,10 @@ def _check_known(folder: Path, tokenizer: Any, raw: Any) -> None:
     for field, token, number in _special(tokenizer):
         if raw.token_to_id(token) != number and number not in _declared(folder):
             raise UserError(
-                f"{folder}: {field} {token!r} is not in the vocabulary of {FILE} (it was given the id {number}); "
-                f"correct {field} in {folder / SETTINGS}."
+                f"{field} {token!r} is not in the vocabulary of {FILE} (it was given the id {number})",
+                place=folder,
+                value=token,
+                advice=f"correct {field} in {folder / SETTINGS}.",
             )
 
 
@@ -217,9 +228,16 @@ def _check_rows(folder: Path, tokenizer: Any, rows: int) -> None:
     token, highest = max(tokenizer.get_vocab().items(), key=lambda pair: (pair[1], pair[0]))
     if highest >= rows:
         raise UserError(
-            f"{folder}: token {token!r} has the id {highest}, and the embedding of the checkpoint has {rows} rows "
-            f"(ids 0 to {rows - 1}); take the tokenizer that the model was trained with, or remove the tokens that "
-            f"were added to {FILE} and {SETTINGS}."
+            (
+                f"token {token!r} has the id {highest}, and the embedding of the checkpoint has "
+                f"{rows} rows (ids 0 to {rows - 1})"
+            ),
+            place=folder,
+            value=token,
+            advice=(
+                "take the tokenizer that the model was trained with, or remove the tokens that were "
+                f"added to {FILE} and {SETTINGS}."
+            ),
         )
 
 
@@ -231,8 +249,13 @@ def _not_given_back(folder: Path, tokenizer: Any, text: str, ids: Sequence[int])
         return ["characters or words that are not in its vocabulary"]
     if lost is None and text in PLAIN:
         raise UserError(
-            f"{folder}: the tokenizer does not give back what it reads: {text[:60]!r} has the ids {_shown(ids)}, "
-            f"which are {back[:60]!r} again; answers could not be compared. {_way_out(folder)}"
+            (
+                f"the tokenizer does not give back what it reads: {text[:60]!r} has the ids "
+                f"{_shown(ids)}, which are {back[:60]!r} again"
+            ),
+            place=folder,
+            value=text[:60],
+            advice=f"answers could not be compared. {_way_out(folder)}",
         )
     return ["characters or words that are not in its vocabulary"] if lost is None else lost
 

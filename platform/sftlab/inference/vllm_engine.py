@@ -218,7 +218,7 @@ def set_prompt_scores(worker: Any, mode: str) -> None:
 def check_served(model_dir: str, runtime: EngineRuntime) -> None:
     """Raises UserError where the folder is no model that the engine serves, or as `check_engine_runtime` does."""
     if not pull(Path(model_dir) / "config.json").is_file():
-        raise UserError(f"{model_dir}: has no config.json; expected a Hugging Face model folder.")
+        raise UserError("has no config.json", place=model_dir, expected="a Hugging Face model folder")
     check_engine_runtime(runtime)
     check_model(model_dir, on_cpu=runtime.gpus_per_engine == 0)
 
@@ -227,16 +227,26 @@ def check_engine_runtime(runtime: EngineRuntime) -> None:
     """Raises UserError where fields of the runtime contradict each other."""
     if runtime.gpus_per_engine == 0:
         if runtime.tensor_parallel > 1:
-            raise UserError("engine.tensor_parallel splits layers over GPUs; set engine.gpus_per_engine too.")
+            raise UserError(
+                "splits layers over GPUs",
+                place="engine.tensor_parallel",
+                value=runtime.tensor_parallel,
+                advice="set engine.gpus_per_engine too.",
+            )
         if runtime.enforce_eager is False:
             raise UserError(
-                "engine.enforce_eager=false: compilation on the CPU freezes weights into the compiled model, "
-                "where a swap of weights does not reach them; leave it out."
+                "compilation on the CPU freezes weights into the compiled model, where a swap of weights does not "
+                "reach them",
+                place="engine.enforce_eager=false",
+                value=False,
+                advice="leave it out.",
             )
     elif runtime.tensor_parallel > 1 and runtime.gpus_per_engine != runtime.tensor_parallel:
         raise UserError(
-            f"engine.gpus_per_engine={runtime.gpus_per_engine:g} does not match "
-            f"engine.tensor_parallel={runtime.tensor_parallel}; an engine needs one GPU for each part of a layer."
+            f"{runtime.gpus_per_engine:g} does not match engine.tensor_parallel={runtime.tensor_parallel}",
+            place="engine.gpus_per_engine",
+            value=runtime.gpus_per_engine,
+            advice="an engine needs one GPU for each part of a layer.",
         )
 
 
@@ -265,11 +275,14 @@ def checkpoint_dtype(model_dir: str) -> str:
     Raises UserError where it names none.
     """
     path = Path(model_dir) / "config.json"
-    config = read_json_object(path, "expected a Hugging Face model folder with its config.json")
+    config = read_json_object(path, "a Hugging Face model folder with its config.json")
     dtype = config.get("dtype") or config.get("torch_dtype")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(
-            f"{path}: names no usable dtype ({dtype!r}); set engine.dtype to float32, bfloat16 or float16."
+            f"names no usable dtype ({dtype!r})",
+            place=path,
+            value=dtype,
+            advice="set engine.dtype to float32, bfloat16 or float16.",
         )
     return str(dtype)
 

@@ -50,7 +50,8 @@ def candidates(
     """
     if [fact["fact_id"] for fact in facts] != [row["fact_id"] for row in mastery]:
         raise UserError(
-            "The mastery table and the facts of the divergence are not the same rows; score them again."
+            "the mastery table and the facts of the divergence are not the same rows",
+            advice="score them again.",
         )
     templates = best_templates(mastery)
     found = []

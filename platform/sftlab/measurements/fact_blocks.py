@@ -87,7 +87,9 @@ class FactReader:
             self._start += skipped
             piece = next(self._pieces, None)
             if piece is None:
-                raise UserError(f"{self.blocks.folder}: holds fewer facts than before; was it written again?")
+                raise UserError(
+                    "holds fewer facts than before", place=self.blocks.folder, advice="was it written again?"
+                )
             self.held = pa.concat_tables([self.held.slice(skipped), piece])
         return self.held.slice(start - self._start, end - start)
 

@@ -108,8 +108,12 @@ def require_harness() -> None:
     """Raises UserError where lm-eval is not installed."""
     if not harness_version():
         raise UserError(
-            "benchmarks.harness: lm-eval is not installed; install it with `pip install sftlab[harness]` on the "
-            "machine of the driver, or leave `harness` out."
+            "lm-eval is not installed",
+            place="benchmarks.harness",
+            advice=(
+                "install it with `pip install sftlab[harness]` on the machine of the driver, or "
+                "leave `harness` out."
+            ),
         )
 
 
@@ -176,12 +180,21 @@ class Harness:
         where = f"benchmarks.harness: task {task}"
         if metric not in metrics or filtered not in filters:
             raise UserError(
-                f"{where}: {self.spec.metrics.get(self.name) or 'its first metric'!r} is no metric and filter with a "
-                f"value for each question; metrics are {', '.join(metrics) or 'none'}, filters {', '.join(filters)}; "
-                "choose by `metrics`."
+                (
+                    f"{self.spec.metrics.get(self.name) or 'its first metric'!r} is no metric and filter "
+                    "with a value for each question"
+                ),
+                place=where,
+                value=self.spec.metrics.get(self.name) or "its first metric",
+                advice=(
+                    f"metrics are {', '.join(metrics) or 'none'}, filters {', '.join(filters)}; choose by "
+                    "`metrics`."
+                ),
             )
         if not self.tasks[task].higher_is_better().get(metric, True):
-            raise UserError(f"{where}: {metric} is better the lower it is; choose another by `metrics`.")
+            raise UserError(
+                f"{metric} is better the lower it is", place=where, advice="choose another by `metrics`."
+            )
         return metric, filtered
 
     def _evaluate(
@@ -239,7 +252,9 @@ def _load(name: str, spec: HarnessSpec) -> Any:
         manager = TaskManager(include_path=folder)
     if name not in manager.all_tasks:
         raise UserError(
-            f"{where}: unknown; `lm_eval ls tasks` lists the tasks, `include` names a folder with others."
+            "unknown",
+            place=where,
+            advice="`lm_eval ls tasks` lists the tasks, `include` names a folder with others.",
         )
     try:
         with chdir(folder or "."):  # data files of a task are relative to the folder
@@ -249,8 +264,12 @@ def _load(name: str, spec: HarnessSpec) -> Any:
     except Exception as error:  # whatever a task's data or code raise
         first = str(error).strip().split("\n")[0][:160]
         raise UserError(
-            f"{where}: cannot be loaded without the network ({type(error).__name__}: {first}); expected its data on "
-            "this machine, in the cache of Hugging Face datasets or in files that its YAML names."
+            f"cannot be loaded without the network ({type(error).__name__}: {first})",
+            place=where,
+            expected=(
+                "its data on this machine, in the cache of Hugging Face datasets or in files that "
+                "its YAML names"
+            ),
         ) from error
     for task in loaded["tasks"].values():
         if spec.shots is not None:
@@ -277,29 +296,37 @@ def _check(task: Any) -> None:
     config, where = task.config, f"benchmarks.harness: task {task.config.task}"
     if task.OUTPUT_TYPE not in ("generate_until", "multiple_choice"):
         raise UserError(
-            f"{where}: has the output type {task.OUTPUT_TYPE}; expected generate_until or multiple_choice."
+            f"has the output type {task.OUTPUT_TYPE}",
+            place=where,
+            expected="generate_until or multiple_choice",
         )
     if getattr(task, "UNSAFE_CODE", False):
         raise UserError(
-            f"{where}: runs generated code, which `harness` does not; give a file to `benchmarks.code`."
+            "runs generated code, which `harness` does not",
+            place=where,
+            advice="give a file to `benchmarks.code`.",
         )
     if getattr(task, "MULTIMODAL", False):
-        raise UserError(f"{where}: asks about pictures or sound, and models here read text.")
+        raise UserError("asks about pictures or sound, and models here read text", place=where)
     if config.gen_prefix is not None:
         raise UserError(
-            f"{where}: begins the answer itself (gen_prefix), which the survey's template does not allow."
+            "begins the answer itself (gen_prefix), which the survey's template does not allow", place=where
         )
     if config.repeats != 1:
-        raise UserError(f"{where}: asks each question {config.repeats} times, and answers are greedy.")
+        raise UserError(f"asks each question {config.repeats} times, and answers are greedy", place=where)
     generation = config.generation_kwargs or {}
     if task.OUTPUT_TYPE == "generate_until" and (
         generation.get("do_sample") or generation.get("temperature")
     ):
         raise UserError(
-            f"{where}: samples its answers, and answers are greedy; set do_sample: false in its YAML."
+            "samples its answers, and answers are greedy",
+            place=where,
+            advice="set do_sample: false in its YAML.",
         )
     if "acc_mutual_info" in task.higher_is_better():
-        raise UserError(f"{where}: acc_mutual_info needs likelihoods without a prompt; remove the metric.")
+        raise UserError(
+            "acc_mutual_info needs likelihoods without a prompt", place=where, advice="remove the metric."
+        )
 
 
 def _request(instance: Any) -> Request:

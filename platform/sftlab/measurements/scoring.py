@@ -192,7 +192,9 @@ def read_block(path: Path, facts: pa.Table, columns: Sequence[str] | None = None
         kind = UserError if refused else DamagedBlockError
         raise kind(f"{path}: is not a readable block ({error}); delete it to score it again.") from error
     if table["fact_id"].to_pylist() != facts["fact_id"].to_pylist():
-        raise UserError(f"{path}: holds other facts than those asked for; give each run a separate folder.")
+        raise UserError(
+            "holds other facts than those asked for", place=path, advice="give each run a separate folder."
+        )
     return table
 
 

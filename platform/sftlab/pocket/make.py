@@ -46,16 +46,20 @@ def _is_begun(spec: PocketSpec, output: Path, tables: Mapping[str, pa.Table] | N
         wanted = exposure_table(world_facts(spec, tables))
         if not read_table(path, wanted.schema).equals(wanted):
             raise UserError(
-                f"{output}: holds another pocket world, whose facts are not those of --seed {spec.seed} and "
-                f"{f'--source {spec.source}' if spec.source else 'no --source'}; give a new folder as --output, or the "
-                "seed and source of that world."
+                (
+                    f"holds another pocket world, whose facts are not those of --seed {spec.seed} and "
+                    f"{f'--source {spec.source}' if spec.source else 'no --source'}"
+                ),
+                place=output,
+                advice="give a new folder as --output, or the seed and source of that world.",
             )
         return True
     for folder in (output / "facts", output / "model"):
         found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         if left := [name for name in found if not is_draft(Path(name))]:
             raise UserError(
-                f"{folder}: holds {left[0]}, but there is no {path}, so it is no pocket world; give a new folder as "
-                "--output, or delete that one."
+                f"holds {left[0]}, but there is no {path}, so it is no pocket world",
+                place=folder,
+                advice="give a new folder as --output, or delete that one.",
             )
     return False

@@ -190,7 +190,9 @@ def pack(documents: Sequence[Sequence[int]], length: int, per_step: int) -> torc
 def _documents(spec: PocketSpec, facts_dir: Path) -> list[str]:
     path = facts_dir / EXPOSURE_FILE
     if not path.is_file():
-        raise UserError(f"{path}: not found; `sftlab pocket` writes it with the facts of the pocket world.")
+        raise UserError(
+            "not found", place=path, advice="`sftlab pocket` writes it with the facts of the pocket world."
+        )
     topics = load_topics(facts_dir / TOPICS_FILE)
     return corpus(spec, facts_of(read_table(path, filled(exposure_table([]).schema))), list(topics.values()))
 

@@ -88,10 +88,18 @@ def world_topics(spec: PocketSpec) -> list[Topic]:
     for name in names:
         if name not in known:
             raise UserError(
-                f"pocket topics: {name!r} is not available; choose from {', '.join(sorted(known))}."
+                f"{name!r} is not available",
+                place="pocket topics",
+                value=name,
+                advice=f"choose from {', '.join(sorted(known))}.",
             )
         if names.count(name) > 1:
-            raise UserError(f"pocket topics: {name!r} is listed twice; keep it in one of the two domains.")
+            raise UserError(
+                f"{name!r} is listed twice",
+                place="pocket topics",
+                value=name,
+                advice="keep it in one of the two domains.",
+            )
     inside = [known[name] for name in spec.in_domain]
     outside = [known[name] for name in spec.out_of_domain]
     return [
@@ -175,8 +183,10 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
             drawn = _draw(rows, len(wanted), ceil(spec.object_share * len(wanted)), rng)
             if len(drawn) < len(wanted):
                 raise UserError(
-                    f"pocket facts, {split}, {topic.topic}: {len(wanted)} facts wanted, {len(drawn)} usable "
-                    f"in {origin}; ask for fewer, raise object_share or choose another topic."
+                    f"{len(wanted)} facts wanted, {len(drawn)} usable in {origin}",
+                    place=f"pocket facts, {split}, {topic.topic}",
+                    value=len(drawn),
+                    advice="ask for fewer, raise object_share or choose another topic.",
                 )
             taken.update(row["subject"] for row in drawn)
             facts += [
@@ -189,7 +199,11 @@ def sample_facts(spec: PocketSpec, tables: Mapping[str, pa.Table]) -> list[Fact]
 def world_facts(spec: PocketSpec, tables: Mapping[str, pa.Table] | None) -> list[Fact]:
     """All facts of a world: invented, or sampled from the `tables` that were read from `spec.source`."""
     if (spec.source is None) != (tables is None):
-        raise UserError("pocket facts: tables of facts are needed where `source` is given, and only there.")
+        raise UserError(
+            "tables of facts are needed where `source` is given, and only there",
+            place="pocket facts",
+            value=spec.source,
+        )
     return invent_facts(spec) if tables is None else sample_facts(spec, tables)
 
 

@@ -103,7 +103,9 @@ def _snapshot(id: HubId, kind: Kind, patterns: Sequence[str], online: bool, repo
         RevisionNotFoundError,
     )
 
-    what = f"{id}: is no file or folder here, and "
+    def refusal(problem: str, advice: str = "") -> UserError:
+        return UserError(f"is no file or folder here, and {problem}", place=id, advice=advice)
+
     cache = f"the cache {constants.HF_HUB_CACHE}"
     try:
         return Path(
@@ -118,33 +120,32 @@ def _snapshot(id: HubId, kind: Kind, patterns: Sequence[str], online: bool, repo
             )
         )
     except GatedRepoError as error:
-        raise UserError(
-            f"{what}{constants.ENDPOINT} gives it to those who accept its terms; accept them there, and set HF_TOKEN."
+        raise refusal(
+            f"{constants.ENDPOINT} gives it to those who accept its terms",
+            "accept them there, and set HF_TOKEN.",
         ) from error
     except RepositoryNotFoundError as error:
-        raise UserError(
-            f"{what}{constants.ENDPOINT} has no {_named(kind)} of this name; correct the path or the name, or set "
-            "HF_TOKEN if it is private."
+        raise refusal(
+            f"{constants.ENDPOINT} has no {_named(kind)} of this name",
+            "correct the path or the name, or set HF_TOKEN if it is private.",
         ) from error
     except RevisionNotFoundError as error:
-        raise UserError(
-            f"{what}{constants.ENDPOINT} has no such revision of {id.name}; correct it."
-        ) from error
+        raise refusal(f"{constants.ENDPOINT} has no such revision of {id.name}", "correct it.") from error
     except LocalEntryNotFoundError as error:
         if not online:
             raise _Lacking from error
         if constants.HF_HUB_OFFLINE:
-            raise UserError(
-                f"{what}{cache} does not have it whole; HF_HUB_OFFLINE is set, so no hub is asked. Unset it, or fetch "
-                "the files first."
+            raise refusal(
+                f"{cache} does not have it whole",
+                "HF_HUB_OFFLINE is set, so no hub is asked. Unset it, or fetch the files first.",
             ) from error
-        raise UserError(
-            f"{what}{cache} does not have it whole, and {constants.ENDPOINT} does not answer; correct the path, or try "
-            "again later."
+        raise refusal(
+            f"{cache} does not have it whole, and {constants.ENDPOINT} does not answer",
+            "correct the path, or try again later.",
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what}{constants.ENDPOINT} does not give it ({reason}).") from error
+        raise refusal(f"{constants.ENDPOINT} does not give it ({reason})") from error
 
 
 def _named(kind: Kind) -> str:
@@ -156,7 +157,7 @@ def _data_file(folder: Path, id: HubId, text: str) -> Path:
     if id.file is not None:
         file = folder / id.file
         if ".." in Path(id.file).parts or not file.is_file():
-            raise UserError(f"{text}: {id} has no file {id.file}; correct its name.")
+            raise UserError(f"{id} has no file {id.file}", place=text, advice="correct its name.")
         return file
     found = sorted(
         file.relative_to(folder).as_posix()
@@ -167,8 +168,9 @@ def _data_file(folder: Path, id: HubId, text: str) -> Path:
         return folder / found[0]
     names = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
     raise UserError(
-        f"{text}: has {len(found)} files that could be the data{f' ({names})' if names else ''}; name one, as "
-        f"{id}:{found[0] if found else 'FILE.jsonl'}."
+        f"has {len(found)} files that could be the data{f' ({names})' if names else ''}",
+        place=text,
+        advice=f"name one, as {id}:{found[0] if found else 'FILE.jsonl'}.",
     )
 
 
@@ -213,7 +215,7 @@ def name_of(folder: Path) -> str:
 def require_name(name: str) -> None:
     """Raises UserError for what is no `org/name`."""
     if not is_hub_id(name) or "@" in name or ":" in name:
-        raise UserError(f"{name}: is no name of a model on a hub; expected org/name.")
+        raise UserError("is no name of a model on a hub", place=name, expected="org/name")
 
 
 def upload(folder: Path, name: str, private: bool, message: str) -> tuple[str, str]:
@@ -230,10 +232,14 @@ def upload(folder: Path, name: str, private: bool, message: str) -> tuple[str, s
         address = api.create_repo(name, private=private, exist_ok=True)
         done = api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
     except OfflineModeIsEnabled as error:
-        raise UserError(f"{name}: HF_HUB_OFFLINE is set, so nothing is uploaded; unset it.") from error
+        raise UserError(
+            "HF_HUB_OFFLINE is set, so nothing is uploaded", place=name, advice="unset it."
+        ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{name}: {constants.ENDPOINT} does not take it ({reason}); set HF_TOKEN to a token that may write there."
+            f"{constants.ENDPOINT} does not take it ({reason})",
+            place=name,
+            advice="set HF_TOKEN to a token that may write there.",
         ) from error
     return str(address), str(done.oid)

@@ -68,10 +68,11 @@ def parse_address(text: str) -> Address:
     scheme = found[1] if found else text.partition(":")[0]
     if found is None or scheme not in SCHEMES:
         low = scheme.lower()
-        hint = f" Write {low}://, in lowercase and with two slashes." if low in SCHEMES else ""
         raise UserError(
-            f"{scheme}:{'//' if found else ''} is no place for a store; expected a folder, s3://BUCKET/PREFIX or "
-            f"gs://BUCKET/PREFIX.{hint}"
+            f"{scheme}:{'//' if found else ''} is no place for a store",
+            value=scheme,
+            expected="a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX",
+            advice=f"write {low}://, in lowercase and with two slashes." if low in SCHEMES else "",
         )
     bucket, _, prefix = found[2].strip("/").partition("/")
     options = dict(parse_qsl(found[3] or "", keep_blank_values=True))
@@ -80,16 +81,19 @@ def parse_address(text: str) -> Address:
         re.search("key|secret|token|password", name, re.I) for name in options
     ):
         raise UserError(
-            f"The {scheme}:// address of the store holds a key or a password, which would end in records and logs. "
-            "Leave it out; credentials come from the environment (AWS_ACCESS_KEY_ID and so on) or from the node."
+            f"the {scheme}:// address of the store holds a key or a password, which would end in records and logs",
+            advice=(
+                "leave it out; credentials come from the environment (AWS_ACCESS_KEY_ID and so on) or from the node."
+            ),
         )
     unknown = sorted(options.keys() - set(OPTIONS))
     parts = prefix.split("/") if prefix else []
     if not bucket or unknown or any(part in ("", ".", "..") for part in parts):
         wrong = f"unknown option {unknown[0]}" if unknown else "no bucket, or a part of the prefix is empty"
         raise UserError(
-            f"{scheme}://{found[2]}: {wrong}; expected {scheme}://BUCKET/PREFIX, then at most "
-            f"?{'=...&'.join(OPTIONS)}=..."
+            wrong,
+            place=f"{scheme}://{found[2]}",
+            expected=f"{scheme}://BUCKET/PREFIX, then at most ?{'=...&'.join(OPTIONS)}=...",
         )
     endpoint = options.get("endpoint_override")
     if endpoint and (split := re.fullmatch(r"(https?):/+(.+)", endpoint)):

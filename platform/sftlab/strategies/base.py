@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validat
 
 from sftlab.config.documents import nearest
 from sftlab.config.frozen import Frozen
-from sftlab.errors import UserError
+from sftlab.errors import UserError, joined
 from sftlab.weights.cut import Measure, Order, Region, ShareOf
 from sftlab.weights.spec import LayerRange
 
@@ -76,8 +76,10 @@ class Strategy(Frozen, ABC):
         if len(own) == 1:
             return own[0]
         raise UserError(
-            f"strategy {self.name}: its data are {', '.join(map(str, own))}, and axes.data has {asked}; list "
-            "those alone."
+            f"its data are {', '.join(map(str, own))}, and axes.data has {asked}",
+            place=f"strategy {self.name}",
+            value=asked,
+            advice="list those alone.",
         )
 
     def edit(self, percent: float, cut: Cut | None) -> Edit:  # noqa: ARG002
@@ -86,7 +88,11 @@ class Strategy(Frozen, ABC):
         cut: the weights that a restoration of this percentage takes back, for strategies that use it.
         Raises UserError for a strategy that leaves finished weights alone.
         """
-        raise UserError(f"strategy {self.name}: changes the fine-tuning; it does not edit finished weights.")
+        raise UserError(
+            "changes the fine-tuning",
+            place=f"strategy {self.name}",
+            advice="it does not edit finished weights.",
+        )
 
 
 class EditStrategy(Strategy):
@@ -132,7 +138,7 @@ def replaced(treatment: Treatment, part: str, **fields: Any) -> Treatment:
     try:
         return treatment.model_copy(update={part: kind.model_validate(fields)})
     except ValidationError as error:
-        raise UserError("\n".join(explain(error, part, list(kind.model_fields)))) from error
+        raise explained(error, part, list(kind.model_fields)) from error
 
 
 def without_ladder(treatment: Treatment) -> Treatment:
@@ -140,20 +146,21 @@ def without_ladder(treatment: Treatment) -> Treatment:
     return replaced(treatment, "restore", percents=(0,))
 
 
-def explain(error: ValidationError, where: str, known: Sequence[str]) -> list[str]:
-    """A line for everything that pydantic found wrong in the fields of `where`; `known` are their names."""
-    lines = []
+def explained(error: ValidationError, where: str, known: Sequence[str]) -> UserError:
+    """Everything that pydantic found wrong in the fields of `where` as one error; `known` are their names."""
+    found = []
     for entry in error.errors():
         path = ".".join(str(part) for part in entry["loc"])
         if entry["type"] == "extra_forbidden" and len(entry["loc"]) == 1:
             near = nearest(path, known)
             names = ", ".join(known) or "none"
             hint = f"did you mean {near!r}?" if near else f"known are: {names}."
-            lines.append(f"{where}: unknown key {path!r}; {hint}")
+            found.append(UserError(f"unknown key {path!r}", place=where, value=path, advice=hint))
         elif entry["type"] == "missing":
-            lines.append(f"{where}: {path} is required.")
+            found.append(UserError(f"{path} is required", place=where, value=path))
         else:
             at = f"{path}: " if path else ""
-            found = f" (found {entry['input']!r})" if path else ""
-            lines.append(f"{where}: {at}{entry['msg'].removeprefix('Value error, ')}{found}")
-    return lines
+            value = f" (found {entry['input']!r})" if path else ""
+            problem = f"{at}{entry['msg'].removeprefix('Value error, ')}{value}"
+            found.append(UserError(problem, place=where, value=entry["input"]))
+    return joined(found)

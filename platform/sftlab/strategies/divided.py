@@ -28,8 +28,9 @@ class Divided(Strategy):
         buckets = own if self.bucket is None else [self.bucket]
         if not buckets:
             raise UserError(
-                "strategy divided: training_sets.buckets holds no single bucket; list some of 0 to 4, or give "
-                "the strategy its `bucket`."
+                "training_sets.buckets holds no single bucket",
+                place="strategy divided",
+                advice="list some of 0 to 4, or give the strategy its `bucket`.",
             )
         return without_ladder(changed(treatment, "training_sets", buckets=buckets))
 
@@ -38,7 +39,9 @@ class Divided(Strategy):
         data = asked if self.bucket is None else self.bucket
         if data not in (0, 1, 2, 3, 4):
             raise UserError(
-                f"strategy divided: axes.data has {data}, and it takes single buckets; list some of 0 to 4, or "
-                "give the strategy its `bucket`."
+                f"axes.data has {data}, and it takes single buckets",
+                place="strategy divided",
+                value=data,
+                advice="list some of 0 to 4, or give the strategy its `bucket`.",
             )
         return data

@@ -16,7 +16,7 @@ from sftlab import PLUGIN_PATH
 from sftlab.config.documents import nearest
 from sftlab.errors import UserError
 from sftlab.store.fingerprint import file_hash, rows_hash
-from sftlab.strategies.base import EditStrategy, Strategy, explain
+from sftlab.strategies.base import EditStrategy, Strategy, explained
 from sftlab.weights.cut import percent_label
 from sftlab.weights.edits import Edit, Restoration
 
@@ -39,17 +39,24 @@ def register(strategy: type[AnyStrategy]) -> type[AnyStrategy]:
     where = f"{strategy.__module__}.{strategy.__qualname__}"
     for attribute in ("name", "title", "source"):
         if not isinstance(getattr(strategy, attribute, None), str):
-            raise UserError(f"{where}: has no {attribute}; set it on the class, as a text.")
+            raise UserError(f"has no {attribute}", place=where, advice="set it on the class, as a text.")
     if not _NAME.fullmatch(strategy.name):
-        raise UserError(f"{where}: name {strategy.name!r}; expected lower case words joined by hyphens.")
+        raise UserError(
+            f"name {strategy.name!r}",
+            place=where,
+            value=strategy.name,
+            expected="lower case words joined by hyphens",
+        )
     other = KNOWN.get(strategy.name)
     if other is not None and (other.__module__, other.__qualname__) != (
         strategy.__module__,
         strategy.__qualname__,
     ):
         raise UserError(
-            f"{where}: the name {strategy.name!r} is taken by {other.__module__}.{other.__qualname__}; choose "
-            "another."
+            f"the name {strategy.name!r} is taken by {other.__module__}.{other.__qualname__}",
+            place=where,
+            value=strategy.name,
+            advice="choose another.",
         )
     SOURCES[strategy.name] = _source_hash(strategy)
     KNOWN[strategy.name] = strategy
@@ -65,8 +72,9 @@ def source_of(name: str) -> str | None:
     found = SOURCES.get(name)
     if found == "":
         raise UserError(
-            f"strategy {name}: its class {KNOWN[name].__qualname__} is in no file, so that nothing identifies "
-            "its code; expected a class in a module's file."
+            f"its class {KNOWN[name].__qualname__} is in no file, so that nothing identifies its code",
+            place=f"strategy {name}",
+            expected="a class in a module's file",
         )
     return found
 
@@ -100,16 +108,23 @@ def get_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> Stra
         near = nearest(name, KNOWN)
         hint = f"did you mean {near!r}? " if near else ""
         raise UserError(
-            f"strategy {name!r} is unknown; {hint}Known are {', '.join(known_strategies())}; custom ones are known "
-            "once their module is named under `plugins`."
+            f"strategy {name!r} is unknown",
+            value=name,
+            expected=f"one of {', '.join(known_strategies())}",
+            advice=f"{hint}custom ones are known once their module is named under `plugins`.",
         )
     kind = KNOWN[name]
     if not isinstance(parameters, Mapping | None):
-        raise UserError(f"strategy {name}: parameters {parameters!r}; expected a mapping of names to values.")
+        raise UserError(
+            f"parameters {parameters!r}",
+            place=f"strategy {name}",
+            value=parameters,
+            expected="a mapping of names to values",
+        )
     try:
         return kind.model_validate(dict(parameters or {}))
     except ValidationError as error:
-        raise UserError("\n".join(explain(error, f"strategy {name}", list(kind.model_fields)))) from error
+        raise explained(error, f"strategy {name}", list(kind.model_fields)) from error
 
 
 def get_edit_strategy(name: str, parameters: Mapping[str, Any] | None = None) -> EditStrategy:
@@ -120,8 +135,10 @@ def get_edit_strategy(name: str, parameters: Mapping[str, Any] | None = None) ->
             name for name, kind in known_strategies().items() if issubclass(kind, EditStrategy)
         )
         raise UserError(
-            f"restore.method = {name}: is no edit of its own but a choice of other fields, which a sweep "
-            f"makes; methods are {methods}, and unset for the restoration."
+            f"{name} is no edit of its own but a choice of other fields, which a sweep makes",
+            place="restore.method",
+            value=name,
+            expected=f"one of {methods}, or none for the restoration",
         )
     return strategy
 
@@ -169,8 +186,13 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
             raise
         except Exception as error:  # a custom module may raise anything; the cause stays attached
             raise UserError(
-                f"plugins: {module} cannot be imported ({type(error).__name__}: {error}); expected a module's "
-                "dotted name, its file in the folder of the study or sweep file or on the PYTHONPATH of every node."
+                f"{module} cannot be imported ({type(error).__name__}: {error})",
+                place="plugins",
+                value=module,
+                expected=(
+                    "a module's dotted name, its file in the folder of the study or sweep file or on the "
+                    "PYTHONPATH of every node"
+                ),
             ) from error
 
 

@@ -92,7 +92,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
     for text in mine:
         top = text.partition("=")[0].partition(".")[0]
         if top in StudySpec.model_fields and top not in SweepSpec.model_fields:
-            raise UserError(f"--set {text}: {top!r} is a key of the sweep's study; use --set set.{text}")
+            raise UserError(
+                f"{top!r} is a key of the sweep's study",
+                place=f"--set {text}",
+                value=top,
+                advice=f"use --set set.{text}",
+            )
     origin = origin_of(str(path), document, mine)
     _anchor_sweep(document, path)
     sweep = validated(SweepSpec, override(document, mine), origin)
@@ -107,7 +112,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
     try:
         check_models(sweep.models(len(varied.restore.percents)))
     except ValueError as error:
-        raise UserError(f"{path}: {error}.") from None
+        raise UserError(str(error), place=path) from None
     return sweep, varied
 
 

@@ -64,7 +64,7 @@ class LiveTracking(Generic[T]):
                         away = False
             except UserError as error:
                 if not away:
-                    first = str(error).splitlines()[0]
+                    first = str(UserError(error.problem, place=error.place)).splitlines()[0]
                     self._say(f"{first} The sweep goes on; its trials are logged when MLflow answers again.")
                 away = True
             except Exception as error:  # the logging at the end meets it again, and reports all of it

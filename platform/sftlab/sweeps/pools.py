@@ -56,11 +56,14 @@ def pool_sizes(runtime: Runtime, resources: Mapping[str, float], nodes: int = 1)
     wanted = trained + engines * runtime.engine.gpus_per_engine
     if wanted > have:
         raise UserError(
-            f"A sweep trains and answers at the same time: {groups} worker group(s) of {runtime.training.workers} "
+            f"a sweep trains and answers at the same time: {groups} worker group(s) of {runtime.training.workers} "
             f"x {runtime.training.gpus_per_worker} GPU and {engines} engine(s) of {runtime.engine.gpus_per_engine:g} "
-            f"come to {wanted:g} GPUs, and the cluster has {have:g}. Lower "
-            "runtime.training.workers (jobs/configs/runtimes/8x-h100-80gb-sweep.yaml does so for one node), or ask for "
-            "more GPUs with runtime.engine.engines."
+            f"come to {wanted:g} GPUs, and the cluster has {have:g}",
+            value=wanted,
+            advice=(
+                "lower runtime.training.workers (jobs/configs/runtimes/8x-h100-80gb-sweep.yaml does so for one node), "
+                "or ask for more GPUs with runtime.engine.engines."
+            ),
         )
     # One for each engine, and more that train or profile in the meantime; a trial is a process of 230 MB.
     trials = max(FEWEST_TRIALS, engines + engines // 4 + 2 * groups)

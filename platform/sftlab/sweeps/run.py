@@ -38,6 +38,7 @@ def raise_failed(name: str, failed: Sequence[tuple[str, str]]) -> None:
     if failed:
         shown = "\n".join(f"  {trial}: {reason}" for trial, reason in failed[:10])
         raise UserError(
-            f"{len(failed)} trials of the sweep {name} failed, all others are finished; fix what follows and run "
-            f"it again.\n{shown}"
+            f"{len(failed)} trials of the sweep {name} failed, all others are finished",
+            value=tuple(str(trial) for trial, _ in failed),
+            advice=f"fix what follows and run it again.\n{shown}",
         )

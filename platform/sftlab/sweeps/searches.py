@@ -326,8 +326,9 @@ def _journal(path: Path) -> Any:
         return JournalStorage(JournalFileBackend(str(path)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: not a readable journal of a search ({type(error).__name__}: {error}); delete it, and run "
-            "again: finished trials are kept."
+            f"not a readable journal of a search ({type(error).__name__}: {error})",
+            place=path,
+            advice="delete it, and run again: finished trials are kept.",
         ) from error
 
 

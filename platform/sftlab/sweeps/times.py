@@ -91,7 +91,9 @@ def time_table(name: str, records: Path, store: Store) -> str:
     """Where the time of a sweep went, for the terminal. Raises UserError where no trial has run."""
     rows = time_rows(records)
     if not rows:
-        raise UserError(f"No trial of the sweep {name} has run in {store}; `sftlab sweep` runs it.")
+        raise UserError(
+            f"no trial of the sweep {name} has run", place=store, value=name, advice="`sftlab sweep` runs it."
+        )
     return "\n".join([*_of_trials(rows), *_outside(read_timings(records.parent))])
 
 

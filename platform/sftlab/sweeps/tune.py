@@ -143,7 +143,7 @@ def _run_point(
             write_record(folder, trial, config, replace(mean, times=outcome.times))
         if math.isnan(mean.score):
             raise UserError(
-                f"{rung[0].name}: {context.metric} is not a number, as no question was asked for it."
+                f"{context.metric} is not a number, as no question was asked for it", place=rung[0].name
             )
         tune.report({SCORE: mean.score, "percent": mean.percent, "epochs": rung[0].epochs})
 

@@ -61,7 +61,9 @@ def refusals(settings: TrackingSettings, store: Path) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0][:500]
         address = settings.address or str(settings.sqlite_file(store))
         raise UserError(
-            f"MLflow at {address}: {reason}\nRuns logged so far stand; run the same command again to go on."
+            reason,
+            place=f"MLflow at {address}",
+            advice="runs logged so far are kept; run the same command again to go on.",
         ) from error
     finally:
         if not settings.is_server:
@@ -94,9 +96,10 @@ class Connection:
         if found.lifecycle_stage != "active":
             words = ("mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id))
             raise UserError(
-                f"MLflow at {uri}: the experiment {settings.experiment!r} is deleted; restore it with "
-                f"`{command(*words)}` or choose another "
-                "tracking.experiment."
+                f"the experiment {settings.experiment!r} is deleted",
+                place=f"MLflow at {uri}",
+                value=settings.experiment,
+                advice=f"restore it with `{command(*words)}` or choose another tracking.experiment.",
             )
         return cls(client, str(found.experiment_id))
 
@@ -236,7 +239,9 @@ def _all_pages(ask: Callable[[str | None], Any]) -> list[Any]:
         if not token:
             return found
         if token in seen:
-            raise UserError("MLflow: the server gives the same page again and again; it is not sound.")
+            raise UserError(
+                "the server gives the same page again and again", place="MLflow", advice="it is not sound."
+            )
         seen.add(token)
 
 

@@ -170,8 +170,9 @@ def checked_address(file: Path) -> str:
     address = sqlite_address(file)
     if (read := make_url(address).database) != str(file):
         raise UserError(
-            f"{file}: the tracking database cannot have this path: SQLAlchemy reads it as {read}; use a store "
-            "whose path has no '?' and no '%', or set tracking.address."
+            f"the tracking database cannot have this path: SQLAlchemy reads it as {read}",
+            place=file,
+            advice="use a store whose path has no '?' and no '%', or set tracking.address.",
         )
     return address
 

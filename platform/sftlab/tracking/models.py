@@ -43,11 +43,16 @@ def best_restored_model(
     """
     if not 0 <= at_least_in_domain <= 1:
         raise UserError(
-            f"at_least_in_domain = {at_least_in_domain:g}: expected a share from 0 to 1, such as 0.4 for 40 %."
+            place="at_least_in_domain",
+            value=at_least_in_domain,
+            expected="a share from 0 to 1, such as 0.4 for 40 %",
         )
     if sweep is not None and not re.fullmatch(r"[\w.-]+", sweep):
         raise UserError(
-            f"sweep = {sweep!r}: is no name of a sweep; expected letters, digits, dots, dashes or underscores."
+            f"{sweep!r} is no name of a sweep",
+            place="sweep",
+            value=sweep,
+            expected="letters, digits, dots, dashes or underscores",
         )
     conditions = ["params.kind = 'restored'", f"metrics.`accuracy/{split}` >= {at_least_in_domain!r}"]
     conditions += [f"params.sweep = '{sweep}'"] if sweep is not None else []
@@ -77,11 +82,14 @@ def artifact_of(address: str, settings: TrackingSettings, store: Path) -> str:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             raise UserError(
-                f"{address}: MLflow has no such model ({error.message}); take the id from its page, or the "
-                "digits of its result in the store."
+                f"MLflow has no such model ({error.message})",
+                place=address,
+                advice="take the id from its page, or the digits of its result in the store.",
             ) from error
     if ARTIFACT not in tags:
-        raise UserError(f"{address}: was not logged by sftlab; its tags name no result of a store.")
+        raise UserError(
+            "was not logged by sftlab", place=address, advice="its tags name no result of a store."
+        )
     return str(tags[ARTIFACT])
 
 

@@ -70,8 +70,9 @@ class TrackingSettings(Frozen):
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"{file}: cannot make the folder of the tracking database ({error.strerror}); "
-                "choose another store or set tracking.address."
+                f"cannot make the folder of the tracking database ({error.strerror})",
+                place=file,
+                advice="choose another store or set tracking.address.",
             ) from error
         return sqlite_address(file)
 
@@ -98,17 +99,26 @@ def probe(address: str) -> None:
             healthy = answer.read(64).strip() == b"OK"
     except HTTPError as error:
         raise UserError(
-            f"tracking.address {address}: something answers there, with HTTP {error.code} for /health, which "
-            f"is no MLflow server{proxy_text(address)}. {advice}"
+            f"something answers there, with HTTP {error.code} for /health, which is no MLflow server"
+            f"{proxy_text(address)}",
+            place=f"tracking.address {address}",
+            value=address,
+            advice=advice,
         ) from error
     except (URLError, OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise UserError(
-            f"tracking.address {address}: no MLflow server answers there ({reason}){proxy_text(address)}. {advice}"
+            f"no MLflow server answers there ({reason}){proxy_text(address)}",
+            place=f"tracking.address {address}",
+            value=address,
+            advice=advice,
         ) from error
     if not healthy:
         raise UserError(
-            f"tracking.address {address}: what answers there is no MLflow server{proxy_text(address)}. {advice}"
+            f"what answers there is no MLflow server{proxy_text(address)}",
+            place=f"tracking.address {address}",
+            value=address,
+            advice=advice,
         )
 
 

@@ -50,7 +50,9 @@ def read_conversations(path: Path | str) -> list[Conversation]:
 
     file, shown = pull(Path(path)), display_path(str(path))
     if not file.is_file():
-        raise UserError(f"{shown}: not found; expected a training set with the columns prompt and target.")
+        raise UserError(
+            "not found", place=shown, expected="a training set with the columns prompt and target"
+        )
     try:
         names = pq.read_schema(file).names
     except (pa.ArrowException, OSError, ValueError):  # read_table names what is wrong with the file
@@ -70,7 +72,7 @@ def load_tokenizer(base_model: str) -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{base_model}: the tokenizer has no end-of-sequence token, which SFT needs.")
+        raise UserError("the tokenizer has no end-of-sequence token, which SFT needs", place=base_model)
     return tokenizer
 
 
@@ -85,8 +87,11 @@ def encode_file(encoder: Encoder, train_file: str, max_length: int) -> Encoded:
         if len(encoded.ids) > max_length:
             *_, prompt, target = (_short(turn.text) for turn in conversation.turns)
             raise UserError(
-                f"{conversation.where} has {len(encoded.ids)} tokens with its target, and at most sft.max_length = "
-                f"{max_length} are allowed: {prompt} -> {target}. Raise sft.max_length or leave this example out."
+                f"has {len(encoded.ids)} tokens with its target, and at most sft.max_length = {max_length} are "
+                f"allowed: {prompt} -> {target}",
+                place=conversation.where,
+                value=len(encoded.ids),
+                advice="raise sft.max_length or leave this example out.",
             )
         examples.append(Example.of(encoded.ids, encoded.loss))
     tokenizer = encoder.tokenizer

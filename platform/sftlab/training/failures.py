@@ -11,7 +11,6 @@ from uuid import uuid4
 
 from sftlab.cluster.out_of_memory import is_out_of_memory
 from sftlab.errors import UserError
-from sftlab.store.record import Damaged
 from sftlab.training.records import DivergedError, SFTRun, read_result
 from sftlab.training.spec import TrainingRuntime
 
@@ -34,18 +33,18 @@ class Superseded(Exception):
 
 def verdict(error: Exception, runtime: TrainingRuntime, rank: int) -> UserError | None:
     """What the driver is to raise for a failure that a restart would only repeat; None for all others."""
-    if isinstance(error, Damaged):  # unchanged: the driver quarantines the result
+    if isinstance(error, UserError):  # among them Damaged, whose result the driver quarantines
         return error
-    if isinstance(error, UserError | DivergedError):  # both say what to change
+    if isinstance(error, DivergedError):  # says what to change
         return UserError(str(error))
     if isinstance(error, Superseded):
         return TrainingError(
-            f"run {error}: a later call of train_runs with the same storage_dir has taken it over."
+            "a later call of train_runs with the same storage_dir has taken it over", place=f"run {error}"
         )
     if is_out_of_memory(error):
-        return UserError(out_of_memory(runtime, f"rank {rank}: {error}"))
+        return out_of_memory(runtime, f"rank {rank}: {error}")
     if isinstance(error, OSError) and error.errno in (*FULL, *REFUSED):
-        return UserError(disk_message(error, full=error.errno in FULL))
+        return disk_error(error, full=error.errno in FULL)
     return None
 
 
@@ -69,9 +68,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def out_of_memory(runtime: TrainingRuntime, detail: str) -> str:
-    """The message of an out-of-memory failure: what happened and which fields to change."""
-    return f"fine-tuning ran out of memory: {memory_advice(runtime)}. ({detail})"
+def out_of_memory(runtime: TrainingRuntime, detail: str) -> UserError:
+    """The error of an out-of-memory failure: what happened and which fields to change."""
+    return UserError(f"fine-tuning ran out of memory ({detail})", advice=f"{memory_advice(runtime)}.")
 
 
 def memory_advice(runtime: TrainingRuntime) -> str:
@@ -93,32 +92,32 @@ def explain(error: BaseException, runs: Sequence[SFTRun], runtime: TrainingRunti
         getattr(cause, "health_check_failure", cause) for cause in found
     ]  # how Ray Train wraps a lost worker
     if any(isinstance(cause, ray.exceptions.OutOfMemoryError) for cause in causes):
-        return UserError(out_of_memory(runtime, "Ray's memory monitor ended a worker"))
+        return out_of_memory(runtime, "Ray's memory monitor ended a worker")
     text = str(causes[0])
     for code in (*FULL, *REFUSED):
         if os.strerror(code) in text:  # Ray Train's own files, next to the checkpoints
-            return UserError(disk_message(OSError(code, os.strerror(code)), full=code in FULL))
+            return disk_error(OSError(code, os.strerror(code)), full=code in FULL)
     left = [run.run_id for run in runs if read_result(run) is None]
     hint = ""
     if any(isinstance(cause, ray.exceptions.ActorDiedError) for cause in causes):
         # The kernel's OOM killer leaves no more trace here than any other SIGKILL.
-        hint = (
-            f" A worker was killed. If the machine was out of memory (see dmesg): {memory_advice(runtime)}."
-        )
+        hint = f"a worker was killed. If the machine was out of memory (see dmesg): {memory_advice(runtime)}."
     return TrainingError(
         f"training failed {runtime.max_failures + 1} times and stopped at run {left[0] if left else '?'!r} "
-        f"({len(left)} of {len(runs)} are left; run again to resume): {last_line(text)}{hint}"
+        f"({len(left)} of {len(runs)} are left; run again to resume): {last_line(text)}",
+        value=left[0] if left else None,
+        advice=hint,
     )
 
 
-def disk_message(error: OSError, full: bool) -> str:
-    """The message where the store takes no files, because it is full or because it refuses them."""
+def disk_error(error: OSError, full: bool) -> UserError:
+    """The error where the store takes no files, because it is full or because it refuses them."""
     if full:
-        return f"the disk is full: {error}. Free some space and run again; finished runs are kept."
-    return (
-        f"the store takes no files: {error}. Make it writable on every node, or choose another by --store, and "
-        "run again; finished runs are kept."
-    )
+        problem, advice = "the disk is full", "free some space and run again"
+    else:
+        problem = "the store takes no files"
+        advice = "make it writable on every node, or choose another by --store, and run again"
+    return UserError(f"{problem}: {error}", value=error.filename, advice=f"{advice}; finished runs are kept.")
 
 
 def last_line(text: str) -> str:

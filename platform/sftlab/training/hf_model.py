@@ -52,8 +52,9 @@ def check_trainable(folder: Path, spec: SFTSpec) -> None:
     except Exception as error:  # of any kind, from the model's code; the cause stays attached
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{folder}: transformers cannot build the model of config.json ({type(error).__name__}: {reason}); fetch "
-            "the model again, or give one that the installed transformers knows."
+            f"transformers cannot build the model of config.json ({type(error).__name__}: {reason})",
+            place=folder,
+            advice="fetch the model again, or give one that the installed transformers knows.",
         ) from error
     model.tie_weights()
     check_copies(folder, homes(folder, model))
@@ -71,8 +72,12 @@ def check_copies(folder: Path, places: Homes) -> None:
             source = first.setdefault((id(parts[0].parameter), parts[0].place), name)
             if source != name and not same_contents(checkpoint, source, name):
                 raise UserError(
-                    f"{folder}: {source} and {name} differ, but are one parameter of this model; set "
-                    "tie_word_embeddings to false in config.json, or save the model again with transformers."
+                    f"{source} and {name} differ, but are one parameter of this model",
+                    place=folder,
+                    advice=(
+                        "set tie_word_embeddings to false in config.json, or save the model again with "
+                        "transformers."
+                    ),
                 )
 
 
@@ -163,10 +168,15 @@ def add_lora(model: Any, lora: LoRASpec) -> Any:
     try:
         wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
-        raise UserError(f"sft.lora.target_modules = {targets}: {error}") from error
+        raise UserError(f"{targets}: {error}", place="sft.lora.target_modules", value=targets) from error
     odd = [name for name, _ in wrapped.named_parameters() if "lora_embedding" in name]
     if odd:
-        raise UserError(f"sft.lora.target_modules names an embedding ({odd[0]}); name linear layers.")
+        raise UserError(
+            f"names an embedding ({odd[0]})",
+            place="sft.lora.target_modules",
+            value=targets,
+            advice="name linear layers.",
+        )
     for layer in adapted_layers(wrapped):
         refuse_shared(names[id(layer.base_layer.weight)], f"sft.lora.target_modules = {targets}")
     return wrapped
@@ -184,7 +194,12 @@ def refuse_shared(names: Sequence[str], setting: str) -> None:
     *others, adapted = sorted(names, key=lambda name: name.endswith(OUTPUT_EMBEDDINGS))
     layer = adapted.removesuffix(".weight")
     raise UserError(
-        f"{setting} adapts {layer}, but {adapted} and {others[0]} are one shared tensor: the exported model would have "
-        f"the update in both, and the trained one in {layer} alone. Leave {layer} out of target_modules, or give a "
-        "base model that stores both tensors and has tie_word_embeddings false in its config.json."
+        f"adapts {layer}, but {adapted} and {others[0]} are one shared tensor: the exported model would have the "
+        f"update in both, and the trained one in {layer} alone",
+        place=setting,
+        value=layer,
+        advice=(
+            f"leave {layer} out of target_modules, or give a base model that stores both tensors and has "
+            "tie_word_embeddings false in its config.json."
+        ),
     )

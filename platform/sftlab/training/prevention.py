@@ -39,12 +39,19 @@ def freeze_layers(model: torch.nn.Module, text: str) -> None:
             continue
         if other := trained.get(id(parameter)):
             raise UserError(
-                f"sft.freeze_layers = {text} freezes {name}, but {other}, outside of these layers, is the same tensor; "
-                "freeze all layers that share it, or none of them."
+                f"{text} freezes {name}, but {other}, outside of these layers, is the same tensor",
+                place="sft.freeze_layers",
+                value=text,
+                advice="freeze all layers that share it, or none of them.",
             )
         parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise UserError(f"sft.freeze_layers = {text} leaves nothing to train; freeze fewer layers.")
+        raise UserError(
+            f"{text} leaves nothing to train",
+            place="sft.freeze_layers",
+            value=text,
+            advice="freeze fewer layers.",
+        )
 
 
 def frozen_base(model: torch.nn.Module, shared: bool) -> torch.nn.Module:

@@ -174,8 +174,10 @@ def read_result(run: SFTRun, kept: KeptEpoch | None = None) -> SFTResult | None:
     odd = [key for key in {**wanted, **record.identity} if record.identity.get(key) != wanted.get(key)]
     if odd:
         raise UserError(
-            f"{file}: is the result of another run; {', '.join(odd)} differ from run {run.run_id!r}. "
-            "Choose another output folder or delete this one."
+            f"is the result of another run; {', '.join(odd)} differ from run {run.run_id!r}",
+            place=file,
+            value=run.run_id,
+            advice="choose another output folder or delete this one.",
         )
     return SFTResult(run_id=run.run_id, output_dir=folder, **vars(record.result))
 

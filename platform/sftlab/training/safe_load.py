@@ -50,8 +50,12 @@ def load_plain(path: str, map_location: Any = None) -> Any:
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no checkpoint")
         raise UserError(
-            f"{path}: is refused, as it holds more than numbers ({reason.strip()}). Nothing of it was run. Delete "
-            "the checkpoint's folder; the run then starts again. Find out who wrote it."
+            f"is refused, as it holds more than numbers ({reason.strip()})",
+            place=path,
+            advice=(
+                "nothing of it was run. Delete the checkpoint's folder; the run then starts again. Find out who "
+                "wrote it."
+            ),
         ) from error
     except Exception as error:  # whatever else torch stumbles over in bytes that it has not written
         if (
@@ -60,7 +64,9 @@ def load_plain(path: str, map_location: Any = None) -> Any:
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path}: is a damaged checkpoint ({reason}). Delete its folder, and run again; the run then starts again."
+            f"is a damaged checkpoint ({reason})",
+            place=path,
+            advice="delete its folder, and run again; the run then starts again.",
         ) from error
 
 

@@ -80,7 +80,11 @@ def _check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
     for what, values in (("run_id", [run.run_id for run in runs]), ("output_dir", outputs)):
         doubles = sorted(value for value, count in Counter(values).items() if count > 1)
         if doubles:
-            raise UserError(f"two training runs have the {what} {doubles[0]!r}; each needs its own.")
+            raise UserError(
+                f"two training runs have the {what} {doubles[0]!r}",
+                value=doubles[0],
+                advice="give each a different one.",
+            )
     for file in dict.fromkeys(run.train_file for run in runs):
         read_conversations(file)
     for base in sorted({run.base_model for run in runs}):
@@ -97,7 +101,12 @@ def _check_runs(runs: Sequence[SFTRun], runtime: TrainingRuntime) -> None:
     folders = {Path(run.base_model).resolve() for run in runs}
     for folder in outputs:
         if Path(folder).resolve() in folders:
-            raise UserError(f"output_dir = {folder} is a base model's own folder; choose another.")
+            raise UserError(
+                f"{folder} is the folder of a base model",
+                place="output_dir",
+                value=folder,
+                advice="choose another.",
+            )
 
 
 def check_kept(run: SFTRun) -> None:
@@ -106,8 +115,13 @@ def check_kept(run: SFTRun) -> None:
     for epoch in epochs:
         if not 1 <= epoch < run.spec.epochs or epochs.count(epoch) > 1:
             raise UserError(
-                f"run {run.run_id!r}: keeps the model after epoch {epoch}; expected different epochs from 1 to "
-                f"{run.spec.epochs - 1}, as sft.epochs = {run.spec.epochs} and the last one is always kept."
+                f"keeps the model after epoch {epoch}",
+                place=f"run {run.run_id!r}",
+                value=epoch,
+                expected=(
+                    f"different epochs from 1 to {run.spec.epochs - 1}, as sft.epochs = {run.spec.epochs} and "
+                    "the last one is always kept"
+                ),
             )
 
 
@@ -131,9 +145,10 @@ def check_resources(runtime: TrainingRuntime) -> None:
         wanted = runtime.workers * each
         if wanted > have.get(kind, 0):
             raise UserError(
-                f"training asks for {wanted:g} {kind}s ({runtime.workers} workers x {each:g}) and the Ray "
-                f"cluster has {have.get(kind, 0):g}; lower training.workers or "
-                f"training.{kind.lower()}s_per_worker."
+                f"training asks for {wanted:g} {kind}s ({runtime.workers} workers x {each:g}) and the Ray cluster has "
+                f"{have.get(kind, 0):g}",
+                value=wanted,
+                advice=f"lower training.workers or training.{kind.lower()}s_per_worker.",
             )
 
 

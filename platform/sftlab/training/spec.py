@@ -74,25 +74,33 @@ class SFTSpec(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> SFTSpec:
-        if (message := contradiction(self)) is not None:
-            raise ValueError(message)
+        if (error := contradiction(self)) is not None:
+            raise ValueError(str(error))
         return self
 
 
-def contradiction(spec: SFTSpec) -> str | None:
+def contradiction(spec: SFTSpec) -> UserError | None:
     """Why two fields of the spec do not go together, or None."""
     if spec.mask is not None and spec.weight_decay > 0:
-        return (
-            f"sft.mask with sft.weight_decay = {spec.weight_decay:g}: decay would move the masked weights; "
-            "set weight_decay to 0 or leave mask out"
+        return UserError(
+            "decay would move the masked weights",
+            place=f"sft.mask with sft.weight_decay = {spec.weight_decay:g}",
+            value=spec.weight_decay,
+            advice="set weight_decay to 0 or leave mask out.",
         )
     for name in ("l2_sp", "mask"):
         if getattr(spec, name) is not None and spec.lora is not None:
-            return f"sft.{name} with sft.lora: adapters have no weights in the base; leave one of the two out"
+            return UserError(
+                "adapters have no weights in the base",
+                place=f"sft.{name} with sft.lora",
+                advice="leave one of the two out.",
+            )
     if spec.l2_sp is not None and spec.learning_rate * spec.l2_sp > 1:
-        return (
-            f"sft.l2_sp = {spec.l2_sp:g}: a step takes the share learning_rate * l2_sp of the way back to the "
-            f"base, so at a rate of {spec.learning_rate:g} it may be at most {1 / spec.learning_rate:g}"
+        return UserError(
+            f"is {spec.l2_sp:g}, and a step takes the share learning_rate * l2_sp of the way back to the base",
+            place="sft.l2_sp",
+            value=spec.l2_sp,
+            expected=f"at most {1 / spec.learning_rate:g} at a rate of {spec.learning_rate:g}",
         )
     return None
 
@@ -143,17 +151,21 @@ def accumulation_steps(spec: SFTSpec, runtime: TrainingRuntime) -> tuple[int, in
     if spec.batch_size % runtime.workers:
         legal = [n for n in range(1, spec.batch_size + 1) if spec.batch_size % n == 0]
         raise UserError(
-            f"training.workers = {runtime.workers} does not divide sft.batch_size = {spec.batch_size}; "
-            f"workers may be {', '.join(map(str, legal))}."
+            f"{runtime.workers} does not divide sft.batch_size = {spec.batch_size}",
+            place="training.workers",
+            value=runtime.workers,
+            expected=f"one of {', '.join(map(str, legal))}",
         )
     share = spec.batch_size // runtime.workers
     micro = runtime.micro_batch_size or share
     if share % micro:
         legal = [n for n in range(1, share + 1) if share % n == 0]
         raise UserError(
-            f"training.micro_batch_size = {micro} does not divide a worker's share of {share} examples "
-            f"(sft.batch_size {spec.batch_size} / {runtime.workers} workers); "
-            f"it may be {', '.join(map(str, legal))}."
+            f"{micro} does not divide a worker's share of {share} examples (sft.batch_size {spec.batch_size} / "
+            f"{runtime.workers} workers)",
+            place="training.micro_batch_size",
+            value=micro,
+            expected=f"one of {', '.join(map(str, legal))}",
         )
     return micro, share // micro
 
@@ -162,19 +174,26 @@ def check_runtime(runtime: TrainingRuntime) -> None:
     """Raises UserError where two fields of the runtime contradict each other."""
     if runtime.offload == "parameters" and runtime.zero_stage != 3:
         raise UserError(
-            f"training.offload = parameters needs training.zero_stage = 3, not {runtime.zero_stage}."
+            f"parameters needs training.zero_stage = 3, not {runtime.zero_stage}",
+            place="training.offload",
+            value=runtime.offload,
         )
     if runtime.offload == "optimizer" and runtime.zero_stage == 0:
-        raise UserError("training.offload = optimizer needs training.zero_stage 1, 2 or 3, not 0.")
+        raise UserError(
+            "optimizer needs training.zero_stage 1, 2 or 3, not 0",
+            place="training.offload",
+            value=runtime.offload,
+        )
 
 
 def check_spec(spec: SFTSpec, runtime: TrainingRuntime) -> None:
     """Raises UserError where fields of the spec contradict each other or do not work with the ZeRO stage."""
-    if (message := contradiction(spec)) is not None:
-        raise UserError(f"{message}.")
+    if (error := contradiction(spec)) is not None:
+        raise error
     for name in ("l2_sp", "kl_to_base", "mask"):
         if getattr(spec, name) is not None and runtime.zero_stage == 3:
             raise UserError(
-                f"sft.{name} works with training.zero_stage 0, 1 and 2, not 3; lower the stage or leave "
-                f"{name} out."
+                "works with training.zero_stage 0, 1 and 2, not 3",
+                place=f"sft.{name}",
+                advice=f"lower the stage or leave {name} out.",
             )

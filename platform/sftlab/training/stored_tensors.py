@@ -140,9 +140,13 @@ def _parts(
     if found is None:
         first = next(iter(group.stored.values()))
         raise UserError(
-            f"{folder}: transformers computes {group.target} of {type(model).__name__} from {first} in a way that "
-            "does not keep every number, so a trained model could not be written under the base model's names; this "
-            "architecture cannot be fine-tuned here."
+            (
+                f"transformers computes {group.target} of {type(model).__name__} from {first} in a "
+                "way that does not keep every number, so a trained model could not be written under "
+                "the base model's names"
+            ),
+            place=folder,
+            advice="this architecture cannot be fine-tuned here.",
         )
     return found
 
@@ -248,16 +252,23 @@ def _check_filled(folder: Path, model: Any, parameters: Mapping[str, Any], found
     lost = sorted(name for name, parameter in parameters.items() if id(parameter) not in covered)
     if lost:
         raise UserError(
-            f"{folder}: the weights stored there do not fill {lost[0]} ({len(lost)} such tensors) of "
-            f"{type(model).__name__}; transformers would leave them at random values. The checkpoint is incomplete or "
-            "of another architecture than its config.json says; fetch the model again."
+            (
+                f"the weights stored there do not fill {lost[0]} ({len(lost)} such tensors) of "
+                f"{type(model).__name__}"
+            ),
+            place=folder,
+            advice=(
+                "transformers would leave them at random values. The checkpoint is incomplete or of "
+                "another architecture than its config.json says; fetch the model again."
+            ),
         )
 
 
 def _unlike(folder: Path, name: str, stored: Shape, target: str, shape: Shape) -> UserError:
     return UserError(
-        f"{folder}: {name} is stored with shape {list(stored)}, and config.json makes {target} {list(shape)}; the two "
-        "do not belong together, fetch the model again."
+        f"{name} is stored with shape {list(stored)}, and config.json makes {target} {list(shape)}",
+        place=folder,
+        advice="the two do not belong together, fetch the model again.",
     )
 
 

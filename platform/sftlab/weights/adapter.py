@@ -124,12 +124,14 @@ class AdapterCheckpoint(Checkpoint):
 def open_adapter(folder: Path, base_folder: Path) -> AdapterCheckpoint:
     """Opens an adapter with its base model. Raises UserError for an adapter that is no plain LoRA of this base."""
     path = pull(folder)
-    config = read_json_object(path / ADAPTER_CONFIG, "expected an adapter as peft saves it")
+    config = read_json_object(path / ADAPTER_CONFIG, "an adapter as peft saves it")
     _check_plain(path, config)
     file = path / ADAPTER_FILE
     if not file.is_file():
         raise UserError(
-            f"{path}: has {ADAPTER_CONFIG} and no {ADAPTER_FILE}; expected an adapter as peft saves it, in safetensors."
+            f"has {ADAPTER_CONFIG} and no {ADAPTER_FILE}",
+            place=path,
+            expected="an adapter as peft saves it, in safetensors",
         )
     with Checkpoint.open(base_folder) as base:
         factors = Checkpoint(path, config, (file,), read_header(file)[1])
@@ -143,7 +145,9 @@ def open_adapter(folder: Path, base_folder: Path) -> AdapterCheckpoint:
 def _check_plain(path: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise UserError(f"{path}: is an adapter of type {kind}, and LORA alone is merged here; {MERGE}")
+        raise UserError(
+            f"is an adapter of type {kind}, and LORA alone is merged here", place=path, advice=MERGE
+        )
     named = [field for field in _VARIANTS if config.get(field)]
     if config.get("bias", "none") != "none":
         named.append("bias")
@@ -152,7 +156,7 @@ def _check_plain(path: Path, config: Mapping[str, Any]) -> None:
     if named:
         found = ", ".join(f"{field} = {config[field]!r}" for field in named)
         raise UserError(
-            f"{path / ADAPTER_CONFIG}: {found} changes more than a sum of matrices shows; {MERGE}"
+            f"{found} changes more than a sum of matrices shows", place=path / ADAPTER_CONFIG, advice=MERGE
         )
 
 
@@ -162,16 +166,20 @@ def _updates(config: Mapping[str, Any], base: Checkpoint, factors: Checkpoint) -
     for name in factors.names:
         found = _FACTOR.fullmatch(name)
         if found is None:
-            raise UserError(f"{factors.path}: holds {name}, which is no factor of a linear layer; {MERGE}")
+            raise UserError(
+                f"holds {name}, which is no factor of a linear layer", place=factors.path, advice=MERGE
+            )
         pairs.setdefault(found[1], {})[found[2]] = name
     updates: dict[str, Update] = {}
     for module, pair in pairs.items():
         if len(pair) < 2:
-            raise UserError(f"{factors.path}: holds one factor of {module} alone; copy the adapter again.")
+            raise UserError(
+                f"holds one factor of {module} alone", place=factors.path, advice="copy the adapter again."
+            )
         target = _stored_name(module, base, factors.path)
         updates[target] = _update(config, module, pair, base.shape(target), factors)
     if not updates:
-        raise UserError(f"{factors.path}: holds no tensors; copy the adapter again.")
+        raise UserError("holds no tensors", place=factors.path, advice="copy the adapter again.")
     return updates
 
 
@@ -181,8 +189,12 @@ def _stored_name(module: str, base: Checkpoint, path: Path) -> str:
     close = [wanted] if wanted in base.names else _close(wanted, base.names)
     if len(close) != 1:
         raise UserError(
-            f"{path}: adapts {module}, and {base.path} has no tensor {wanted}, or has it under another name or within "
-            f"another tensor; give the adapter's own base model, or {MERGE}"
+            (
+                f"adapts {module}, and {base.path} has no tensor {wanted}, or has it under another "
+                "name or within another tensor"
+            ),
+            place=path,
+            advice=f"give the adapter's own base model, or {MERGE}",
         )
     return close[0]
 
@@ -202,14 +214,19 @@ def _update(
     rank, alpha = (_of_module(config, field, module, factors.path) for field in ("r", "lora_alpha"))
     if len(a) != 2 or len(b) != 2 or a[0] != b[1] or a[0] != rank:
         raise UserError(
-            f"{factors.path}: the factors of {module} have shapes {list(b)} and {list(a)}, and {ADAPTER_CONFIG} says "
-            f"rank {rank:g}; copy the adapter again."
+            (
+                f"the factors of {module} have shapes {list(b)} and {list(a)}, and {ADAPTER_CONFIG} "
+                f"says rank {rank:g}"
+            ),
+            place=factors.path,
+            advice="copy the adapter again.",
         )
     made = (b[0], a[1])
     if shape not in (made, made[::-1]):
         raise UserError(
-            f"{factors.path}: the update of {module} has shape {list(made)}, and the base model's tensor has "
-            f"{list(shape)}; give the base model that the adapter was trained on."
+            f"the update of {module} has shape {list(made)}, and the base model's tensor has {list(shape)}",
+            place=factors.path,
+            advice="give the base model that the adapter was trained on.",
         )
     square = made[0] == made[1]
     transposed = bool(config.get("fan_in_fan_out")) if square else shape != made
@@ -228,6 +245,8 @@ def _of_module(config: Mapping[str, Any], field: str, module: str, path: Path) -
     value = config.get(field) if found is None else patterns[found]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:
         raise UserError(
-            f"{path / ADAPTER_CONFIG}: {field} of {module} is no positive number; copy the adapter again."
+            f"{field} of {module} is no positive number",
+            place=path / ADAPTER_CONFIG,
+            advice="copy the adapter again.",
         )
     return value

@@ -70,19 +70,27 @@ def companions(folder: Path, index: bool = False) -> list[Companion]:
 def _check(file: Path, folder: Path) -> None:
     real, target = folder.resolve(), file.resolve()
     if not target.exists():
-        raise UserError(f"{file}: is a link to {target}, which is missing; fetch the model again.")
+        raise UserError(
+            f"is a link to {target}, which is missing", place=file, advice="fetch the model again."
+        )
     if not target.is_relative_to(real) and target.parent != real.parent.parent / "blobs":
         raise UserError(
-            f"{file}: is a link out of the model's folder, to {target}; copy the file there if you mean it."
+            f"is a link out of the model's folder, to {target}",
+            place=file,
+            advice="copy the file there if you mean it.",
         )
     try:
         with file.open("rb") as stream:
             start = stream.read(len(_POINTER))
     except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}; it belongs to the model.") from error
+        raise UserError(
+            f"cannot be read: {error.strerror}", place=file, advice="it belongs to the model."
+        ) from error
     if start == _POINTER:
         raise UserError(
-            f"{file}: is a pointer of git-lfs, not the file itself; run `git lfs pull` in {folder}."
+            "is a pointer of git-lfs, not the file itself",
+            place=file,
+            advice=f"run `git lfs pull` in {folder}.",
         )
 
 
@@ -124,7 +132,7 @@ def report_gaps(files: Sequence[Companion], model: Path) -> None:
         )
     for one in files:
         if one.name in ("config.json", "tokenizer_config.json"):
-            named = read_json_object(one.file, "expected a file of a Hugging Face model").get("auto_map")
+            named = read_json_object(one.file, "a file of a Hugging Face model").get("auto_map")
             if named:
                 log.warning(
                     f"{one.file}: names code of the model (auto_map), which is never copied; put the .py files of "
@@ -139,7 +147,7 @@ def copy_files(files: Iterable[Companion], target: Path) -> None:
             content = one.file.read_bytes()
         except OSError as error:
             raise UserError(
-                f"{one.file}: cannot be read: {error.strerror}; it belongs to the model."
+                f"cannot be read: {error.strerror}", place=one.file, advice="it belongs to the model."
             ) from error
         with readable_write_errors(target):
             (target / one.name).parent.mkdir(exist_ok=True)

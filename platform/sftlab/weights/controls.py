@@ -79,7 +79,9 @@ def read_controls_file(path: Path) -> Controls:
         found.null.restored_by_layer.keys() & found.null.restored_by_module.keys()
     )
     if lacking:
-        raise UserError(f"{path}: does not say what {min(lacking)} % restore under the null; {advice}")
+        raise UserError(
+            f"does not say what {min(lacking)} % restore under the null", place=path, advice=advice
+        )
     return found
 
 

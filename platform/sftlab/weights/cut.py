@@ -31,7 +31,9 @@ def percent_label(percent: str | int | float | Decimal) -> str:
     except InvalidOperation:
         value = Decimal("NaN")
     if not (value.is_finite() and 0 <= value <= 100):
-        raise UserError(f"--percent {percent}: expected a number from 0 to 100, such as 10 or 2.5.")
+        raise UserError(
+            place="--percent", value=percent, expected="a number from 0 to 100, such as 10 or 2.5"
+        )
     return format(abs(value.normalize()), "f")
 
 
@@ -40,10 +42,16 @@ def percent_labels(percents: str | Iterable[str | int | float | Decimal]) -> tup
     parts = percents.split(",") if isinstance(percents, str) else list(percents)
     labels = tuple(percent_label(part) for part in parts)
     if not labels:
-        raise UserError("--percent: expected at least one percentage, such as 1,3,5,10,20,40,60.")
+        raise UserError(
+            "no percentage is given", place="--percent", expected="at least one, such as 1,3,5,10,20,40,60"
+        )
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise UserError(f"--percent: {', '.join(twice)} is given more than once; give each percentage once.")
+        raise UserError(
+            f"{', '.join(twice)} is given more than once",
+            place="--percent",
+            advice="give each percentage once.",
+        )
     return labels
 
 

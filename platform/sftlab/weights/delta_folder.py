@@ -98,7 +98,7 @@ def open_tuned(tuned: Folder, base: Folder) -> Checkpoint:
 def open_packed(folder: Folder, base: Folder) -> PackedCheckpoint:
     """Opens a packed folder and its base model. Raises UserError that names the file and the tensor."""
     path = pull(Path(folder))
-    config = read_json_object(path / "config.json", "expected a packed model folder with its config.json")
+    config = read_json_object(path / "config.json", "a packed model folder with its config.json")
     files = read_packed_files(path)
     opened = Checkpoint.open(base)
     try:
@@ -181,7 +181,9 @@ class PackedCheckpoint(Checkpoint):
             with self._files.use(data) as file:
                 got = os.pread(file, length - len(record), start + len(record))
             if not got:
-                raise UserError(f"{data}: ended within {name}; the file was cut short while it was read.")
+                raise UserError(
+                    f"ended within {name}", place=data, advice="the file was cut short while it was read."
+                )
             record += got
         return record
 
@@ -190,11 +192,17 @@ class PackedCheckpoint(Checkpoint):
         wanted = file.tensors[name].base
         if wanted is not None and (found := tensor_hash(self.base, name)) != wanted:
             raise UserError(
-                f"{self.base.path}: {name} is not what {self.path} was packed from (its SHA-256 is {found[:12]}..., "
-                f"{wanted[:12]}... was expected); give the base model with which it was packed."
+                (
+                    f"{name} is not what {self.path} was packed from (its SHA-256 is {found[:12]}..., "
+                    f"{wanted[:12]}... was expected)"
+                ),
+                place=self.base.path,
+                advice="give the base model with which it was packed.",
             ) from error
         raise UserError(
-            f"{file.data}: the record of {name} from element {first} is damaged: {error}; copy the packed folder again."
+            f"the record of {name} from element {first} is damaged: {error}",
+            place=file.data,
+            advice="copy the packed folder again.",
         ) from error
 
 
@@ -202,9 +210,12 @@ def _check_base(folder: Path, file: PackedFile, base: Checkpoint) -> None:
     for name in (name for name, tensor in file.tensors.items() if tensor.base is not None):
         if not same_form(base, name, file.places[name]):
             raise UserError(
-                f"{base.path}: has no {name} of type {file.places[name].code} and shape "
-                f"{list(file.places[name].shape)}, from which {folder} was packed; give the base model with "
-                "which it was packed."
+                (
+                    f"has no {name} of type {file.places[name].code} and shape "
+                    f"{list(file.places[name].shape)}, from which {folder} was packed"
+                ),
+                place=base.path,
+                advice="give the base model with which it was packed.",
             )
 
 
@@ -235,36 +246,46 @@ def tensor_hash(checkpoint: Checkpoint, name: str) -> str:
 def read_packed_files(folder: Path) -> dict[str, PackedFile]:
     """The packed files of a folder by name. Raises UserError for anything but a sound packed folder."""
     path = folder / DELTA_FILE
-    described = read_json_object(path, "expected a folder that sftlab pack wrote")
+    described = read_json_object(path, "a folder that sftlab pack wrote")
     if described.get("format") != FORMAT or described.get("version") != VERSION:
         raise UserError(
-            f"{path}: has format {described.get('format')!r}, version {described.get('version')!r}; expected "
-            f"{FORMAT!r}, version {VERSION}, which this sftlab reads."
+            f"has format {described.get('format')!r}, version {described.get('version')!r}",
+            place=path,
+            value=described.get("format"),
+            expected=f"{FORMAT!r}, version {VERSION}, which this sftlab reads",
         )
     listed = described.get("files")
     if not isinstance(listed, dict) or not listed:
-        raise UserError(f"{path}: its files are no object with entries; copy the packed folder again.")
+        raise UserError(
+            "its files are no object with entries", place=path, advice="copy the packed folder again."
+        )
     return {name: _packed_file(folder, name, entry) for name, entry in sorted(listed.items())}
 
 
 def _packed_file(folder: Path, name: str, entry: Any) -> PackedFile:
     path = folder / DELTA_FILE
     if not name.endswith(SAFETENSORS) or "/" in name or "\0" in name or name.startswith("."):
-        raise UserError(f"{path}: {name!r} is no name of a safetensors file in this folder.")
+        raise UserError(f"{name!r} is no name of a safetensors file in this folder", place=path, value=name)
     data = folder / (name.removesuffix(SAFETENSORS) + DATA)
     hashed, tensors = (
         (entry.get(key) for key in ("sha256", "tensors")) if isinstance(entry, dict) else (None, None)
     )
     if not isinstance(hashed, str) or not _HASH.fullmatch(hashed) or not isinstance(tensors, dict):
-        raise UserError(f"{path}: files.{name} lacks a sha256 or tensors; copy the packed folder again.")
+        raise UserError(
+            f"files.{name} lacks a sha256 or tensors", place=path, advice="copy the packed folder again."
+        )
     if not _is_regular(data):
         raise UserError(
-            f"{data}: missing or no file, but {DELTA_FILE} names {name}; copy the packed folder again."
+            f"missing or no file, but {DELTA_FILE} names {name}",
+            place=data,
+            advice="copy the packed folder again.",
         )
     header, places = read_header(data, whole=False)
     if differing := sorted(places.keys() ^ tensors.keys()):
         raise UserError(
-            f"{data}: {differing[0]} is in only one of its header and {DELTA_FILE}; copy the packed folder again."
+            f"{differing[0]} is in only one of its header and {DELTA_FILE}",
+            place=data,
+            advice="copy the packed folder again.",
         )
     end = len(header)
     packed = {}
@@ -273,7 +294,9 @@ def _packed_file(folder: Path, name: str, entry: Any) -> PackedFile:
         end = packed[tensor].ends[-1]
     if end != data.stat().st_size:
         raise UserError(
-            f"{data}: has {data.stat().st_size} bytes where {DELTA_FILE} says {end}; copy the packed folder again."
+            f"has {data.stat().st_size} bytes where {DELTA_FILE} says {end}",
+            place=data,
+            advice="copy the packed folder again.",
         )
     return PackedFile(name, data, header, hashed, places, packed)
 
@@ -281,18 +304,25 @@ def _packed_file(folder: Path, name: str, entry: Any) -> PackedFile:
 def _packed_tensor(path: Path, name: str, entry: Any, place: Place, start: int) -> PackedTensor:
     base, records = (entry.get(key) for key in ("base", "records")) if isinstance(entry, dict) else (0, None)
     if base is not None and not (isinstance(base, str) and _HASH.fullmatch(base)):
-        raise UserError(f"{path}: the base of {name} is no SHA-256; copy the packed folder again.")
+        raise UserError(
+            f"the base of {name} is no SHA-256", place=path, advice="copy the packed folder again."
+        )
     count = -(-place.numel // DELTA_CHUNK)
     if not isinstance(records, list) or len(records) != count:
         raise UserError(
-            f"{path}: the records of {name} are no list of {count} numbers; copy the packed folder again."
+            f"the records of {name} are no list of {count} numbers",
+            place=path,
+            advice="copy the packed folder again.",
         )
     largest = min(DELTA_CHUNK * place.nbytes // max(place.numel, 1), place.nbytes) + _LARGEST_FRAMING
     for length in records:
         if type(length) is not int or not 0 < length <= largest:
             raise UserError(
-                f"{path}: a record of {name} has {length!r} bytes; expected 1 to {largest}; copy the packed folder "
-                "again."
+                f"a record of {name} has {length!r} bytes",
+                place=path,
+                value=length,
+                expected=f"1 to {largest}",
+                advice="copy the packed folder again.",
             )
     return PackedTensor(tuple(accumulate(records, initial=start)), base)
 

@@ -105,14 +105,17 @@ class TensorEdit(Edit):
         values = self.edit(name, old.float(), new.float())
         if values.shape != shape:
             raise UserError(
-                f"{type(self).__name__}.edit: gave {name} the shape {list(values.shape)}; expected "
-                f"{list(shape)}, as in {tuned.path}."
+                f"gave {name} the shape {list(values.shape)}",
+                place=f"{type(self).__name__}.edit",
+                value=list(values.shape),
+                expected=f"{list(shape)}, as in {tuned.path}",
             )
         edited = values.to(dtype).contiguous()
         if not is_finite(raw_view(edited), code_of(edited)):
             raise UserError(
-                f"{tuned.path}: {self} makes weights of {name} that are NaN or beyond {dtype}; choose "
-                "milder settings."
+                f"{self} makes weights of {name} that are NaN or beyond {dtype}",
+                place=tuned.path,
+                advice="choose milder settings.",
             )
         return edited
 
@@ -156,7 +159,10 @@ class Dare(TensorEdit):
         percent_label(self.percent)
         if self.percent == 100:
             raise UserError(
-                "dare: 100 % drops every difference and leaves none to rescale; expected below 100."
+                "100 % drops every difference and leaves none to rescale",
+                place="dare",
+                value=100,
+                expected="below 100",
             )
 
     def edit(self, name: str, base: torch.Tensor, tuned: torch.Tensor) -> torch.Tensor:

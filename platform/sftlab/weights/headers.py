@@ -47,22 +47,26 @@ def read_header(shard: Path, whole: bool = True) -> tuple[bytes, dict[str, Place
             start = file.read(8)
             length = int.from_bytes(start, "little")
             if there < 8 or length > min(_LARGEST_HEADER, there - 8):
-                raise UserError(f"{shard}: is truncated or no safetensors file; fetch it again.")
+                raise UserError("is truncated or no safetensors file", place=shard, advice="fetch it again.")
             text = file.read(length)
             header = json.loads(text)
     except OSError as error:
-        raise UserError(f"{shard}: cannot be read: {error.strerror}.") from error
+        raise UserError(f"cannot be read: {error.strerror}", place=shard) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{shard}: its header is damaged ({error}); fetch the file again.") from error
+        raise UserError(
+            f"its header is damaged ({error})", place=shard, advice="fetch the file again."
+        ) from error
     if not isinstance(header, dict):
-        raise UserError(f"{shard}: its header is damaged; fetch the file again.")
+        raise UserError("its header is damaged", place=shard, advice="fetch the file again.")
     header.pop("__metadata__", None)
     places = {name: _place(shard, name, entry, 8 + length) for name, entry in header.items()}
     end = _gapless_end(shard, places, 8 + length)
     if whole and end != there:
         state = "truncated" if there < end else "damaged"
         raise UserError(
-            f"{shard}: is {state}: {there} bytes where its header says {end}; fetch the file again."
+            f"is {state}: {there} bytes where its header says {end}",
+            place=shard,
+            advice="fetch the file again.",
         )
     return start + text, places
 
@@ -79,8 +83,9 @@ def _gapless_end(shard: Path, places: Mapping[str, Place], start: int) -> int:
         place = places[name]
         if place.start != end:
             raise UserError(
-                f"{shard}: {name} begins at byte {place.start} where {end} was expected; tensors have no gaps "
-                "and do not overlap, so the file is damaged; fetch it again."
+                f"{name} begins at byte {place.start} where {end} was expected",
+                place=shard,
+                advice="tensors have no gaps and do not overlap, so the file is damaged; fetch it again.",
             )
         end += place.nbytes
     return end
@@ -95,8 +100,10 @@ def _place(shard: Path, name: str, entry: Any, data: int) -> Place:
         sound = sound and place.nbytes == stop - start
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{shard}: its entry for {name} is damaged or of an unknown type ({error})."
+            f"its entry for {name} is damaged or of an unknown type ({error})", place=shard
         ) from error
     if not sound:
-        raise UserError(f"{shard}: the size of {name} does not fit its shape; fetch the file again.")
+        raise UserError(
+            f"the size of {name} does not fit its shape", place=shard, advice="fetch the file again."
+        )
     return place

@@ -118,7 +118,9 @@ def _refuse_overwriting(base: Folder, tuned: Folder, output: Folder, labels: Seq
     written = {(Path(output) / f"restored-{label}").resolve() for label in labels}
     for option, model in (("--base", base), ("--tuned", tuned)):
         if Path(model).resolve() in written:
-            raise UserError(f"{option} {model}: would be overwritten; give another --output.")
+            raise UserError(
+                "would be overwritten", place=f"{option} {model}", advice="give another --output."
+            )
 
 
 def expanded(folder: Folder) -> Path:
@@ -128,7 +130,7 @@ def expanded(folder: Folder) -> Path:
 
 def _refuse_file(output: Path) -> None:
     if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; --output needs a new or empty folder.")
+        raise UserError("is a file", place=output, advice="--output needs a new or empty folder.")
 
 
 def _prepare_output(folder: Path, labels: Sequence[str]) -> None:
@@ -141,12 +143,15 @@ def _prepare_output(folder: Path, labels: Sequence[str]) -> None:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         elif _OURS.fullmatch(entry.name) and entry.name not in replaced:
             raise UserError(
-                f"{folder}: holds {entry.name} of an earlier call, which {CHANGE_FILE} would no longer describe; "
-                "delete it or give a new folder."
+                f"holds {entry.name} of an earlier call, which {CHANGE_FILE} would no longer describe",
+                place=folder,
+                advice="delete it or give a new folder.",
             )
         elif entry.name not in replaced:
             raise UserError(
-                f"{folder}: holds {entry.name}, which is no result of this command; give a new folder."
+                f"holds {entry.name}, which is no result of this command",
+                place=folder,
+                advice="give a new folder.",
             )
 
 

@@ -162,7 +162,7 @@ def unpack(base_dir: Folder, packed_dir: Folder, output: Folder, progress: Repor
     something, and for a disk that refuses or has no room.
     """
     if not is_packed(packed_dir):
-        raise UserError(f"{packed_dir}: has no {DELTA_FILE}; expected a folder that sftlab pack wrote.")
+        raise UserError(f"has no {DELTA_FILE}", place=packed_dir, expected="a folder that sftlab pack wrote")
     folder = Path(output)
     with open_packed(packed_dir, base_dir) as packed:
         total = sum(file.nbytes for file in packed.packed_files.values())
@@ -184,7 +184,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises UserError where `folder` holds something already.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists already; --output needs a new or empty folder.")
+        raise UserError("exists already", place=folder, advice="--output needs a new or empty folder.")
     staging = folder.absolute().parent / f".{folder.absolute().name}.{token_hex(4)}{PARTIAL}"
     with readable_write_errors(folder):
         staging.mkdir(parents=True)
@@ -231,8 +231,9 @@ def _restore(packed: PackedCheckpoint, name: str, target: _NewFile | None, moved
         moved.show()
     if found.hexdigest() != file.sha256:
         raise UserError(
-            f"{file.data}: restores {name} with SHA-256 {found.hexdigest()[:12]}..., {file.sha256[:12]}... is "
-            "recorded; copy the packed folder again."
+            f"restores {name} with SHA-256 {found.hexdigest()[:12]}..., {file.sha256[:12]}... is recorded",
+            place=file.data,
+            advice="copy the packed folder again.",
         )
 
 
@@ -242,4 +243,6 @@ def _data_name(name: str) -> str:
 
 def _refuse_packed(option: str, folder: Folder) -> None:
     if is_packed(folder):
-        raise UserError(f"{option} {folder}: is a packed model already; give a plain model folder.")
+        raise UserError(
+            "is a packed model already", place=f"{option} {folder}", advice="give a plain model folder."
+        )

@@ -42,8 +42,9 @@ def tied_aliases(checkpoint: Checkpoint) -> dict[str, str]:
         return {head: source}
     if tied is True:
         raise UserError(
-            f"{checkpoint.path}: config.json says tie_word_embeddings, yet {head} and {source} differ; save "
-            "the model again with transformers, or set tie_word_embeddings to false."
+            f"config.json says tie_word_embeddings, yet {head} and {source} differ",
+            place=checkpoint.path,
+            advice="save the model again with transformers, or set tie_word_embeddings to false.",
         )
     return {}
 
@@ -75,14 +76,24 @@ def require_embeddings(checkpoint: Checkpoint) -> None:
     tied = _says_tied(checkpoint.config) if heads or sources else None
     if tied is False and sources and not heads and not _has_rows_of(checkpoint, sources[0]):
         raise UserError(
-            f"{checkpoint.path}: its embeddings are not tied, yet {sources[0]} is stored without an output embedding, "
-            "such as lm_head.weight, which would be random after every load; set tie_word_embeddings to true in "
-            "config.json if the two are one tensor, or fetch the model again."
+            (
+                f"its embeddings are not tied, yet {sources[0]} is stored without an output "
+                "embedding, such as lm_head.weight, which would be random after every load"
+            ),
+            place=checkpoint.path,
+            advice=(
+                "set tie_word_embeddings to true in config.json if the two are one tensor, or fetch "
+                "the model again."
+            ),
         )
     if tied is True and heads and not sources and not _has_rows_of(checkpoint, heads[0]):
         raise UserError(
-            f"{checkpoint.path}: its embeddings are tied, yet {heads[0]} is stored without the input embedding, which "
-            "vLLM reads; load the model with transformers and save it again."
+            (
+                f"its embeddings are tied, yet {heads[0]} is stored without the input embedding, "
+                "which vLLM reads"
+            ),
+            place=checkpoint.path,
+            advice="load the model with transformers and save it again.",
         )
 
 
@@ -151,8 +162,9 @@ def check_pair(
         has, lacks = (base, tuned) if name in old else (tuned, base)
         if matters(name):
             raise UserError(
-                f"{lacks.path}: has no parameter {name}, but {has.path} has it; a base model and a model tuned "
-                "from it must have the same parameters."
+                f"has no parameter {name}, but {has.path} has it",
+                place=lacks.path,
+                advice="a base model and a model tuned from it must have the same parameters.",
             )
     found = []
     for name in old:
@@ -162,7 +174,7 @@ def check_pair(
         if why is None:
             found.append(name)
         elif matters(name):
-            raise UserError(why)
+            raise why
     return tuple(found)
 
 
@@ -178,22 +190,29 @@ def _is_beyond(name: str, *models: Checkpoint) -> bool:
     return layer is not None and any(isinstance(count, int) and layer >= count for count in counts)
 
 
-def _difference(base: Checkpoint, tuned: Checkpoint, name: str) -> str | None:
+def _difference(base: Checkpoint, tuned: Checkpoint, name: str) -> UserError | None:
     """Why a parameter that both models have cannot be compared, or None."""
     if base.shape(name) != tuned.shape(name):
-        return (
-            f"{tuned.path}: {name} has shape {list(tuned.shape(name))}, but {list(base.shape(name))} in "
-            f"{base.path}; was the vocabulary or the model resized?"
+        return UserError(
+            f"{name} has shape {list(tuned.shape(name))}, but {list(base.shape(name))} in {base.path}",
+            place=tuned.path,
+            value=list(tuned.shape(name)),
+            advice="was the vocabulary or the model resized?",
         )
     if base.code(name) != tuned.code(name):
-        return (
-            f"{tuned.path}: {name} is {type_name(tuned.code(name))}, but {type_name(base.code(name))} in "
-            f"{base.path}; save both models in one type."
+        return UserError(
+            f"{name} is {type_name(tuned.code(name))}, but {type_name(base.code(name))} in {base.path}",
+            place=tuned.path,
+            value=type_name(tuned.code(name)),
+            advice="save both models in one type.",
         )
     if base.code(name) not in RANKED:
-        return (
-            f"{base.path}: {name} is {type_name(base.code(name))}; only bfloat16, float16 and float32 weights "
-            "can be ranked, so use the model before quantisation."
+        return UserError(
+            f"{name} is {type_name(base.code(name))}",
+            place=base.path,
+            value=type_name(base.code(name)),
+            expected="bfloat16, float16 or float32 weights, which alone can be ranked",
+            advice="use the model before quantisation.",
         )
     return None
 
@@ -202,8 +221,9 @@ def check_finite(checkpoint: Checkpoint, name: str, weights: Raw) -> None:
     """Raises UserError that names the parameter if any of these weights of it is NaN or infinite."""
     if not is_finite(weights, checkpoint.code(name)):
         raise UserError(
-            f"{checkpoint.path}: {name} holds NaN or infinite weights; the model is broken (did training "
-            "diverge?), use a sound checkpoint."
+            f"{name} holds NaN or infinite weights",
+            place=checkpoint.path,
+            advice="the model is broken (did training diverge?), use a sound checkpoint.",
         )
 
 

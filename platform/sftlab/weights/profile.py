@@ -97,10 +97,10 @@ def read_profile(path: Path) -> ChangeProfile:
         for n in part.values()
     ]
     if counts and not 0 <= min(counts) <= max(counts) < 2**63:
-        raise UserError(f"{path}: holds a number of weights that no model has; {advice}")
+        raise UserError("holds a number of weights that no model has", place=path, advice=advice)
     lacking = found.cuts.keys() - (found.restored_by_layer.keys() & found.restored_by_module.keys())
     if lacking:
-        raise UserError(f"{path}: does not say what {min(lacking)} % restore; {advice}")
+        raise UserError(f"does not say what {min(lacking)} % restore", place=path, advice=advice)
     return found
 
 
@@ -115,8 +115,9 @@ def region_sizes(
     if not any(sizes.values()):
         narrowed = "" if layers is None else f" within layers {layers}"
         raise UserError(
-            f"{base.path}: region {region}{narrowed} selects no parameter (the model has "
-            f"{', '.join(names[:3])}, ...); choose another region."
+            f"region {region}{narrowed} selects no parameter (the model has {', '.join(names[:3])}, ...)",
+            place=base.path,
+            advice="choose another region.",
         )
     return sizes
 

@@ -153,7 +153,9 @@ def layer_numbers(text: str) -> frozenset[int]:
         found = _LAYERS.fullmatch(part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if first > last:
-            raise UserError(f"layers {text!r}: expected layers and ranges of layers, such as 0-3 or 0,2,5-7.")
+            raise UserError(
+                place="layers", value=text, expected="layers and ranges of layers, such as 0-3 or 0,2,5-7"
+            )
         numbers |= set(range(first, last + 1))
     return frozenset(numbers)
 
@@ -178,7 +180,7 @@ def check_layers(text: str | None, names: Iterable[str], where: object) -> None:
     if beyond:
         plural = "s" if count > 1 else ""
         have = f"{count} layer{plural}, 0 to {count - 1}" if count else "no numbered layers"
-        raise UserError(f"{where}: layers {text} include layer {beyond[0]}, but the model has {have}.")
+        raise UserError(f"layers {text} include layer {beyond[0]}, but the model has {have}", place=where)
 
 
 def in_region(name: str, region: Region, layers: str | None = None) -> bool:
@@ -192,7 +194,9 @@ def in_region(name: str, region: Region, layers: str | None = None) -> bool:
     Raises UserError for an unknown region, which would hold nothing.
     """
     if region not in get_args(Region):
-        raise UserError(f"region {region!r} is unknown; expected one of {', '.join(get_args(Region))}.")
+        raise UserError(
+            f"region {region!r} is unknown", value=region, expected=f"one of {', '.join(get_args(Region))}"
+        )
     if is_buffer(name):
         return False
     where = place(name)

@@ -191,7 +191,9 @@ def _write_tensors(
         moved.show()
         missing.discard(name)
     if missing:
-        raise UserError(f"{edit}: gave no {min(missing)}; an edit gives every tensor of the tuned model.")
+        raise UserError(
+            f"gave no {min(missing)}", place=edit, advice="an edit gives every tensor of the tuned model."
+        )
 
 
 def write_source(base: Path, source: TensorSource, folder: Path) -> Path:

@@ -92,8 +92,12 @@ class HighPass(Worker):
         if counts[_NOT_FINITE:].any():
             self._reader.check_finite(chunk, base, tuned)
             raise UserError(
-                f"{self._reader.models[1].path}: {chunk.name} has weights so far from the base model's that "
-                "their relative change exceeds float32; the model is broken, use a sound checkpoint."
+                (
+                    f"{chunk.name} has weights so far from the base model's that their relative change "
+                    "exceeds float32"
+                ),
+                place=self._reader.models[1].path,
+                advice="the model is broken, use a sound checkpoint.",
             )
         self.change += counts
         self.low_sums += low_sums

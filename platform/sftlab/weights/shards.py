@@ -32,10 +32,6 @@ DELTA_FILE = "weights.delta.json"  # what a packed folder holds in place of weig
 # Files next to the weights that belong to a model's identity: configuration and tokenizer; neither pickles nor code.
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"  # of peft; see adapter.py
-_ADAPTER = (
-    "{folder}: is an adapter without its model; it is taken as a tuned model (--tuned) together with its base model. "
-    "For another use, merge it first with merge_and_unload() of peft, and save the result."
-)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
 _COMPARED = 2**22  # bytes of two copies of a tensor that are compared at once
@@ -63,7 +59,7 @@ class Checkpoint:
                     pass
         except OSError as error:
             self.close()
-            raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
+            raise UserError(f"cannot be read: {error.strerror}", place=error.filename) from error
 
     @staticmethod
     def open(folder: str | os.PathLike[str]) -> Checkpoint:
@@ -72,12 +68,10 @@ class Checkpoint:
         """
         path = pull(Path(folder))
         if not path.is_dir():
-            raise UserError(f"{path}: is not a folder; expected a Hugging Face model folder.")
+            raise UserError("is not a folder", place=path, expected="a Hugging Face model folder")
         if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
-            raise UserError(_ADAPTER.format(folder=path))
-        config = read_json_object(
-            path / "config.json", "expected a Hugging Face model folder with its config.json"
-        )
+            raise _adapter(path)
+        config = read_json_object(path / "config.json", "a Hugging Face model folder with its config.json")
         found = layout(path)
         _check_named_weights(path, config, found)
         return Checkpoint(path, config, found.shards, _places(found))
@@ -130,7 +124,9 @@ class Checkpoint:
                 got = os.preadv(file, [view], offset)
             if got == 0:
                 raise UserError(
-                    f"{place.shard}: ended within {name}; the file was cut short while it was read."
+                    f"ended within {name}",
+                    place=place.shard,
+                    advice="the file was cut short while it was read.",
                 )
             view, offset = view[got:], offset + got
 
@@ -166,8 +162,13 @@ def _check_named_weights(folder: Path, config: Mapping[str, Any], found: Layout)
     read = found.index or found.shards[0]
     if named is not None and named != read.name:
         raise UserError(
-            f"{folder / 'config.json'}: transformers_weights = {named!r} makes transformers read other weights than "
-            f"{read.name}, which vLLM reads; remove the entry, or the file that is not the model's."
+            (
+                f"transformers_weights = {named!r} makes transformers read other weights than "
+                f"{read.name}, which vLLM reads"
+            ),
+            place=folder / "config.json",
+            value=named,
+            advice="remove the entry, or the file that is not the model's.",
         )
 
 
@@ -190,26 +191,29 @@ def layout(folder: Path) -> Layout:
     single, index = folder / SINGLE_FILE, folder / INDEX_FILE
     if (folder / DELTA_FILE).is_file():
         raise UserError(
-            f"{folder}: is a packed model, which is read together with its base model; write it as a plain folder "
-            "with sftlab unpack first."
+            "is a packed model, which is read together with its base model",
+            place=folder,
+            advice="write it as a plain folder with sftlab unpack first.",
         )
     if index.is_file():
         found = _indexed(folder, index)
         if single.is_file() and found.shards != (single,):
             other = next(shard.name for shard in found.shards if shard != single)
             raise UserError(
-                f"{folder}: holds both {SINGLE_FILE} and {INDEX_FILE}, which names {other}; transformers would load "
-                "the one and vLLM the other; delete what is not the model's."
+                f"holds both {SINGLE_FILE} and {INDEX_FILE}, which names {other}",
+                place=folder,
+                advice="transformers would load the one and vLLM the other; delete what is not the model's.",
             )
     elif single.is_file():
         found = Layout((single,), None, {})
     else:
-        raise UserError(_without_weights(folder))
+        raise _without_weights(folder)
     for file in sorted(set(folder.glob("model*.safetensors")) - set(found.shards)):
         reader = f"{index} does not name it" if found.index else f"transformers reads {SINGLE_FILE} alone"
         raise UserError(
-            f"{file}: is named like a shard, but {reader}, so its tensors would be lost; fetch the model again, or "
-            "move the file out of the folder where it is not the model's."
+            f"is named like a shard, but {reader}, so its tensors would be lost",
+            place=file,
+            advice="fetch the model again, or move the file out of the folder where it is not the model's.",
         )
     return found
 
@@ -232,35 +236,60 @@ def has_weights(folder: Path) -> bool:
     return any(folder.glob("model*.safetensors*")) or (folder / DELTA_FILE).is_file()
 
 
-def _without_weights(folder: Path) -> str:
+def _adapter(folder: Path) -> UserError:
+    return UserError(
+        "is an adapter without its model",
+        place=folder,
+        advice=(
+            "it is taken as a tuned model (--tuned) together with its base model. For another use, merge it first "
+            "with merge_and_unload() of peft, and save the result."
+        ),
+    )
+
+
+def _without_weights(folder: Path) -> UserError:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
     if pickles:
-        return (
-            f"{folder}: holds only pickle weights ({pickles[0]}), which can run code when they are loaded "
-            "and are refused. Where you trust the file, convert it once: load it with transformers and call "
-            "model.save_pretrained(folder), which writes safetensors."
+        return UserError(
+            f"holds only pickle weights ({pickles[0]}), which can run code when they are loaded and are refused",
+            place=folder,
+            value=pickles[0],
+            advice=(
+                "where you trust the file, convert it once: load it with transformers and call "
+                "model.save_pretrained(folder), which writes safetensors."
+            ),
         )
     if (folder / ADAPTER_FILE).is_file():
-        return _ADAPTER.format(folder=folder)
-    return f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}; expected a safetensors checkpoint."
+        return _adapter(folder)
+    return UserError(
+        f"holds neither {SINGLE_FILE} nor {INDEX_FILE}", place=folder, expected="a safetensors checkpoint"
+    )
 
 
 def _indexed(folder: Path, index: Path) -> Layout:
-    content = read_json_object(index, "expected the index of a sharded checkpoint")
+    content = read_json_object(index, "the index of a sharded checkpoint")
     weight_map = content.get("weight_map")
     named = isinstance(weight_map, dict) and all(isinstance(file, str) for file in weight_map.values())
     if not named or not weight_map:
-        raise UserError(f"{index}: has no weight_map of tensor names to shard files; fetch the index again.")
+        raise UserError(
+            "has no weight_map of tensor names to shard files", place=index, advice="fetch the index again."
+        )
     holds = {file: name for name, file in reversed(weight_map.items())}
     for file, name in sorted(holds.items()):
         if Path(file).name != file:
-            raise UserError(f"{index}: shard {file} of {name} is outside the folder; expected a file name.")
+            raise UserError(
+                f"shard {file} of {name} is outside the folder", place=index, expected="a file name"
+            )
         if not _is_file(folder / file):
             raise UserError(
-                f"{folder / file}: missing, but {INDEX_FILE} says it holds {name}; fetch it again."
+                f"missing, but {INDEX_FILE} says it holds {name}",
+                place=folder / file,
+                advice="fetch it again.",
             )
     if "metadata" not in content:
-        raise UserError(f'{index}: has no metadata, which transformers requires; add "metadata": {{}} to it.')
+        raise UserError(
+            "has no metadata, which transformers requires", place=index, advice='add "metadata": {} to it.'
+        )
     return Layout(tuple(folder / file for file in sorted(holds)), index, weight_map)
 
 
@@ -271,16 +300,20 @@ def _places(found: Layout) -> dict[str, Place]:
         for name, place in read_header(shard)[1].items():
             if name in places and not _same_bytes(places[name], place):
                 raise UserError(
-                    f"{shard}: holds {name} with other values than {places[name].shard}, and "
-                    f"{found.index} cannot decide for all readers; delete the shard that is not the model's, or fetch "
-                    "the model again."
+                    (
+                        f"holds {name} with other values than {places[name].shard}, and {found.index} cannot "
+                        "decide for all readers"
+                    ),
+                    place=shard,
+                    advice="delete the shard that is not the model's, or fetch the model again.",
                 )
             places[name] = place
     for name, file in found.weight_map.items():
         if name not in places:
             raise UserError(
-                f"{found.shards[0].with_name(file)}: lacks {name}, which {INDEX_FILE} says it holds, and no other "
-                "shard has it; fetch both again."
+                f"lacks {name}, which {INDEX_FILE} says it holds, and no other shard has it",
+                place=found.shards[0].with_name(file),
+                advice="fetch both again.",
             )
     _report_omissions(found, places)
     return places
@@ -324,19 +357,19 @@ def _is_file(path: Path) -> bool:
 
 
 def read_json_object(path: Path, expected: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError where there is none; `expected` says what to give."""
+    """The object in a JSON file. Raises UserError where there is none; `expected` is what to give."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a device or a pipe may never end
-            raise UserError(f"{path}: is no regular file; {expected}.")
+            raise UserError("is no regular file", place=path, expected=expected)
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_JSON + 1)
         if len(text) > MAX_JSON:
-            raise UserError(f"{path}: has over {MAX_JSON:,} characters; {expected}.")
+            raise UserError(f"has over {MAX_JSON:,} characters", place=path, expected=expected)
         data = json.loads(text)
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; {expected}.") from None
+        raise UserError("not found", place=path, expected=expected) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not readable JSON ({error}); {expected}.") from error
+        raise UserError(f"is not readable JSON ({error})", place=path, expected=expected) from error
     if not isinstance(data, dict):
-        raise UserError(f"{path}: is not a JSON object; {expected}.")
+        raise UserError("is not a JSON object", place=path, expected=expected)
     return data

@@ -46,8 +46,9 @@ def check_space(path: Path, need: int) -> None:
     free = shutil.disk_usage(there).free
     if need > free:
         raise UserError(
-            f"{path}: needs {bytes_text(need)}, but the disk has {bytes_text(free)} left; free some "
-            "space or write elsewhere."
+            f"needs {bytes_text(need)}, but the disk has {bytes_text(free)} left",
+            place=path,
+            advice="free some space or write elsewhere.",
         )
 
 

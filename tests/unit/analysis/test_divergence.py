@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sftlab.analysis.divergence import first_token_kl
-from sftlab.errors import UserError
+from tests.support.refusals import refused
 
 relaxed = settings(deadline=None, max_examples=40)
 logits = hnp.arrays(np.float64, (3, 10), elements=st.floats(-50, 50))
@@ -74,5 +74,5 @@ def test_no_facts_give_no_values() -> None:
 
 
 def test_broken_model_is_named() -> None:
-    with pytest.raises(UserError, match="base model's logits of fact row 1"):
+    with refused("base model's logits of fact row 1", advice="weights for NaN"):
         first_token_kl([[0.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [math.nan, 1.0]])

@@ -7,7 +7,7 @@ from math import inf, log, nan
 import pytest
 
 from sftlab.analysis.perplexity import bits_per_byte, perplexity, perplexity_by_text
-from sftlab.errors import UserError
+from tests.support.refusals import refused
 
 
 def test_perplexity_weights_texts_by_their_tokens() -> None:
@@ -37,16 +37,16 @@ def test_a_certain_text_has_perplexity_1_and_an_impossible_one_is_infinite_and_n
 @pytest.mark.parametrize(
     ("sums", "counts", "message"),
     [
-        ([], [], "No text has tokens"),
+        ([], [], "no text has tokens"),
         ([-1.0, nan], [1, 1], r"row 1 \(of 2\) is not finite"),
         ([-1.0, -inf], [1, 1], r"row 1 \(of 2\) is not finite"),
         ([13.4, -1.0], [1, 1], r"row 0 \(of 2\) is above 0: 13\.4"),
-        ([-1.0, -1.0], [2, 0], r"Row 1 \(of 2\) has 0 tokens, expected at least 1"),
+        ([-1.0, -1.0], [2, 0], r"row 1 \(of 2\) has 0 tokens"),
     ],
 )
 def test_log_likelihoods_that_cannot_be_are_named(sums: list[float], counts: list[int], message: str) -> None:
     for measure in (perplexity, perplexity_by_text):
-        with pytest.raises(UserError, match=message):
+        with refused(message):
             measure(sums, counts)
-    with pytest.raises(UserError, match=message.replace("tokens", "bytes")):
+    with refused(message.replace("tokens", "bytes")):
         bits_per_byte(sums, counts)

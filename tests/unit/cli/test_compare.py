@@ -43,7 +43,7 @@ def test_a_table_becomes_a_page_tables_and_json(tmp_path: Path) -> None:
     [
         (
             "model,data,benchmark,score\nm,base,quiz,x\n",
-            "scores.csv: row 2, column 'score': is 'x'; expected a number",
+            "scores.csv, row 2, field 'score': expected a number",
         ),
         ("model,data,benchmrk,score\n", "unknown column 'benchmrk'; did you mean 'benchmark'?"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from sftlab.datasets.conversations import Conversation, Turn, exchange
 from sftlab.datasets.examples import columns_of, conversations_of, examples_table
 from sftlab.errors import UserError
+from tests.support.refusals import refused
 
 TWO = Conversation(
     (
@@ -42,7 +43,7 @@ def test_the_last_exchange_is_prompt_and_target() -> None:
 def test_an_empty_text_of_an_earlier_exchange_is_named_by_its_row() -> None:
     table = examples_table([exchange("q", "r"), TWO])
     earlier = pa.array([None, [{"prompt": "a", "target": " ", "loss": True}]], table["earlier"].type)
-    with pytest.raises(UserError, match=r"t\.parquet: row 1 has an empty target: ' '"):
+    with refused("the target is empty", place="t.parquet: row 1", value=" "):
         conversations_of(table.set_column(3, "earlier", earlier), "t.parquet")
 
 

@@ -203,8 +203,8 @@ def test_parts_of_type_text_are_joined_and_others_refused(tmp_path: Path) -> Non
     assert found.prompt == "ab"
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, TWO[1]]
     assert refusal(tmp_path, [{"messages": image}]) == (
-        "/a.jsonl, row 1, field 'messages', turn 1, 'content': expected parts of type text, found an object with type, "
-        "image_url."
+        "/a.jsonl, row 1, field 'messages', turn 1, 'content': is an object with type, image_url; expected "
+        "parts of type text."
     )
 
 
@@ -225,8 +225,8 @@ def test_parts_of_type_text_are_joined_and_others_refused(tmp_path: Path) -> Non
         ),
         (
             [{"messages": [{"speaker": "a", "said": "b"}]}],
-            "/a.jsonl, field 'messages': expected [{role, content}, ...], [{from, value}, ...], [text, text, ...], "
-            "found a list of an object with speaker, said.",
+            "/a.jsonl, field 'messages': is a list of an object with speaker, said; expected [{role, content}, ...], "
+            "[{from, value}, ...], [text, text, ...].",
         ),
         (
             [{"prompt": "a", "question": "b", "response": "c"}],
@@ -239,7 +239,7 @@ def test_parts_of_type_text_are_joined_and_others_refused(tmp_path: Path) -> Non
         ),
         (
             [{"prompt": "a", "response": ["b"]}],
-            "/a.jsonl, row 1, field 'response': expected a text, found a list of 'b'.",
+            "/a.jsonl, row 1, field 'response': is a list of 'b'; expected a text.",
         ),
         (
             [{"prompt": "a", "response": " \n"}],
@@ -254,13 +254,13 @@ def test_parts_of_type_text_are_joined_and_others_refused(tmp_path: Path) -> Non
         (
             [{"messages": TWO[1:]}],
             "/a.jsonl, row 1: turn 1 is of the assistant; expected the user, as user and assistant alternate and the "
-            "user begins. Correct the row or set `unusable: drop`.",
+            "user begins; correct the row or set `unusable: drop`.",
         ),
         (
             [{"conversations": [{"from": "tool", "value": "x"}]}],
-            "/a.jsonl, row 1, field 'conversations', turn 1, 'from': the role 'tool' has no place in a template; known "
-            "are system, developer, user, human, prompter, assistant, gpt, chatgpt, model, bot, bing, bard. Leave such "
-            "rows out, or rewrite them without it.",
+            "/a.jsonl, row 1, field 'conversations', turn 1, 'from': the role 'tool' has no place in a template; "
+            "expected one of system, developer, user, human, prompter, assistant, gpt, chatgpt, model, bot, bing, "
+            "bard; leave such rows out, or rewrite them without it.",
         ),
         (
             [{"messages": [{"role": "system", "content": "x"}, *TWO], "system": "y"}],
@@ -294,8 +294,8 @@ def test_unusable_rows_are_left_out_and_counted_where_the_spec_says_so(tmp_path:
         ("a", b"", "a file ending in 'no suffix' is not read"),
         ("a.jsonl", b" \n", "holds no rows"),
         ("a.json", b"[]", "holds no rows"),
-        ("a.json", b"[1]", "row 1: expected an object with named fields, found '1'"),
-        ("a.jsonl", b'{"a": 1}\n[1]\n', "row 2: expected an object with named fields, found a list"),
+        ("a.json", b"[1]", "row 1: is '1'; expected an object with named fields"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "row 2: is a list; expected an object with named fields"),
         ("a.json", b'{\n "a": 1\n}', "row 1: is not valid JSON"),
         ("a.json", b'[{"a": 1} {"a": 2}]', "row 1: is followed by '{'; expected ',' or ']'"),
         ("a.json", b'[{"a": 1}, ', "row 2: is not valid JSON"),

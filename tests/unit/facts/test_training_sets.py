@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sftlab.errors import UserError
 from sftlab.facts.training_sets import draw_training_set, even_shares, largest_sizes
+from tests.support.refusals import refused
 
 
 def world(facts: int = 60) -> tuple[dict[str, str], dict[str, int]]:
@@ -40,7 +41,7 @@ def test_the_same_seed_draws_the_same_set_and_smaller_sets_are_nested() -> None:
 
 def test_too_few_facts_name_bucket_topic_and_both_numbers() -> None:
     topic_of, bucket_of_fact = world()
-    with pytest.raises(UserError, match=r"Bucket 3, topic T0.*14 facts needs 5.*there are 4"):
+    with refused("14 facts needs 5", place="bucket 3, topic T0", value=4):
         draw_training_set(topic_of, bucket_of_fact, 3, 14, 0)
 
 

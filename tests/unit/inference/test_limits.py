@@ -16,6 +16,7 @@ from sftlab.inference.limits import MOST_REFUSED, WHOLE, BatchLimits, EngineMemo
 from sftlab.measurements.answers import ClosedBookAnswers
 from sftlab.measurements.mastery import score_block
 from sftlab.measurements.spec import AnswerSpec, MasterySpec
+from tests.support.refusals import refused
 
 REASON = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
@@ -113,7 +114,7 @@ def test_one_call_covers_a_whole_block_as_long_as_it_fits() -> None:
 
 
 def test_an_engine_that_holds_no_row_at_all_ends_the_run_with_what_to_change() -> None:
-    with pytest.raises(UserError, match=r"out of memory .*Lower engine\.max_num_seqs"):
+    with refused("out of memory", advice=r"lower engine\.max_num_seqs"):
         answered(SmallEngine(fits=0))
     limits = BatchLimits()
     for key in "abc"[:MOST_REFUSED]:

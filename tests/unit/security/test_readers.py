@@ -27,6 +27,7 @@ from sftlab.facts.user_facts import read_user_tables
 from sftlab.reporting.page import csv_address
 from sftlab.training import safe_load as restricted
 from sftlab.weights.shards import Checkpoint
+from tests.support.refusals import refused
 
 MEMBER = "dataset/train/P17.train.json"
 
@@ -215,7 +216,7 @@ def test_a_damaged_checkpoint_is_told_as_one(tmp_path: Path, monkeypatch: pytest
     whole = file.read_bytes()
     for damaged in (whole[:-100], whole[: len(whole) // 2], b"", b"x" * 50):
         file.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"states.pt: is (a damaged checkpoint|refused).*Delete"):
+        with refused("is a damaged checkpoint|is refused", place="states.pt", advice="(?i)delete"):
             restricted.load_plain(str(file))
     with pytest.raises(FileNotFoundError):
         restricted.load_plain(str(tmp_path / "none.pt"))

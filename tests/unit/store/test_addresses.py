@@ -62,7 +62,7 @@ def test_an_address_with_a_secret_is_refused_and_the_secret_not_told(text: str) 
         ("s3://", "no bucket"),
         ("s3:", "no place for a store.* with two slashes"),
         ("s3:/bucket/a", "no place for a store.* with two slashes"),
-        ("S3://bucket/a", "no place for a store.* Write s3://, in lowercase"),
+        ("S3://bucket/a", "no place for a store.* write s3://, in lowercase"),
         ("s3://bucket/a//b", "part of the prefix is empty"),
         ("s3://bucket/../b", "part of the prefix"),
         ("s3://bucket/a?speed=1", "unknown option speed"),

@@ -24,6 +24,7 @@ from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.studies.load import load_study
 from sftlab.training.spec import LoRASpec, MaskSpec
+from tests.support.refusals import refused
 from tests.support.strategy_studies import LADDER, applied, documented_example, study
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -118,7 +119,7 @@ def test_a_custom_strategy_changes_fine_tuning_and_what_it_returns_is_checked() 
     found = applied("longer", spec, factor=2)
     assert found == spec.model_copy(update={"sft": spec.sft.model_copy(update={"epochs": 6})})
     assert applied("longer", spec, factor=1, method="dare").restore == applied("dare", spec).restore
-    with pytest.raises(UserError, match="strategy 'dear' is unknown; did you mean 'dare'"):
+    with refused("strategy 'dear' is unknown", value="dear", advice="did you mean 'dare'"):
         applied("longer", spec, factor=1, method="dear")
 
 
@@ -151,9 +152,9 @@ def test_contradictions_with_the_study_are_refused() -> None:
         (
             "wise",
             {},
-            r"strategy 'wise' is unknown; did you mean 'wise-ft'\? Known are dare, divided, .*wise-ft",
+            r"strategy 'wise' is unknown; expected one of dare, divided, .*wise-ft.*; did you mean 'wise-ft'\?",
         ),
-        ("nothing-like-it", {}, "is unknown; Known are dare"),
+        ("nothing-like-it", {}, "is unknown; expected one of dare"),
         ("dare", {"sed": 1}, "strategy dare: unknown key 'sed'; did you mean 'seed'"),
         ("mixed", {"x": 1}, "strategy mixed: unknown key 'x'; known are: none"),
         ("l2-sp", {}, "strategy l2-sp: strength is required"),
@@ -175,7 +176,7 @@ def test_wrong_strategies_are_refused_with_the_right_ones(name: str, parameters:
     ("restore", "message"),
     [
         ("{method: wise_ft}", "did you mean 'wise-ft'"),
-        ("{method: lora}", "lora: is no edit of its own .* methods are dare, wise-ft"),
+        ("{method: lora}", "lora: is no edit of its own .* expected one of dare, wise-ft"),
         ("{method: ties}", "ties: is no edit of its own"),
         ("{method: dare, parameters: {seeds: 1}}", "unknown key 'seeds'; did you mean 'seed'"),
         ("{method: dare, percents: [100]}", "100 % drops"),

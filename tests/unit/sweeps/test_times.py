@@ -14,6 +14,7 @@ from sftlab.studies.knowledge.sweep.sweep import Sweep
 from sftlab.sweeps import times as sweep_times
 from sftlab.sweeps.times import Timing, keep, keeping, keeping_starts, read_timings, time_table
 from sftlab.sweeps.usage import Usage
+from tests.support.refusals import refused
 from tests.support.small_sweeps import AXES, sweep_of
 
 
@@ -51,7 +52,7 @@ def test_starts_of_all_runs_are_listed_after_the_trials(tmp_path: Path) -> None:
 
 def test_a_sweep_that_kept_nothing_has_the_table_of_its_trials_alone(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, axes=AXES)
-    with pytest.raises(UserError, match="No trial of the sweep"):
+    with refused("no trial of the sweep", value=sweep.spec.name):
         time_table(sweep.spec.name, sweep.records, sweep.store)
     assert "outside" not in time_table(sweep.spec.name, with_records(sweep).records, sweep.store)
 

@@ -27,6 +27,7 @@ from sftlab.training.spec import LoRASpec, MaskSpec, SFTSpec, TrainingRuntime, c
 from sftlab.training.stored_tensors import Part
 from sftlab.weights.profile import profile
 from sftlab.weights.selection import is_restored_mask
+from tests.support.refusals import refused
 from tests.support.weights_models import same_bits, write_checkpoint
 
 HALF = [math.log(0.5), math.log(0.5)]
@@ -134,7 +135,7 @@ def parts() -> set[str]:
 def test_a_model_with_nothing_left_to_train_is_refused() -> None:
     model = Toy()
     model.embed.weight.requires_grad_(False)
-    with pytest.raises(UserError, match=r"freeze_layers = 0-1 leaves nothing to train"):
+    with refused("leaves nothing to train", place="sft.freeze_layers", value="0-1"):
         freeze_layers(model, "0-1")
 
 
@@ -195,7 +196,7 @@ def test_the_weights_that_a_restoration_of_the_probe_takes_back_get_no_gradient(
         ({"mask": {"percent": 5, "size": 3}, "weight_decay": 0.1}, "decay would move the masked weights"),
         ({"mask": {"percent": 5, "size": 3}, "lora": {}}, r"sft\.mask with sft\.lora"),
         ({"l2_sp": 1.0, "lora": {}}, r"sft\.l2_sp with sft\.lora"),
-        ({"l2_sp": 2000.0, "learning_rate": 1e-3}, "at a rate of 0.001 it may be at most 1000"),
+        ({"l2_sp": 2000.0, "learning_rate": 1e-3}, "expected at most 1000 at a rate of 0.001"),
         ({"l2_sp": 0.0}, "greater than 0"),
         ({"kl_to_base": -1.0}, "greater than 0"),
         ({"freeze_layers": "3-1"}, "expected layers and ranges of layers"),
@@ -209,7 +210,7 @@ def test_settings_that_mean_nothing_are_refused(fields: dict[str, object], messa
 
 def test_a_contradiction_is_found_before_training_too_since_copies_are_not_validated() -> None:
     spec = SFTSpec(mask=MaskSpec(percent=5, size=3)).model_copy(update={"weight_decay": 0.1})
-    with pytest.raises(UserError, match="decay would move the masked weights"):
+    with refused("decay would move the masked weights", value=0.1):
         check_spec(spec, TrainingRuntime())
 
 
@@ -219,7 +220,7 @@ def test_what_zero_3_cannot_do_is_refused_with_the_stages_that_can(fields: dict[
     spec = SFTSpec.model_validate(fields)
     for stage in (0, 1, 2):
         check_spec(spec, TrainingRuntime(zero_stage=stage))
-    with pytest.raises(UserError, match=rf"sft\.{name} works with training\.zero_stage 0, 1 and 2, not 3"):
+    with refused(r"works with training\.zero_stage 0, 1 and 2, not 3", place=f"sft.{name}"):
         check_spec(spec, TrainingRuntime(zero_stage=3))
     check_spec(SFTSpec(freeze_layers="0"), TrainingRuntime(zero_stage=3))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sftlab.errors import UserError
 from sftlab.execution.progress import Bar
 from sftlab.execution.run import run_study
 from sftlab.execution.runtime import Runtime
@@ -23,6 +22,7 @@ from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.tuned import build_tuned, probe_mask
 from sftlab.training.records import SFTRun, TrainingEvent
 from sftlab.training.spec import TrainingRuntime
+from tests.support.refusals import refused
 from tests.support.weights_models import save_model, save_tuned, stored
 
 MASK = {"percent": 50, "size": 2}
@@ -85,7 +85,7 @@ def test_another_region_or_order_of_the_mask_is_another_probe_change_of_the_same
 
 
 def test_a_probe_larger_than_a_training_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"sft\.mask\.size = 3: .* one of the sets has only 2 facts"):
+    with refused("one of the sets has only 2 facts", place="sft.mask.size", value=3):
         _ = plan_of(tmp_path, MASK | {"size": 3}).cells
 
 

@@ -28,6 +28,7 @@ from sftlab.training.records import (
 from sftlab.training.sft import Mailbox, check_runs
 from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps
 from tests.support.full_disk import file_size_limit
+from tests.support.refusals import refused
 from tests.support.weights_models import write_checkpoint
 
 
@@ -48,12 +49,12 @@ def test_accumulation_is_what_is_left_of_the_batch(
 
 
 def test_workers_that_do_not_divide_the_batch_are_refused_with_those_that_would() -> None:
-    with pytest.raises(UserError, match=r"workers = 3 does not divide .* = 8; workers may be 1, 2, 4, 8"):
+    with refused("does not divide .* = 8", place="training.workers", value=3, expected="1, 2, 4, 8"):
         accumulation_steps(SFTSpec(), TrainingRuntime(workers=3))
 
 
 def test_a_micro_batch_that_does_not_divide_the_share_is_refused_with_those_that_would() -> None:
-    with pytest.raises(UserError, match=r"micro_batch_size = 3 .* share of 4 .* it may be 1, 2, 4"):
+    with refused("share of 4", place="training.micro_batch_size", value=3, expected="1, 2, 4"):
         accumulation_steps(SFTSpec(), TrainingRuntime(workers=2, micro_batch_size=3))
 
 
@@ -112,8 +113,8 @@ def test_two_runs_with_one_output_folder_are_refused(run: SFTRun) -> None:
     ("table", "message"),
     [
         ({"prompt": ["Q"]}, "t.parquet: .*lacks the column target"),
-        ({"prompt": ["Q", " "], "target": ["A", "B"]}, "t.parquet: row 1 has an empty prompt: ' '"),
-        ({"prompt": ["Q", "R"], "target": ["A", None]}, "t.parquet: row 1 has an empty target: None"),
+        ({"prompt": ["Q", " "], "target": ["A", "B"]}, "t.parquet: row 1: the prompt is empty: ' '"),
+        ({"prompt": ["Q", "R"], "target": ["A", None]}, "t.parquet: row 1: the target is empty: None"),
         ({"prompt": ["Q"], "target": [3]}, "the column target is of type int64, expected string"),
         ({"prompt": pa.array([], pa.string()), "target": pa.array([], pa.string())}, "has no rows"),
     ],
@@ -166,7 +167,7 @@ def test_a_bad_index_is_told(run: SFTRun, text: str) -> None:
         (Superseded("r"), TrainingError, "taken it over"),
         (MemoryError(), UserError, "ran out of memory"),
         (OSError(errno.ENOSPC, "No space left on device"), UserError, "the disk is full"),
-        (OSError(errno.EROFS, "Read-only file system"), UserError, "Make it writable on every node"),
+        (OSError(errno.EROFS, "Read-only file system"), UserError, "make it writable on every node"),
     ],
 )
 def test_failures_that_a_restart_would_repeat_are_the_user_s_where_they_can_mend_them(
@@ -208,7 +209,7 @@ def test_ranks_wait_for_a_silent_one_as_long_as_the_runtime_says(
 
 def test_the_base_folder_is_never_written_to(run: SFTRun) -> None:
     same = SFTRun("r", run.base_model, run.train_file, run.base_model, run.spec)
-    with pytest.raises(UserError, match="base model's own folder"):
+    with refused("is the folder of a base model", place="output_dir", value=run.base_model):
         check_runs([same], TrainingRuntime())
 
 
@@ -245,6 +246,6 @@ def test_too_little_memory_is_recognised_and_explained() -> None:
         assert is_out_of_memory(RuntimeError(text))
     assert not is_out_of_memory(RuntimeError("something else"))
     assert not is_out_of_memory(ValueError("out of memory"))
-    message = out_of_memory(TrainingRuntime(micro_batch_size=4, zero_stage=1), "rank 0")
+    message = out_of_memory(TrainingRuntime(micro_batch_size=4, zero_stage=1), "rank 0").advice
     for field in ("micro_batch_size (now 4)", "zero_stage (now 1)", "gradient_checkpointing=true"):
         assert field in message

@@ -45,9 +45,10 @@ def check_engine_size(model: ModelSpec | None, runtime: Runtime) -> None:
         return
     memory = f", {model.memory_gib:g} GiB in all" if model.memory_gib else ""
     raise UserError(
-        f"runtime.engine.tensor_parallel = {engine.tensor_parallel}: an engine of {model.path} takes "
-        f"{', '.join(map(str, known))} GPUs{memory}. Set tensor_parallel and gpus_per_engine to one of these numbers, "
-        "or change model.tensor_parallel."
+        f"an engine of {model.path} takes {', '.join(map(str, known))} GPUs{memory}, not {engine.tensor_parallel}",
+        place="runtime.engine.tensor_parallel",
+        value=engine.tensor_parallel,
+        advice="set tensor_parallel and gpus_per_engine to one of these numbers, or change model.tensor_parallel.",
     )
 
 
@@ -83,9 +84,10 @@ def check_context(
     for part, lengths in shortest.items():
         if lengths and min(lengths) > limit:
             raise UserError(
-                f"model.path={spec.model.path if spec.model else ''}: its context has {limit} tokens, and the shortest "
-                f"prompt with {part}.max_tokens takes {min(lengths)}; lower {part}.max_tokens, or take shorter "
-                "templates or another model."
+                f"its context has {limit} tokens, and the shortest prompt with {part}.max_tokens takes {min(lengths)}",
+                place=f"model.path={spec.model.path if spec.model else ''}",
+                value=min(lengths),
+                advice=f"lower {part}.max_tokens, or take shorter templates or another model.",
             )
     return long
 

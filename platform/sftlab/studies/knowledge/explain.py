@@ -85,7 +85,9 @@ def explain(build: KnowledgeBuild, wanted: str) -> FactWay:
     plan = build.plan
     if build.missing(plan.facts):
         raise UserError(
-            f"{plan.name}: {build.store} holds no facts of this study yet; run it first: sftlab run STUDY.yaml"
+            f"{build.store} holds no facts of this study yet",
+            place=plan.name,
+            advice="run it first: sftlab run STUDY.yaml",
         )
     folder = build.read(plan.facts)
     tables = {split: read_facts(folder, split) for split in SPLITS}
@@ -135,10 +137,19 @@ def find_fact(tables: Mapping[str, pa.Table], wanted: str) -> tuple[Fact, list[s
         return rows[only], splits[only]
     if found:
         shown = "\n".join(f"  {_line(rows[fact])}" for fact in sorted(found)[:20])
-        raise UserError(f"{wanted!r} names {len(found)} facts; give the id of one of them.\n{shown}")
+        raise UserError(
+            f"{wanted!r} names {len(found)} facts",
+            value=wanted,
+            advice=f"give the id of one of them.\n{shown}",
+        )
     pairs = {subject: fact for fact, subject in zip(ids, subjects, strict=True) if subject}
     near = "\n".join(f"  {pairs[name]}  {name}" for name in most_alike(wanted, pairs, SUGGESTED))
-    raise UserError(f"{wanted!r}: no fact has this id or subject. The nearest subjects are\n{near}")
+    raise UserError(
+        "no fact has this id or subject",
+        place=repr(wanted),
+        value=wanted,
+        advice=f"the nearest subjects are\n{near}",
+    )
 
 
 def _line(fact: Fact) -> str:

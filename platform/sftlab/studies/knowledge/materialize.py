@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.config.overrides import validated
-from sftlab.errors import UserError
+from sftlab.errors import UserError, within
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
 from sftlab.store.outside import MISSING
@@ -83,8 +83,12 @@ def find_recipe(
     record = _evaluation(store, _digits(store, id, tracking))
     if "tuned" not in record.inputs:
         raise UserError(
-            f"{record.id[:FOLDER_DIGITS]}: is the evaluation of the base model itself, "
-            f"{_base_folder(store, record.inputs['model'], base)}; there is nothing to make."
+            (
+                "is the evaluation of the base model itself, "
+                f"{_base_folder(store, record.inputs['model'], base)}"
+            ),
+            place=record.id[:FOLDER_DIGITS],
+            advice="there is nothing to make.",
         )
     restore: dict[str, Any] = dict(record.spec.get("restore") or {})
     percent = float(restore.pop("percent", 0.0))
@@ -93,7 +97,7 @@ def find_recipe(
     try:
         spec = with_method(spec)
     except UserError as error:
-        raise UserError(f"{origin}: {error}") from error
+        raise within(origin, error) from error
     _require_method(record, spec)
     tuned = _tuned_folder(store, record)
     return Recipe(record, _base_folder(store, record.inputs["model"], base), tuned, spec, percent)
@@ -104,7 +108,7 @@ def write_model(
 ) -> None:
     """Write a recipe's model to `target`, which appears when it is complete. Raises UserError if it exists."""
     if target.exists():
-        raise UserError(f"{target}: exists already; give another --output, or delete it first.")
+        raise UserError("exists already", place=target, advice="give another --output, or delete it first.")
     edit = edit_for(recipe.restore, recipe.percent, cuts_of(store, recipe))
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
@@ -125,8 +129,12 @@ def _digits(store: Store, id: str, tracking: TrackingSettings | None) -> str:
     digits = id.strip().lower().rpartition("-")[2]  # also a result's whole folder name
     if not re.fullmatch(rf"[0-9a-f]{{{FEWEST_DIGITS},64}}", digits):
         raise UserError(
-            f"{id}: is no id; expected at least {FEWEST_DIGITS} of its digits (0-9, a-f), as the report shows them, "
-            "or a model's address in MLflow, as models:/NAME@champion."
+            "is no id",
+            place=id,
+            expected=(
+                f"at least {FEWEST_DIGITS} of its digits (0-9, a-f), as the report shows them, or a "
+                "model's address in MLflow, as models:/NAME@champion"
+            ),
         )
     return digits
 
@@ -135,17 +143,22 @@ def _evaluation(store: Store, digits: str) -> Record:
     found = store.records("evaluation", digits)
     if len(found) > 1:
         shown = "\n".join(f"  {record.id[:24]}  {record.slug}" for record in found[:10])
-        raise UserError(f"{digits}: begins the ids of {len(found)} evaluations; give more digits.\n{shown}")
+        raise UserError(
+            f"begins the ids of {len(found)} evaluations", place=digits, advice=f"give more digits.\n{shown}"
+        )
     if found:
         return _whole(store, found[0])
     for stage in store.stages():
         if other := store.records(stage, digits):
             raise UserError(
-                f"{digits}: is a result of the stage {stage} ({other[0].slug}); expected the id of an evaluated model."
+                f"is a result of the stage {stage} ({other[0].slug})",
+                place=digits,
+                expected="the id of an evaluated model",
             )
     raise UserError(
-        f"{digits}: {store} holds no evaluation of this id; take it from the report or from MLflow, and "
-        "name the store by --store."
+        f"{store} holds no evaluation of this id",
+        place=digits,
+        advice="take it from the report or from MLflow, and name the store by --store.",
     )
 
 
@@ -165,8 +178,11 @@ def _require_method(evaluation: Record, restore: RestoreSpec) -> None:
     made_by = evaluation.inputs.get("method")
     if made_by is not None and made_by != (actual := source_of(str(restore.method))):
         raise UserError(
-            f"{evaluation.slug}: the source of strategy {restore.method} has changed since the model was evaluated; it "
-            f"hashes to {str(actual)[:FOLDER_DIGITS]}, expected {made_by[:FOLDER_DIGITS]}. Bring back the old file."
+            f"the source of strategy {restore.method} has changed since the model was evaluated",
+            place=evaluation.slug,
+            value=str(actual)[:FOLDER_DIGITS],
+            expected=f"a file that hashes to {made_by[:FOLDER_DIGITS]}, found {str(actual)[:FOLDER_DIGITS]}",
+            advice="bring back the old file.",
         )
 
 
@@ -174,8 +190,9 @@ def _tuned_folder(store: Store, evaluation: Record) -> Path:
     found = store.records("tuned", evaluation.inputs["tuned"])
     if not found:
         raise UserError(
-            f"{evaluation.slug}: its tuned model {evaluation.inputs['tuned'][:FOLDER_DIGITS]} is no longer in "
-            f"{store}; run its study or sweep again, which builds what is missing."
+            f"its tuned model {evaluation.inputs['tuned'][:FOLDER_DIGITS]} is no longer in {store}",
+            place=evaluation.slug,
+            advice="run its study or sweep again, which builds what is missing.",
         )
     return _folder(store, _whole(store, found[0])) / "model"
 
@@ -192,18 +209,22 @@ def _base_folder(store: Store, model_id: str, given: Path | None) -> Path:
         actual = model_hash(given, store.root)
         if actual.startswith(MISSING):
             raise UserError(
-                f"--base {given}: holds no model; expected config.json, safetensors and tokenizer."
+                "holds no model", place=f"--base {given}", expected="config.json, safetensors and tokenizer"
             )
         if actual != model_id:
             raise UserError(
-                f"--base {given}: is another model; its files hash to {actual[:FOLDER_DIGITS]}, expected "
-                f"{model_id[:FOLDER_DIGITS]}."
+                f"is another model, whose files hash to {actual[:FOLDER_DIGITS]}",
+                place=f"--base {given}",
+                value=actual[:FOLDER_DIGITS],
+                expected=model_id[:FOLDER_DIGITS],
             )
         return given
     folder = folder_of(model_id, store.root)
     if folder is None:
         raise UserError(
-            f"The base model {model_id[:FOLDER_DIGITS]} is not where it was; give its folder by --base."
+            f"the base model {model_id[:FOLDER_DIGITS]} is not where it was",
+            value=model_id,
+            advice="give its folder by --base.",
         )
     return folder
 

@@ -159,8 +159,10 @@ class Plan:
     def _probe(self, mask: MaskSpec, bucket: int | str, size: int, seed: int) -> Cell:
         if mask.size > size:
             raise UserError(
-                f"sft.mask.size = {mask.size:,}: a probe is part of the training set, and one of the sets has "
-                f"only {size:,} facts; lower it, or leave that set out of training_sets.sizes."
+                f"is {mask.size:,}; a probe is part of the training set, and one of the sets has only {size:,} facts",
+                place="sft.mask.size",
+                value=mask.size,
+                advice="lower it, or leave that set out of training_sets.sizes.",
             )
         sft = self.spec.sft.model_copy(update={"mask": None})
         restore = RestoreSpec(percents=(mask.percent,), region=mask.region, order=mask.order)

@@ -131,8 +131,9 @@ def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:
     for size in sizes:
         if size > there:
             raise UserError(
-                f"{field}: a training set of {size:,} facts cannot be drawn from {there:,} training facts; "
-                "lower the size, or give more facts."
+                f"a training set of {size:,} facts cannot be drawn from {there:,} training facts",
+                place=field,
+                advice="lower the size, or give more facts.",
             )
 
 

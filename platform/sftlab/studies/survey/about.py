@@ -111,7 +111,9 @@ def read_about(path: Path, table: ScoreTable) -> About:
             near = None if name in names else nearest(name, [other for other in names if other not in given])
             if near:
                 raise UserError(
-                    f"{path}: {field}.{name}: {table.source} has no such name; did you mean {near!r}?"
+                    f"{field}.{name}: {table.source} has no such name",
+                    place=path,
+                    advice=f"did you mean {near!r}?",
                 )
     return about
 
@@ -119,7 +121,7 @@ def read_about(path: Path, table: ScoreTable) -> About:
 def parse_about(document: object, where: str) -> About:
     """A document as `About`; UserError with all that is wrong, by field."""
     if not isinstance(document, Mapping):
-        raise UserError(f"{where}: expected the keys models, data and benchmarks.")
+        raise UserError(place=where, value=document, expected="the keys models, data and benchmarks")
     try:
         return About.model_validate(document)
     except ValidationError as error:

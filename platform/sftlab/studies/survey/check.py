@@ -62,7 +62,10 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
     for base in spec.data.draw.fit:
         if base not in spec.bases.names:
             raise UserError(
-                f"data.draw.fit: {base!r} is no base of the survey; the bases are {', '.join(spec.bases.names)}."
+                f"{base!r} is no base of the survey",
+                place="data.draw.fit",
+                value=base,
+                advice=f"the bases are {', '.join(spec.bases.names)}.",
             )
 
 

@@ -74,10 +74,12 @@ def main_grid(table: ScoreTable, about: About) -> Grid:
     )
     if len(kept[0]) < 2 or len(kept[1]) < 2 or not kept[2]:
         raise UserError(
-            f"{table.source}: under the condition with most runs ({condition}) only {len(kept[0])} models and "
-            f"{len(kept[1])} training sets have all scores; expected two of each. Missing: "
-            f"{'; '.join(left_out[:5]) or 'nothing'}. Add the scores, or name the benchmarks that count with "
-            "--benchmarks."
+            f"under the condition with most runs ({condition}) only {len(kept[0])} models and {len(kept[1])} "
+            f"training sets have all scores, and these are missing: {'; '.join(left_out[:5]) or 'nothing'}",
+            place=table.source,
+            value=(len(kept[0]), len(kept[1])),
+            expected="two of each",
+            advice="add the scores, or name the benchmarks that count with --benchmarks.",
         )
     index = np.ix_(*kept)
     return Grid(
@@ -102,8 +104,9 @@ def main_condition(table: ScoreTable, about: About) -> Condition:
             counts[condition_of(run)] += int(scores)
     if not counts:
         raise UserError(
-            f"{table.source}: holds mixtures alone ({about.mixture}, {about.without}...); expected runs on "
-            "single training sets, too."
+            f"holds mixtures alone ({about.mixture}, {about.without}...)",
+            place=table.source,
+            expected="runs on single training sets, too",
         )
     return max(counts, key=lambda condition: (counts[condition], condition.epoch, condition))
 

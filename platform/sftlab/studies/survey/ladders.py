@@ -84,18 +84,23 @@ def treated(method: MethodSpec, sft: SFTSpec) -> tuple[SFTSpec, Rung | None]:
     where = f"runs: method {method.name}"
     if strategy.has_ladder and not method.percent:
         raise UserError(
-            f"{where}: strategy {method.strategy} edits the tuned model; give it a `percent` above 0."
+            f"strategy {method.strategy} edits the tuned model",
+            place=where,
+            advice="give it a `percent` above 0.",
         )
     if method.percent is not None and not strategy.has_ladder:
-        raise UserError(f"{where}: strategy {method.strategy} changes fine-tuning; it has no `percent`.")
+        raise UserError(
+            f"strategy {method.strategy} changes fine-tuning", place=where, advice="it has no `percent`."
+        )
     before = Treatment(
         sft=sft, restore=RestoreSpec(percents=(method.percent or 0,)), training_sets=BY_MASTERY
     )
     after = strategy.apply(before)
     if after.training_sets != BY_MASTERY:
         raise UserError(
-            f"{where}: strategy {method.strategy} chooses training sets by mastery, which a survey does not measure; "
-            "list sets under `data` instead."
+            f"strategy {method.strategy} chooses training sets by mastery, which a survey does not measure",
+            place=where,
+            advice="list sets under `data` instead.",
         )
     if method.percent is None:
         return after.sft, None

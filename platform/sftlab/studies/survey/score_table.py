@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sftlab.config.documents import unknown_hint
-from sftlab.errors import UserError
+from sftlab.errors import Place, UserError
 
 Floats = npt.NDArray[np.float64]
 
@@ -91,7 +91,12 @@ class ScoreTable:
         ):
             for name in wanted or ():
                 if name not in known:
-                    raise UserError(f"{self.source}: has no {kind} {name!r}; {unknown_hint(name, known)}")
+                    raise UserError(
+                        f"has no {kind} {name!r}",
+                        place=self.source,
+                        value=name,
+                        advice=unknown_hint(name, known),
+                    )
         rows = [n for n, run in enumerate(self.runs) if models is None or run.model in models]
         columns = [n for n, name in enumerate(self.benchmarks) if benchmarks is None or name in benchmarks]
         return replace(
@@ -122,14 +127,15 @@ def read_scores(path: Path, baseline: str | None = None) -> ScoreTable:
     for row, run, benchmark, score in reader(path, header, lines, names):
         if (run, benchmark) in cells:
             raise UserError(
-                f"{path}: rows {cells[run, benchmark][0]} and {row} both hold {benchmark} of {run}; "
-                "expected one score for each; remove one of the rows, or name how they differ in "
-                f"{', '.join(OPTIONAL)}."
+                f"rows {cells[run, benchmark][0]} and {row} both hold {benchmark} of {run}",
+                place=path,
+                expected="one score for each",
+                advice=f"remove one of the rows, or name how they differ in {', '.join(OPTIONAL)}.",
             )
         cells[run, benchmark] = (row, score)
         first_rows.setdefault(run, row)
     if not cells:
-        raise UserError(f"{path}: holds no scores below its header; expected one row at least.")
+        raise UserError("holds no scores below its header", place=path, expected="one row at least")
     return _checked(path, _table(path, form, cells, first_rows), names)
 
 
@@ -137,20 +143,29 @@ def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a CSV file of scores.") from error
+        raise UserError(
+            f"cannot be read ({error.strerror})", place=path, advice="give a CSV file of scores."
+        ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 ({error.reason}); save the table as UTF-8 CSV.") from error
+        raise UserError(
+            f"is not UTF-8 ({error.reason})", place=path, advice="save the table as UTF-8 CSV."
+        ) from error
     reader = csv.reader(text.splitlines(keepends=True), strict=True)
     try:
         rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
-        raise UserError(f"{path}: row {reader.line_num}: is not valid CSV: {error}.") from error
+        raise UserError(f"is not valid CSV: {error}", place=Place(str(path), reader.line_num)) from error
     if not rows:
-        raise UserError(f"{path}: is empty; expected a header with the columns {', '.join(REQUIRED)}.")
+        raise UserError("is empty", place=path, expected=f"a header with the columns {', '.join(REQUIRED)}")
     header = [name.strip() for name in rows[0][1]]
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice:
-        raise UserError(f"{path}: row 1: column {twice!r} is there twice; remove or rename one.")
+        raise UserError(
+            f"column {twice!r} is there twice",
+            place=Place(str(path), 1),
+            value=twice,
+            advice="remove or rename one.",
+        )
     return header, _named(path, header, rows[1:])
 
 
@@ -160,8 +175,11 @@ def _named(
     for row, cells in rows:
         if len(cells) != len(header):
             raise UserError(
-                f"{path}: row {row}: has {len(cells)} cells, expected {len(header)} as in the header; "
-                "quote texts that hold commas, and give an empty cell where there is no value."
+                f"has {len(cells)} cells",
+                place=Place(str(path), row),
+                value=len(cells),
+                expected=f"{len(header)} as in the header",
+                advice="quote texts that hold commas, and give an empty cell where there is no value.",
             )
         yield row, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
 
@@ -172,12 +190,22 @@ def _form(path: Path, header: Sequence[str]) -> str:
     known = (*REQUIRED, *OPTIONAL)
     for name in header:
         if name and name not in known:
-            raise UserError(f"{path}: row 1: unknown column {name!r}; {unknown_hint(name, known)}")
+            raise UserError(
+                f"unknown column {name!r}",
+                place=Place(str(path), 1),
+                value=name,
+                advice=unknown_hint(name, known),
+            )
     missing = [name for name in REQUIRED if name not in header]
     if missing:
         raise UserError(
-            f"{path}: row 1: column {missing[0]!r} is missing; expected {', '.join(REQUIRED)}, and where they vary "
-            f"{', '.join(OPTIONAL)} (one row a score), or model_name and data_name with one column a benchmark."
+            f"column {missing[0]!r} is missing",
+            place=Place(str(path), 1),
+            value=missing[0],
+            expected=(
+                f"{', '.join(REQUIRED)}, and where they vary {', '.join(OPTIONAL)} (one row a score), "
+                "or model_name and data_name with one column a benchmark"
+            ),
         )
     return "long"
 
@@ -195,12 +223,12 @@ def _wide(
 ) -> Iterator[tuple[int, Run, str, float]]:
     benchmarks = [name for name in header if name and name not in WIDE]
     if not benchmarks:
-        raise UserError(f"{path}: row 1: has no column of scores besides {', '.join(WIDE)}.")
+        raise UserError(f"has no column of scores besides {', '.join(WIDE)}", place=Place(str(path), 1))
     for row, cells in lines:
         named = {short: cells[long] for long, short in WIDE.items() if long in cells}
         method = named.get("method", "").lower()
         if method not in METHODS:
-            raise UserError(f"{path}: row {row}, column 'lora': is {method!r}; expected true or false.")
+            raise UserError(place=Place(str(path), row, "lora"), value=method, expected="true or false")
         named["method"] = METHODS[method]
         run = _run(path, row, named, baselines, columns={short: long for long, short in WIDE.items()})
         for benchmark in benchmarks:
@@ -222,7 +250,9 @@ def _run(
     size = _number(path, row, names.get("size", "size"), cells.get("size", ""))
     if size != int(size):
         raise UserError(
-            f"{path}: row {row}, column {names.get('size', 'size')!r}: is {size}; expected a whole number."
+            place=Place(str(path), row, names.get("size", "size")),
+            value=size,
+            expected="a whole number",
         )
     epoch = _number(path, row, names.get("epoch", "epoch"), cells.get("epoch", ""))
     return Run(model, data, cells.get("method", ""), int(size), epoch, cells.get("schedule", ""))
@@ -234,7 +264,11 @@ def _filled(
     if not cells[column]:
         shown = (names or {}).get(column, column)
         raise UserError(
-            f"{path}: row {row}, column {shown!r}: is empty; expected a name; fill it in or remove the row."
+            "is empty",
+            place=Place(str(path), row, shown),
+            value="",
+            expected="a name",
+            advice="fill it in or remove the row.",
         )
     return cells[column]
 
@@ -246,7 +280,9 @@ def _number(path: Path, row: int, column: str, text: str) -> float:
         value = math.nan
     if not math.isfinite(value) or value < 0:
         raise UserError(
-            f"{path}: row {row}, column {column!r}: is {text!r}; expected a number that is not negative, or nothing."
+            place=Place(str(path), row, column),
+            value=text,
+            expected="a number that is not negative, or nothing",
         )
     return value
 
@@ -260,8 +296,9 @@ def _score(path: Path, row: int, column: str, text: str) -> float:
         value = math.inf
     if not math.isfinite(value):
         raise UserError(
-            f"{path}: row {row}, column {column!r}: is {text!r}; expected a number such as 61.3, or nothing where "
-            "there is no score."
+            place=Place(str(path), row, column),
+            value=text,
+            expected="a number such as 61.3, or nothing where there is no score",
         )
     return value
 
@@ -287,10 +324,14 @@ def _checked(path: Path, table: ScoreTable, names: set[str]) -> ScoreTable:
     if without is not None:
         said = ", ".join(sorted(names))
         raise UserError(
-            f"{path}: row {tuned[without]}: model {without!r} has no baseline, so that its gains are not defined; "
-            f"add its scores before fine-tuning as rows whose data is one of {said} (another word: --baseline "
-            "WORD), or leave the model out with --models."
+            f"model {without!r} has no baseline, so that its gains are not defined",
+            place=Place(str(path), tuned[without]),
+            value=without,
+            advice=(
+                f"add its scores before fine-tuning as rows whose data is one of {said} (another "
+                "word: --baseline WORD), or leave the model out with --models."
+            ),
         )
     if not tuned:
-        raise UserError(f"{path}: holds baselines alone; expected rows of fine-tuned models too.")
+        raise UserError("holds baselines alone", place=path, expected="rows of fine-tuned models too")
     return table

@@ -79,7 +79,7 @@ def test_engines_over_a_number_of_gpus_that_the_model_cannot_be_split_over_are_r
     model = ModelSpec(path="m", tensor_parallel=(2, 4), memory_gib=161)
     gpus = [EngineRuntime(gpus_per_engine=n, tensor_parallel=n) for n in (1, 2)]
     with pytest.raises(
-        UserError, match=r"tensor_parallel = 1: an engine of m takes 2, 4 GPUs, 161 GiB in all"
+        UserError, match=r"tensor_parallel: an engine of m takes 2, 4 GPUs, 161 GiB in all, not 1"
     ):
         check_engine_size(model, Runtime(engine=gpus[0]))
     check_engine_size(model, Runtime(engine=gpus[1]))

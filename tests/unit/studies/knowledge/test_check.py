@@ -32,13 +32,13 @@ TINY = CONFIGS / "tiny.yaml"
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["runtime.training.workers=3"], r"training\.workers = 3 does not divide sft\.batch_size = 8"),
-        (["runtime.training.micro_batch_size=3"], r"training\.micro_batch_size = 3 does not divide"),
+        (["runtime.training.workers=3"], r"training\.workers: 3 does not divide sft\.batch_size = 8"),
+        (["runtime.training.micro_batch_size=3"], r"training\.micro_batch_size: 3 does not divide"),
         (["runtime.training.offload=optimizer"], r"needs training\.zero_stage 1, 2 or 3, not 0"),
         (["runtime.training.offload=parameters"], r"needs training\.zero_stage = 3, not 0"),
         (["runtime.engine.tensor_parallel=4"], r"set engine\.gpus_per_engine too"),
         (["runtime.engine.enforce_eager=false"], r"engine\.enforce_eager=false"),
-        (["sft.l2_sp=0.1", "runtime.training.zero_stage=3"], r"sft\.l2_sp works with training\.zero_stage"),
+        (["sft.l2_sp=0.1", "runtime.training.zero_stage=3"], r"sft\.l2_sp: works with training\.zero_stage"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_with_the_plan(
@@ -76,7 +76,7 @@ def test_a_strategy_that_the_runtime_cannot_train_is_named(tmp_path: Path) -> No
         f"name: s\nstudy: {TINY}\naxes: {{size: [2], strategy: [restore, {{name: kl-to-base, weight: 1}}]}}\n"
     )
     open_sweep(sweep, None, tmp_path / "store", [])
-    with pytest.raises(UserError, match=r"strategy kl-to-base: sft\.kl_to_base works with"):
+    with pytest.raises(UserError, match=r"strategy kl-to-base: sft\.kl_to_base: works with"):
         open_sweep(sweep, None, tmp_path / "store", ["runtime.training.zero_stage=3"])
 
 
@@ -224,7 +224,7 @@ def test_gpus_that_an_autoscaler_starts_are_asked_for_waited_for_and_told() -> N
 @pytest.mark.parametrize(("minutes", "said", "waits"), [(0, True, 0), (1, True, 12), (1, False, 0)])
 def test_gpus_that_do_not_come_are_refused(minutes: float, said: bool, waits: int) -> None:
     paused, asked = list[float](), list[Any]()
-    with pytest.raises(UserError, match=r"asks for 8 GPUs, but the cluster has 4\."):
+    with pytest.raises(UserError, match=r"asks for 8 GPUs, but the cluster has 4;"):
         require_gpus(
             GPUS.most_bundles, minutes, lambda: 4.0, print if said else None, asked.append, paused.append
         )

@@ -157,7 +157,7 @@ def test_sizes_that_the_scored_buckets_cannot_give_are_refused_with_the_cause(tm
     larger = build_of(own_study(tmp_path, counts, training_sets={"buckets": [4], "sizes": [5]}), tmp_path)
     with pytest.raises(
         UserError,
-        match=r"Bucket 4, topic A: a set of 5 facts needs 5 of it, but there are 4\..* 4 training facts could not be "
+        match=r"bucket 4, topic A: a set of 5 facts needs 5 of it, but there are 4;.* 4 training facts could not be "
         r"scored; most often: too long: prompt and completion take 99 tokens of 32 \(4\)\.",
     ):
         check_training_sets(larger)

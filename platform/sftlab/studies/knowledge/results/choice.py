@@ -37,7 +37,7 @@ def metric_of(name: object) -> Metric:
     """The metric of this name. Raises UserError where there is none."""
     found = METRICS.get(name) if isinstance(name, str) else None
     if found is None:
-        raise UserError(f"{name!r} is no metric; known are {', '.join(METRICS)}.")
+        raise UserError(f"{name!r} is no metric", value=name, expected=f"one of {', '.join(METRICS)}")
     return found
 
 
@@ -115,10 +115,16 @@ def dev_scores(cell: str, by_split: Mapping[str, Scores], metric: str = "dev") -
     splits = [by_split[split] for split in wanted if split in by_split]
     if not splits:
         raise UserError(
-            f"Cell {cell}: no accuracy on {' or '.join(wanted)}, so no restore percentage can be chosen."
+            f"no accuracy on {' or '.join(wanted)}, so no restore percentage can be chosen",
+            place=f"cell {cell}",
+            advice="evaluate it again.",
         )
     if any(split.keys() != splits[0].keys() for split in splits) or 0.0 not in splits[0]:
-        raise UserError(f"Cell {cell}: every restored model and 0 % must be asked the same dev splits.")
+        raise UserError(
+            "its models were asked different dev splits",
+            place=f"cell {cell}",
+            expected="the same dev splits for every restored model and 0 %",
+        )
     return {p: math.fsum(split[p] for split in splits) / len(splits) for p in sorted(splits[0])}
 
 
@@ -131,7 +137,7 @@ def common_scores(scores: Mapping[str, Scores]) -> Scores:
     """Mean score over all cells of every percentage that all cells have."""
     shared = set.intersection(*(set(by_percent) for by_percent in scores.values()))
     if not shared:
-        raise UserError("The cells have no restore percentage in common.")
+        raise UserError("the cells have no restore percentage in common", expected="one that all cells have")
     return {p: math.fsum(by[p] for by in scores.values()) / len(scores) for p in sorted(shared)}
 
 

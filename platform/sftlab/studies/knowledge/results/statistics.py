@@ -90,10 +90,17 @@ def fill_tables(measured: Results, answers: Answers) -> Results:
     """
     names = [variant.name for variant in measured.variants]
     if len(set(names)) != len(names):
-        raise UserError(f"Two variants of the sweep share a name: {', '.join(sorted(names))}.")
+        raise UserError(
+            f"two variants of the sweep share a name: {', '.join(sorted(names))}", value=sorted(names)
+        )
     reference = measured.reference
     if reference is not None and reference not in names:
-        raise UserError(f"reference: there is no variant {reference!r}; known are {', '.join(names)}.")
+        raise UserError(
+            f"there is no variant {reference!r}",
+            place="reference",
+            value=reference,
+            expected=f"one of {', '.join(names)}",
+        )
     plain = reference or next((v.name for v in measured.variants if v.strategy in PLAIN_STRATEGIES), None)
     groups = [group for variant in measured.variants for group in groups_of(variant)]
     scores = [row for group in groups for row in group_rows(group, answers)]
@@ -323,6 +330,7 @@ def _corrected(rows: Sequence[tuple[ComparisonRow, Difference]], family: str) ->
 def _unlike(models: Models, split: str, other: Models | None = None) -> UserError:
     against = f" and {other.variant}, data {other.train_bucket}" if other else ""
     return UserError(
-        f"{models.variant}, data {models.train_bucket}, {models.size} facts, {models.percent:g} %{against}: "
-        f"the models did not answer the same questions of {split}, so they cannot be compared; evaluate them again."
+        f"the models did not answer the same questions of {split}, so they cannot be compared",
+        place=f"{models.variant}, data {models.train_bucket}, {models.size} facts, {models.percent:g} %{against}",
+        advice="evaluate them again.",
     )

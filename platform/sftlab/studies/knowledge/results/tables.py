@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sftlab.errors import UserError
+from sftlab.errors import UserError, within
 from sftlab.store.rows import read_rows, read_summary, schema_of
 from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.rows import (
@@ -171,7 +171,7 @@ class Results:
         try:
             metric_of(head["metric"])
         except UserError as error:
-            raise UserError(f"{file}: metric: {error}") from error
+            raise within(f"{file}: metric", error) from error
         variants = tuple(
             Variant(**found, **_read(VARIANT_TABLES, _folder(directory, number)))
             for number, found in enumerate(head["variants"])

@@ -48,8 +48,9 @@ def _require_dev(folder: Path) -> None:
     """Raises UserError where no dev question is there: without any no restore percentage can be chosen."""
     if not any(read_facts(folder, split).num_rows for split in ("dev", "dev_ood")):
         raise UserError(
-            "The splits dev and dev_ood have no facts, so that no restore percentage could be chosen. Give some facts "
-            "`split: dev`, bring more facts, or raise facts.limit."
+            "the splits dev and dev_ood have no facts, so that no restore percentage could be chosen",
+            place=folder,
+            advice="give some facts `split: dev`, bring more facts, or raise facts.limit.",
         )
 
 

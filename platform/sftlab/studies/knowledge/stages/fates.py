@@ -46,8 +46,10 @@ def fate_rows(
         facts = tuned[split]["fact_id"].to_pylist()
         if facts != restored[split]["fact_id"].to_pylist():
             raise UserError(
-                f"{cell}, {percent:g} %: the tuned and the restored model did not answer the same questions of "
-                f"{split}, so they cannot be compared; evaluate them again."
+                f"the tuned and the restored model did not answer the same questions of {split}, so they "
+                "cannot be compared",
+                place=f"{cell}, {percent:g} %",
+                advice="evaluate them again.",
             )
         before, after = (
             [correct is True for correct in answers[split]["correct"].to_pylist()]

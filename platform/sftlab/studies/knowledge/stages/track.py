@@ -21,7 +21,11 @@ def track_results(build: KnowledgeBuild) -> str:
     """Log a finished study; returns where to look at it. Raises UserError where it is not finished."""
     plan = build.plan
     if build.missing(plan.report, plan.best):
-        raise UserError(f"The study {plan.spec.name} is not finished; `sftlab run` builds it.")
+        raise UserError(
+            f"the study {plan.spec.name} is not finished",
+            value=plan.spec.name,
+            advice="`sftlab run` builds it.",
+        )
     finished, results = finished_study(build), read_results(build)
     report = report_file(plan, build.store)
     return track(finished, results, report, pull(best_folder(finished, results))).how_to_look

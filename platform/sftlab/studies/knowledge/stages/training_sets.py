@@ -46,7 +46,14 @@ class Candidates:
             why = max(self.errors, key=lambda text: self.errors[text])
             lost = sum(self.errors.values())
             raise UserError(
-                f"{error} {lost:,} training facts could not be scored; most often: {why} ({self.errors[why]:,})."
+                error.problem,
+                place=error.place,
+                value=error.value,
+                expected=error.expected,
+                advice=(
+                    f"{error.advice} {lost:,} training facts could not be scored; most often: {why} "
+                    f"({self.errors[why]:,})."
+                ),
             ) from error
 
 

@@ -120,8 +120,10 @@ def check_limits(sweep: Sweep) -> None:
     ]
     if over:
         raise UserError(
-            f"The sweep {sweep.spec.name} is larger than its limits; nothing has run. {'; '.join(over)}. "
-            f"In all it takes {cost_text(cost)}, what is there already included. Shorten an axis, or raise the limit."
+            f"the sweep {sweep.spec.name} is larger than its limits; nothing has run. {'; '.join(over)}. "
+            f"In all it takes {cost_text(cost)}, what is there already included",
+            value=sweep.spec.name,
+            advice="shorten an axis, or raise the limit.",
         )
 
 

@@ -105,7 +105,11 @@ def finished_sweep(sweep: Sweep) -> list[Trial]:
     with sweep.store.listed(*LADDER_STAGES):
         left = sweep.search.left(trials, lambda trial: is_finished(sweep, trial))
     if left:
-        raise UserError(f"The sweep {sweep.spec.name} lacks {left:,} trials; `sftlab sweep` runs them.")
+        raise UserError(
+            f"the sweep {sweep.spec.name} lacks {left:,} trials",
+            value=left,
+            advice="`sftlab sweep` runs them.",
+        )
     return finished_trials(sweep, trials)
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from sftlab.errors import UserError
+from sftlab.errors import UserError, within
 from sftlab.execution.checks import check_base_model
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.mastery import BUCKETS
@@ -271,7 +271,7 @@ def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
         try:
             check(trial.spec, runtime)
         except UserError as error:
-            raise UserError(f"strategy {strategy.name}: {error}") from error
+            raise within(f"strategy {strategy.name}", error) from error
 
 
 def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:
@@ -286,4 +286,4 @@ def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:
             assert study.model is not None
             check_base_model(study.model.path, study.engine, [trial.spec.sft], trial.spec.restore)
         except UserError as error:
-            raise UserError(f"strategy {strategy.name}: {error}") from error
+            raise within(f"strategy {strategy.name}", error) from error

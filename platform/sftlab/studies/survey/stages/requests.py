@@ -53,8 +53,9 @@ def load(build: SurveyBuild, task: str) -> Harness:
     for found in harness.tasks.values() if spec.include is not None else ():
         if outside := outside_files(found, Path(spec.include or "")):
             raise UserError(
-                f"benchmarks.harness: task {task} reads {outside[0]}, which is not in {spec.include}; expected its "
-                "data in the folder of its YAML, whose content identifies the results."
+                f"task {task} reads {outside[0]}, which is not in {spec.include}",
+                place="benchmarks.harness",
+                expected="its data in the folder of its YAML, whose content identifies the results",
             )
     return harness
 
@@ -98,8 +99,9 @@ class Tasks:
         harness = self._loaded[task]
         if harness.requests != self.requests[task]:
             raise UserError(
-                f"benchmarks.harness: task {task} asks other questions than those that were recorded; delete "
-                f"{self.build.path(self.build.plan.questions[task])} to record it again."
+                f"task {task} asks other questions than those that were recorded",
+                place="benchmarks.harness",
+                advice=f"delete {self.build.path(self.build.plan.questions[task])} to record it again.",
             )
         found = read_responses(folder)
         failed = {

@@ -30,7 +30,9 @@ def track_survey(build: SurveyBuild) -> str:
     """Log a finished survey; returns where to look at it. Raises UserError where it is not finished."""
     plan = build.plan
     if build.missing(plan.report):
-        raise UserError(f"The survey {plan.name} is not finished; `sftlab survey` builds it.")
+        raise UserError(
+            f"the survey {plan.name} is not finished", value=plan.name, advice="`sftlab survey` builds it."
+        )
     survey = tracked_survey(build)
     template = plan.spec.template
     words = template if isinstance(template, str) else json.dumps(template.model_dump())

@@ -25,6 +25,7 @@ from sftlab.studies.knowledge.results.tables import (
     Results,
     Variant,
 )
+from tests.support.refusals import refused
 from tests.support.report_sweep import MadeUp, made_up_sweep
 
 SMALL = {"buckets": ("0", "2"), "sizes": (240,), "percents": (0.0, 10.0, 20.0, 60.0)}
@@ -341,7 +342,7 @@ def test_bad_variants_are_refused(made_up: MadeUp) -> None:
     twice = [made_up.variants[0]] * 2
     with pytest.raises(UserError, match="share a name"):
         filled(twice, made_up.answers)
-    with pytest.raises(UserError, match="no variant 'other'; known are restore, wise-ft, l2-sp"):
+    with refused("no variant 'other'", place="reference", value="other", expected="restore, wise-ft, l2-sp"):
         filled(made_up.variants, made_up.answers, reference="other")
 
 

@@ -13,6 +13,7 @@ from sftlab.config.messages import explained
 from sftlab.errors import UserError
 from sftlab.studies.knowledge.sweep.spec import SweepSpec
 from sftlab.studies.load import load_runtime, load_study, load_sweep
+from tests.support.refusals import refused
 
 TINY = Path(__file__).parents[5] / "jobs" / "configs" / "tiny.yaml"
 INNER = re.compile(r"function-|tuple\[|literal\[|constrained|union\[|Range\]|instance of|valid tuple")
@@ -30,7 +31,10 @@ def told(tmp_path: Path, fields: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({"data": [7]}, r"FILE: axes\.data\.0: training set '7': expected a bucket 0 to 4.*\(found 7\)$"),
+        (
+            {"data": [7]},
+            r"FILE: axes\.data\.0: training set '7': is none; expected a bucket 0 to 4.*\(found 7\)$",
+        ),
         ({"data": [0, [1]]}, rf"FILE: axes\.data\.1: expected a list.*{DATA}.*\(found \[1\]\)$"),
         ({"data": "foo"}, rf"FILE: axes\.data: expected a list.*{DATA}, or mixture.*\(found 'foo'\)$"),
         ({"data": {"a": 1}}, rf"FILE: axes\.data: expected a list.*{DATA}"),
@@ -134,7 +138,7 @@ def test_an_unknown_strategy_is_told_with_the_nearest_and_all_known_ones(tmp_pat
     path = tmp_path / "own.yaml"
     axes = {"strategy": ["restroe"]}
     path.write_text(yaml.safe_dump({"name": "s", "study": str(TINY), "axes": axes}))
-    with pytest.raises(UserError, match=r"'restroe' is unknown; did you mean 'restore'\? Known are") as error:
+    with refused("'restroe' is unknown", value="restroe", advice="did you mean 'restore'") as error:
         list(TrialMaker(*load_sweep(path)).grid())
     assert all(name in str(error.value) for name in known_strategies())
 
