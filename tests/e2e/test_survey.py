@@ -23,7 +23,8 @@ MADE = {
     "survey-tuned": ["*.safetensors"],
     "movement": ["movement.parquet"],
     "change": ["change.json"],
-    "scores": ["answers.parquet"],
+    "scores": ["answers.parquet", "likelihoods.parquet", "layer-map.parquet"],
+    "geometry": ["geometry.parquet"],
     "survey-results": ["*.csv", "*.parquet", "about.json"],
     "survey-report": ["*.csv"],
 }
@@ -76,6 +77,25 @@ def test_page_holds_all_sections_and_refers_to_nothing_outside(finished: Path) -
     assert "http://" not in text.replace("http://www.w3.org", "")
     for section in ("gains", "agreement", "structure", "perplexity", "layers", "form", "restoration"):
         assert f'id="{section}"' in text, section
+    for section in ("map", "layer-maps", "geometry"):
+        assert f'id="{section}"' in text, section
+
+
+def test_models_are_mapped_swapped_and_looked_into(finished: Path) -> None:
+    (folder,) = finished.glob("survey-report/*/tables")
+
+    def rows(name: str) -> list[dict[str, str]]:
+        return list(csv.DictReader((folder / f"{name}.csv").open(encoding="utf-8")))
+
+    assert len(rows("map")) == 2 * 9  # two kinds of texts
+    near = {
+        row["label"]: float(row["share_nearest"]) for row in rows("map_groups") if row["text"] == "question"
+    }
+    assert near["base"] > 0.7
+    assert len(rows("layer_maps")) == 4 * 3 - 2
+    layers = rows("geometry_layers")
+    assert len(layers) == 2 * 3
+    assert all(1 < float(row["dimension_base"]) < 64 for row in layers)
 
 
 def test_second_run_finds_everything(finished: Path) -> None:

@@ -14,6 +14,7 @@ class Cost:
     engine_starts: int = 0
     completions: int = 0
     generated_tokens: int = 0
+    scored_texts: int = 0
     trained_tokens: int = 0
     bytes_written: int = 0
 
@@ -29,6 +30,7 @@ def cost_text(cost: Cost) -> str:
         f"{cost.completions:,} completions (at most {_short(cost.generated_tokens)} tokens)"
         if cost.completions
         else "",
+        f"{cost.scored_texts:,} scored texts" if cost.scored_texts else "",
         f"about {_short(cost.trained_tokens)} trained tokens" if cost.trained_tokens else "",
         f"{bytes_text(cost.bytes_written)} of weights" if cost.bytes_written else "",
     ]

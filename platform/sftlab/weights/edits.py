@@ -17,8 +17,8 @@ from sftlab.weights.bits import code_of, is_finite, raw_view
 from sftlab.weights.cut import Cut, Region, percent_label
 from sftlab.weights.draws import random_keys
 from sftlab.weights.mixer import restored_tensors
-from sftlab.weights.pairs import check_finite, parameters, tied_aliases
-from sftlab.weights.regions import check_layers, in_region, is_buffer
+from sftlab.weights.pairs import check_finite, is_shared, parameters, tied_aliases
+from sftlab.weights.regions import check_layers, in_region, is_buffer, place
 from sftlab.weights.shards import Checkpoint
 
 if TYPE_CHECKING:
@@ -58,6 +58,27 @@ class Restoration(Edit):
 
     def tensors(self, base: Checkpoint, tuned: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
         return restored_tensors(base, tuned, self.cut)
+
+
+@dataclass(frozen=True)
+class TunedLayers(Edit):
+    """The tuned model's bits in these layers, the base model's in all others.
+
+    A layer has all its parameters, norms included. outside: whether what is outside of the layers (embeddings, final
+    norm) is the tuned model's.
+    """
+
+    layers: frozenset[int]
+    outside: bool = False
+
+    def tensors(self, base: Checkpoint, tuned: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
+        aliases = tied_aliases(tuned)
+        for name in tuned.names:
+            source = aliases.get(name, name)
+            layer = place(source).layer
+            kept = self.outside if layer is None else layer in self.layers
+            from_base = not kept and not is_buffer(source) and is_shared(base, tuned, source)
+            yield name, base.read(source) if from_base else tuned.read(name)
 
 
 @dataclass(frozen=True)

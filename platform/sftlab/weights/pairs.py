@@ -178,6 +178,12 @@ def check_pair(
     return tuple(found)
 
 
+def layer_count(checkpoint: Checkpoint) -> int:
+    """Layers of a model, without those behind the ones that config.json counts."""
+    names = [name for name in parameters(checkpoint) if not _is_beyond(name, checkpoint)]
+    return 1 + max((layer for name in names if (layer := place(name).layer) is not None), default=-1)
+
+
 def is_shared(base: Checkpoint, tuned: Checkpoint, name: str) -> bool:
     """Whether both models have the parameter in one form; where not, it stays as tuned."""
     return name in base.names and _difference(base, tuned, name) is None

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftlab.errors import UserError
-from sftlab.weights.edits import Dare, Edit, Interpolation, Restoration, TensorEdit
+from sftlab.weights.edits import Dare, Edit, Interpolation, Restoration, TensorEdit, TunedLayers
 from sftlab.weights.profile import profile
-from sftlab.weights.regions import in_region
+from sftlab.weights.regions import in_region, place
 from sftlab.weights.restore import ModelSource, write_restored
 from sftlab.weights.shards import Checkpoint
 from tests.support.weights_models import ranked, same_bits, save_model, save_tuned, stored, write_checkpoint
@@ -302,3 +302,24 @@ def test_the_random_choice_is_uniform_over_the_keys() -> None:
     keys = np.array([splitmix(0, UP, at) for at in range(4000)])
     counts = np.histogram(keys, bins=8, range=(0, 2**31))[0]
     assert abs(counts - 500).max() < 110  # five standard deviations
+
+
+@pytest.mark.parametrize("family", ["llama", "llama-tied", "gpt2", "qwen3-moe"])
+def test_tuned_layers_are_those_of_the_tuned_model_and_all_others_those_of_the_base(
+    tmp_path: Path, family: str
+) -> None:
+    base, tuned = tmp_path / "base", tmp_path / "tuned"
+    save_model(base, family, seed=0)
+    save_tuned(tuned, base, scale=1e-2)
+    old, new = stored(base), stored(tuned)
+
+    def same(edit: TunedLayers, kept: Callable[[int | None], bool]) -> None:
+        found = dict(ModelSource(str(base), str(tuned), edit).tensors())
+        assert set(found) == set(new)
+        for name, tensor in found.items():
+            assert same_bits(tensor, (new if kept(place(name).layer) else old)[name]), name
+
+    same(TunedLayers(frozenset({1})), lambda layer: layer == 1)
+    same(TunedLayers(frozenset({0}), outside=True), lambda layer: layer != 1)
+    same(TunedLayers(frozenset(), outside=True), lambda layer: layer is None)
+    assert any(not same_bits(old[name], new[name]) for name in new if place(name).layer == 1)

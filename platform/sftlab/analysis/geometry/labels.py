@@ -31,7 +31,7 @@ class SquareDistances:
 
 def adjusted_rand_index(one: Groups, other: Groups) -> float:
     """Agreement of two groupings of the same points (Hubert and Arabie 1985): 1 for equal ones, 0 by chance."""
-    codes, others = _codes(one), _codes(other)
+    codes, others = label_codes(one), label_codes(other)
     assert codes.size == others.size
     table = np.zeros((codes.max(initial=-1) + 1, others.max(initial=-1) + 1), dtype=np.int64)
     np.add.at(table, (codes, others), 1)
@@ -45,7 +45,7 @@ def adjusted_rand_index(one: Groups, other: Groups) -> float:
 
 def neighbour_consistency(found: Neighbours, labels: Groups, k: int) -> dict[Hashable, float]:
     """Label -> mean over its points of the share of their k nearest neighbours that have the label too."""
-    codes = _codes(labels)
+    codes = label_codes(labels)
     assert codes.size == found.points and 1 <= k <= found.k
     same = (codes[found.indices[:, :k]] == codes[:, None]).mean(axis=1)
     return {label: float(same[codes == code].mean()) for code, label in enumerate(dict.fromkeys(labels))}
@@ -53,7 +53,7 @@ def neighbour_consistency(found: Neighbours, labels: Groups, k: int) -> dict[Has
 
 def nearest_share(found: Neighbours, labels: Groups) -> Share:
     """Share of the points whose nearest neighbour has the same label."""
-    codes = _codes(labels)
+    codes = label_codes(labels)
     same = codes[found.indices[:, 0]] == codes
     numbers = np.bincount(codes)
     return Share(float(same.mean()), _pairs(numbers) / _pairs(np.array([codes.size])))
@@ -64,29 +64,37 @@ def silhouette(points: npt.ArrayLike, labels: Groups) -> float:
 
     NaN for one label alone, where there are no other points to compare with.
     """
-    given, codes = np.asarray(points, dtype=np.float64), _codes(labels)
-    numbers = np.bincount(codes)
-    if numbers.size < 2:
+    given, codes = np.asarray(points, dtype=np.float64), label_codes(labels)
+    if codes.max(initial=0) == 0:
         return float("nan")
-    members = np.eye(numbers.size)[codes]
     total = 0.0
     for start, squares in square_distances(given - given.mean(axis=0)):
-        mine, rows = codes[start : start + len(squares)], np.arange(len(squares))
+        rows = np.arange(len(squares))
         squares[rows, start + rows] = 0.0  # a point is at distance 0 of itself, whatever the rounding
-        sums = np.sqrt(squares) @ members
-        own = sums[rows, mine] / np.maximum(numbers[mine] - 1, 1)
-        means = sums / numbers
-        means[rows, mine] = np.inf
-        nearest = means.min(axis=1)
-        largest = np.maximum(own, nearest)
-        scores = np.divide(nearest - own, largest, out=np.zeros(len(own)), where=largest > 0)
-        total += float(scores[numbers[mine] > 1].sum())
+        total += silhouettes(np.sqrt(squares), codes, start)
     return total / codes.size
+
+
+def silhouettes(distances: Floats, codes: Indices, start: int = 0) -> float:
+    """The sum of the silhouettes of the points `start`, start + 1, ..., from their distances to all points.
+
+    codes: int64 [points], the label of every point; two labels or more.
+    """
+    numbers = np.bincount(codes)
+    mine, rows = codes[start : start + len(distances)], np.arange(len(distances))
+    sums = distances @ np.eye(numbers.size)[codes]
+    own = sums[rows, mine] / np.maximum(numbers[mine] - 1, 1)
+    means = sums / numbers
+    means[rows, mine] = np.inf
+    nearest = means.min(axis=1)
+    largest = np.maximum(own, nearest)
+    scores = np.divide(nearest - own, largest, out=np.zeros(len(own)), where=largest > 0)
+    return float(scores[numbers[mine] > 1].sum())
 
 
 def square_distances_by_label(points: npt.ArrayLike, labels: Groups) -> SquareDistances:
     """Mean squared distances within and between labels: from sums over labels, without a table of all pairs."""
-    given, codes = np.asarray(points, dtype=np.float64), _codes(labels)
+    given, codes = np.asarray(points, dtype=np.float64), label_codes(labels)
     given = given - given.mean(axis=0)
     groups = [given[codes == code] for code in range(codes.max() + 1)]
     within, pairs = sum(map(_sum_of_squares, groups)), _pairs(np.bincount(codes))
@@ -104,7 +112,7 @@ def _sum_of_squares(points: Floats) -> float:
     return len(points) * float(np.sum(centred * centred))
 
 
-def _codes(labels: Groups) -> Indices:
+def label_codes(labels: Groups) -> Indices:
     """Labels as numbers, in the order in which they come first."""
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return np.array([numbers[label] for label in labels], dtype=np.int64)

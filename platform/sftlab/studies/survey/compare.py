@@ -15,7 +15,16 @@ import numpy as np
 
 from sftlab.files import write_together
 from sftlab.reporting.page import no_formula
-from sftlab.studies.survey import factor_tables, faults, measure_tables, restore_tables, tables
+from sftlab.studies.survey import (
+    factor_tables,
+    faults,
+    geometry_tables,
+    layer_tables,
+    map_tables,
+    measure_tables,
+    restore_tables,
+    tables,
+)
 from sftlab.studies.survey.about import About, about_massive_sft, read_about
 from sftlab.studies.survey.measures import Measures
 from sftlab.studies.survey.published import Published, massive_sft
@@ -158,6 +167,14 @@ def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequ
         "restorations": lambda: restore_tables.restorations(survey, measures),
         "chosen_restorations": lambda: restore_tables.chosen_restorations(measures),
         "repaired": lambda: restore_tables.repaired(survey, measures),
+        "layer_maps": lambda: layer_tables.layer_maps(survey, measures),
+        "layer_proposals": lambda: layer_tables.layer_proposals(survey, measures),
+        "geometry": lambda: geometry_tables.geometry(survey, measures),
+        "geometry_layers": lambda: geometry_tables.geometry_layers(measures),
+        "geometry_consistency": lambda: geometry_tables.consistency(measures),
+        "geometry_scales": lambda: geometry_tables.scales(measures),
+        "map": lambda: map_tables.model_map(survey, measures),
+        "map_groups": lambda: map_tables.map_groups(survey, measures),
     }
 
 

@@ -23,7 +23,7 @@ FULL, LORA, READ = 6, 4, 2  # operations a token and weight
 # Share of a packed model, by the bytes of a weight: the larger trained pair of docs/results/deltas.md in bfloat16, and
 # the largest change there in float32.
 DELTA_SHARES = {"bfloat16": 0.31, "float32": 0.70}
-KINDS = ("training", "answers", "perplexity", "weights")
+KINDS = ("training", "answers", "perplexity", "measures", "weights")
 SECONDS = 3600.0
 
 
@@ -81,6 +81,7 @@ def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> T
         known = weights.get(model.base)
         if known:
             _add_model(plan, rates, model, known, seconds)
+            _add_measures(plan, rates, model, known, seconds)
     tuned = [model for model in plan.models if model.run is not None]
     asked = {name: plan.questions_of(name) or 0 for name in spec.benchmarks.names}
     lengths = {
@@ -154,6 +155,24 @@ def _add_model(plan: SurveyPlan, rates: Rates, model: Model, weights: int, secon
             (FULL if run.sft.lora is None else LORA) * weights * plan.set_tokens(run) * run.sft.epochs
         )
         seconds.add("training", model.tuned, operations / (peak * rates.training_share))
+
+
+def _add_measures(plan: SurveyPlan, rates: Rates, model: Model, weights: int, seconds: _Seconds) -> None:
+    """What the survey measures of a model on request."""
+    measured, peak = plan.measured, rates.peak_tflops * 1e12
+    read = READ * weights * QUESTION_TOKENS / (peak * rates.prefill_share)
+    written = READ * weights / (peak * rates.decode_share)
+    if step := measured.likelihood_maps.get(model.name):
+        seconds.add("measures", step, measured.map_cost.scored_texts * read)
+    if step := measured.geometries.get(model.name):
+        seconds.add("measures", step, measured.states_cost.scored_texts * read)
+    if step := measured.layer_maps.get(model.name):
+        cost = measured.swaps_cost(model.base, plan.asking)
+        moved = BFLOAT16_BYTES * weights / (1e9 * rates.gigabytes_per_second)
+        swaps = measured.swaps(model.base)
+        seconds.add(
+            "measures", step, cost.completions * read + cost.generated_tokens * written + swaps * moved
+        )
 
 
 def _bytes(plan: SurveyPlan, weights: Mapping[str, int | None], base: str) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sftlab.analysis.layer_maps import LayerSwap
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.grid import Condition, Grid
 from sftlab.studies.survey.score_table import BASE, Run
@@ -21,7 +22,26 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 FORMS, MOVEMENT, PERPLEXITY = "forms.parquet", "movement.parquet", "perplexity.parquet"
 RESTORED = "restored.parquet"
+MAP, LAYER_MAPS, GEOMETRY = "map.parquet", "layer_maps.parquet", "geometry.parquet"
 """Names of the files, with the columns that identify a run."""
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """Scores of the swaps of one model, of its base and of itself, at the same questions.
+
+    Attributes:
+        layers: of the model.
+        scores: [swaps, questions]; base, tuned: [questions].
+        benchmarks: [questions], the number of the benchmark of each question.
+    """
+
+    layers: int
+    swaps: tuple[LayerSwap, ...]
+    scores: Floats
+    base: Floats
+    tuned: Floats
+    benchmarks: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,10 @@ class Measures:
         by_likelihood: by run and benchmark, the share of questions of which the right choice is the likeliest.
         perplexity: by base, set and size, the numbers of `perplexity_schema`.
         restored: rows of `restored_schema`.
+        maps: by kind of text, the models and their log-likelihoods of the texts that all models could score:
+            [models, texts].
+        layer_maps: by tuned model, the scores of its swaps.
+        geometry: by model, the rows of its layers in their order, as `geometry_rows_schema`.
     """
 
     forms: Mapping[tuple[Run, str], tuple[float, float]] = field(default_factory=dict)
@@ -42,6 +66,9 @@ class Measures:
     by_likelihood: Mapping[tuple[Run, str], float] = field(default_factory=dict)
     perplexity: Mapping[tuple[str, str, int], Mapping[str, Any]] = field(default_factory=dict)
     restored: Sequence[Mapping[str, Any]] = ()
+    maps: Mapping[str, tuple[tuple[Run, ...], Floats]] = field(default_factory=dict)
+    layer_maps: Mapping[Run, LayerMap] = field(default_factory=dict)
+    geometry: Mapping[Run, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def forms_of(self, grid: Grid) -> tuple[Floats, Floats, Floats, Floats] | None:
         """Form and score given form of the grid [models, sets, benchmarks], and of the bases [models, 1, benchmarks].
@@ -112,8 +139,42 @@ def read_measures(folder: Path) -> Measures:
         (row["model"], row["data"], row["size"]): row
         for row in _rows(folder / PERPLEXITY, perplexity_schema())
     }
+    maps = _maps(_rows(folder / MAP, map_schema()))
+    layer_maps = _layer_maps(_rows(folder / LAYER_MAPS, layer_map_rows_schema()))
+    geometry: dict[Run, list[dict[str, Any]]] = defaultdict(list)
+    for row in _rows(folder / GEOMETRY, geometry_rows_schema()):
+        geometry[_run(row)].append(row)
     restored = _rows(folder / RESTORED, restored_schema())
-    return Measures(forms, movement, by_likelihood, perplexity, restored)
+    return Measures(forms, movement, by_likelihood, perplexity, restored, maps, layer_maps, geometry)
+
+
+def _layer_maps(rows: Sequence[Mapping[str, Any]]) -> dict[Run, LayerMap]:
+    """The layer maps by model; a question that was not asked counts as wrong."""
+    by_run: dict[Run, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_run[_run(row)].append(row)
+    found = {}
+    for run, here in by_run.items():
+        swaps = tuple(dict.fromkeys(LayerSwap(row["kind"], int(row["part"])) for row in here))
+        first = here[: len(here) // len(swaps)]  # every swap has the same questions in the same order
+        places = {name: place for place, name in enumerate(dict.fromkeys(row["benchmark"] for row in first))}
+        scores = np.array([row["score"] or 0.0 for row in here], dtype=np.float64).reshape(len(swaps), -1)
+        base, tuned = (
+            np.array([row[name] or 0.0 for row in first], dtype=np.float64) for name in ("base", "tuned")
+        )
+        benchmarks = np.array([places[row["benchmark"]] for row in first], dtype=np.int64)
+        found[run] = LayerMap(int(here[0]["layers"]), swaps, scores, base, tuned, benchmarks)
+    return found
+
+
+def _maps(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[Run, ...], Floats]]:
+    """The maps by kind of text, without the texts that a model could not score."""
+    found = {}
+    for text in dict.fromkeys(str(row["text"]) for row in rows):
+        here = [row for row in rows if row["text"] == text]
+        values = np.array([row["log_likelihoods"] for row in here], dtype=np.float64)
+        found[text] = (tuple(_run(row) for row in here), values[:, np.isfinite(values).all(axis=0)])
+    return found
 
 
 def run_fields() -> list[tuple[str, Any]]:
@@ -170,6 +231,38 @@ def restored_schema() -> pa.Schema:
     part = [("percent", share), ("benchmark", pa.string()), ("half", pa.string()), ("questions", pa.int64())]
     shares = [(name, share) for name in ("in_form", "score_given_form", "right_by_likelihood")]
     return pa.schema([*run_fields(), *part, *shares, ("errors", pa.int64())])
+
+
+def map_schema() -> pa.Schema:
+    """Columns of MAP: a model's log-likelihoods of one kind of texts, in the order of the questions of the benchmarks.
+
+    A text that the model could not score is null.
+    """
+    import pyarrow as pa
+
+    return pa.schema([*run_fields(), ("text", pa.string()), ("log_likelihoods", pa.list_(pa.float64()))])
+
+
+def layer_map_rows_schema() -> pa.Schema:
+    """Columns of LAYER_MAPS: the score of a swap at a question, next to those of the base and of the tuned model.
+
+    Sorted by model and swap; the questions of all swaps of a model are in one order.
+    """
+    import pyarrow as pa
+
+    swap = [("kind", pa.string()), ("part", pa.int32()), ("layers", pa.int32())]
+    asked = [("benchmark", pa.string()), ("question_id", pa.string())]
+    scores = [(name, pa.float64()) for name in ("score", "base", "tuned")]
+    return pa.schema([*run_fields(), *swap, *asked, *scores])
+
+
+def geometry_rows_schema() -> pa.Schema:
+    """Columns of GEOMETRY: those of `measurements.hidden_geometry.geometry_schema`, layers in their order."""
+    import pyarrow as pa
+
+    from sftlab.measurements.hidden_geometry import geometry_schema
+
+    return pa.schema([*run_fields(), *geometry_schema()])
 
 
 def movement_rows_schema() -> pa.Schema:

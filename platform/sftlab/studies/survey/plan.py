@@ -16,6 +16,7 @@ from sftlab.store.record import Step
 from sftlab.strategies import RestoreSpec
 from sftlab.studies.survey.asked import how_asked, max_tokens, question_steps, questions_of
 from sftlab.studies.survey.ladders import Rung, rungs
+from sftlab.studies.survey.measure_plan import MeasurePlan
 from sftlab.studies.survey.models import Model as Model  # other modules import it from here
 from sftlab.studies.survey.models import step_of
 from sftlab.studies.survey.pipeline import STAGES
@@ -149,6 +150,12 @@ class SurveyPlan:
             if (run := model.run) is not None and model.epoch == run.epochs[-1] and is_selected(ladder, run)
         }
 
+    @cached_property
+    def measured(self) -> MeasurePlan:
+        """The steps of measurements on request."""
+        asked = {name: self.questions[name] for name in self.spec.benchmarks.plain}
+        return MeasurePlan(self.spec, self.models, asked, self.drawn, self.base_id)
+
     @property
     def named(self) -> list[Model]:
         """The models in the table of scores."""
@@ -179,7 +186,7 @@ class SurveyPlan:
         if judged := self.spec.benchmarks.judged:
             labels["judged"] = {name: file.model_dump(exclude={"source"}) for name, file in judged.items()}
             inputs |= {f"judged/{name}": outside_id(self.sources.benchmarks[name]) or "" for name in judged}
-        return step_of("survey-results", self.name, labels, inputs)
+        return step_of("survey-results", self.name, labels, inputs | self.measured.inputs)
 
     @cached_property
     def report(self) -> Step:
@@ -206,9 +213,10 @@ class SurveyPlan:
         yield from {step.id: (step, cost) for step, cost in self._weights()}.values()
         for model in self.scored:
             for name, step in model.scores.items():
-                yield step, self._asking(name)
+                yield step, self.asking(name)
             if model.run is None:
                 yield from ((step, Cost()) for step in self.perplexities[model.base].values())
+        yield from self.measured.steps(self.asking)
         yield self.results, Cost()
         yield self.report, Cost()
 
@@ -353,6 +361,8 @@ class SurveyPlan:
         """As `asked.questions_of`."""
         return questions_of(self.spec.benchmarks, benchmark)
 
-    def _asking(self, benchmark: str) -> Cost:
-        questions = self.questions_of(benchmark) or 0
+    def asking(self, benchmark: str, most: int | None = None) -> Cost:
+        """The answers to a benchmark, to so many questions at most."""
+        known = [number for number in (self.questions_of(benchmark), most) if number is not None]
+        questions = min(known, default=0)
         return Cost(completions=questions, generated_tokens=questions * self.max_tokens(benchmark))

@@ -81,6 +81,11 @@ def runs_of(survey: SurveySpec) -> list[Run]:
     return sorted(found.values(), key=lambda run: order[run.base])  # stable: within a base as in the file
 
 
+def group_runs(survey: SurveySpec, group: int) -> set[Run]:
+    """The runs of one group of the file, counted from 0, without the epochs that they keep."""
+    return {replace(run, epochs=()) for run in _runs_of_group(survey, survey.runs[group])}
+
+
 def _runs_of_group(survey: SurveySpec, group: RunsSpec) -> Iterator[Run]:
     bases = group.bases or survey.bases.names
     sets = _sets_of(survey.data.names, group)

@@ -20,6 +20,7 @@ from sftlab.pocket.skills import SKILLS
 from sftlab.pocket.spec import FamilySpec
 from sftlab.strategies import RestoreSpec, with_method
 from sftlab.strategies.treatment import Percent
+from sftlab.studies.survey.measure_spec import MeasureSpec
 from sftlab.training.spec import LoRASpec, SFTSpec
 
 Together = Literal["each", "all", "leave-one-out"]
@@ -98,6 +99,11 @@ class BenchmarksSpec(Frozen):
     def names(self) -> tuple[str, ...]:
         """The benchmarks, and their few-shot forms."""
         return (*self.pocket_names, *self.files, *self.few_shot, *self.tasks, *self.programs)
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """The benchmarks that are asked in the survey's template, without examples."""
+        return (*self.pocket_names, *self.files)
 
     @property
     def programs(self) -> dict[str, CodeFileSpec]:
@@ -225,6 +231,7 @@ class SurveySpec(Frozen):
         description="Settings of fine-tuning; the defaults are the paper's (section 3.4).",
     )
     runs: tuple[RunsSpec, ...] = Field(min_length=1, description="Groups of runs.")
+    measure: MeasureSpec = Field(default=MeasureSpec(), description="Further measurements.")
     restore: LadderSpec | None = Field(
         default=None, description="Restoration of some of the tuned models; none if unset."
     )
@@ -252,6 +259,7 @@ class SurveySpec(Frozen):
                 raise ValueError(f"{where}.keep_epochs: {group.keep_epochs} are not all within 1 to {epochs}")
         if self.restore is not None:
             _check_known("restore.bases", self.restore.bases or (), self.bases.names)
+        self._check_measure()
         for field, names in (
             ("bases", self.bases.names),
             ("data", self.data.names),
@@ -262,6 +270,19 @@ class SurveySpec(Frozen):
             if len(set(names)) < len(names):
                 raise ValueError(f"{field}: one name is given twice, among {', '.join(names)}")
         return self
+
+    def _check_measure(self) -> None:
+        maps, geometry = self.measure.layer_maps, self.measure.geometry
+        if maps is not None:
+            _check_known("measure.layer_maps.data", maps.data, self.data.names)
+            _check_known("measure.layer_maps.bases", maps.bases or (), self.bases.names)
+        for name, measured in (("layer_maps", maps), ("geometry", geometry)):
+            if measured is not None and measured.group >= len(self.runs):
+                raise ValueError(
+                    f"measure.{name}.group: {measured.group}; the survey has {len(self.runs)} groups of runs"
+                )
+        if geometry is not None and self.runs[geometry.group].data in ("all", "leave-one-out"):
+            raise ValueError(f"measure.geometry.group: {geometry.group} has no runs on single sets")
 
 
 def rooted(survey: SurveySpec) -> SurveySpec:

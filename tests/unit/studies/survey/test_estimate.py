@@ -90,3 +90,26 @@ def test_pocket_survey_needs_no_gpu() -> None:
     found = of(plan)
     assert sum(found.gpu_hours.values()) == 0 and found.questions == 14 * 80
     assert "GPU" not in totals_text(found, RATES)
+
+
+def test_measurements_on_request_are_counted_by_hand() -> None:
+    plain, found = (
+        of(small(measure=measure)).gpu_hours
+        for measure in (
+            {},
+            {
+                "likelihood_map": {"questions": 5, "texts": ["question"]},
+                "geometry": {"prompts": 3},
+                "layer_maps": {"data": ["one"], "questions": 20, "cumulative": False},
+            },
+        )
+    )
+    assert plain["measures"] == 0.0
+    assert {name: hours for name, hours in found.items() if name != "measures"} == {
+        name: hours for name, hours in plain.items() if name != "measures"
+    }
+    # A question of 200 tokens takes 0.4 s to read, an answer of 50 tokens 0.2 s to write, a swap of 2 GB 2 s.
+    maps = 9 * 5 * 0.4  # of the base and of two epochs of four runs
+    states = 5 * 2 * 3 * 0.4  # of the base and four models, prompts of two sets
+    swaps = 2 * 2 * 33 * (20 * (0.4 + 0.2) + 2)  # of full and LoRA, 32 layers and what is outside
+    assert found["measures"] == pytest.approx((maps + states + swaps) / 3600)

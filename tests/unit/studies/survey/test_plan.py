@@ -38,22 +38,36 @@ def test_tiny_survey_has_two_bases_seven_runs_and_nine_models() -> None:
         "survey-tuned": 7,
         "movement": 7,
         "change": 4,
-        # nine models, the perplexity of three sets under two bases, four restored models, one of WiSE-FT
-        "scores": 36 + 6 + 16 + 4,
+        # nine models, the perplexity of three sets under two bases, four restored models, one of WiSE-FT, a map of nine
+        # models, a layer map
+        "scores": 36 + 6 + 16 + 4 + 9 + 1,
+        "geometry": 2 + 6,  # bases and the models of the first group of runs
         "survey-results": 1,
         "survey-report": 1,
     }
 
 
 def test_another_benchmark_set_or_run_adds_steps_and_moves_no_score() -> None:
-    before = plan()
+    before = plan("measure={}")
     made = {step.id for step, _ in before.steps() if step.stage not in ("survey-results", "survey-report")}
     for added in (
         "benchmarks.pocket=[facts,sums,moods,yes-no,kinds]",
         "data.pocket=[facts-short,sums-steps,chatty,code]",
         "runs.0.sizes=[40,80]",
     ):
-        assert made < ids(plan(added)), added
+        assert made < ids(plan(added, "measure={}")), added
+
+
+def test_measurements_on_request_add_steps_and_move_none() -> None:
+    left = {step.id for step, _ in plan("measure={}").steps() if not step.stage.startswith("survey-re")}
+    assert left < ids(plan())
+    assert plan("measure={}").results.id != plan().results.id
+
+
+def test_ids_of_bases_and_scores_do_not_depend_on_measurements_on_request() -> None:
+    for made in (plan("measure={}"), plan()):
+        scores = made.models[0].scores["facts"]
+        assert (made.bases["a"].id[:12], scores.id[:12]) == ("d745e963684f", "95fc1bbbdb7f")
 
 
 def test_name_of_a_survey_is_a_label_and_the_title_of_its_report() -> None:

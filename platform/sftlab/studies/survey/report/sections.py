@@ -14,7 +14,16 @@ from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent
 from sftlab.studies.survey.compare import Comparison
-from sftlab.studies.survey.report import factor_sections, figures, maps, measured_sections, restore_section
+from sftlab.studies.survey.report import (
+    factor_sections,
+    figures,
+    geometry_sections,
+    layer_sections,
+    map_sections,
+    maps,
+    measured_sections,
+    restore_section,
+)
 from sftlab.studies.survey.report.champion_section import CHAMPIONS, champions
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed, with_words
 from sftlab.studies.survey.report.similarity_section import similarity
@@ -36,6 +45,9 @@ def sections(comparison: Comparison) -> list[Section]:
         measured_sections.perplexity,
         similarity,
         measured_sections.layers,
+        layer_sections.layer_maps,
+        geometry_sections.geometry,
+        map_sections.model_map,
         factor_sections.methods,
         factor_sections.sizes_and_epochs,
         factor_sections.mixtures,

@@ -1,4 +1,4 @@
-"""Stage 7: the report page, the tables behind it, and what it found in short."""
+"""Stage 9: the report page, the tables behind it, and what it found in short."""
 
 from __future__ import annotations
 

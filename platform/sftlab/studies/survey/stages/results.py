@@ -1,4 +1,4 @@
-"""Stage 6: the table of scores, from which `sftlab compare` computes everything else, and the forms of the answers."""
+"""Stage 8: the table of scores, from which `sftlab compare` computes everything else, and the forms of the answers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from sftlab.studies.survey.measures import (
     perplexity_schema,
     restored_schema,
 )
-from sftlab.studies.survey.plan import Model
 from sftlab.studies.survey.stages.champions import Halves
+from sftlab.studies.survey.stages.measured import run_key, write_measured
 from sftlab.studies.survey.stages.movement import read_movement
 from sftlab.studies.survey.stages.requests import CHOICES
 from sftlab.studies.survey.stages.scores import read_answers, read_likelihoods, read_questions
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 SCORES = "scores.csv"
 ABOUT = "about.json"
-BASE = "base"
 
 
 def build_results(build: SurveyBuild) -> None:
@@ -50,7 +49,7 @@ def build_results(build: SurveyBuild) -> None:
     halves = Halves(build)
     for model in build.plan.named:
         for name, step in model.scores.items():
-            row, answers = {**_run_key(model), "benchmark": name}, read_answers(build, step)
+            row, answers = {**run_key(model), "benchmark": name}, read_answers(build, step)
             if model.rung is None:
                 halves.add(model, name, answers)
             scores.append({**row, "score": 100 * _mean(answers["score"].to_pylist())})
@@ -62,10 +61,10 @@ def build_results(build: SurveyBuild) -> None:
                 }
             )
         if model.movement is not None:
-            moved += [{**_run_key(model), **row} for row in read_movement(build, model).to_pylist()]
+            moved += [{**run_key(model), **row} for row in read_movement(build, model).to_pylist()]
     for name, judgments in read_judged(build.plan.spec.benchmarks.judged, build.plan.named).items():
         for model, found in judgments:
-            row = {**_run_key(model), "benchmark": name}
+            row = {**run_key(model), "benchmark": name}
             scores.append({**row, "score": 100 * _mean(found)})
             forms.append({**row, **form_of(_as_answers(found)), "right_by_likelihood": None})
     surprise = [
@@ -85,6 +84,7 @@ def build_results(build: SurveyBuild) -> None:
             pa.Table.from_pylist(restored_rows(build), schema=restored_schema()), folder / RESTORED
         )
     write_similarity(build, folder)
+    write_measured(build, folder)
     (folder / ABOUT).write_text(json.dumps(_about(build), indent=1), encoding="utf-8")
     build.commit(build.plan.results)
 
@@ -99,7 +99,7 @@ def restored_rows(build: SurveyBuild) -> list[dict[str, Any]]:
     rows = []
     for name, rungs in plan.ladders.items():
         for model in (tuned[name], *rungs):
-            key = _run_key(model) | {"percent": 0.0 if model.rung is None else model.rung.percent}
+            key = run_key(model) | {"percent": 0.0 if model.rung is None else model.rung.percent}
             for benchmark, step in model.scores.items():
                 answers = read_answers(build, step).to_pylist()
                 likeliest = chosen(read_likelihoods(build, step, CHOICES)) if labels[benchmark] else None
@@ -119,27 +119,6 @@ def restored_rows(build: SurveyBuild) -> list[dict[str, Any]]:
 def _as_answers(judgments: Sequence[float | None]) -> list[dict[str, Any]]:
     """Judgments as answers: those that the judge gave are in the asked form."""
     return [{"score": given, "in_form": given is not None, "error": None} for given in judgments]
-
-
-def _run_key(model: Model) -> dict[str, Any]:
-    run = model.run
-    if run is None:
-        return {
-            "model": model.base,
-            "data": BASE,
-            "method": "",
-            "size": None,
-            "epoch": None,
-            "schedule": "",
-        }
-    return {
-        "model": model.base,
-        "data": run.data,
-        "method": run.method,
-        "size": run.size,
-        "epoch": model.epoch,
-        "schedule": run.sft.schedule,
-    }
 
 
 def _mean(scores: Sequence[float | None]) -> float:

@@ -6,8 +6,9 @@ The models of one base share its engines, which start once.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.plan import Model
 from sftlab.studies.survey.stages.changes import edit_of
 from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
+from sftlab.studies.survey.stages.layer_maps import LayerAnswers
 from sftlab.studies.survey.stages.programs import program_measurements, read_committed, write_verdicts
 from sftlab.studies.survey.stages.questions import SHOTS, shots_schema
 from sftlab.studies.survey.stages.requests import CHOICES, QUESTIONS, Tasks
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sftlab.datasets.rendered import Template
-    from sftlab.inference.evaluator import EvaluationItem
     from sftlab.inference.measurement import Measurement
     from sftlab.measurements.likelihood import Continuation
 
 ANSWERS = "answers.parquet"
 LIKELIHOODS = "likelihoods.parquet"
+MAP = "the map of models"
 
 
 @dataclass(frozen=True)
@@ -50,29 +52,48 @@ class _Wanted:
         return f"{self.step.id[:24]}-{name}"
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A model that is asked, what for, and what commits it once its files are in a folder."""
+
+    source: ModelSource
+    wanted: Sequence[_Wanted]
+    commit: Callable[[Path], None]
+
+
 def build_scores(build: SurveyBuild) -> None:
     """Measure what is missing of every model; the engines of a base start once."""
     measures = _Measures(build)
-    scored = build.plan.scored
-    count, finished = len(scored), 0
     with build.progress.bar("asking models") as bar:
         for base in build.plan.spec.bases.names:
-            wanted = {
-                f"{number}-{found[0].step.id[:16]}": (model, found)
-                for number, model in enumerate(scored)
-                if model.base == base and (found := list(measures.missing(model)))
-            }
-            of_base = sum(model.base == base for model in scored)
-            first, finished = finished + of_base - len(wanted), finished + of_base
-            if not wanted:
+            models = _asked(build, measures, base)
+            if not models:
                 continue
 
-            def report(
-                done: int, rate: float, first: int = first, of: int = len(wanted), base: str = base
-            ) -> None:
-                bar.update(first + done, count, f"{base}: {done} of {of}, {rate:,.0f} rows/s")
+            def report(done: int, rate: float, base: str = base, of: int = len(models)) -> None:
+                bar.update(done, of, f"{base}, {rate:,.0f} rows/s")
 
-            _measure(build, base, wanted, report, measures)
+            _measure(build, base, models, report)
+
+
+def _asked(build: SurveyBuild, measures: _Measures, base: str) -> dict[str, _Asked]:
+    """What is missing of the models of a base, by a name of each."""
+    found: dict[str, _Asked] = {}
+    for number, model in enumerate(build.plan.scored):
+        if model.base != base:
+            continue
+        if steps := list(measures.missing(model)):
+            name = f"{number}-{steps[0].step.id[:16]}"
+            found[name] = _Asked(_source(build, model), steps, partial(measures.commit, steps))
+        layers = build.plan.measured.layer_maps.get(model.name)
+        if layers is not None and build.missing(layers):
+            left = LayerAnswers(build, model, measures.questions)
+            for swap, (source, measurements) in left.swaps.items():
+                one = _Wanted(layers, measurements)
+                found[f"{number}-{layers.id[:16]}-{swap.name}"] = _Asked(
+                    source, [one], partial(left.finished, swap, one.session_file)
+                )
+    return found
 
 
 def read_answers(build: SurveyBuild, step: Step) -> pa.Table:
@@ -115,6 +136,7 @@ class _Measures:
         self.tasks = Tasks(build)
         self.problems = {name: read_committed(build, name) for name in build.plan.spec.benchmarks.programs}
         self.templates: dict[str, Template] = {}
+        self.tokenizers: dict[str, Any] = {}
         self.rendered: dict[tuple[str, str], list[Continuation]] = {}
 
     def missing(self, model: Model) -> Iterator[_Wanted]:
@@ -140,6 +162,10 @@ class _Measures:
             if rows := self.choices(model.base, name):
                 found[CHOICES] = LogLikelihoods(rows, spec.likelihood)
             yield _Wanted(step, found)
+        mapped = self.plan.measured.likelihood_maps.get(model.name)
+        if mapped is not None and self.build.missing(mapped):
+            rows = self.map_texts(model.base)
+            yield _Wanted(mapped, {LIKELIHOODS: LogLikelihoods(rows, self.plan.spec.likelihood)})
         for step in self.plan.perplexities[model.base].values() if model.run is None else ():
             if self.build.missing(step):
                 yield _Wanted(step, {LIKELIHOODS: self._perplexity(model.base, step)})
@@ -166,6 +192,35 @@ class _Measures:
             )
         return self.rendered[key]
 
+    def map_texts(self, base: str) -> list[Continuation]:
+        """The texts of the map of models in the template of a base."""
+        from sftlab.datasets.rendered import Specials
+        from sftlab.measurements.map_texts import map_rows
+
+        measured = self.plan.spec.measure.likelihood_map
+        assert measured is not None
+        key = base, MAP
+        if key not in self.rendered:
+            first = {
+                name: self.questions[name].slice(0, measured.questions).to_pylist()
+                for name in self.plan.measured.questions
+            }
+            template = self.template(base)
+            specials = Specials.of(self.tokenizers[base], base)
+            self.rendered[key] = list(map_rows(template, specials, first, measured.texts))
+        return self.rendered[key]
+
+    def commit(self, steps: Sequence[_Wanted], answers: Path) -> None:
+        """Commit steps of which `answers` has the files."""
+        for one in steps:
+            folder = self.build.path(one.step)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in one.measurements:
+                shutil.copyfile(answers / one.session_file(name), folder / name)
+            if one.judged:
+                self.judge(one.judged, folder)
+            self.build.commit(one.step)
+
     def judge(self, benchmark: str, folder: Path) -> None:
         """Write the verdicts on what a model answered to a task or to programming problems, next to it."""
         if benchmark in self.problems:
@@ -179,52 +234,40 @@ class _Measures:
         from sftlab.inference.tokenizer_check import load_tokenizer
 
         if base not in self.templates:
-            tokenizer = load_tokenizer(self.build.base_folder(base))
+            tokenizer = self.tokenizers[base] = load_tokenizer(self.build.base_folder(base))
             self.templates[base] = make_template(self.plan.spec.template, tokenizer, base)
         return self.templates[base]
 
 
 def _measure(
-    build: SurveyBuild,
-    base: str,
-    wanted: Mapping[str, tuple[Model, list[_Wanted]]],
-    report: Callable[[int, float], None],
-    measures: _Measures,
+    build: SurveyBuild, base: str, models: Mapping[str, _Asked], report: Callable[[int, float], None]
 ) -> None:
-    """Measure the models of one base, by name; each step is committed as its model is finished."""
-    from sftlab.inference.evaluator import EvaluationRequest, evaluate_with_engines
+    """Measure the models of one base, by name; each step is committed as its models are finished."""
+    from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate_with_engines
 
     session = build.store.root / "sessions" / f"survey-{build.plan.base_id(base)[:16]}"
+    items = [
+        EvaluationItem(
+            name,
+            model.source,
+            {one.session_file(file): how for one in model.wanted for file, how in one.measurements.items()},
+            session / "answers" / name,  # until each table is committed to its step
+        )
+        for name, model in models.items()
+    ]
     request = EvaluationRequest(
-        [_item(build, name, model, steps, session) for name, (model, steps) in wanted.items()],
-        str(build.base_folder(base)),
-        build.plan.spec.engine,
-        session,
-        build.store.root / DAMAGED,
+        items, str(build.base_folder(base)), build.plan.spec.engine, session, build.store.root / DAMAGED
     )
-
-    def commit(item: EvaluationItem) -> None:
-        for one in wanted[item.id][1]:
-            folder = build.path(one.step)
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in one.measurements:
-                shutil.copyfile(item.output_dir / one.session_file(name), folder / name)
-            if one.judged:
-                measures.judge(one.judged, folder)
-            build.commit(one.step)
-
     evaluate_with_engines(
-        request, build.runtime.engine, lambda p: report(p.items_done, p.rows_per_second), commit
+        request,
+        build.runtime.engine,
+        lambda p: report(p.items_done, p.rows_per_second),
+        lambda item: models[item.id].commit(item.output_dir),
     )
     drop(session)
 
 
-def _item(build: SurveyBuild, name: str, model: Model, steps: list[_Wanted], session: Path) -> EvaluationItem:
-    """The tables of a model are kept in the session until each is committed to its step."""
-    from sftlab.inference.evaluator import EvaluationItem
-
+def _source(build: SurveyBuild, model: Model) -> ModelSource:
     base = str(build.base_folder(model.base))
     tuned = None if model.tuned is None else str(build.path(model.tuned) / MODEL)
-    measurements = {one.session_file(file): how for one in steps for file, how in one.measurements.items()}
-    source = ModelSource(base, tuned, edit_of(build, model))
-    return EvaluationItem(name, source, measurements, session / "answers" / name)
+    return ModelSource(base, tuned, edit_of(build, model))

@@ -1,0 +1,93 @@
+"""The section on the geometry of hidden states."""
+
+from __future__ import annotations
+
+from sftlab.reporting.section import Section, present
+from sftlab.reporting.table import Entry, Row, Table
+from sftlab.reporting.text import number
+from sftlab.studies.survey.compare import Comparison
+from sftlab.studies.survey.report.geometry_figures import by_position
+from sftlab.studies.survey.report.plain import Rows, p_text, plain_table, signed, with_words
+
+TITLES = {
+    "dimension": ("Intrinsic dimension", "dimension (GRIDE, n = 16)"),
+    "clusters": ("Density peaks", "clusters"),
+    "ari": ("Density peaks and sets", "adjusted Rand index"),
+    "consistency": ("Neighbours of the same set", "share of nearest neighbours"),
+}
+
+
+def geometry(comparison: Comparison) -> Section | None:
+    """Figures 5d, A.2 and A.3."""
+    rows, layers = comparison.tables["geometry"], comparison.tables["geometry_layers"]
+    if not rows:
+        return None
+    named = {name: [row for row in rows if row["quantity"] == name] for name in TITLES}
+    plots = [by_position(name, here, layers, *TITLES[name]) for name, here in named.items() if here]
+    consistency = plain_table(
+        "Nearest neighbours from the same set, last layer",
+        "set of the prompt",
+        comparison.tables["geometry_consistency"],
+        "data",
+        {"share_base": "base", "share_tuned": "tuned"},
+    )
+    scales = plain_table(
+        "Dimension of the last layer by scale",
+        "nearer neighbour",
+        comparison.tables["geometry_scales"],
+        "neighbour",
+        {"base": "base", "tuned": "tuned"},
+        digits=2,
+    )
+    return Section(
+        "geometry",
+        "Geometry of hidden states (Figures 5d, A.2, A.3)",
+        _see(named),
+        plots,
+        present(
+            _differences(named), consistency, with_words(scales, note="GRIDE compares neighbours n and 2n.")
+        ),
+        data=("geometry", "geometry_layers", "geometry_consistency", "geometry_scales"),
+    )
+
+
+def _see(named: dict[str, list[dict[str, object]]]) -> str:
+    rows: Rows = named["dimension"]
+    if not rows:
+        return "There are too few distinct states for a dimension."
+    last = rows[-1]
+    interval = "" if last["low"] is None else f" [{signed(last['low'])}, {signed(last['high'])}]"
+    return (
+        f"Near the output the hidden states of prompts have dimension {number(last['base'], 2)} in base models and "
+        f"{number(last['tuned'], 2)} in tuned ones, a difference of {signed(last['difference'])}{interval}. States are "
+        "those of the last token of each prompt."
+    )
+
+
+def _differences(named: dict[str, list[dict[str, object]]]) -> Table | None:
+    """Base and tuned at three positions."""
+    rows = []
+    for name, found in named.items():
+        here: Rows = found
+        for row in [here[at] for at in (0, len(here) // 2, -1)] if len(here) > 2 else here:
+            ends = [] if row["low"] is None else [f"[{signed(row['low'])}, {signed(row['high'])}]"]
+            rows.append(
+                Row(
+                    f"{TITLES[name][0]}, position {number(row['position'], 2)}",
+                    [
+                        Entry(number(row["base"], 2)),
+                        Entry(number(row["tuned"], 2)),
+                        Entry(signed(row["difference"]), below=ends),
+                        Entry("–" if row["p"] is None else p_text(row["p"])),
+                    ],
+                )
+            )
+    if not rows:
+        return None
+    return Table(
+        "Base models and models tuned from them",
+        "quantity",
+        ["base", "tuned", "difference", "p"],
+        rows,
+        note="Means over bases. Intervals: 95 %, bootstrap over bases; p: sign flips of bases, not corrected.",
+    )
