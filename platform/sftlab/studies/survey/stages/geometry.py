@@ -42,7 +42,7 @@ def build_geometry(build: SurveyBuild) -> None:
         return
     runtime = build.runtime.engine
     worker = ray.remote(GeometryWorker).options(**actor_options(runtime))
-    idle = [worker.remote(runtime) for _ in range(min(runtime.engines, len(missing)))]
+    idle: list[Any] = [worker.remote(runtime) for _ in range(min(runtime.engines, len(missing)))]
     prompts = {base: _prompts(build, base) for base in dict.fromkeys(model.base for model in missing)}
     running: dict[Any, tuple[Any, Model]] = {}
     queue = iter(missing)
