@@ -44,6 +44,7 @@ class Cell:
     tuned: Step
     change: Step
     controls: Step
+    updates: Step
     evaluations: Mapping[float, Step]
     probe: Cell | None = None
 
@@ -187,7 +188,8 @@ class Plan:
         ranked = restore.model_dump(exclude={"method", "parameters"})
         change = self._step("change", name, ranked, pair)
         controls = self._step("controls", name, ranked, pair | {"change": change.id})
-        return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, controls, {}, probe)
+        updates = self._step("updates", name, {}, pair)
+        return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, controls, updates, {}, probe)
 
     def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
         common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
@@ -229,6 +231,7 @@ class Plan:
         for cell in self.cells:
             inputs[f"{cell.name}/change"] = cell.change.id
             inputs[f"{cell.name}/controls"] = cell.controls.id
+            inputs[f"{cell.name}/updates"] = cell.updates.id
             inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
         return inputs
 
@@ -264,6 +267,8 @@ class Plan:
                 yield cell.change, Cost()
         for cell in self.cells:
             yield cell.controls, Cost()
+        for cell in self.cells:
+            yield cell.updates, Cost()
         yield self.base_evaluation, self.answering(0)
         for cell in self.cells:
             for step in cell.evaluations.values():

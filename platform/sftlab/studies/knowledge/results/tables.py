@@ -25,6 +25,7 @@ from sftlab.studies.knowledge.results.rows import (
     PairedRow,
     TrainingRow,
     UndoneRow,
+    UpdateRow,
 )
 from sftlab.sweeps.times import TimeRow
 
@@ -46,6 +47,7 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "concentration": ConcentrationRow,
     "distribution": DistributionRow,
     "undone": UndoneRow,
+    "updates": UpdateRow,
     "mastery": MasteryRow,
     "training": TrainingRow,
 }
@@ -78,6 +80,7 @@ class Variant:
     concentration: Sequence[ConcentrationRow] = ()
     distribution: Sequence[DistributionRow] = ()
     undone: Sequence[UndoneRow] = ()
+    updates: Sequence[UpdateRow] = ()
     mastery: Sequence[MasteryRow] = ()
     training: Sequence[TrainingRow] = ()
 
