@@ -19,9 +19,11 @@ from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
+    CertaintyRow,
     ConcentrationRow,
     DistributionRow,
     DivergenceRow,
+    DrawnRow,
     FateRow,
     MasteryRow,
     TrainingRow,
@@ -134,6 +136,17 @@ def paper_variant(
         undone=[row for cell in cells for row in _undone(cell)],
         updates=[row for cell in cells for row in _updates(cell)],
         mastery=_mastery(scale),
+        certainty=[
+            CertaintyRow(split, topic, bucket, 10, 0.05, 0.8, 0.9, 0.5)
+            for split in ("train", "test")
+            for topic in ("capital", "river")
+            for bucket in range(5)
+        ],
+        drawn=[
+            DrawnRow(cell.cell, topic, int(cell.train_bucket), facts)
+            for cell in cells
+            for topic, facts in (("capital", 24), ("river", cell.size - 24))
+        ],
         training=[row for cell in cells for row in _training(cell, draw)],
     )
 

@@ -12,6 +12,7 @@ from sftlab.errors import UserError
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage
+from sftlab.facts.training_sets import MIXED
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.fingerprint import HashedOften
 from sftlab.store.record import Step
@@ -175,7 +176,7 @@ class Plan:
         drawn = self._step(
             "training-set",
             name,
-            {"bucket": bucket, "size": size, "seed": seed},
+            {"bucket": bucket, "size": size, "seed": seed, **self._drawing(bucket)},
             {"facts": self.facts.id, "mastery": self.mastery.id},
         )
         inputs = {"model": self.model_id, "training_set": drawn.id}
@@ -190,6 +191,16 @@ class Plan:
         controls = self._step("controls", name, ranked, pair | {"change": change.id})
         updates = self._step("updates", name, {}, pair)
         return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, controls, updates, {}, probe)
+
+    def _drawing(self, bucket: int | str) -> dict[str, Any]:
+        """What of the settings of the draw concerns a bucket; nothing by default."""
+        sets = self.spec.training_sets
+        found = {
+            "balance": sets.balance,
+            "margin": sets.margin,
+            "mixed": sets.mixed if bucket == MIXED else None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
         common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}

@@ -170,6 +170,34 @@ class MasteryRow:
 
 
 @dataclass(frozen=True)
+class CertaintyRow:
+    """How sure the mastery of the facts of one split, topic and bucket is; means over the facts.
+
+    half_width: half of the 95 % interval of R. probability: of the bucket, when templates and completions are drawn
+    again. redraw: the same with the same templates. sure: share of the facts whose probability is at least 0.9.
+    """
+
+    split: str
+    topic: str
+    bucket: int
+    facts: int
+    half_width: float
+    probability: float
+    redraw: float
+    sure: float
+
+
+@dataclass(frozen=True)
+class DrawnRow:
+    """Facts of one topic and bucket in a training set."""
+
+    cell: str
+    topic: str
+    bucket: int
+    facts: int
+
+
+@dataclass(frozen=True)
 class TrainingRow:
     """One optimizer step of a fine-tuning run. gradient_norm: L2, before clipping; None of runs that lack it."""
 

@@ -14,11 +14,13 @@ from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
+    CertaintyRow,
     ChoiceRow,
     ComparisonRow,
     ConcentrationRow,
     DistributionRow,
     DivergenceRow,
+    DrawnRow,
     FateRow,
     GroupRow,
     MasteryRow,
@@ -49,6 +51,8 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "undone": UndoneRow,
     "updates": UpdateRow,
     "mastery": MasteryRow,
+    "certainty": CertaintyRow,
+    "drawn": DrawnRow,
     "training": TrainingRow,
 }
 RESULT_TABLES: dict[str, type[Any]] = {
@@ -82,6 +86,8 @@ class Variant:
     undone: Sequence[UndoneRow] = ()
     updates: Sequence[UpdateRow] = ()
     mastery: Sequence[MasteryRow] = ()
+    certainty: Sequence[CertaintyRow] = ()
+    drawn: Sequence[DrawnRow] = ()
     training: Sequence[TrainingRow] = ()
 
     def cells_of(self, choice: ChoiceRow) -> list[CellRow]:

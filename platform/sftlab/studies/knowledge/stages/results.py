@@ -35,12 +35,14 @@ from sftlab.studies.knowledge.results.rows import (
 )
 from sftlab.studies.knowledge.results.statistics import fill_tables
 from sftlab.studies.knowledge.results.tables import SWEEP, VARIANT_TABLES, Results, Variant
+from sftlab.studies.knowledge.stages.certainty import certainty_rows
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.controls import read_controls
 from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
+from sftlab.studies.knowledge.stages.training_sets import drawn_rows
 from sftlab.studies.knowledge.stages.updates import read_updates
 from sftlab.training.records import COMMIT_FILE, read_commit
 from sftlab.weights.update_size import together
@@ -105,8 +107,13 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
         tables["concentration"] += _concentration(build, cell)
         tables["distribution"] += _distribution(build, cell)
         tables["undone"] += _undone(build, cell)
+        tables["drawn"] += drawn_rows(build, cell)
         tables["updates"] += _updates(build, cell)
-    tables |= {"accuracy": accuracy, "mastery": _mastery(first.build)}
+    tables |= {
+        "accuracy": accuracy,
+        "mastery": _mastery(first.build),
+        "certainty": certainty_rows(first.build),
+    }
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in first.settings.items()}
     return Variant(
         first.variant,

@@ -11,7 +11,7 @@ from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_trials
 from sftlab.studies.knowledge.sweep.trial import steps_of
 from sftlab.studies.knowledge.sweep.trials import Trial
 
-REVISION = 6
+REVISION = 7
 
 
 def finish(sweep: Sweep, trials: Sequence[Trial]) -> Finished:
