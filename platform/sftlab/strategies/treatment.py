@@ -56,7 +56,8 @@ class TrainingSetsSpec(Frozen):
         None,
         gt=0,
         lt=1,
-        description="draw only facts that are in their bucket with at least this probability, and any of bucket 0; all if unset",
+        description="draw only facts that are in their bucket with at least this probability, and any of bucket 0; all "
+        "if unset",
     )
 
     @property

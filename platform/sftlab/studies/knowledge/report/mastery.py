@@ -62,9 +62,8 @@ def certainty(view: VariantView) -> Table | None:
             rows.append(Row(name))
         for bucket in range(5):
             if found := [row for row in of_split if row.bucket == bucket]:
-                numbers = [
-                    percent(_mean(found, kind)) for kind in ("half_width", "redraw", "probability", "sure")
-                ]
+                numbers = [percent(_mean(found, kind)) for kind in ("half_width", "redraw", "probability")]
+                numbers.append(percent(_mean(found, "sure")) if bucket else "\N{EN DASH}")
                 facts = Entry(f"{sum(row.facts for row in found):,}")
                 rows.append(Row(f"bucket {bucket}", [facts, *map(Entry, numbers)]))
     if not rows:
@@ -82,7 +81,7 @@ def certainty(view: VariantView) -> Table | None:
         rows,
         note="R \N{PLUS-MINUS SIGN}: mean half width of the 95 % interval of R, templates as clusters. Same bucket: "
         "probability that completions drawn again give the bucket, with the same or with other templates. Sure: facts "
-        "whose probability with other templates is at least 90 %.",
+        "whose probability with other templates is at least 90 %; facts of bucket 0 all have the same evidence.",
         folded="How sure the buckets are",
     )
 

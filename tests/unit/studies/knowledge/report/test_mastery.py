@@ -36,7 +36,8 @@ def test_certainty_is_a_mean_over_facts() -> None:
         "test, in domain",
         "bucket 0",
     ]
-    assert texts(table.rows[1].entries) == ["40", "15.0 %", "80.0 %", "70.0 %", "40.0 %"]
+    assert texts(table.rows[1].entries) == ["40", "15.0 %", "80.0 %", "70.0 %", "\N{EN DASH}"]
+    assert texts(table.rows[2].entries)[-1] == "100.0 %"
     found = section(View(Results("t", "m", variants=[variant()])))
     # (40 * 0.8 + 5) / 45 and (40 * 0.7 + 5) / 45
     text = found.see.replace("\N{NO-BREAK SPACE}", " ")
