@@ -25,7 +25,9 @@ def test_what_stages_need_and_read() -> None:
     assert set(LADDER_STAGES) < set(CELL_STAGES)
     assert {stage.name: stage.reads for stage in STAGES if stage.reads} == {
         "facts": ("facts",),
-        **dict.fromkeys(("mastery", "tuned", "change", "controls", "updates", "evaluation", "best"), ("model",)),
+        **dict.fromkeys(
+            ("mastery", "tuned", "change", "controls", "updates", "evaluation", "best"), ("model",)
+        ),
     }
 
 
