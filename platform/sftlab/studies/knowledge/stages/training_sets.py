@@ -78,7 +78,7 @@ def read_candidates(build: KnowledgeBuild) -> Candidates:
 def sure_buckets(build: KnowledgeBuild, buckets: Mapping[str, int], margin: float) -> dict[str, int]:
     """The buckets of the training facts that are in them with at least this probability, and of all of bucket 0.
 
-    All facts without a hit have the same evidence, so a margin cannot tell them apart.
+    All facts without a hit have the same evidence, so a margin cannot distinguish them.
     """
     found = probabilities(read_mastery(build, "train"))
     return {fact: bucket for fact, bucket in buckets.items() if not bucket or found[fact] >= margin}
