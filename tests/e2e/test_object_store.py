@@ -29,6 +29,7 @@ SAME = {
     "tuned": ["*.safetensors"],
     "change": ["change.json"],
     "controls": ["controls.json"],
+    "updates": ["updates.parquet"],
     "evaluation": ["answers.parquet", "divergence.parquet"],
     "results": ["groups.parquet", "choice.parquet"],
     "best": ["*.safetensors"],

@@ -25,6 +25,7 @@ RESULTS = {
     "tuned": ["*.safetensors"],
     "change": ["change.json"],
     "controls": ["controls.json"],
+    "updates": ["updates.parquet"],
     "evaluation": ["answers.parquet", "divergence.parquet"],
     "results": ["groups.parquet", "comparisons.parquet", "choice.parquet"],
     "best": ["*.safetensors"],

@@ -211,7 +211,7 @@ class Bench:
         return run, result
 
 
-def plain_loop(run: SFTRun) -> tuple[list[float], torch.nn.Module]:
+def plain_loop(run: SFTRun) -> tuple[list[float], list[float], torch.nn.Module]:
     """Losses and float32 model of the same run in one process, one example at a time, without DeepSpeed."""
     from transformers import AutoTokenizer
 
@@ -229,7 +229,7 @@ def plain_loop(run: SFTRun) -> tuple[list[float], torch.nn.Module]:
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
-    batches, losses = step_batches(len(facts), spec), []
+    batches, losses, norms = step_batches(len(facts), spec), [], []
     for step, batch in enumerate(batches):
         total, count = torch.zeros(()), 0
         for i in batch:
@@ -243,7 +243,8 @@ def plain_loop(run: SFTRun) -> tuple[list[float], torch.nn.Module]:
         losses.append(total.item() / count)
         for mine, theirs in zip(model.parameters(), work.parameters(), strict=True):
             mine.grad = None if theirs.grad is None else theirs.grad.float()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), spec.max_grad_norm or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), spec.max_grad_norm or math.inf)
+        norms.append(norm.item())
         for group in optimizer.param_groups:
             group["lr"] = spec.learning_rate * 0.5 * (1 + math.cos(math.pi * step / len(batches)))
         optimizer.step()
@@ -251,11 +252,11 @@ def plain_loop(run: SFTRun) -> tuple[list[float], torch.nn.Module]:
             for mine, theirs in zip(model.parameters(), work.parameters(), strict=True):
                 mine.grad = theirs.grad = None
                 theirs.copy_(mine)
-    return losses, model
+    return losses, norms, model
 
 
 @pytest.fixture(scope="module")
-def plain() -> dict[str, tuple[list[float], torch.nn.Module]]:
+def plain() -> dict[str, tuple[list[float], list[float], torch.nn.Module]]:
     """Results of plain_loop, each computed once."""
     return {}
 
@@ -268,9 +269,10 @@ def distance(out: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> f
 @pytest.mark.parametrize("stage", STAGES)
 def test_float32_equals_a_plain_loop_in_every_zero_stage(bench: Bench, plain: dict, stage: int) -> None:
     run, result = bench.result(f"fp32-{stage}", "llama", SPEC, zero_stage=stage, micro_batch_size=1)
-    losses, model = plain.setdefault("fp32", plain_loop(run))
+    losses, norms, model = plain.setdefault("fp32", plain_loop(run))
     assert len(losses) == 4  # 13 examples, batch 4: the last batch has one, and one rank has none of it
     assert result.losses == pytest.approx(losses, abs=1e-5)
+    assert result.gradient_norms == pytest.approx(norms, rel=1e-3)
     assert distance(tensors(run.output_dir), model.state_dict()) < 2e-6
     assert distance(tensors(run.base_model), model.state_dict()) > 1e-3
     assert result.learning_rates[2] == pytest.approx(0.5 * 1e-3)
@@ -289,7 +291,7 @@ def test_float32_equals_a_plain_loop_in_every_zero_stage(bench: Bench, plain: di
 def test_sparing_memory_changes_nothing(bench: Bench, plain: dict, runtime: dict[str, Any]) -> None:
     name = "-".join(str(value) for value in runtime.values())
     run, result = bench.result(f"spare-{name}", "llama", SPEC, **runtime)
-    losses, model = plain.setdefault("fp32", plain_loop(run))
+    losses, _, model = plain.setdefault("fp32", plain_loop(run))
     assert result.losses == pytest.approx(losses, abs=1e-5)
     assert distance(tensors(run.output_dir), model.state_dict()) < 2e-6
 
@@ -298,7 +300,7 @@ def test_sparing_memory_changes_nothing(bench: Bench, plain: dict, runtime: dict
 @pytest.mark.parametrize("stage", STAGES)
 def test_bf16_follows_a_plain_bf16_loop(bench: Bench, plain: dict, stage: int, base: str) -> None:
     run, result = bench.result(f"bf16-{base}-{stage}", base, BF16, zero_stage=stage)
-    losses, model = plain.setdefault(base, plain_loop(run))
+    losses, _, model = plain.setdefault(base, plain_loop(run))
     assert result.losses == pytest.approx(losses, abs=5e-3)
     out, start, wanted = tensors(run.output_dir), tensors(run.base_model), model.state_dict()
     error = sum((out[name].float() - wanted[name]).square().sum() for name in out)
@@ -332,8 +334,8 @@ def test_lora_is_merged_as_peft_merges_it(bench: Bench, plain: dict, stage: int,
         values = torch.linalg.svdvals(out[name] - start[name])
         assert values[2] < 1e-3 * values[0], f"{name}: the update has more than rank 2"
     if base == "llama":  # GPT-2 drops out at random, so no other loop can follow it
-        losses, model = plain.setdefault("lora", plain_loop(run))
-        wanted = plain.setdefault("merged", ([], model.merge_and_unload()))[1].state_dict()
+        losses, _, model = plain.setdefault("lora", plain_loop(run))
+        wanted = plain.setdefault("merged", ([], [], model.merge_and_unload()))[2].state_dict()
         assert result.losses == pytest.approx(losses, abs=1e-5)
         assert distance(out, wanted) < 2e-6
 

@@ -19,13 +19,16 @@ from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
+    CertaintyRow,
     ConcentrationRow,
     DistributionRow,
     DivergenceRow,
+    DrawnRow,
     FateRow,
     MasteryRow,
     TrainingRow,
     UndoneRow,
+    UpdateRow,
     accuracy_rows,
     paired_rows,
 )
@@ -131,7 +134,19 @@ def paper_variant(
         concentration=[row for cell in cells for row in _concentration(cell)],
         distribution=[row for cell in cells for row in _distribution(cell)],
         undone=[row for cell in cells for row in _undone(cell)],
+        updates=[row for cell in cells for row in _updates(cell)],
         mastery=_mastery(scale),
+        certainty=[
+            CertaintyRow(split, topic, bucket, 10, 0.05, 0.8, 0.9, 0.5)
+            for split in ("train", "test")
+            for topic in ("capital", "river")
+            for bucket in range(5)
+        ],
+        drawn=[
+            DrawnRow(cell.cell, topic, int(cell.train_bucket), facts)
+            for cell in cells
+            for topic, facts in (("capital", 24), ("river", cell.size - 24))
+        ],
         training=[row for cell in cells for row in _training(cell, draw)],
     )
 
@@ -230,6 +245,16 @@ def _undone(cell: CellRow) -> list[UndoneRow]:
     ]
 
 
+def _updates(cell: CellRow) -> list[UpdateRow]:
+    """Larger for facts that the base model knows less, and for more of them; of two layers and modules."""
+    norm = (5 - int(cell.train_bucket)) * cell.size / 1920 + 0.01 * cell.set_seed
+    parts = [("all", "all", 1.0), ("layer", "0", 0.6), ("layer", "1", 0.8), ("module", "attn.q", 0.6)]
+    return [
+        UpdateRow(cell.cell, kind, name, 1000, 0.9, 20 * part * norm, part * norm, 3 * norm, 0.01 * norm)
+        for kind, name, part in [*parts, ("module", "mlp.up", 0.8)]
+    ]
+
+
 def _mastery(scale: int) -> list[MasteryRow]:
     counts = published.published()["mastery_distribution"]["rows"]["LLaMA-3-8B"]
     sources = {"train": "train", "dev": "test", "dev_ood": "test_ood", "test": "test", "test_ood": "test_ood"}
@@ -249,6 +274,7 @@ def _training(cell: CellRow, draw: random.Random) -> list[TrainingRow]:
             step,
             loss=0.6 + (4 - int(cell.train_bucket)) * 0.5 + 2 * math.exp(-step / 12) + 0.1 * draw.random(),
             learning_rate=1e-5 * (1 + math.cos(math.pi * step / steps)) / 2,
+            gradient_norm=5 - int(cell.train_bucket) + 1 / step,
         )
         for step in range(1, steps + 1)
     ]

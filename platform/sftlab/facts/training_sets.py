@@ -5,35 +5,62 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from hashlib import sha256
+from typing import Literal
 
 from sftlab.errors import UserError
 from sftlab.facts.mastery import BUCKETS
 
 MIXED = "mixed"
 MAX_MIXTURE = 100  # characters
+Balance = Literal["even", "fill", "none"]
+Mixture = Literal["even", "population"]
+_ANY = -1  # in place of a bucket: facts of all of them
 _MIXTURE_PART = re.compile(r"([0-4]):(\d+(?:\.\d+)?)")
 
 
+@dataclass(frozen=True)
+class DrawRule:
+    """How a training set is spread over topics and buckets.
+
+    balance: "even" over the topics; "fill" as even as the topics reach, where the others give what a small topic
+    lacks; "none", whatever the topic. mixed: what the bucket "mixed" is: "even" over the buckets, or "population",
+    facts of all buckets as often as they occur (the paper's random mixture).
+    """
+
+    balance: Balance = "even"
+    mixed: Mixture = "even"
+
+
+EVEN = DrawRule()
+
+
 def draw_training_set(
-    topic_of: Mapping[str, str], bucket_of: Mapping[str, int], bucket: int | str, size: int, seed: int
+    topic_of: Mapping[str, str],
+    bucket_of: Mapping[str, int],
+    bucket: int | str,
+    size: int,
+    seed: int,
+    rule: DrawRule = EVEN,
 ) -> list[str]:
-    """Draw `size` fact ids of one bucket, spread evenly over the topics.
+    """Draw `size` fact ids of one bucket, spread over the topics.
 
     Args:
         topic_of: topic of every candidate fact, by fact id.
         bucket_of: mastery bucket by fact id; facts without one (errors) are never drawn.
-        bucket: 0..4, "mixed" for an even spread over the five buckets as well, or a mixture such as
-            "1:0.25+4:0.75", the share of each bucket.
+        bucket: 0..4, "mixed" for all five buckets, or a mixture such as "1:0.25+4:0.75", the share of each bucket.
         size: number of facts; what does not divide goes to the first topics in alphabetical order.
         seed: another seed gives another draw. Sets of one seed are nested: a smaller set, where the sizes
             divide evenly, is part of a larger one.
+        rule: how it is spread.
 
     Returns: the fact ids in a seeded order.
 
-    Raises UserError naming the bucket, the topic and both numbers where a topic has too few facts.
+    Raises UserError naming the bucket, the topic and both numbers where a topic has too few facts, or with "fill" and
+    "none" a bucket.
     """
     topics = sorted(set(topic_of.values()))
     if size < 1 or not topics:
@@ -42,24 +69,64 @@ def draw_training_set(
             value=size,
             expected="a size of at least 1 and at least one topic",
         )
-    shares = bucket_shares(bucket)
+    population = bucket == MIXED and rule.mixed == "population"
+    shares = {_ANY: Fraction(1)} if population else bucket_shares(bucket)
     strata: dict[tuple[int, str], list[str]] = defaultdict(list)
     for fact, topic in topic_of.items():
         if fact in bucket_of:
-            strata[bucket_of[fact], topic].append(fact)
+            key = _ANY if population else bucket_of[fact], "" if rule.balance == "none" else topic
+            strata[key].append(fact)
+    groups = [""] if rule.balance == "none" else topics
     chosen: list[str] = []
     for b, share_of_bucket in proportional(size, shares).items():
-        for share, topic in zip(even_shares(share_of_bucket, len(topics)), topics, strict=True):
+        there = [len(strata[b, topic]) for topic in groups]
+        wanted = _wanted(share_of_bucket, b, dict(zip(groups, there, strict=True)), rule.balance, size)
+        for share, topic in zip(wanted, groups, strict=True):
             facts = sorted(strata[b, topic], key=lambda fact: _draw_key(seed, fact))
-            if len(facts) < share:
-                raise UserError(
-                    f"a set of {size:,} facts needs {share:,} of it, but there are {len(facts):,}",
-                    place=f"bucket {b}, topic {topic}",
-                    value=len(facts),
-                    advice="ask for a smaller size, or score more facts.",
-                )
             chosen += facts[:share]
     return sorted(chosen, key=lambda fact: _draw_key(seed + 1, fact))
+
+
+def _wanted(total: int, bucket: int, there: Mapping[str, int], balance: Balance, size: int) -> Sequence[int]:
+    """Facts to take of each topic. Raises UserError where they are not there."""
+    name = "all buckets" if bucket == _ANY else f"bucket {bucket}"
+    if balance == "even":
+        shares = even_shares(total, len(there))
+        for share, (topic, count) in zip(shares, there.items(), strict=True):
+            if count < share:
+                raise UserError(
+                    f"a set of {size:,} facts needs {share:,} of it, but there are {count:,}",
+                    place=f"{name}, topic {topic}",
+                    value=count,
+                    advice="ask for a smaller size, score more facts, or set training_sets.balance to fill, which "
+                    "takes the rest from the other topics.",
+                )
+        return shares
+    if sum(there.values()) < total:
+        raise UserError(
+            f"a set of {size:,} facts needs {total:,} of it, but there are {sum(there.values()):,}",
+            place=name,
+            value=sum(there.values()),
+            advice="ask for a smaller size, or score more facts.",
+        )
+    return filled_shares(total, list(there.values()))
+
+
+def filled_shares(total: int, there: Sequence[int]) -> list[int]:
+    """`total` as whole numbers of at most `there`, as even as they allow; the first ones get what is left over.
+
+    >>> filled_shares(12, [1, 9, 9]), filled_shares(10, [5, 5, 5]), filled_shares(9, [1, 2, 9])
+    ([1, 6, 5], [4, 3, 3], [1, 2, 6])
+    """
+    assert 0 <= total <= sum(there)
+    level = 0
+    while level < max(there, default=0) and sum(min(count, level + 1) for count in there) <= total:
+        level += 1
+    shares = [min(count, level) for count in there]
+    beyond = [i for i, count in enumerate(there) if count > level]
+    for i in beyond[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
 
 
 def bucket_shares(bucket: int | str) -> dict[int, Fraction]:
@@ -140,11 +207,16 @@ def largest_even(counts: Sequence[int]) -> int:
     return least * len(counts) + more
 
 
-def largest_sizes(topic_of: Mapping[str, str], bucket_of: Mapping[str, int]) -> dict[str, int]:
+def largest_sizes(
+    topic_of: Mapping[str, str], bucket_of: Mapping[str, int], rule: DrawRule = EVEN
+) -> dict[str, int]:
     """The largest training set that can be drawn of each bucket, and of `mixed`; arguments as `draw_training_set`."""
     topics = sorted(set(topic_of.values()))
     counts = Counter((bucket_of[fact], topic) for fact, topic in topic_of.items() if fact in bucket_of)
-    sizes = {str(b): largest_even([counts[b, topic] for topic in topics]) for b in BUCKETS}
+    largest = largest_even if rule.balance == "even" else sum
+    sizes = {str(b): largest([counts[b, topic] for topic in topics]) for b in BUCKETS}
+    if rule.mixed == "population":
+        return sizes | {MIXED: largest([sum(counts[b, topic] for b in BUCKETS) for topic in topics])}
     return sizes | {MIXED: largest_even(list(sizes.values()))}
 
 

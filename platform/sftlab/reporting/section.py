@@ -9,6 +9,8 @@ from typing import Any
 from sftlab.reporting.finding import Finding
 from sftlab.reporting.table import Table
 
+NOT_MEASURED = "Not measured."  # what a section without data says
+
 
 @dataclass(frozen=True)
 class Section:

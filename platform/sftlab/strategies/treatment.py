@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
-from sftlab.facts.training_sets import canonical_bucket
+from sftlab.facts.training_sets import Balance, DrawRule, Mixture, canonical_bucket
 from sftlab.training.spec import SFTSpec
 from sftlab.weights.cut import Measure, Order, Region, ShareOf
 from sftlab.weights.spec import LayerRange
@@ -42,6 +42,32 @@ class TrainingSetsSpec(Frozen):
     buckets: tuple[Bucket, ...] = Field((0, 1, 2, 3, 4), min_length=1, max_length=MOST_VALUES)
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1, max_length=MOST_VALUES)
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=MOST_VALUES)
+    balance: Balance | None = Field(
+        None,
+        description="even: as many facts of every topic; fill: as even as topics reach, the rest from the others; "
+        "none: whatever the topic; even if unset",
+    )
+    mixed: Mixture | None = Field(
+        None,
+        description="the bucket mixed: even over the buckets, or population, as often as they occur (the paper's); "
+        "even if unset",
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="draw only facts that are in their bucket with at least this probability, and any of bucket 0; all "
+        "if unset",
+    )
+
+    @property
+    def rule(self) -> DrawRule:
+        return DrawRule(self.balance or "even", self.mixed or "even")
+
+    @field_validator("balance", "mixed")
+    @classmethod
+    def _even_is_the_default(cls, value: str | None) -> str | None:
+        return None if value == "even" else value
 
     @field_validator("buckets", "sizes", "seeds")
     @classmethod

@@ -33,6 +33,7 @@ from sftlab.training.checkpoints import (
 from sftlab.training.data import Encoded, read_examples
 from sftlab.training.export import export
 from sftlab.training.failures import Superseded, disk_errors
+from sftlab.training.gradient_norm import take_step
 from sftlab.training.live import Held, Live
 from sftlab.training.prevention import kl_to_base, original_logits
 from sftlab.training.records import (
@@ -156,12 +157,17 @@ def train_step(training: Training, me: Rank, step: int) -> None:
             loss = loss + run.spec.kl_to_base * kl_to_base(wanted, logits, labels) / answer_tokens
         # DeepSpeed averages gradients over the ranks; the sum is wanted.
         engine.backward(loss * me.workers, scale_wrt_gas=False)
-    engine.step()
+    norm = take_step(engine)
     dist.all_reduce(total)
-    training.history.losses.append(total.item())
-    training.history.learning_rates.append(rate)
-    training.history.answer_tokens += answer_tokens
-    training.history.tokens += sum(len(training.examples[i].ids) for i in batch)
+    history = training.history
+    history.gradient_norms += [None] * (
+        len(history.losses) - len(history.gradient_norms)
+    )  # of an older checkpoint
+    history.gradient_norms.append(norm)
+    history.losses.append(total.item())
+    history.learning_rates.append(rate)
+    history.answer_tokens += answer_tokens
+    history.tokens += sum(len(training.examples[i].ids) for i in batch)
 
 
 def train(training: Training, me: Rank) -> None:

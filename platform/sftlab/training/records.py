@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +91,9 @@ class History:
     tokens: int = 0
     answer_tokens: int = 0
     seconds: float = 0.0
+    gradient_norms: list[float | None] = field(
+        default_factory=list
+    )  # empty of runs before they were recorded
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Figures:
     answer_tokens: int
     seconds: float
     tokens_per_second: float
+    gradient_norms: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ class SFTResult:
     """A finished run, as its training.json records it.
 
     `losses` (nats per answer token) and `learning_rates` have one entry a step; `tokens` counts prompts and
-    answers, `answer_tokens` those with loss; `seconds` is the time of the steps alone.
+    answers, `answer_tokens` those with loss; `seconds` is the time of the steps alone. `gradient_norms` are the L2
+    norms of the gradients of a step before clipping; it is empty, and an entry None, where they were not recorded.
     """
 
     run_id: str
@@ -133,6 +138,7 @@ class SFTResult:
     answer_tokens: int
     seconds: float
     tokens_per_second: float
+    gradient_norms: list[float | None] = field(default_factory=list)
 
 
 def run_identity(run: SFTRun, kept: KeptEpoch | None = None) -> dict[str, Any]:

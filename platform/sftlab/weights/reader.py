@@ -54,6 +54,10 @@ class PairReader:
         old, new = self._widened(chunk, base, tuned, self._buffers("updates"))
         return np.subtract(new, old, out=new)
 
+    def base(self, chunk: Chunk, base: Raw) -> Floats:
+        """The base weights of what `read` gave, float32 [n]. Valid until the next call."""
+        return self._widen(chunk, base, self._buffers("base")[0])
+
     def keys(
         self, chunk: Chunk, base: Raw, tuned: Raw, ranking: Ranking, change: Floats | None = None
     ) -> Keys:
@@ -61,7 +65,7 @@ class PairReader:
         if ranking.order == "shuffled":
             values = self._shuffled_change(ranking.seed, chunk, base, ranking.measure)
         elif ranking.order == "smallest-base":
-            values = self._widen(chunk, base, self._buffers("base")[0])
+            values = self.base(chunk, base)
         elif change is None or ranking.measure != "relative":
             values = self.change(chunk, base, tuned, ranking.measure)
         else:

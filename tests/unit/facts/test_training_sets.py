@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftlab.errors import UserError
-from sftlab.facts.training_sets import draw_training_set, even_shares, largest_sizes
+from sftlab.facts.training_sets import DrawRule, draw_training_set, even_shares, filled_shares, largest_sizes
 from tests.support.refusals import refused
 
 
@@ -51,12 +51,74 @@ def test_shares_add_up_and_differ_by_one_at_most(total: int, parts: int) -> None
     assert sum(shares) == total and max(shares) - min(shares) <= 1
 
 
-@given(st.dictionaries(st.integers(0, 40), st.tuples(st.sampled_from("ABC"), st.integers(0, 4)), min_size=1))
-def test_the_largest_sets_can_be_drawn_and_no_larger_ones(facts: dict[int, tuple[str, int]]) -> None:
+@given(
+    st.dictionaries(st.integers(0, 40), st.tuples(st.sampled_from("ABC"), st.integers(0, 4)), min_size=1),
+    st.builds(DrawRule, st.sampled_from(["even", "fill", "none"]), st.sampled_from(["even", "population"])),
+)
+def test_the_largest_sets_can_be_drawn_and_no_larger_ones(
+    facts: dict[int, tuple[str, int]], rule: DrawRule
+) -> None:
     topic_of = {str(fact): topic for fact, (topic, _) in facts.items()}
     bucket_of = {str(fact): bucket for fact, (_, bucket) in facts.items() if fact % 7}
-    for bucket, size in largest_sizes(topic_of, bucket_of).items():
+    for bucket, size in largest_sizes(topic_of, bucket_of, rule).items():
         if size:
-            assert len(draw_training_set(topic_of, bucket_of, bucket, size, 0)) == size
+            assert len(draw_training_set(topic_of, bucket_of, bucket, size, 0, rule)) == size
         with pytest.raises(UserError):
-            draw_training_set(topic_of, bucket_of, bucket, size + 1, 0)
+            draw_training_set(topic_of, bucket_of, bucket, size + 1, 0, rule)
+
+
+def few() -> tuple[dict[str, str], dict[str, int]]:
+    """Two facts of topic A, ten of B and ten of C, all of bucket 1; twenty more of B in bucket 4."""
+    topic_of = {
+        f"{topic}{i}": topic for topic, count in (("A", 2), ("B", 10), ("C", 10)) for i in range(count)
+    }
+    buckets = dict.fromkeys(topic_of, 1)
+    topic_of |= {f"known{i}": "B" for i in range(20)}
+    return topic_of, buckets | {f"known{i}": 4 for i in range(20)}
+
+
+def topics(topic_of: dict[str, str], chosen: list[str]) -> list[int]:
+    return [sum(topic_of[fact] == topic for fact in chosen) for topic in "ABC"]
+
+
+def test_fill_is_even_as_far_as_a_topic_reaches_and_takes_the_rest_from_the_others() -> None:
+    topic_of, buckets = few()
+    fill = DrawRule("fill")
+    with refused("12 facts needs 4", place="bucket 1, topic A", value=2, advice="balance to fill"):
+        draw_training_set(topic_of, buckets, 1, 12, 0)
+    drawn = {size: draw_training_set(topic_of, buckets, 1, size, 0, fill) for size in (6, 12, 22)}
+    assert [topics(topic_of, drawn[size]) for size in drawn] == [[2, 2, 2], [2, 5, 5], [2, 10, 10]]
+    assert set(drawn[6]) < set(drawn[12]) < set(drawn[22])
+    assert draw_training_set(topic_of, buckets, 1, 6, 0) == drawn[6]  # even where it can be
+    with refused("23 facts needs 23", place="bucket 1", value=22):
+        draw_training_set(topic_of, buckets, 1, 23, 0, fill)
+
+
+def test_without_balance_a_set_has_the_first_facts_of_the_seed_whatever_their_topic() -> None:
+    topic_of, buckets = few()
+    none = DrawRule("none")
+    assert len(set(draw_training_set(topic_of, buckets, 4, 20, 0, none))) == 20
+    drawn = [topics(topic_of, draw_training_set(topic_of, buckets, 1, 11, seed, none)) for seed in range(40)]
+    mean = [sum(counts[i] for counts in drawn) / 40 for i in range(3)]
+    assert mean == pytest.approx([1, 5, 5], abs=0.5)  # 11 of 22
+
+
+def test_a_mixed_set_of_the_population_has_buckets_as_often_as_they_occur() -> None:
+    topic_of, buckets = few()
+    population = DrawRule("none", "population")
+    drawn = [draw_training_set(topic_of, buckets, "mixed", 21, seed, population) for seed in range(40)]
+    known = [sum(buckets[fact] == 4 for fact in chosen) for chosen in drawn]
+    assert sum(known) / 40 == pytest.approx(10, abs=0.7)  # 21 of 42, of which 20 are known
+    even = draw_training_set(topic_of, buckets, "mixed", 6, 0, DrawRule("even", "population"))
+    assert topics(topic_of, even) == [2, 2, 2]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.data())
+def test_filled_shares_are_as_even_as_can_be(there: list[int], data: st.DataObject) -> None:
+    total = data.draw(st.integers(0, sum(there)))
+    shares = filled_shares(total, there)
+    assert sum(shares) == total and all(
+        0 <= share <= count for share, count in zip(shares, there, strict=True)
+    )
+    most = max(shares)
+    assert all(share == count or share >= most - 1 for share, count in zip(shares, there, strict=True))

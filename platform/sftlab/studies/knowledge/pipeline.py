@@ -21,6 +21,7 @@ STAGES = (
     Stage("tuned", 2, f"{_STAGES}.tuned:build_tuned", needs_ray=True, reads=("model",), per_cell=True),
     Stage("change", 1, f"{_STAGES}.change:build_changes", reads=("model",), per_cell=True),
     Stage("controls", 1, f"{_STAGES}.controls:build_controls", reads=("model",), per_cell=True),
+    Stage("updates", 1, f"{_STAGES}.updates:build_updates", reads=("model",), per_cell=True),
     Stage(
         "evaluation",
         1,
@@ -30,10 +31,15 @@ STAGES = (
         reads=("model",),
         per_cell=True,
     ),
-    Stage("results", 5, f"{_STAGES}.results:build_results"),
+    Stage("results", 7, f"{_STAGES}.results:build_results"),
     Stage("best", 1, f"{_STAGES}.best:build_best", reads=("model",)),
     Stage("report", 1, f"{_STAGES}.report:build_report"),
 )
 
 CELL_STAGES = tuple(stage.name for stage in STAGES if stage.per_cell)
-LADDER_STAGES = ("change", "controls", "evaluation")  # those whose results show that a cell is finished
+LADDER_STAGES = (
+    "change",
+    "controls",
+    "updates",
+    "evaluation",
+)  # those whose results show that a cell is finished

@@ -12,6 +12,7 @@ from sftlab.errors import UserError
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage
+from sftlab.facts.training_sets import MIXED
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.fingerprint import HashedOften
 from sftlab.store.record import Step
@@ -44,6 +45,7 @@ class Cell:
     tuned: Step
     change: Step
     controls: Step
+    updates: Step
     evaluations: Mapping[float, Step]
     probe: Cell | None = None
 
@@ -176,7 +178,7 @@ class Plan:
         drawn = self._step(
             "training-set",
             name,
-            {"bucket": bucket, "size": size, "seed": seed},
+            {"bucket": bucket, "size": size, "seed": seed, **self._drawing(bucket)},
             {"facts": self.facts.id, "mastery": self.mastery.id},
         )
         inputs = {"model": self.model_id, "training_set": drawn.id}
@@ -189,7 +191,18 @@ class Plan:
         ranked = restore.model_dump(exclude={"method", "parameters"})
         change = self._step("change", name, ranked, pair)
         controls = self._step("controls", name, ranked, pair | {"change": change.id})
-        return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, controls, {}, probe)
+        updates = self._step("updates", name, {}, pair)
+        return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, controls, updates, {}, probe)
+
+    def _drawing(self, bucket: int | str) -> dict[str, Any]:
+        """What of the settings of the draw concerns a bucket; nothing by default."""
+        sets = self.spec.training_sets
+        found = {
+            "balance": sets.balance,
+            "margin": sets.margin,
+            "mixed": sets.mixed if bucket == MIXED else None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def _evaluation(self, slug: str, percent: float, inputs: Mapping[str, str]) -> Step:
         common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
@@ -231,6 +244,7 @@ class Plan:
         for cell in self.cells:
             inputs[f"{cell.name}/change"] = cell.change.id
             inputs[f"{cell.name}/controls"] = cell.controls.id
+            inputs[f"{cell.name}/updates"] = cell.updates.id
             inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
         return inputs
 
@@ -266,6 +280,8 @@ class Plan:
                 yield cell.change, Cost()
         for cell in self.cells:
             yield cell.controls, Cost()
+        for cell in self.cells:
+            yield cell.updates, Cost()
         yield self.base_evaluation, self.answering(0)
         for cell in self.cells:
             for step in cell.evaluations.values():

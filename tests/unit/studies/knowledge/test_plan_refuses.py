@@ -126,7 +126,7 @@ def scored(build: KnowledgeBuild, buckets: list[int | None]) -> None:
     for split in SPLITS:
         for n, fact in enumerate(read_facts(folder, split).to_pylist()):
             bucket = buckets[n % len(buckets)] if split == "train" else 0
-            row = {"fact_id": fact["fact_id"], "topic": fact["topic"], "samples": 1, "tokens": 1}
+            row = {"fact_id": fact["fact_id"], "topic": fact["topic"], "samples": 4, "tokens": 1}
             row |= (
                 {"error": "too long: prompt and completion take 99 tokens of 32"}
                 if bucket is None
@@ -139,6 +139,30 @@ def scored(build: KnowledgeBuild, buckets: list[int | None]) -> None:
     path.mkdir(parents=True)
     write_mastery(iter([table]), 32, iter(splits), path / FILE)
     build.commit(build.plan.mastery)
+
+
+def test_all_sets_that_cannot_be_drawn_are_named_and_a_margin_counts_what_it_leaves_out(
+    tmp_path: Path,
+) -> None:
+    counts = {("A", "train"): 12, ("A", "dev"): 1, ("A", "test"): 1}
+    grid = {"buckets": [0, 4], "sizes": [2, 6], "seeds": [0]}
+    build = build_of(own_study(tmp_path, counts, training_sets=grid), tmp_path)
+    scored(build, [0, 4, 4])  # four of bucket 0, eight of bucket 4
+    with pytest.raises(
+        UserError, match=r"Bucket 0, topic A: a set of 6 facts needs 6 of it, but there are 4"
+    ):
+        check_training_sets(build)
+    grid["sizes"] = [2, 9]
+    build = build_of(own_study(tmp_path, counts, training_sets=grid), tmp_path)
+    message = r"2 of 4 training sets cannot be drawn; nothing was trained yet\.\n  bucket0-n9-s0: .*\n  bucket4-n9-s0: "
+    with pytest.raises(UserError, match=message):
+        check_training_sets(build)
+    # Of one template with four hits of four, bucket 4 comes again with 0.9 ** 4; facts of bucket 0 are all kept.
+    build = build_of(
+        own_study(tmp_path, counts, training_sets=grid | {"sizes": [2], "margin": 0.9}), tmp_path
+    )
+    with pytest.raises(UserError, match=r"training_sets\.margin leaves out 8 training facts"):
+        check_training_sets(build)
 
 
 def test_sizes_that_the_scored_buckets_cannot_give_are_refused_with_the_cause(tmp_path: Path) -> None:

@@ -11,7 +11,14 @@ from typing import NamedTuple
 from sftlab.analysis.accuracy import BucketAccuracy, Interval, PairedBucket, mean_interval
 from sftlab.analysis.fates import Fates, together
 from sftlab.analysis.statistics import over_sets
-from sftlab.studies.knowledge.results.rows import BASE, AccuracyRow, CellRow, ChoiceRow, DivergenceRow
+from sftlab.studies.knowledge.results.rows import (
+    BASE,
+    AccuracyRow,
+    CellRow,
+    ChoiceRow,
+    DivergenceRow,
+    UpdateRow,
+)
 from sftlab.studies.knowledge.results.tables import Variant
 
 TEST, TEST_OOD = "test", "test_ood"
@@ -82,6 +89,20 @@ class VariantView:
         for row in self.variant.fates:
             found.setdefault((row.cell, row.percent, row.split, row.bucket), []).append(row.fates)
         return {key: together(parts) for key, parts in found.items()}
+
+    @cached_property
+    def updates(self) -> Mapping[tuple[str, str, str], UpdateRow]:
+        """By cell, kind and name."""
+        return {(row.cell, row.kind, row.name): row for row in self.variant.updates}
+
+    @cached_property
+    def gradient_norms(self) -> Mapping[str, Mapping[int, float]]:
+        """By cell and step; of the steps whose norm was recorded."""
+        found: dict[str, dict[int, float]] = {}
+        for row in self.variant.training:
+            if row.gradient_norm is not None:
+                found.setdefault(row.cell, {})[row.step] = row.gradient_norm
+        return found
 
     @cached_property
     def _kl(self) -> dict[tuple[str, float], DivergenceRow]:

@@ -20,7 +20,10 @@ from sftlab.studies.knowledge.results.tables import RESULT_TABLES, VARIANT_TABLE
 
 # Tables of the variants that a page of several offers: of all variants, and of the main one alone. The others stay
 # in the store.
-OF_ALL, OF_MAIN = ("cells",), ("concentration", "distribution", "undone", "mastery")
+OF_ALL, OF_MAIN = (
+    ("cells",),
+    ("concentration", "distribution", "undone", "updates", "mastery", "certainty", "drawn"),
+)
 
 
 def render(results: Results, origin: Origin | None = None) -> str:

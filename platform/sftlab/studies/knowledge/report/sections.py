@@ -9,7 +9,7 @@ from sftlab.analysis.statistics import BETTER, WORSE
 from sftlab.config.leaves import flat
 from sftlab.reporting import table as table_module
 from sftlab.reporting.finding import Finding
-from sftlab.reporting.section import Section, findings_of, present
+from sftlab.reporting.section import NOT_MEASURED, Section, findings_of, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import between, count, listed, number, percent, points, restored
 from sftlab.studies.knowledge.report import (
@@ -18,11 +18,13 @@ from sftlab.studies.knowledge.report import (
     evidence,
     fates,
     figures,
+    mastery,
     plain_tables,
     published,
     strategies,
     strategy_figures,
     tables,
+    update_sizes,
 )
 from sftlab.studies.knowledge.report.buckets import bucket_name
 from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST, Group, VariantView
@@ -30,7 +32,6 @@ from sftlab.studies.knowledge.report.origin import Origin
 from sftlab.studies.knowledge.report.view import View
 from sftlab.studies.knowledge.results.rows import CHOSEN, PLAIN
 
-NOT_MEASURED = "Not measured."
 MOST_ROWS = 24  # rows that a figure of strategies holds
 
 
@@ -43,8 +44,9 @@ def sections(view: View, findings: Sequence[Finding], origin: Origin) -> list[Se
         _training_set(view, findings),
         fates.section(view),
         _kl(view, findings),
-        _mastery(view),
+        mastery.section(view),
         _controls(view),
+        update_sizes.section(view),
         _concentration(view, findings),
         _distribution(view, findings),
         _layer_ranges(view),
@@ -219,36 +221,6 @@ def _kl(view: View, findings: Sequence[Finding]) -> Section:
         data=("divergence",),
         findings=findings_of(findings, "kl"),
         legend=True,
-    )
-
-
-def _mastery(view: View) -> Section:
-    """Table 1. Every variant has the same base model and facts, so the main one's is used for all."""
-    main = view.main
-    if main is None or not main.variant.mastery:
-        return Section("mastery", "What the base model knows", NOT_MEASURED)
-    facts = [figures.mastery_facts(main, "train", bucket) for bucket in range(5)]
-    see = NOT_MEASURED
-    if sum(facts):
-        shares = [n / sum(facts) for n in facts]
-        smallest = min(range(5), key=lambda bucket: shares[bucket])
-        see = (
-            f"Of {sum(facts):,} train facts, {percent(shares[0], 0)} are never completed right (bucket 0) "
-            f"and {percent(shares[4], 0)} more than three times in four (bucket 4). "
-            f"The smallest bucket is {smallest} with {percent(shares[smallest], 0)}."
-        )
-    unscored = sum(figures.mastery_facts(main, split, None) for split in figures.SPLIT_NAMES)
-    if unscored:
-        see += f" {count(unscored, 'fact')} could not be scored."
-    parts = (figures.mastery(main), plain_tables.mastery(main))
-    return Section(
-        "mastery",
-        "What the base model knows",
-        see,
-        present(parts[0]),
-        present(parts[1]),
-        data=("mastery",),
-        legend=parts[0] is not None,
     )
 
 

@@ -122,6 +122,25 @@ class DistributionRow:
 
 
 @dataclass(frozen=True)
+class UpdateRow:
+    """How large the update of a tuned model is, in one layer or module, or in all parameters.
+
+    changed: share of the weights with another value than the base's. l1: sum of |s - p|. l2: square root of the sum of
+    (s - p)^2. relative: mean of r = |s - p| / (|p| + 1e-8). relative_l2: l2 by that of p; None where p is zero.
+    """
+
+    cell: str
+    kind: str  # "layer", "module" or "all"
+    name: str  # of the layer or module; "all"
+    weights: int
+    changed: float
+    l1: float
+    l2: float
+    relative: float
+    relative_l2: float | None
+
+
+@dataclass(frozen=True)
 class UndoneRow:
     """Shares in [0, 1] of the region's total change that a restoration takes back.
 
@@ -151,13 +170,42 @@ class MasteryRow:
 
 
 @dataclass(frozen=True)
+class CertaintyRow:
+    """How sure the mastery of the facts of one split, topic and bucket is; means over the facts.
+
+    half_width: half of the 95 % interval of R. probability: of the bucket, when templates and completions are drawn
+    again. redraw: the same with the same templates. sure: share of the facts whose probability is at least 0.9.
+    """
+
+    split: str
+    topic: str
+    bucket: int
+    facts: int
+    half_width: float
+    probability: float
+    redraw: float
+    sure: float
+
+
+@dataclass(frozen=True)
+class DrawnRow:
+    """Facts of one topic and bucket in a training set."""
+
+    cell: str
+    topic: str
+    bucket: int
+    facts: int
+
+
+@dataclass(frozen=True)
 class TrainingRow:
-    """One optimizer step of a fine-tuning run."""
+    """One optimizer step of a fine-tuning run. gradient_norm: L2, before clipping; None of runs that lack it."""
 
     cell: str
     step: int
     loss: float
     learning_rate: float
+    gradient_norm: float | None = None
 
 
 # Families of comparisons: p values are corrected within one.

@@ -14,17 +14,20 @@ from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
+    CertaintyRow,
     ChoiceRow,
     ComparisonRow,
     ConcentrationRow,
     DistributionRow,
     DivergenceRow,
+    DrawnRow,
     FateRow,
     GroupRow,
     MasteryRow,
     PairedRow,
     TrainingRow,
     UndoneRow,
+    UpdateRow,
 )
 from sftlab.sweeps.times import TimeRow
 
@@ -46,7 +49,10 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "concentration": ConcentrationRow,
     "distribution": DistributionRow,
     "undone": UndoneRow,
+    "updates": UpdateRow,
     "mastery": MasteryRow,
+    "certainty": CertaintyRow,
+    "drawn": DrawnRow,
     "training": TrainingRow,
 }
 RESULT_TABLES: dict[str, type[Any]] = {
@@ -78,7 +84,10 @@ class Variant:
     concentration: Sequence[ConcentrationRow] = ()
     distribution: Sequence[DistributionRow] = ()
     undone: Sequence[UndoneRow] = ()
+    updates: Sequence[UpdateRow] = ()
     mastery: Sequence[MasteryRow] = ()
+    certainty: Sequence[CertaintyRow] = ()
+    drawn: Sequence[DrawnRow] = ()
     training: Sequence[TrainingRow] = ()
 
     def cells_of(self, choice: ChoiceRow) -> list[CellRow]:

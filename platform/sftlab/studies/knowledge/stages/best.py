@@ -1,4 +1,4 @@
-"""Stage 9: the recommended model, written out as a folder with its card."""
+"""Stage 10: the recommended model, written out as a folder with its card."""
 
 from __future__ import annotations
 

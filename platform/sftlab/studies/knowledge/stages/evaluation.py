@@ -1,4 +1,4 @@
-"""Stage 8: every model of every ladder answers all questions, with as few engine starts as possible."""
+"""Stage 9: every model of every ladder answers all questions, with as few engine starts as possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 10: the report page."""
+"""Stage 11: the report page."""
 
 from __future__ import annotations
 

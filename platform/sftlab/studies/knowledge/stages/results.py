@@ -29,18 +29,23 @@ from sftlab.studies.knowledge.results.rows import (
     PairedRow,
     TrainingRow,
     UndoneRow,
+    UpdateRow,
     accuracy_rows,
     paired_rows,
 )
 from sftlab.studies.knowledge.results.statistics import fill_tables
 from sftlab.studies.knowledge.results.tables import SWEEP, VARIANT_TABLES, Results, Variant
+from sftlab.studies.knowledge.stages.certainty import certainty_rows
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.controls import read_controls
 from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
+from sftlab.studies.knowledge.stages.training_sets import drawn_rows
+from sftlab.studies.knowledge.stages.updates import read_updates
 from sftlab.training.records import COMMIT_FILE, read_commit
+from sftlab.weights.update_size import together
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,7 +107,13 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
         tables["concentration"] += _concentration(build, cell)
         tables["distribution"] += _distribution(build, cell)
         tables["undone"] += _undone(build, cell)
-    tables |= {"accuracy": accuracy, "mastery": _mastery(first.build)}
+        tables["drawn"] += drawn_rows(build, cell)
+        tables["updates"] += _updates(build, cell)
+    tables |= {
+        "accuracy": accuracy,
+        "mastery": _mastery(first.build),
+        "certainty": certainty_rows(first.build),
+    }
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in first.settings.items()}
     return Variant(
         first.variant,
@@ -200,8 +211,9 @@ def _training(build: KnowledgeBuild, cell: Cell) -> tuple[CellRow, list[Training
     path = build.read(cell.tuned, f"model/{COMMIT_FILE}")
     found = read_commit(path).result
     row = CellRow(cell.name, str(cell.bucket), cell.size, cell.seed, found.tokens_per_second, found.seconds)
-    pairs = enumerate(zip(found.losses, found.learning_rates, strict=True), start=1)
-    return row, [TrainingRow(cell.name, step, loss, rate) for step, (loss, rate) in pairs]
+    norms = found.gradient_norms or [None] * len(found.losses)
+    steps = enumerate(zip(found.losses, found.learning_rates, norms, strict=True), start=1)
+    return row, [TrainingRow(cell.name, step, *measured) for step, measured in steps]
 
 
 def divergence_of(build: KnowledgeBuild, cell: str, percent: float, step: Step) -> list[DivergenceRow]:
@@ -253,6 +265,33 @@ def _undone(build: KnowledgeBuild, cell: Cell) -> list[UndoneRow]:
         for percent, cut in cuts.items()
         if (of := undone.get(percent)) is not None
     ]
+
+
+def _updates(build: KnowledgeBuild, cell: Cell) -> list[UpdateRow]:
+    """The update as a whole, by layer and by module."""
+    found = read_updates(build, cell)
+    parts = {("all", "all"): found}
+    for kind in ("layer", "module"):
+        for size in found:
+            parts.setdefault((kind, getattr(size, kind)), []).append(size)
+    rows = []
+    for (kind, name), sizes in parts.items():
+        of = together(sizes)
+        relative_norm = of.relative_norm if of.squared_base else None
+        rows.append(
+            UpdateRow(
+                cell.name,
+                kind,
+                name,
+                of.weights,
+                of.changed_share,
+                of.absolute,
+                of.norm,
+                of.mean_relative,
+                relative_norm,
+            )
+        )
+    return rows
 
 
 def _mastery(build: KnowledgeBuild) -> list[MasteryRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,13 @@ from sftlab.datasets.examples import PROMPT, TARGET
 from sftlab.errors import UserError
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.prompts import answer_target, question_prompt
-from sftlab.facts.table import read_facts
-from sftlab.facts.training_sets import MIXED, draw_training_set, largest_sizes
+from sftlab.facts.table import facts_table, read_facts
+from sftlab.facts.training_sets import EVEN, MIXED, DrawRule, draw_training_set, largest_sizes
+from sftlab.store.tables import read_table
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
+from sftlab.studies.knowledge.results.rows import DrawnRow
+from sftlab.studies.knowledge.stages.certainty import probabilities
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ FILE = "train.parquet"
 class Candidates:
     """What training sets are drawn from: the facts of the train split; row, topic and bucket by fact id.
 
-    errors: why facts have no bucket, with the number of facts.
+    errors: why facts have no bucket, with the number of facts. rule: how sets are spread. unsure: facts that
+    `training_sets.margin` leaves out; they are not among the buckets.
     """
 
     facts: pa.Table
@@ -35,12 +39,20 @@ class Candidates:
     topic_of: Mapping[str, str]
     buckets: Mapping[str, int]
     errors: Mapping[str, int]
+    rule: DrawRule = EVEN
+    unsure: int = 0
 
     def draw(self, cell: Cell) -> list[str]:
         """The fact ids of a training set. Raises UserError where there are too few, with the reason for lost facts."""
         try:
-            return draw_training_set(self.topic_of, self.buckets, cell.bucket, cell.size, cell.seed)
+            return draw_training_set(
+                self.topic_of, self.buckets, cell.bucket, cell.size, cell.seed, self.rule
+            )
         except UserError as error:
+            if self.unsure:
+                raise UserError(
+                    f"{error} training_sets.margin leaves out {self.unsure:,} training facts whose bucket is less sure."
+                ) from error
             if not self.errors:
                 raise
             why = max(self.errors, key=lambda text: self.errors[text])
@@ -64,7 +76,19 @@ def read_candidates(build: KnowledgeBuild) -> Candidates:
     topic_of = dict(zip(ids, facts["topic"].to_pylist(), strict=True))
     failed = read_mastery(build, "train", ["fact_id", "error"])["error"].drop_null().to_pylist()
     row_of = {fact: row for row, fact in enumerate(ids)}
-    return Candidates(facts, row_of, topic_of, buckets_of(build, "train"), Counter(failed))
+    buckets, sets = buckets_of(build, "train"), build.plan.spec.training_sets
+    sure = buckets if sets.margin is None else sure_buckets(build, buckets, sets.margin)
+    unsure = len(buckets) - len(sure)
+    return Candidates(facts, row_of, topic_of, sure, Counter(failed), sets.rule, unsure)
+
+
+def sure_buckets(build: KnowledgeBuild, buckets: Mapping[str, int], margin: float) -> dict[str, int]:
+    """The buckets of the training facts that are in them with at least this probability, and of all of bucket 0.
+
+    All facts without a hit have the same evidence, so a margin cannot distinguish them.
+    """
+    found = probabilities(read_mastery(build, "train"))
+    return {fact: bucket for fact, bucket in buckets.items() if not bucket or found[fact] >= margin}
 
 
 def sizes_text(build: KnowledgeBuild) -> str:
@@ -82,21 +106,37 @@ def sizes_text(build: KnowledgeBuild) -> str:
     rows = [
         " ".join([f"{topic:<{width}}", *(f"{counts[topic, b]:>9,}" for b in BUCKETS)]) for topic in topics
     ]
-    sizes = largest_sizes(given.topic_of, given.buckets).values()
+    sizes = largest_sizes(given.topic_of, given.buckets, given.rule).values()
     return "\n".join([header, *rows, " ".join([f"{'largest set':<{width}}", *(f"{n:>9,}" for n in sizes)])])
 
 
 def check_training_sets(build: KnowledgeBuild) -> None:
-    """Raises UserError where finished mastery shows that a training set of the grid cannot be drawn."""
+    """Raises UserError where finished mastery shows that training sets of the grid cannot be drawn; it names all."""
     plan = build.plan
     if build.missing(plan.facts, plan.mastery):
         return
     cells = {cell.training_set.id: cell for cell in (*plan.probes, *plan.cells)}
     wanted = [cell for cell in cells.values() if build.missing(cell.training_set)]
-    given = read_candidates(build) if wanted else None
-    for cell in wanted:
-        assert given is not None
-        given.draw(cell)
+    if wanted:
+        draw_all(read_candidates(build), wanted)
+
+
+def draw_all(given: Candidates, cells: Sequence[Cell]) -> list[list[str]]:
+    """The fact ids of every set. Raises UserError that names all sets that cannot be drawn."""
+    drawn, short = [], []
+    for cell in cells:
+        try:
+            drawn.append(given.draw(cell))
+        except UserError as error:
+            short.append((cell.name, error))
+    if len(short) == 1:
+        raise short[0][1]
+    if short:
+        names = "\n".join(f"  {name}: {error}" for name, error in short)
+        raise UserError(
+            f"{len(short)} of {len(cells)} training sets cannot be drawn; nothing was trained yet.\n{names}"
+        )
+    return drawn
 
 
 def build_training_sets(build: KnowledgeBuild, candidates: Callable[[], Candidates] | None = None) -> None:
@@ -113,8 +153,9 @@ def build_training_sets(build: KnowledgeBuild, candidates: Callable[[], Candidat
     if not cells:
         return
     given = read_candidates(build) if candidates is None else candidates()
-    for cell in cells:
-        chosen = given.draw(cell)
+    if candidates is None:
+        build.progress.say(sizes_text(build))
+    for cell, chosen in zip(cells, draw_all(given, cells), strict=True):
         folder = build.path(cell.training_set)
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(with_texts(given.facts.take([given.row_of[fact] for fact in chosen])), folder / FILE)
@@ -129,6 +170,15 @@ def with_texts(facts: pa.Table) -> pa.Table:
     targets = [answer_target(answer) for answer in facts["object"].to_pylist()]
     text = pa.string()
     return facts.append_column(PROMPT, pa.array(prompts, text)).append_column(TARGET, pa.array(targets, text))
+
+
+def drawn_rows(build: KnowledgeBuild, cell: Cell) -> list[DrawnRow]:
+    """How many facts of each topic and bucket a training set holds."""
+    table = read_table(build.read(cell.training_set, FILE), facts_table([]).schema)
+    buckets = buckets_of(build, "train")
+    pairs = zip(table["topic"].to_pylist(), table["fact_id"].to_pylist(), strict=True)
+    counts = Counter((topic, buckets[fact]) for topic, fact in pairs)
+    return [DrawnRow(cell.name, topic, bucket, count) for (topic, bucket), count in sorted(counts.items())]
 
 
 def training_file(build: KnowledgeBuild, cell: Cell) -> str:

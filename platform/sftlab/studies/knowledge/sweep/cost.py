@@ -25,6 +25,7 @@ def rung_steps(sweep: Sweep, rung: Trial) -> Iterator[tuple[Step, Cost]]:
         yield part.change, Cost()
         if part is cell:
             yield part.controls, Cost()
+            yield part.updates, Cost()
         for step in part.evaluations.values():
             yield step, answering
 

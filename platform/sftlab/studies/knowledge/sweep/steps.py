@@ -11,7 +11,7 @@ from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_trials
 from sftlab.studies.knowledge.sweep.trial import steps_of
 from sftlab.studies.knowledge.sweep.trials import Trial
 
-REVISION = 5
+REVISION = 7
 
 
 def finish(sweep: Sweep, trials: Sequence[Trial]) -> Finished:
@@ -25,6 +25,7 @@ def finish(sweep: Sweep, trials: Sequence[Trial]) -> Finished:
         ladder = ",".join(f"{p:g}" for p in cell.evaluations)
         inputs[f"{trial.name}/{ladder}/change"] = cell.change.id
         inputs[f"{trial.name}/{ladder}/controls"] = cell.controls.id
+        inputs[f"{trial.name}/{ladder}/updates"] = cell.updates.id
         inputs |= {f"{trial.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
     spec = {"sweep": sweep.id, "metric": sweep.spec.search.metric}
     results = Step("sweep-results", sweep.spec.name, spec, inputs, REVISION)

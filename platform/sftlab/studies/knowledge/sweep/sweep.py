@@ -118,7 +118,7 @@ def is_finished(sweep: Sweep, trial: Trial) -> bool:
     if sweep.spec.halving is not None:
         return pull(done_marker(sweep.records, trial)).exists()
     cell = sweep.cell(trial)
-    return not sweep.base.missing(cell.change, cell.controls, *cell.evaluations.values())
+    return not sweep.base.missing(cell.change, cell.controls, cell.updates, *cell.evaluations.values())
 
 
 def finished_trials(sweep: Sweep, listed: Sequence[Trial]) -> list[Trial]:

@@ -13,6 +13,7 @@ from sftlab.execution.repair import repairing
 from sftlab.inference.actors import result
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.build import KnowledgeBuild
+from sftlab.studies.knowledge.pipeline import CELL_STAGES
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.results.choice import DEV_SPLITS, dev_scores
 from sftlab.studies.knowledge.sources import Sources
@@ -24,6 +25,7 @@ from sftlab.studies.knowledge.stages.mastery import buckets_of
 from sftlab.studies.knowledge.stages.results import accuracy_of
 from sftlab.studies.knowledge.stages.training_sets import build_training_sets
 from sftlab.studies.knowledge.stages.tuned import commit_tuned, sft_run
+from sftlab.studies.knowledge.stages.updates import build_cell_updates
 from sftlab.studies.knowledge.sweep.spec import SweepSpec
 from sftlab.studies.knowledge.sweep.trials import Trial, TrialMaker
 from sftlab.sweeps.outcome import Outcome, StageTime, best_percent
@@ -81,17 +83,19 @@ def first_run(build: KnowledgeBuild) -> SFTRun | None:
 def steps_of(cell: Cell) -> list[Step]:
     """All steps that a trial of this cell builds, those of its probe included."""
     before = [] if cell.probe is None else steps_of(cell.probe)
-    return [*before, cell.training_set, cell.tuned, cell.change, cell.controls, *cell.evaluations.values()]
+    measured = (cell.change, cell.controls, cell.updates)
+    return [*before, cell.training_set, cell.tuned, *measured, *cell.evaluations.values()]
 
 
 def _build_cell(context: TrialContext, build: KnowledgeBuild, cell: Cell) -> Outcome:
-    times = {stage: StageTime() for stage in ("training-set", "tuned", "change", "controls", "evaluation")}
+    times = {stage: StageTime() for stage in CELL_STAGES}
     _draw(build, cell, times["training-set"])
     for part in (cell.probe, cell):
         if part is not None:
             _train(context, build, part, times["tuned"])
             _profile(build, part, times["change"])
     _control(build, cell, times["controls"])
+    _size(build, cell, times["updates"])
     _evaluate(context, build, cell, times["evaluation"])
     scores = trial_scores(build, cell, context.metric)
     percent = best_percent(scores)
@@ -141,6 +145,14 @@ def _control(build: KnowledgeBuild, cell: Cell, spent: StageTime) -> None:
     with _timed(spent), build.store.lock(cell.controls.lock):
         if build.lacking(cell.controls):
             build_cell_controls(build, cell)
+        else:
+            spent.hits += 1
+
+
+def _size(build: KnowledgeBuild, cell: Cell, spent: StageTime) -> None:
+    with _timed(spent), build.store.lock(cell.updates.lock):
+        if build.lacking(cell.updates):
+            build_cell_updates(build, cell)
         else:
             spent.hits += 1
 

@@ -38,6 +38,12 @@ def metrics_by_model(
         found[d.cell, d.percent] += metric_rows({"kl/first_token": d.kl}, KL_TABLE)
     for c in variant.concentration:
         found[c.cell, 0.0] += metric_rows({f"change/top_{percent_text(c.top_percent)}": c.share})
+    for u in variant.updates:
+        if u.kind == "all":
+            sizes = {"l1": u.l1, "l2": u.l2, "mean_relative": u.relative, "changed": u.changed}
+            found[u.cell, 0.0] += metric_rows({f"update/{name}": size for name, size in sizes.items()})
+        elif u.relative_l2 is not None:
+            found[u.cell, 0.0] += metric_rows({f"update_by_{u.kind}/{u.name}": u.relative_l2})
     for w in variant.distribution:
         if w.kind == "module":
             found[w.cell, w.percent] += metric_rows({f"restored_weights/{w.name}": w.share})
@@ -54,6 +60,8 @@ def training_metrics(variant: Variant) -> Iterator[tuple[tuple[str, float], list
     for row in variant.training:
         last[row.cell] = row.loss
         curve = {"train/loss": row.loss, "train/learning_rate": row.learning_rate}
+        if row.gradient_norm is not None:
+            curve["train/gradient_norm"] = row.gradient_norm
         points = [
             MetricRow(k, rounded(v), row.step, curve=True) for k, v in curve.items() if math.isfinite(v)
         ]

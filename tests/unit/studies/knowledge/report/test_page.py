@@ -15,6 +15,7 @@ import pytest
 
 from sftlab.analysis.statistics import NO_DIFFERENCE
 from sftlab.config.leaves import flat
+from sftlab.reporting.section import NOT_MEASURED
 from sftlab.studies.knowledge.report import strategy_figures
 from sftlab.studies.knowledge.report.buckets import (
     bucket_colour,
@@ -24,7 +25,6 @@ from sftlab.studies.knowledge.report.buckets import (
     step_words,
 )
 from sftlab.studies.knowledge.report.page import csv_links, render
-from sftlab.studies.knowledge.report.sections import NOT_MEASURED
 from sftlab.studies.knowledge.report.summary import p_text, recommendation, summarise
 from sftlab.studies.knowledge.report.view import View
 from sftlab.studies.knowledge.results.choice import METRICS
@@ -46,6 +46,7 @@ SECTIONS = (
     "fates",
     "kl",
     "mastery",
+    "updates",
     "concentration",
     "distribution",
     "layer-ranges",
@@ -53,7 +54,7 @@ SECTIONS = (
     "time",
     "settings",
 )
-OPTIONAL = ("fates", "layer-ranges", "training", "time")
+OPTIONAL = ("fates", "updates", "layer-ranges", "training", "time")
 BUCKETS = (0, 2, 4)
 STUDY_FIGURES = (
     "size-test",
@@ -64,6 +65,8 @@ STUDY_FIGURES = (
     "well-known",
     "kl-accuracy",
     "mastery",
+    "updates-layers",
+    "updates-gradients",
     "concentration",
     "layers",
     "modules",

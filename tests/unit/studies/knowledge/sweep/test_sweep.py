@@ -220,7 +220,14 @@ def test_a_trial_is_finished_when_its_ladder_is_and_plans_count_it(tmp_path: Pat
     trial = next(sweep.listed())
     (cell,) = trial.plan(sweep.sources).cells
     assert not is_finished(sweep, trial)
-    for step in (cell.training_set, cell.tuned, cell.change, cell.controls, *cell.evaluations.values()):
+    for step in (
+        cell.training_set,
+        cell.tuned,
+        cell.change,
+        cell.controls,
+        cell.updates,
+        *cell.evaluations.values(),
+    ):
         write_text(sweep.store.path(step) / "payload", step.id)
         sweep.store.commit(step)
     assert is_finished(sweep, trial)
