@@ -14,7 +14,7 @@ def l2_norm(gradients: Iterable[torch.Tensor | None]) -> float | None:
     import torch
 
     norms = [gradient.detach().float().norm() for gradient in gradients if gradient is not None]
-    return torch.stack(norms).norm().item() if norms else None
+    return torch.stack([norm.to(norms[0].device) for norm in norms]).norm().item() if norms else None
 
 
 def take_step(engine: Any) -> float | None:
@@ -23,7 +23,8 @@ def take_step(engine: Any) -> float | None:
     Optimisers that partition or widen gradients know the norm after the step. Others leave the summed gradients at the
     parameters until it.
     """
-    before = l2_norm(parameter.grad for parameter in engine.module.parameters())
+    known = hasattr(engine.optimizer, "_global_grad_norm")
+    before = None if known else l2_norm(parameter.grad for parameter in engine.module.parameters())
     engine.step()
     if not hasattr(engine.optimizer, "_global_grad_norm"):
         return before
