@@ -97,7 +97,7 @@ def test_the_scores_of_a_survey_are_a_data_frame(capsys: pytest.CaptureFixture[s
 def test_one_model_of_a_study_is_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     exec(EXAMPLES["Read one model of a study"], {})
     assert Path("models/restored-10/model.safetensors").is_file()
-    assert "p10" in capsys.readouterr().out
+    assert "r10" in capsys.readouterr().out
 
 
 def test_every_example_of_the_page_has_a_test() -> None:
