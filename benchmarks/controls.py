@@ -30,9 +30,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def compare(folder: Path, layers: int, runs: int) -> dict[str, float]:
+    from sftlab.weights.change_profile import profile, region_sizes
     from sftlab.weights.controls import null_of, undone_by
     from sftlab.weights.cut import Ranking
-    from sftlab.weights.profile import profile, region_sizes
     from sftlab.weights.search import Search
     from sftlab.weights.shards import Checkpoint
     from sftlab.weights.stream import Progress

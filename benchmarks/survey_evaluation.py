@@ -32,7 +32,7 @@ from sftlab.measurements.likelihood import LogLikelihoods, likelihood_schema
 from sftlab.measurements.spec import HarnessSpec, LikelihoodSpec
 from sftlab.pocket.pretrain import new_model, train_tokenizer
 from sftlab.store.tables import read_table
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 
 TARGET = 10
 HOUR = 3600.0

@@ -198,7 +198,7 @@ def _checkpoint_mark(data: bytes, folder: Path) -> object:
 
 
 def _change(data: bytes, folder: Path) -> object:
-    from sftlab.weights.profile import read_profile
+    from sftlab.weights.change_profile import read_profile
 
     (folder / "change.json").write_bytes(data)
     return read_profile(folder / "change.json").to_json()

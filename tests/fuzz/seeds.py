@@ -289,8 +289,8 @@ CARD_HEAD: dict[str, Any] = {
 @cache
 def change() -> dict[str, Any]:
     """A change.json, as `ChangeProfile.to_json` gives it."""
+    from sftlab.weights.change_profile import ChangeProfile
     from sftlab.weights.cut import Cut
-    from sftlab.weights.profile import ChangeProfile
 
     cut = Cut("10", "top", "layers", 0, 123, "model.layers.0.mlp.up_proj.weight", 3, 1, 10)
     by = {"10": {"0": 1}}

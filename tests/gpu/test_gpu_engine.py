@@ -17,9 +17,9 @@ from test_inference_engine import (
     test_stop_strings_change_the_price_and_not_the_verdict,
 )
 
+from sftlab.weights.change_profile import profile
 from sftlab.weights.edits import Restoration
-from sftlab.weights.profile import profile
-from sftlab.weights.restore import ModelSource, write_restored
+from sftlab.weights.restoration import ModelSource, write_restored
 from tests.support.inference_toys import RUNTIME, start_ray
 
 __all__ = [

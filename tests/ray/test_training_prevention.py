@@ -19,7 +19,7 @@ from test_training import BF16, LORA, SPEC, Bench, bench, digests, distance, ten
 from sftlab.training.batches import step_batches
 from sftlab.training.records import ProbeMask, SFTResult, SFTRun, read_result
 from sftlab.training.spec import MaskSpec, SFTSpec
-from sftlab.weights.profile import profile
+from sftlab.weights.change_profile import profile
 from sftlab.weights.selection import is_restored_mask
 
 pytestmark = pytest.mark.slow

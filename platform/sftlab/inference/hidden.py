@@ -16,7 +16,7 @@ from sftlab.errors import UserError
 from sftlab.store.mirror import pull
 from sftlab.weights.delta_folder import is_packed
 from sftlab.weights.regions import place
-from sftlab.weights.restore import ModelSource, write_source
+from sftlab.weights.restoration import ModelSource, write_source
 
 if TYPE_CHECKING:
     import torch

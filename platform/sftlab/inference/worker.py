@@ -20,7 +20,7 @@ from sftlab.inference.vllm_engine import VllmEngine
 from sftlab.inference.watchdog import process_watchdog
 from sftlab.store.mirror import pull
 from sftlab.weights.pairs import parameters
-from sftlab.weights.restore import write_source
+from sftlab.weights.restoration import write_source
 from sftlab.weights.shards import Checkpoint
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from sftlab.cluster.out_of_memory import is_out_of_memory
 from sftlab.errors import UserError
 from sftlab.inference.hidden import last_states
 from sftlab.inference.spec import EngineRuntime
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -105,8 +105,9 @@ def runs_as_nobody() -> bool:
                 return as_nobody
     why = f"{', '.join(lacking)} not found" if lacking else "namespaces are not allowed here"
     raise UserError(
-        f"benchmarks.code: generated programs run in a sandbox alone, and none can be made ({why}); run where "
-        "`unshare --user --map-root-user --net --mount true` works, or leave `code` out."
+        f"generated programs run in a sandbox alone, and none can be made ({why})",
+        place="benchmarks.code",
+        advice=("run where `unshare --user --map-root-user --net --mount true` works, or leave `code` out."),
     )
 
 

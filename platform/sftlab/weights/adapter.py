@@ -240,7 +240,7 @@ def _of_module(config: Mapping[str, Any], field: str, module: str, path: Path) -
     named = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}[field]
     patterns = config.get(named) or {}
     if not isinstance(patterns, Mapping) or not all(_NAME.fullmatch(key) for key in patterns):
-        raise UserError(f"{path / ADAPTER_CONFIG}: {named} has more than names of modules; {MERGE}")
+        raise UserError(f"{named} has more than names of modules", place=path / ADAPTER_CONFIG, advice=MERGE)
     found = next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), None)
     value = config.get(field) if found is None else patterns[found]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:

@@ -13,11 +13,11 @@ from secrets import token_hex
 
 from sftlab.errors import UserError
 from sftlab.files import claimed, readable_write_errors
+from sftlab.weights.change_profile import ChangeProfile, profile
 from sftlab.weights.companions import report_gaps, travelling
 from sftlab.weights.cut import CONCENTRATION_PERCENTS, Measure, Order, Region, ShareOf, percent_labels
 from sftlab.weights.edits import Restoration
-from sftlab.weights.profile import ChangeProfile, profile
-from sftlab.weights.restore import restored_bytes, write_restored
+from sftlab.weights.restoration import restored_bytes, write_restored
 from sftlab.weights.stream import Report
 from sftlab.weights.writer import DEFAULT_SHARD_BYTES, PARTIAL, check_space
 

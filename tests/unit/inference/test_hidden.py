@@ -9,7 +9,7 @@ import torch
 
 from sftlab.inference.hidden import BATCH_TOKENS, batches, last_states
 from sftlab.weights.packing import pack
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 from tests.support.packing_models import llama_pair
 from tests.support.weights_models import save_model
 

@@ -18,10 +18,10 @@ from sftlab.strategies import (
     register,
 )
 from sftlab.strategies.treatment import RestoreSpec
+from sftlab.weights.change_profile import profile
 from sftlab.weights.cut import percent_label
 from sftlab.weights.edits import Dare, Interpolation, Restoration
-from sftlab.weights.profile import profile
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 from tests.support.strategy_studies import LADDER, applied, documented_example, study
 from tests.support.weights_models import restored_by_hand, same_bits, save_model, save_tuned, stored
 

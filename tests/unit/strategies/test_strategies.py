@@ -176,8 +176,8 @@ def test_wrong_strategies_are_refused_with_the_right_ones(name: str, parameters:
     ("restore", "message"),
     [
         ("{method: wise_ft}", "did you mean 'wise-ft'"),
-        ("{method: lora}", "lora: is no edit of its own .* expected one of dare, wise-ft"),
-        ("{method: ties}", "ties: is no edit of its own"),
+        ("{method: lora}", "lora is no edit of its own .* expected one of dare, wise-ft"),
+        ("{method: ties}", "ties is no edit of its own"),
         ("{method: dare, parameters: {seeds: 1}}", "unknown key 'seeds'; did you mean 'seed'"),
         ("{method: dare, percents: [100]}", "100 % drops"),
         ("{parameters: {seed: 1}}", "belong to a `method`"),

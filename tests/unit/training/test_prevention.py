@@ -25,7 +25,7 @@ from sftlab.training.records import ProbeMask, SFTRun, run_identity
 from sftlab.training.sft import check_runs
 from sftlab.training.spec import LoRASpec, MaskSpec, SFTSpec, TrainingRuntime, check_spec
 from sftlab.training.stored_tensors import Part
-from sftlab.weights.profile import profile
+from sftlab.weights.change_profile import profile
 from sftlab.weights.selection import is_restored_mask
 from tests.support.refusals import refused
 from tests.support.weights_models import same_bits, write_checkpoint

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sftlab.weights.change_profile import controls_for, profile, read_profile
 from sftlab.weights.cut import Ranking
-from sftlab.weights.profile import controls_for, profile, read_profile
 from sftlab.weights.shuffle import shuffled
 from tests.support.weights_models import (
     floor_count,

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftlab.errors import UserError
+from sftlab.weights.change_profile import profile
 from sftlab.weights.edits import Dare, Edit, Interpolation, Restoration, TensorEdit, TunedLayers
-from sftlab.weights.profile import profile
 from sftlab.weights.regions import in_region, place
-from sftlab.weights.restore import ModelSource, write_restored
+from sftlab.weights.restoration import ModelSource, write_restored
 from sftlab.weights.shards import Checkpoint
 from tests.support.weights_models import ranked, same_bits, save_model, save_tuned, stored, write_checkpoint
 

@@ -11,7 +11,7 @@ from sftlab.errors import UserError
 from sftlab.weights.delta_folder import is_packed, open_tuned
 from sftlab.weights.pack_in_place import pack_in_place
 from sftlab.weights.packing import unpack
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 from tests.support.packing_models import content, small_pair
 
 

@@ -20,7 +20,7 @@ from sftlab.weights.delta_folder import open_tuned
 from sftlab.weights.edits import Interpolation
 from sftlab.weights.ladder import change, restore
 from sftlab.weights.packing import pack, unpack
-from sftlab.weights.restore import ModelSource, write_restored
+from sftlab.weights.restoration import ModelSource, write_restored
 from sftlab.weights.shards import DELTA_FILE, Checkpoint
 from sftlab.weights.stream import in_order
 from tests.support.packing_models import DTYPES, NORM, UP, content, llama_pair, small_pair

@@ -17,7 +17,7 @@ from sftlab.weights import packing
 from sftlab.weights.delta_folder import open_packed
 from sftlab.weights.ladder import change
 from sftlab.weights.packing import pack, unpack
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 from sftlab.weights.shards import DELTA_FILE, Checkpoint
 from tests.support.full_disk import file_size_limit
 from tests.support.packing_models import NORM, UP, llama_pair

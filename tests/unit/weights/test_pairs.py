@@ -10,7 +10,7 @@ import torch
 from sftlab.errors import UserError
 from sftlab.weights.edits import Interpolation
 from sftlab.weights.ladder import restore
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 from sftlab.weights.shards import Checkpoint
 from tests.support.weights_models import same_bits, stored, write_checkpoint
 

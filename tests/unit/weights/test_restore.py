@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from sftlab.weights.bits import code_of, raw_view
+from sftlab.weights.change_profile import read_profile
 from sftlab.weights.edits import Restoration
 from sftlab.weights.ladder import change, restore
-from sftlab.weights.profile import read_profile
 from sftlab.weights.regions import OUTSIDE, in_region, place
-from sftlab.weights.restore import ModelSource, write_restored
+from sftlab.weights.restoration import ModelSource, write_restored
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.writer import ShardWriter, TensorSpec
 from tests.support.weights_models import (

@@ -15,11 +15,11 @@ from sftlab.errors import UserError
 from sftlab.weights import stream
 from sftlab.weights.bits import code_of, is_finite, raw_view, widen
 from sftlab.weights.change import absolute_change, relative_change
+from sftlab.weights.change_profile import ChangeProfile, profile, read_profile
 from sftlab.weights.cut import Cut, Measure, percent_label, percent_labels, restored_count
 from sftlab.weights.draws import random_keys
 from sftlab.weights.edits import Restoration
-from sftlab.weights.profile import ChangeProfile, profile, read_profile
-from sftlab.weights.restore import ModelSource, write_restored
+from sftlab.weights.restoration import ModelSource, write_restored
 from sftlab.weights.selection import is_restored_mask, mix
 from tests.support.weights_models import (
     floor_count,

@@ -25,10 +25,10 @@ from sftlab.strategies import (
 from sftlab.studies.knowledge.stages.change import FILE as CHANGE_FILE
 from sftlab.tracking.models import artifact_of
 from sftlab.tracking.settings import TrackingSettings
+from sftlab.weights.change_profile import profile, read_profile
 from sftlab.weights.cut import Cut, percent_label
 from sftlab.weights.model_id import folder_of, model_hash
-from sftlab.weights.profile import profile, read_profile
-from sftlab.weights.restore import write_restored
+from sftlab.weights.restoration import write_restored
 
 FEWEST_DIGITS = 8
 _LADDER = ("percents", "method", "parameters")  # what a profile of the change does not depend on
@@ -52,7 +52,7 @@ class Recipe:
 def materialize(
     store: Store,
     id: str,
-    output: Path | None = None,
+    output: Path | str | None = None,
     base: Path | None = None,
     tracking: TrackingSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -71,7 +71,7 @@ def materialize(
     that are no longer there, and for an output that exists.
     """
     recipe = find_recipe(store, id, base, tracking)
-    target = output if output is not None else store.root / "materialized" / recipe.name
+    target = Path(output) if output is not None else store.root / "materialized" / recipe.name
     write_model(store, recipe, target, progress)
     return target
 

@@ -47,16 +47,18 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
     )
     if spec.restore is not None and not any(is_selected(spec.restore, run) for run in runs_of(spec)):
         raise UserError(
-            "restore: none of the survey's runs has the bases, data, sizes and methods that it names; "
-            "`sftlab survey FILE --plan` lists the runs."
+            "none of the survey's runs has the bases, data, sizes and methods that it names",
+            place="restore",
+            advice="`sftlab survey FILE --plan` lists the runs.",
         )
     if harness is not None:
         require_harness()
     if spec.benchmarks.code is not None:
         if not spec.benchmarks.code.allow:
             raise UserError(
-                "benchmarks.code: runs programs that models write, in a sandbox; set `benchmarks.code.allow: true`, or "
-                "leave `code` out."
+                "runs programs that models write, in a sandbox",
+                place="benchmarks.code",
+                advice="set `benchmarks.code.allow: true`, or leave `code` out.",
             )
         require_sandbox()
     for base in spec.data.draw.fit:

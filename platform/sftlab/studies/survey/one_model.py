@@ -55,7 +55,7 @@ def measure(
 
     from sftlab.cluster.session import ray_cluster
     from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate_with_engines
-    from sftlab.weights.restore import ModelSource
+    from sftlab.weights.restoration import ModelSource
 
     model = str(folder.resolve())  # workers have other working folders
     with TemporaryDirectory(prefix="sftlab-") as scratch, progress.bar(f"asking {folder.name}") as bar:

@@ -53,8 +53,11 @@ class Run:
             return None
         if mask.size > self.size:
             raise UserError(
-                f"sft.mask.size = {mask.size:,}: a probe is part of the training set, and run {self.name} has only "
-                f"{self.size:,} examples of a set; lower it, or leave that size out."
+                f"is {mask.size:,}; a probe is part of the training set, and run {self.name} has only "
+                f"{self.size:,} examples of a set",
+                place="sft.mask.size",
+                value=mask.size,
+                advice="lower it, or leave that size out.",
             )
         sft = self.sft.model_copy(update={"mask": None})
         method = f"{self.method}-probe"

@@ -16,8 +16,8 @@ from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.stages.change import build_changes
 from sftlab.studies.knowledge.stages.controls import FILE, SEED, build_controls, read_controls
 from sftlab.studies.load import load_study
+from sftlab.weights.change_profile import profile
 from sftlab.weights.controls import read_controls_file
-from sftlab.weights.profile import profile
 from tests.support.weights_models import save_model, save_tuned
 
 

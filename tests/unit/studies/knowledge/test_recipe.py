@@ -17,9 +17,9 @@ from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
 from sftlab.studies.knowledge.materialize import find_recipe, materialize
 from sftlab.studies.knowledge.recipe import recipe_card, recipe_json
+from tests.support.evaluated_study import build_of, finish
 from tests.support.hub_server import serving
 from tests.support.weights_models import stored
-from tests.unit.studies.knowledge.test_materialize import build_of, finish
 
 
 def made_by_another_tool(

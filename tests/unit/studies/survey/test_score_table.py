@@ -7,6 +7,7 @@ from sftlab.errors import UserError
 from sftlab.studies.survey.about import About, parse_about, read_about, shots
 from sftlab.studies.survey.grid import main_grid
 from sftlab.studies.survey.score_table import Run, ScoreTable, read_scores
+from tests.support.refusals import refused
 
 LONG = "model,data,method,size,epoch,benchmark,score\nm,base,,,,quiz,40\nm,good,full,1000,3,quiz,55.5\n"
 WIDE = (
@@ -111,8 +112,13 @@ def test_a_byte_order_mark_quotes_and_empty_lines_are_read(tmp_path: Path) -> No
 def test_errors_name_the_file_the_row_and_what_to_do(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         read(tmp_path, text)
-    assert message in str(caught.value)
-    assert str(caught.value).startswith(str(tmp_path / "scores.csv"))
+    assert all(part in str(caught.value) for part in message.split(".*"))
+    assert caught.value.place is not None and caught.value.place.file == str(tmp_path / "scores.csv")
+
+
+def test_a_wrong_cell_carries_its_row_column_and_value(tmp_path: Path) -> None:
+    with refused(place="scores.csv, row 3, field 'score'", field="score", value="good", expected="a number"):
+        read(tmp_path, LONG.replace("55.5", "good"))
 
 
 def test_a_missing_file_and_another_encoding_are_named(tmp_path: Path) -> None:

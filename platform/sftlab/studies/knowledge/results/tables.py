@@ -156,6 +156,20 @@ class Results:
         """One of RESULT_TABLES as an Arrow table with the schema of its row type."""
         return _table(getattr(self, name), RESULT_TABLES[name])
 
+    def tables(self) -> dict[str, pa.Table]:
+        """All tables by name; those of the variants are one table each, with the column `variant` before its others."""
+        import pyarrow as pa
+
+        found = {name: self.table(name) for name in RESULT_TABLES}
+        for name, kind in VARIANT_TABLES.items():
+            parts = [(variant.name, _table(getattr(variant, name), kind)) for variant in self.variants]
+            named = [
+                part.add_column(0, "variant", pa.array([variant] * part.num_rows, pa.string()))
+                for variant, part in parts
+            ]
+            found[name] = pa.concat_tables(named) if named else schema_of(kind).empty_table()
+        return found
+
     def write(self, directory: Path) -> None:
         """Write results.json, a parquet file a table, and the tables of each variant to variants/<number>/.
 

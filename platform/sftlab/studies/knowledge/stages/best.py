@@ -15,7 +15,7 @@ from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.finished import Finished, finished_study
 from sftlab.studies.knowledge.stages.results import read_results
 from sftlab.weights.cut import percent_label
-from sftlab.weights.restore import write_restored
+from sftlab.weights.restoration import write_restored
 
 
 def build_best(build: KnowledgeBuild) -> None:

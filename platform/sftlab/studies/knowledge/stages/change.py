@@ -7,8 +7,8 @@ import json
 from sftlab.files import write_text
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
+from sftlab.weights.change_profile import ChangeProfile, profile, read_profile
 from sftlab.weights.cut import percent_label
-from sftlab.weights.profile import ChangeProfile, profile, read_profile
 
 FILE = "change.json"
 

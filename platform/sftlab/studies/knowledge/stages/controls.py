@@ -9,8 +9,8 @@ from sftlab.files import write_text
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.stages.change import read_change
+from sftlab.weights.change_profile import controls_for
 from sftlab.weights.controls import Controls, read_controls_file
-from sftlab.weights.profile import controls_for
 
 FILE = "controls.json"
 SEED = 0  # of the shuffle

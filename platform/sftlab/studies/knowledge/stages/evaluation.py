@@ -19,7 +19,7 @@ from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.mastery import read_mastery
 from sftlab.studies.knowledge.stages.training_sets import training_file
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from sftlab.files import write_text
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.plan import Model
+from sftlab.weights.change_profile import profile, read_profile
 from sftlab.weights.cut import Cut, percent_label
 from sftlab.weights.edits import Edit
-from sftlab.weights.profile import profile, read_profile
 
 FILE = "change.json"
 MODEL = "model"

@@ -11,7 +11,7 @@ from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.models import Model
 from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
 from sftlab.studies.survey.stages.tuned import MODEL
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 
 if TYPE_CHECKING:
     import pyarrow as pa

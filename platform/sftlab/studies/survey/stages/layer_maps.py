@@ -12,7 +12,7 @@ from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.models import Model
 from sftlab.studies.survey.stages.tuned import MODEL
 from sftlab.weights.edits import TunedLayers
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 
 if TYPE_CHECKING:
     import pyarrow as pa

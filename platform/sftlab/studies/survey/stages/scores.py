@@ -25,7 +25,7 @@ from sftlab.studies.survey.stages.programs import program_measurements, read_com
 from sftlab.studies.survey.stages.questions import SHOTS, shots_schema
 from sftlab.studies.survey.stages.requests import CHOICES, QUESTIONS, Tasks
 from sftlab.studies.survey.stages.tuned import MODEL
-from sftlab.weights.restore import ModelSource
+from sftlab.weights.restoration import ModelSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
