@@ -83,7 +83,7 @@ LATER_TESTS := $(addprefix tests/unit/,cli/test_app.py cli/test_compare.py deplo
 	studies/knowledge/report/test_page.py studies/knowledge/report/test_tables.py \
 	studies/knowledge/report/test_ties.py studies/knowledge/results/test_statistics.py \
 	studies/knowledge/results/test_tables.py studies/survey/test_compare.py training/test_shared_weights.py \
-	weights/test_restore.py)
+	weights/test_restoration.py)
 # A real path through each engine: Ray Data and vLLM, Ray Train and DeepSpeed, MLflow in a study; Ray Tune.
 PATH_TESTS := tests/e2e/test_study.py tests/ray/test_sweep_tune.py
 # The tests of a file share its Ray, engines and servers; two files run at a time, in the order given.
