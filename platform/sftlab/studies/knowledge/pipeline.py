@@ -37,9 +37,5 @@ STAGES = (
 )
 
 CELL_STAGES = tuple(stage.name for stage in STAGES if stage.per_cell)
-LADDER_STAGES = (
-    "change",
-    "controls",
-    "updates",
-    "evaluation",
-)  # those whose results show that a cell is finished
+# Those whose results show that a cell is finished.
+LADDER_STAGES = ("change", "controls", "updates", "evaluation")
