@@ -24,7 +24,7 @@ from sftlab.studies.knowledge.report.buckets import (
     mixture,
     step_words,
 )
-from sftlab.studies.knowledge.report.page import csv_links, render
+from sftlab.studies.knowledge.report.page import POCKET_CAVEAT, csv_links, render
 from sftlab.studies.knowledge.report.summary import p_text, recommendation, summarise
 from sftlab.studies.knowledge.report.view import View
 from sftlab.studies.knowledge.results.choice import METRICS
@@ -375,3 +375,8 @@ def test_words() -> None:
     assert step_words("restore", 10.0).replace("\N{NO-BREAK SPACE}", " ") == "restore 10 % of the weights"
     assert step_words("own", 10.0).replace("\N{NO-BREAK SPACE}", " ") == "apply own at 10 %"
     assert step_words("restore", 0.0) == ""
+
+
+def test_the_page_of_a_pocket_world_says_what_it_cannot_show(study: Results, study_html: str) -> None:
+    pocket = render(replace(study, spec={**study.spec, "pocket": {"seed": 0}}))
+    assert (POCKET_CAVEAT in pocket.replace("&#39;", "'"), POCKET_CAVEAT[:30] in study_html) == (True, False)
