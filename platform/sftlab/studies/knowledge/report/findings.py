@@ -233,7 +233,8 @@ def collapse(view: VariantView) -> Finding | None:
         "Does restoring too much make the model collapse (below half of its accuracy)?",
         f"At 60 %: {percent(mean(paper[60.0]))} left of {percent(mean(paper[0.0]))} (1,920 facts).",
         f"At {restored(at)}: {percent(mean(left))} left of {percent(mean(tuned))}, mean over the groups, in domain. "
-        f"What is left less half of the tuned accuracy:{found.words()}",
+        f"What is left less half of the tuned accuracy:{found.words()} Near the base model this is the accuracy in a "
+        "prompt that it was not tuned on, and not lost knowledge.",
         found.agrees(-1.0) if far_enough and mean(tuned) else None,
     )
 
