@@ -103,7 +103,8 @@ class UserError(Exception):
         wanted = f"expected {self.expected}" if self.expected else ""
         if self.expected and not self.problem:
             wanted += f", found {_shown(self.value)}"
-        text = "; ".join(part for part in (self.problem, wanted, self.advice) if part)
+        *parts, last = [part for part in (self.problem, wanted, self.advice) if part] or [""]
+        text = "; ".join([*(_without_stop(part) for part in parts), last])
         if self.place is None:
             return text
         place = self.place
@@ -114,6 +115,10 @@ class UserError(Exception):
     def __str__(self) -> str:
         masked = _NO_PORT.sub(r"\1***", _PASSWORD.sub(r"\1***@", super().__str__()))
         return _QUERY.sub(r"\1***", masked)
+
+
+def _without_stop(part: str) -> str:
+    return part if part.endswith("..") else part.removesuffix(".")
 
 
 def _shown(value: object) -> str:

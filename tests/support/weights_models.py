@@ -233,7 +233,7 @@ def restored_by_hand(
 
 def small_stretches(monkeypatch: pytest.MonkeyPatch, size: int = 8) -> None:
     """Stretches of a few elements, so that small tensors have several."""
-    for place in ("stream.CHUNK", "reader.CHUNK", "search.CHUNK", "mixer.CHUNK", "restore.CHUNK"):
+    for place in ("stream.CHUNK", "reader.CHUNK", "search.CHUNK", "mixer.CHUNK", "restoration.CHUNK"):
         monkeypatch.setattr(f"sftlab.weights.{place}", size)
     for place in ("controls.CHUNK", "shuffle.STRETCH"):
         monkeypatch.setattr(f"sftlab.weights.{place}", size)

@@ -67,7 +67,7 @@ def test_flips_may_be_of_the_second_axis() -> None:
 
 
 def test_one_cluster_has_no_effect() -> None:
-    with pytest.raises(UserError, match="over models needs two"):
+    with pytest.raises(UserError, match="over models has 1 of them; expected two or more"):
         mean_effect(np.array([1.0]), ("models",), seed=0)
 
 

@@ -105,7 +105,7 @@ def test_a_command_prints_the_documented_keys(
 def test_the_status_of_an_unfinished_study_has_all_keys_but_its_report(tmp_path: Path) -> None:
     found = printed("status", TINY, "--store", tmp_path / "store")
     assert set(found) == documented("status") - {"report"}
-    assert (found["study"], found["steps"], found["built"], found["running"]) == ("tiny", 35, 0, [])
+    assert (found["study"], found["steps"], found["built"], found["running"]) == ("tiny", 39, 0, [])
     assert {stage["stage"]: stage["steps"] for stage in found["stages"]}["tuned"] == 4
 
 

@@ -127,7 +127,10 @@ def test_of_two_files_of_one_name_that_of_the_file_s_folder_is_taken(
     assert not caplog.records
 
 
-def test_a_parent_of_a_linked_folder_is_the_parent_of_what_it_leads_to(tmp_path: Path) -> None:
+def test_a_parent_of_a_linked_folder_is_the_parent_of_what_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
     found = Path(anchored("../x", tmp_path / "link" / "s.yaml", "f"))
@@ -176,7 +179,7 @@ def test_what_has_not_the_form_of_a_hub_s_id_is_none(text: str) -> None:
 def _texts(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The keys of fields of a record that are named as paths are."""
     for name, field in model.model_fields.items():
-        if name in ("path", "source", "templates"):
+        if name in ("path", "source", "templates", "include"):
             yield prefix + name
         kinds: list[Any] = [field.annotation, *get_args(field.annotation)]
         for kind in kinds:

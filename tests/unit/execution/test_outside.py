@@ -22,7 +22,7 @@ def test_a_stage_reads_the_files_of_its_groups() -> None:
 def test_a_missing_file_is_named_once_with_its_hint() -> None:
     files = OutsideFiles({"a": ["missing:in/world.zip"], "b": ["missing:in/world.zip"]}, {"world": "make it"})
     assert files.missing() == ["in/world.zip"]
-    with pytest.raises(UserError, match=r"in/world\.zip: not found; make it\. Correct the path"):
+    with pytest.raises(UserError, match=r"in/world\.zip: not found; make it; correct the path"):
         files.require()
     OutsideFiles().require()
 

@@ -167,7 +167,7 @@ def test_an_engine_that_swaps_is_started_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_that_even_a_fresh_engine_does_not_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    why = r"the weights of model-1, although it was started with them: lm_head\.weight.* Finished models are kept"
+    why = r"the weights of model-1, although it was started with them: lm_head\.weight.* finished models are kept"
     with pytest.raises(UserError, match=why):
         list(measure_all([engine_of(Calls(False, broken=True), monkeypatch)], tasks(1)))
 

@@ -156,7 +156,7 @@ def test_contradictions_with_the_study_are_refused() -> None:
         ),
         ("nothing-like-it", {}, "is unknown; expected one of dare"),
         ("dare", {"sed": 1}, "strategy dare: unknown key 'sed'; did you mean 'seed'"),
-        ("mixed", {"x": 1}, "strategy mixed: unknown key 'x'; known are: none"),
+        ("mixed", {"x": 1}, "strategy mixed: unknown key 'x'; known are: draw"),
         ("l2-sp", {}, "strategy l2-sp: strength is required"),
         ("l2-sp", {"strength": 0}, r"strategy l2-sp: strength: .*greater than 0 \(found 0\)"),
         ("low-rate", {"factor": 2}, "strategy low-rate: factor: .*less than 1"),

@@ -74,7 +74,7 @@ def test_a_token_over_the_border_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_too_long_example_is_an_error_that_names_file_row_and_texts(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a", "abc"], "target": ["b", "d" * 70]}), tmp_path / "t.parquet")
-    message = rf"t\.parquet: row 1 has 75 tokens.*max_length = 74 .*'abc' -> '{'d' * 60}\.\.\.'"
+    message = rf"t\.parquet: row 1: has 75 tokens.*max_length = 74 .*'abc' -> '{'d' * 60}\.\.\.'"
     with pytest.raises(UserError, match=message):
         encode_file(encoder(merging("xy")), str(tmp_path / "t.parquet"), 74)
 

@@ -98,13 +98,13 @@ def read_candidates(
 ) -> list[Candidate]:
     """Read every file. Raises UserError naming the file and row for what cannot be trained on."""
     questions = {str(path): read_questions(path) for path in benchmarks}
-    names = _names(files)
+    names = names_of(files)
     return [
         _candidate(name, path, encoder, reading, questions) for name, path in zip(names, files, strict=True)
     ]
 
 
-def _names(files: Sequence[Path]) -> list[str]:
+def names_of(files: Sequence[Path]) -> list[str]:
     """What candidates are called: the names of the files, or their paths where two names are equal."""
     if len({file.resolve() for file in files}) < len(files):
         raise UserError("a file is given twice", place="--data", advice="give each candidate once.")

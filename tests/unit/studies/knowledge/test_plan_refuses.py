@@ -149,7 +149,7 @@ def test_all_sets_that_cannot_be_drawn_are_named_and_a_margin_counts_what_it_lea
     build = build_of(own_study(tmp_path, counts, training_sets=grid), tmp_path)
     scored(build, [0, 4, 4])  # four of bucket 0, eight of bucket 4
     with pytest.raises(
-        UserError, match=r"Bucket 0, topic A: a set of 6 facts needs 6 of it, but there are 4"
+        UserError, match=r"bucket 0, topic A: a set of 6 facts needs 6 of it, but there are 4"
     ):
         check_training_sets(build)
     grid["sizes"] = [2, 9]

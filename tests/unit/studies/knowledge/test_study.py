@@ -301,7 +301,7 @@ def test_a_commit_that_the_file_system_refuses_says_what_to_do(
     def refuse(path: Path, _: str) -> None:
         raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr("sftlab.store.artifact.write_text", refuse)
+    monkeypatch.setattr("sftlab.store.local.write_text", refuse)
     with pytest.raises(UserError, match=message):
         KnowledgeBuild(plan, store, Runtime(), SilentProgress()).commit(plan.facts)
 

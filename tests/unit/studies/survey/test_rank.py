@@ -13,7 +13,7 @@ from sftlab.analysis.ranking import Known
 from sftlab.cli.rank import spread
 from sftlab.errors import UserError
 from sftlab.studies.survey.known_gains import KnownGains
-from sftlab.studies.survey.rank import Candidate, _names, rank, ranking_json, ties
+from sftlab.studies.survey.rank import Candidate, names_of, rank, ranking_json, ties
 from sftlab.studies.survey.rank_text import ranking_text
 
 NOTHING = KnownGains(Known([], [], np.zeros((0, 2)), np.zeros(0)), (), ())
@@ -95,13 +95,13 @@ def test_set_of_which_nothing_can_be_scored_is_refused_by_name() -> None:
 
 
 def test_sets_of_one_name_are_called_by_their_paths_and_none_is_given_twice() -> None:
-    assert _names([Path("a/x.jsonl"), Path("b/x.jsonl"), Path("y.json.gz")]) == [
+    assert names_of([Path("a/x.jsonl"), Path("b/x.jsonl"), Path("y.json.gz")]) == [
         "a/x.jsonl",
         "b/x.jsonl",
         "y",
     ]
     with pytest.raises(UserError, match="twice"):
-        _names([Path("x.jsonl"), Path("./x.jsonl")])
+        names_of([Path("x.jsonl"), Path("./x.jsonl")])
 
 
 def test_options_of_rank_take_several_words() -> None:
