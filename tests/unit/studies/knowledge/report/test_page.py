@@ -132,7 +132,9 @@ def small(**changes: Any) -> Results:
 def test_every_section_is_there_in_order_and_everything_is_measured(html: str) -> None:
     page = Page(html)
     assert page.open == []
-    assert [found for found in page.ids if found in SECTIONS] == list(SECTIONS)
+    # The made-up sweep has no answers by fact and no sizes of updates; the study of the other tests has.
+    expected = [name for name in SECTIONS if name not in ("fates", "updates")]
+    assert [found for found in page.ids if found in SECTIONS] == expected
     assert NOT_MEASURED not in html and "this study" not in html
 
 
