@@ -111,7 +111,7 @@ def main(folder: Path, trials: int) -> None:
     def logged() -> tuple[float, float, int]:
         wall, used = time.perf_counter(), time.process_time()
         key = parent_key("benchmark", "", "", {})
-        sweep = log_results(results, base, models, key, settings, folder, tables, card="# Card\n")
+        sweep = log_results(results, base, models, key, settings, folder, tables=tables, card="# Card\n")
         return time.perf_counter() - wall, time.process_time() - used, len(sweep.written)
 
     records = trial_records(results, models, tables)

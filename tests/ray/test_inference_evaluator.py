@@ -212,7 +212,7 @@ def test_a_model_that_an_engine_does_not_take_in_is_named_in_the_error(
     folders = tmp_path / "session", tmp_path / "damaged"
     request = EvaluationRequest(made, models[0], EngineSpec(), *folders)
     with pytest.raises(
-        UserError, match=r"the weights of lacking-2, although.*down_proj\.weight.* Finished models are kept"
+        UserError, match=r"the weights of lacking-2, although.*down_proj\.weight.* finished models are kept"
     ):
         evaluate_with_engines(request, RUNTIME)
     assert (tmp_path / "whole-1" / "answers.parquet").is_file()

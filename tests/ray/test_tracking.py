@@ -56,7 +56,9 @@ def test_a_study_is_a_parent_run_with_a_child_a_cell(
 
     results = results_of(2)
     models = models_of(results, model_folder)
-    study = log_results(results, base_of(), models, "key", TrackingSettings(), store, tables, card="# Card")
+    study = log_results(
+        results, base_of(), models, "key", TrackingSettings(), store, tables=tables, card="# Card"
+    )
     client = MlflowClient(tracking_uri=study.address, registry_uri=study.address)
 
     parent = client.get_run(study.run_id)

@@ -102,12 +102,26 @@ def test_a_server_is_logged_to_over_http_and_its_death_is_named(
     results = results_of(2)
     models = models_of(results, model_folder)
     first = log_results(
-        results, base_of(), models, "key", settings, tmp_path, tables, model_folder / "config.json"
+        results,
+        base_of(),
+        models,
+        "key",
+        settings,
+        tmp_path,
+        tables=tables,
+        report=model_folder / "config.json",
     )
     before = everything(first)
     assert (
         log_results(
-            results, base_of(), models, "key", settings, tmp_path, tables, model_folder / "config.json"
+            results,
+            base_of(),
+            models,
+            "key",
+            settings,
+            tmp_path,
+            tables=tables,
+            report=model_folder / "config.json",
         ).written
         == ()
     )
@@ -127,7 +141,14 @@ def test_a_server_is_logged_to_over_http_and_its_death_is_named(
 
     with pytest.raises(UserError, match=address):
         log_results(
-            grown, base_of(), models_of(grown, model_folder), "key", settings, tmp_path, tables, progress=die
+            grown,
+            base_of(),
+            models_of(grown, model_folder),
+            "key",
+            settings,
+            tmp_path,
+            tables=tables,
+            progress=die,
         )
     written = {path.name for path in tmp_path.rglob("*")}
     assert {"server.db", "server.log", "model.safetensors"} <= written

@@ -47,7 +47,7 @@ def results() -> Results:
 def logged(results: Results, store: Path, card: str = "# Card\n", **options: Any) -> Tracked:
     models = models_of(results, store / "model")
     return log_results(
-        results, base_of(), models, "key", TrackingSettings(), store, TABLES, card=card, **options
+        results, base_of(), models, "key", TrackingSettings(), store, tables=TABLES, card=card, **options
     )
 
 

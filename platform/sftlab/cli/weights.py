@@ -15,7 +15,7 @@ from sftlab.errors import UserError
 from sftlab.files import bytes_text
 
 if TYPE_CHECKING:
-    from sftlab.weights.cut import Measure, Order, Region, ShareOf
+    from sftlab.weights.cut import Measure, Order, Region, SelectionKeys, ShareOf
 
 
 BaseFolder = Annotated[Path, typer.Option(help="Folder, or id of a hub, of the model before fine-tuning.")]
@@ -106,19 +106,7 @@ def change_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Sho
     from sftlab.weights.ladder import CHANGE_FILE, change
 
     with bar_once_begun("measuring") as update:
-        found = change(
-            base,
-            tuned,
-            output,
-            ranked.percent,
-            _region(ranked.region),
-            _order(ranked.order),
-            ranked.seed,
-            progress=update,
-            measure=_measure(ranked.measure),
-            layers=ranked.layers,
-            share_of=_share_of(ranked.share_of),
-        )
+        found = change(base, tuned, output, ranked.percent, progress=update, **_selection(ranked))
     assert found.controls is not None
     null, undone = found.controls.null.concentration, found.controls.undone
     shares = ", ".join(
@@ -150,19 +138,7 @@ def restore_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Sh
     from sftlab.weights.ladder import CHANGE_FILE, restore
 
     with bar_once_begun("restoring") as update:
-        found = restore(
-            base,
-            tuned,
-            ranked.percent,
-            output,
-            _region(ranked.region),
-            _order(ranked.order),
-            ranked.seed,
-            progress=update,
-            measure=_measure(ranked.measure),
-            layers=ranked.layers,
-            share_of=_share_of(ranked.share_of),
-        )
+        found = restore(base, tuned, ranked.percent, output, progress=update, **_selection(ranked))
     models = {
         label: {"path": str(output / f"restored-{label}"), "restored": cut.count, "weights": cut.total}
         for label, cut in found.cuts.items()
@@ -200,6 +176,17 @@ def unpack_weights(base: Path, packed: Path, output: Path) -> Shown:
         written = unpack(base, packed, output, update)
     text = f"{output}: {bytes_text(written)} of weights, the same bytes as were packed"
     return Shown({"path": str(output), "bytes": written}, text)
+
+
+def _selection(ranked: Ranked) -> SelectionKeys:
+    return {
+        "region": _region(ranked.region),
+        "order": _order(ranked.order),
+        "seed": ranked.seed,
+        "measure": _measure(ranked.measure),
+        "layers": ranked.layers,
+        "share_of": _share_of(ranked.share_of),
+    }
 
 
 def _region(name: str) -> Region:

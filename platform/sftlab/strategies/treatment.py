@@ -10,7 +10,7 @@ from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
 from sftlab.facts.training_sets import Balance, DrawRule, Mixture, canonical_bucket
 from sftlab.training.spec import SFTSpec
-from sftlab.weights.cut import Measure, Order, Region, ShareOf
+from sftlab.weights.cut import Measure, Order, Region, SelectionKeys, ShareOf
 from sftlab.weights.spec import LayerRange
 
 MOST_VALUES = 1000  # of one axis
@@ -99,6 +99,18 @@ class RestoreSpec(Frozen):
     )
     method: str | None = Field(None, description="strategy that edits weights in place of the restoration")
     parameters: dict[str, Any] | None = Field(None, description="parameters of `method`")
+
+    @property
+    def selection(self) -> SelectionKeys:
+        """Which weights are restored first, as keyword arguments of `sftlab.weights.profile`."""
+        return {
+            "region": self.region,
+            "order": self.order,
+            "seed": self.seed,
+            "measure": self.measure or "relative",
+            "layers": self.layers,
+            "share_of": self.share_of or "weights",
+        }
 
     @model_validator(mode="after")
     def _parameters_of_a_method(self) -> RestoreSpec:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
@@ -21,6 +21,7 @@ from sftlab.weights.cut import (
     Order,
     Ranking,
     Region,
+    SelectionKeys,
     ShareOf,
     percent_labels,
     restored_count,
@@ -126,29 +127,42 @@ def profile(
     base_dir: str | PathLike[str],
     tuned_dir: str | PathLike[str],
     percents: str | Sequence[str | int | float] = CONCENTRATION_PERCENTS,
-    region: Region = "layers",
-    order: Order = "top",
-    seed: int = 0,
+    *,
     progress: Report | None = None,
-    measure: Measure = "relative",
-    layers: str | None = None,
-    share_of: ShareOf = "weights",
     controls_seed: int | None = None,
+    **selection: Unpack[SelectionKeys],
 ) -> ChangeProfile:
     """Streams both models three times and returns the exact profile of the change and the cuts of a ladder.
 
-    measure: by which change the orders "top", "bottom" and "shuffled" rank. layers: narrows the region to these
-    layers (`sftlab.weights.regions.layer_numbers`). `seed` matters for the orders "random" and "shuffled" alone.
-    share_of: what a percentage is a share of (`sftlab.weights.amount`); other than "weights" takes three passes
-    more. controls_seed: measures the controls too, with this seed of the shuffle, in four passes more. Memory does
-    not depend on the size of the models. Raises UserError for models that do not fit each other, for NaN and
-    infinite weights, for an empty region, for layers that the model lacks and for percentages that are none.
+    selection: `region`, `order`, `seed`, `measure`, `layers` and `share_of` (`sftlab.weights.cut.SelectionKeys`); a
+    `share_of` other than "weights" takes three passes more (`sftlab.weights.amount`). controls_seed: measures the
+    controls too, with this seed of the shuffle, in four passes more. Memory does not depend on the size of the models.
+    Raises UserError for models that do not fit each other, for NaN and infinite weights, for an empty region, for
+    layers that the model lacks and for percentages that are none.
     """
-    ranking = Ranking.of(order, seed, measure)
-    layers = None if layers is None else layers_label(layers)
+    chosen = Selection.of(**selection)
     with open_pair(base_dir, tuned_dir) as (base, tuned):
-        return profile_pair(
-            base, tuned, percent_labels(percents), region, ranking, layers, progress, share_of, controls_seed
+        return profile_pair(base, tuned, percent_labels(percents), chosen, progress, controls_seed)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The weights that are ranked, their order, and what a percentage is a share of. `SelectionKeys` explains each."""
+
+    region: Region
+    ranking: Ranking
+    layers: str | None
+    share_of: ShareOf
+
+    @staticmethod
+    def of(**keys: Unpack[SelectionKeys]) -> Selection:
+        ranking = Ranking.of(keys.get("order", "top"), keys.get("seed", 0), keys.get("measure", "relative"))
+        layers = keys.get("layers")
+        return Selection(
+            keys.get("region", "layers"),
+            ranking,
+            None if layers is None else layers_label(layers),
+            keys.get("share_of", "weights"),
         )
 
 
@@ -156,16 +170,17 @@ def profile_pair(
     base: Checkpoint,
     tuned: Checkpoint,
     labels: Sequence[str],
-    region: Region,
-    ranking: Ranking,
-    layers: str | None = None,
+    selection: Selection,
     report: Report | None = None,
-    share_of: ShareOf = "weights",
     controls_seed: int | None = None,
 ) -> ChangeProfile:
-    """`profile` of two open checkpoints; `labels` as `percent_labels` and `layers` as `layers_label` return
-    them.
-    """
+    """`profile` of two open checkpoints; `labels` as `percent_labels` returns them."""
+    region, ranking, layers, share_of = (
+        selection.region,
+        selection.ranking,
+        selection.layers,
+        selection.share_of,
+    )
     names = check_pair(base, tuned, region, layers)
     sizes = region_sizes(base, names, region, layers)
     outside = {name: base.numel(name) for name in names if name not in sizes}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from sftlab.errors import UserError
 
@@ -14,6 +14,27 @@ Order = Literal["top", "bottom", "random", "smallest-base", "shuffled"]
 Measure = Literal["relative", "absolute"]
 Region = Literal["layers", "attention", "mlp", "embeddings", "all"]
 ShareOf = Literal["weights", "l1", "l2"]
+
+
+class SelectionKeys(TypedDict, total=False):
+    """Which weights a ladder restores first, as keyword arguments; those left out have the defaults of the paper.
+
+    Keys:
+        region: the weights that are ranked; "layers", all weights of the layers but norms, if left out.
+        order: "top" (largest change first) if left out; `Ranking` explains each.
+        seed: of the orders "random" and "shuffled"; 0 if left out.
+        measure: the change by which "top", "bottom" and "shuffled" rank; "relative" if left out.
+        layers: narrows the region to these layers, such as "0-3"; all if left out.
+        share_of: what a percentage is a share of: "weights", the total change "l1" or its squares "l2".
+    """
+
+    region: Region
+    order: Order
+    seed: int
+    measure: Measure
+    layers: str | None
+    share_of: ShareOf
+
 
 _DEFAULTS = {"measure": "relative", "layers": None, "share_of": "weights", "controls": None}
 

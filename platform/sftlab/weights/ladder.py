@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from secrets import token_hex
+from typing import Unpack
 
 from sftlab.errors import UserError
 from sftlab.files import claimed, readable_write_errors
 from sftlab.weights.change_profile import ChangeProfile, profile
 from sftlab.weights.companions import report_gaps, travelling
-from sftlab.weights.cut import CONCENTRATION_PERCENTS, Measure, Order, Region, ShareOf, percent_labels
+from sftlab.weights.cut import CONCENTRATION_PERCENTS, SelectionKeys, percent_labels
 from sftlab.weights.edits import Restoration
 from sftlab.weights.restoration import restored_bytes, write_restored
 from sftlab.weights.stream import Report
@@ -33,36 +34,21 @@ def change(
     tuned: Folder,
     output: Folder,
     percents: str | Sequence[str | int | float] = CONCENTRATION_PERCENTS,
-    region: Region = "layers",
-    order: Order = "top",
-    seed: int = 0,
+    *,
     progress: Report | None = None,
-    measure: Measure = "relative",
-    layers: str | None = None,
-    share_of: ShareOf = "weights",
+    **selection: Unpack[SelectionKeys],
 ) -> ChangeProfile:
     """Measures how the weights changed and writes OUTPUT/change.json (`ChangeProfile.to_json`), with the controls.
 
-    seed: of the orders random and shuffled, and of the shuffled updates that the change is compared with.
+    selection: as of `profile`; its seed is also that of the shuffled updates that the change is compared with.
     Raises UserError as `profile` does, and for an OUTPUT with other content than an earlier change.json.
     """
     base, tuned, output = expanded(base), expanded(tuned), expanded(output)
     _refuse_file(output)
     with claimed(output):
         _prepare_output(output, ())
-        found = profile(
-            base,
-            tuned,
-            percents,
-            region,
-            order,
-            seed,
-            progress,
-            measure,
-            layers,
-            share_of,
-            controls_seed=seed,
-        )
+        seed = selection.get("seed", 0)
+        found = profile(base, tuned, percents, progress=progress, controls_seed=seed, **selection)
         _write_change(output, found)
     return found
 
@@ -72,17 +58,14 @@ def restore(
     tuned: Folder,
     percents: str | Sequence[str | int | float],
     output: Folder,
-    region: Region = "layers",
-    order: Order = "top",
-    seed: int = 0,
+    *,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     progress: Report | None = None,
-    measure: Measure = "relative",
-    layers: str | None = None,
-    share_of: ShareOf = "weights",
+    **selection: Unpack[SelectionKeys],
 ) -> ChangeProfile:
     """Writes OUTPUT/restored-<percent> for every percentage, and OUTPUT/change.json.
 
+    selection: as of `profile`. shard_bytes: the largest shard of a written model.
     Raises UserError as `profile` and `write_restored` do, for a disk without room for all models (before
     any work), for an OUTPUT with other content than an earlier result or with one of another percentage, and for
     a model that it would overwrite. change.json is written last.
@@ -107,7 +90,7 @@ def restore(
     found_bytes = [0]
     with claimed(output):
         _prepare_output(output, labels)
-        found = profile(base, tuned, labels, region, order, seed, searching, measure, layers, share_of)
+        found = profile(base, tuned, labels, progress=searching, **selection)
         edits = {label: Restoration(cut) for label, cut in found.cuts.items()}
         write_restored(base, tuned, edits, output, shard_bytes, writing)
         _write_change(output, found)

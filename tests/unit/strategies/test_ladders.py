@@ -37,16 +37,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def models(spec: RestoreSpec, base: Path, tuned: Path) -> dict[float, dict[str, torch.Tensor]]:
     """The models of a ladder, made as the stages make them."""
     labels = [percent_label(percent) for percent in spec.percents]
-    found = profile(
-        base,
-        tuned,
-        labels,
-        spec.region,
-        spec.order,
-        spec.seed,
-        measure=spec.measure or "relative",
-        layers=spec.layers,
-    )
+    found = profile(base, tuned, labels, **spec.selection)
     edits = {percent: edit_for(spec, percent, found.cuts) for percent in spec.percents}
     return {
         percent: dict(pickle.loads(pickle.dumps(ModelSource(str(base), str(tuned), edit))).tensors())

@@ -154,7 +154,7 @@ def test_ties_trimming_is_a_restoration_from_the_bottom_by_absolute_change(tmp_p
     task = {UP: torch.tensor([3.0, -0.5, 0.0, 1.0]), QUERY: torch.tensor([-4.0, 2.0])}
     tuned = {name: base[name] + task[name] for name in base}
     one, two = write_checkpoint(tmp_path / "base", base), write_checkpoint(tmp_path / "tuned", tuned)
-    cut = profile(one, two, ["50"], "all", "bottom", measure="absolute").cuts["50"]
+    cut = profile(one, two, ["50"], region="all", order="bottom", measure="absolute").cuts["50"]
     found = dict(ModelSource(str(one), str(two), Restoration(cut)).tensors())
     # the three of six largest entries of the task vector: 3, -4 and 2
     assert (found[UP] - base[UP]).tolist() == [3.0, 0.0, 0.0, 0.0]

@@ -59,7 +59,7 @@ def density_peaks(found: Neighbours, dimension: float, k: int = 16, z: float = 1
     near = found.indices[:, :k]
     centres, denser = _centres(rank, near)
     labels = _assigned(rank, found.indices, centres, denser)
-    saddles = _saddles(log, at.error, rank, labels, found.indices, k, set(centres.tolist()))
+    saddles = _saddles(Density(log, at.error), labels, found.indices, k, set(centres.tolist()))
     parents = _merged(saddles, log[centres], at.error[centres], z)
     return np.unique(parents[labels], return_inverse=True)[1].astype(np.int64)
 
@@ -93,9 +93,10 @@ def _assigned(rank: Floats, indices: Indices, centres: Indices, denser: Indices)
 
 
 def _saddles(
-    log: Floats, error: Floats, rank: Floats, labels: Labels, indices: Indices, k: int, centres: set[int]
+    at: Density, labels: Labels, indices: Indices, k: int, centres: set[int]
 ) -> dict[tuple[int, int], _Saddle]:
     """The saddle of every pair of clusters that touch each other."""
+    rank = at.log - at.error
     found: dict[tuple[int, int], _Saddle] = {}
     for point in range(len(labels)):
         mine = labels[point]
@@ -109,7 +110,7 @@ def _saddles(
             continue
         pair = _pair(int(mine), int(labels[foreign[0]]))
         if pair not in found or rank[point] > found[pair].rank:
-            found[pair] = _Saddle(float(log[point]), float(error[point]), float(rank[point]))
+            found[pair] = _Saddle(float(at.log[point]), float(at.error[point]), float(rank[point]))
     return found
 
 

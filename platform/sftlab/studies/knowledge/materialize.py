@@ -243,19 +243,7 @@ def cuts_of(store: Store, recipe: Recipe) -> Mapping[str, Cut]:
             cuts = read_profile(_folder(store, record) / CHANGE_FILE).cuts
             if label in cuts:
                 return cuts
-    own = recipe.restore
-    found = profile(
-        recipe.base,
-        recipe.tuned,
-        [label],
-        own.region,
-        own.order,
-        own.seed,
-        measure=own.measure or "relative",
-        layers=own.layers,
-        share_of=own.share_of or "weights",
-    )
-    return found.cuts
+    return profile(recipe.base, recipe.tuned, [label], **recipe.restore.selection).cuts
 
 
 def _uses_cut(restore: RestoreSpec) -> bool:

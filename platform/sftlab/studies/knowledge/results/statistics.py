@@ -250,7 +250,7 @@ def comparisons(
         for family, first, second in pairs
         if second[:3] in known
         for split in TEST_SPLITS
-        if (row := _compare(family, known[first[:3]], first, known[second[:3]], second, split, answers))
+        if (row := _compare(family, first, second, split, known, answers))
     ]
     return [corrected for family in (CHOSEN, PLAIN, BEST, CONTROLS) for corrected in _corrected(rows, family)]
 
@@ -275,11 +275,16 @@ def _same_tuned(first: Asked, second: Asked, answers: Answers) -> bool:
 
 
 def _compare(
-    family: str, mine: Asked, first: Models, other: Asked, second: Models, split: str, answers: Answers
+    family: str,
+    first: Models,
+    second: Models,
+    split: str,
+    known: Mapping[tuple[str, str, int], Asked],
+    answers: Answers,
 ) -> tuple[ComparisonRow, Difference] | None:
     """The models of the seeds that both groups have; None without any. The verdict comes with the correction."""
-    a = {cell.set_seed: cell for cell in mine.asked.get((first.percent, split), ())}
-    b = {cell.set_seed: cell for cell in other.asked.get((second.percent, split), ())}
+    a = {cell.set_seed: cell for cell in known[first[:3]].asked.get((first.percent, split), ())}
+    b = {cell.set_seed: cell for cell in known[second[:3]].asked.get((second.percent, split), ())}
     shared = sorted(a.keys() & b.keys())
     if not shared:
         return None

@@ -31,12 +31,7 @@ def build_change(build: KnowledgeBuild, cell: Cell) -> None:
         build.model_folder,
         build.read(cell.tuned, "model"),
         [percent_label(percent) for percent in restore.percents],
-        restore.region,
-        restore.order,
-        restore.seed,
-        measure=restore.measure or "relative",
-        layers=restore.layers,
-        share_of=restore.share_of or "weights",
+        **restore.selection,
     )
     write_text(build.path(cell.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
     build.commit(cell.change)

@@ -47,8 +47,8 @@ def track(finished: Finished, results: Results, report: Path, best: Path) -> Tra
             key_of(finished),
             base.runtime.tracking,
             base.store.root,
-            fact_tables(base),
-            report,
-            card_of(finished, results),
+            tables=fact_tables(base),
+            report=report,
+            card=card_of(finished, results),
             progress=bar.update,
         )

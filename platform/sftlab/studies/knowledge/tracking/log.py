@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from sftlab.studies.knowledge.results.tables import Results
 from sftlab.studies.knowledge.tracking.card import headline
@@ -18,6 +19,22 @@ from sftlab.tracking.records import ParentRecord, TrackedModel, TrackedTable
 from sftlab.tracking.settings import TrackingSettings
 
 
+class Attached(TypedDict, total=False):
+    """What a study or a sweep has besides its results.
+
+    Keys:
+        tables: the facts' splits, named as in the accuracy tables (test, test_ood, dev, dev_ood).
+        report: HTML page, kept as artifact of the parent run.
+        card: `model_card` of the recommended model, uploaded with its files as README.md.
+        progress: hears how many trials are in MLflow, and of how many.
+    """
+
+    tables: Sequence[TrackedTable]
+    report: Path | None
+    card: str
+    progress: Callable[[int, int], None] | None
+
+
 def log_results(
     results: Results,
     base: TrackedModel,
@@ -25,10 +42,7 @@ def log_results(
     key: str,
     settings: TrackingSettings,
     store: Path,
-    tables: Sequence[TrackedTable] = (),
-    report: Path | None = None,
-    card: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    **attached: Unpack[Attached],
 ) -> Tracked:
     """Log a study or a sweep: a parent run, a child run a trial, under it a logged model for every step of its ladder.
 
@@ -44,23 +58,20 @@ def log_results(
         key: what the parent run is found again by (`parent_key`).
         settings: where to log.
         store: root of the store; the sqlite file is below it where the settings name no address.
-        tables: the facts' splits, named as in the accuracy tables (test, test_ood, dev, dev_ood).
-        report: HTML page, kept as artifact of the parent run.
-        card: `model_card` of the recommended model, uploaded with its files as README.md.
-        progress: hears how many trials are in MLflow, and of how many.
+        attached: `Attached`.
 
     Raises:
         UserError: MLflow cannot be reached (found out within seconds), or refuses; what is logged is kept, and
             logging again completes it.
         ValueError: the recommended model is not among the models, or has no path.
     """
+    tables = attached.get("tables", ())
     trials = trial_records(results, models, tables)
-    found = _champion(results, models, card)
+    found = _champion(results, models, attached.get("card", ""))
     champions = () if found is None else (found,)
-    record = parent_record(key, results, trials, tables, report)
-    return write_results(
-        record, [base_record(results, base, tables), *trials], champions, settings, store, progress
-    )
+    record = parent_record(key, results, trials, tables, attached.get("report"))
+    records = [base_record(results, base, tables), *trials]
+    return write_results(record, records, champions, settings, store, attached.get("progress"))
 
 
 def log_trials(

@@ -34,12 +34,7 @@ def build_change(build: SurveyBuild, model: Model) -> None:
         build.base_folder(model.base),
         build.read(model.tuned, MODEL),
         [percent_label(percent) for percent in restore.percents],
-        restore.region,
-        restore.order,
-        restore.seed,
-        measure=restore.measure or "relative",
-        layers=restore.layers,
-        share_of=restore.share_of or "weights",
+        **restore.selection,
     )
     write_text(build.path(model.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
     build.commit(model.change)
