@@ -40,14 +40,15 @@ class PlannedStep:
 
 
 def preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedStep]:
-    """The state of every step. Engine starts are counted at the first step of a stage that starts engines."""
+    """The state of every step. Engine starts are counted at the first step of each base model, its input `model`."""
     with store.listed(*(stage.name for stage in plan.stages)):
         return _preview(plan, store, runtime)
 
 
 def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedStep]:
     records = {stage.name: store.records(stage.name) for stage in plan.stages}
-    to_start = {stage.name for stage in plan.stages if stage.starts_engines}
+    starting = {stage.name for stage in plan.stages if stage.starts_engines}
+    started: set[tuple[str, str | None]] = set()
     planned: set[str] = set()
     to_build: set[str] = set()
     shown: list[PlannedStep] = []
@@ -57,8 +58,9 @@ def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedSte
         if store.find(step) is not None:
             shown.append(PlannedStep(step, True, "", Cost()))
             continue
-        if step.stage in to_start:
-            to_start.remove(step.stage)
+        engines = step.stage, step.inputs.get("model")
+        if step.stage in starting and engines not in started:
+            started.add(engines)
             cost = cost + Cost(engine_starts=runtime.engine.engines)
         damage, begun = store.damage(step), store.is_begun(step)
         first = [name for name, id in step.inputs.items() if id in to_build]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from sftlab.execution.preview import preview
+from sftlab.execution.runtime import Runtime
+from sftlab.store.artifact import Store
 from sftlab.studies.load import load_survey
 from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.sources import SurveySources
@@ -45,6 +48,14 @@ def test_tiny_survey_has_two_bases_seven_runs_and_nine_models() -> None:
         "survey-results": 1,
         "survey-report": 1,
     }
+
+
+def test_engines_start_once_for_each_base_that_has_something_to_answer(tmp_path: Path) -> None:
+    steps = preview(plan(), Store(tmp_path), Runtime())
+    starting = [planned.step for planned in steps if planned.cost.engine_starts]
+    assert [step.inputs["model"] for step in starting] == [
+        plan().base_id(base) for base in plan().spec.bases.names
+    ]
 
 
 def test_another_benchmark_set_or_run_adds_steps_and_moves_no_score() -> None:
