@@ -184,7 +184,7 @@ def _words(view: VariantView, size: int) -> str:
     text += f"; restoring recovers {percent(known.recovered / turned)} of these" if turned else ""
     text += f", and undoes {percent(known.undone / known.facts)} of all."
     if unknown.facts:
-        text += f" Of the facts of bucket 0 {percent(unknown.kept / unknown.facts)} are learned."
+        text += f" Of the facts of bucket 0, {percent(unknown.kept / unknown.facts)} are learned."
     models = len({row.cell for row in shown})
     return f"{text} {count(models, 'model')} of this size together."
 

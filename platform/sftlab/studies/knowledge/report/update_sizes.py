@@ -108,6 +108,7 @@ def by_depth(view: VariantView, size: int) -> str | None:
                 mew=0,
             )
         axes.set_xlabel("layer")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0)
         percent_axis(axes)
         axes.set_title(f"||s \N{MINUS SIGN} p|| / ||p|| by layer, {size:,} facts")
