@@ -76,10 +76,16 @@ LADDERS = {
 }
 
 
-def step_words(strategy: str, percent: float) -> str:
+# What restoring does where a percentage is a share of the change.
+SHARES = {"l1": "undo {} of the absolute change", "l2": "undo {} of the squared change"}
+
+
+def step_words(strategy: str, percent: float, share_of: str = "weights") -> str:
     """What the strategy does at a percentage: 'restore 10 % of the weights'; '' at 0 %."""
     if not percent:
         return ""
+    if strategy == RESTORE and share_of in SHARES:
+        return SHARES[share_of].format(restored(percent))
     return LADDERS.get(strategy, f"apply {strategy} at {{}}").format(restored(percent))
 
 

@@ -12,7 +12,7 @@ from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.buckets import bucket_name, column_name, step_words
 from sftlab.studies.knowledge.report.lookup import DOMAINS, MIXED, TEST, Group, VariantView, bucket_order
 from sftlab.studies.knowledge.report.tables import accuracy_text, difference_of, direction
-from sftlab.studies.knowledge.report.view import View, data_words, paper_size, setting_words
+from sftlab.studies.knowledge.report.view import View, data_words, paper_size, setting_words, share_of
 from sftlab.studies.knowledge.results.rows import (
     BEST,
     CHOSEN,
@@ -96,7 +96,7 @@ def detectable(rows: Sequence[ComparisonRow]) -> str:
 
 def _best_entries(view: View, row: ChoiceRow, strong: bool) -> list[Entry]:
     variant = view.variants[row.variant]
-    words = [step_words(row.strategy, row.percent), setting_words(variant)]
+    words = [step_words(row.strategy, row.percent, share_of(variant)), setting_words(variant)]
     entries = [Entry(number(100 * row.dev))]
     for split in DOMAINS:
         score = view.of_choice(row, split)

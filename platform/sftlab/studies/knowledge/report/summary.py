@@ -25,7 +25,7 @@ from sftlab.studies.knowledge.report.strategies import (
     verdict_entry,
 )
 from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of, with_tie
-from sftlab.studies.knowledge.report.view import View, data_words, setting_words
+from sftlab.studies.knowledge.report.view import View, data_words, setting_words, share_of
 from sftlab.studies.knowledge.results.rows import (
     BEST,
     CHOSEN,
@@ -93,7 +93,7 @@ def recommendation(view: View, choice: ChoiceRow) -> str:
     settings = setting_words(view.variants[choice.variant])
     detail = f" ({settings})" if settings else ""
     tune = f"Fine-tune on {data_words(*choice.group[1:])}"
-    step = step_words(choice.strategy, choice.percent)
+    step = step_words(choice.strategy, choice.percent, share_of(view.variants[choice.variant]))
     plain = not step and (choice.variant == view.results.reference or choice.strategy in LADDERS)
     if plain:
         does = f"{tune}, and restore nothing."

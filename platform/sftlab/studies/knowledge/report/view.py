@@ -186,6 +186,11 @@ def data_words(train_bucket: str, size: int) -> str:
     return f"{size:,} facts of {bucket_name(train_bucket)}"
 
 
+def share_of(variant: Variant) -> str:
+    """What the percentages of a variant's ladder are shares of: weights, l1 or l2."""
+    return str((variant.spec.get("restore") or {}).get("share_of") or "weights")
+
+
 def setting_words(variant: Variant) -> str:
     """'factor 0.5, epochs 2'; '' without settings."""
     return ", ".join(f"{key} {value}" for key, value in flat(variant.settings))

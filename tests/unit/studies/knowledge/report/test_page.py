@@ -376,6 +376,10 @@ def test_words() -> None:
     assert [p_text(p) for p in (0.00001, 0.0012, 0.5)] == ["p < 0.0001", "p = 0.0012", "p = 0.50"]
     assert step_words("restore", 10.0).replace("\N{NO-BREAK SPACE}", " ") == "restore 10 % of the weights"
     assert step_words("own", 10.0).replace("\N{NO-BREAK SPACE}", " ") == "apply own at 10 %"
+    assert (
+        step_words("restore", 10.0, "l1").replace("\N{NO-BREAK SPACE}", " ")
+        == "undo 10 % of the absolute change"
+    )
     assert step_words("restore", 0.0) == ""
 
 
