@@ -84,7 +84,7 @@ def kill_when(command: list[str], reached: Callable[[], bool], name: str, how: i
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment()
     )
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not reached():
         assert process.poll() is None, f"the run ended before it could be killed while {name}"
         assert time.monotonic() < deadline, f"{name} was not reached"
