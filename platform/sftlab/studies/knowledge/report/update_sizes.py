@@ -94,6 +94,8 @@ def by_depth(view: VariantView, size: int) -> str | None:
     )
     if not names:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     with drawing() as (figure, axes):
         for group in (group for group in view.groups if group.size == size):
             found = [_rows(view, group, ("layer", name)) for name in names]
@@ -108,7 +110,7 @@ def by_depth(view: VariantView, size: int) -> str | None:
                 mew=0,
             )
         axes.set_xlabel("layer")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
         percent_axis(axes)
         axes.set_title(f"||s \N{MINUS SIGN} p|| / ||p|| by layer, {size:,} facts")
