@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sftlab.errors import UserError
-from sftlab.files import make_folder, write_text
+from sftlab.files import make_folder
 from sftlab.store.backend import DAMAGED, Backend
 from sftlab.store.fingerprint import canonical
 from sftlab.store.hashes import HASHES, FileHashes
@@ -49,7 +49,6 @@ __all__ = [
     "Store",
     "differences",
     "read_record",
-    "write_text",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -11,6 +12,7 @@ from typing import Any, Unpack
 
 from sftlab.config.documents import parse_record
 from sftlab.errors import UserError
+from sftlab.files import write_text
 from sftlab.weights.amount import SHARE_PASSES, counts_of_shares
 from sftlab.weights.bits import item_bytes
 from sftlab.weights.controls import CONTROL_PASSES, Controls, controls_of
@@ -85,6 +87,11 @@ class ChangeProfile:
             "module_percents": {percent: self.module_percents(percent) for percent in self.cuts},
             "cuts": {percent: cut.to_json() for percent, cut in self.cuts.items()},
         }
+
+
+def write_profile(path: Path, found: ChangeProfile) -> None:
+    """Write a profile as a result of a store."""
+    write_text(path, json.dumps(found.to_json(), indent=1) + "\n")
 
 
 def read_profile(path: Path) -> ChangeProfile:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftlab.execution.build import Build
-from sftlab.studies.knowledge.plan import Plan
+from sftlab.studies.knowledge.plan import Cell, Plan
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,14 @@ class KnowledgeBuild(Build):
     """A study of knowledge that is being built."""
 
     plan: Plan
+
+    def each(self, title: str, cells: Sequence[Cell], work: Callable[[KnowledgeBuild, Cell], None]) -> None:
+        """Do the work of cells one after another, with a bar that names the cell in work."""
+        with self.progress.bar(title) as bar:
+            for done, cell in enumerate(cells):
+                bar.update(done, len(cells), cell.name)
+                work(self, cell)
+            bar.update(len(cells), len(cells))
 
     @property
     def model_folder(self) -> Path:

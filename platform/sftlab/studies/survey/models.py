@@ -11,6 +11,7 @@ from sftlab.studies.survey.ladders import Rung
 from sftlab.studies.survey.pipeline import STAGES
 from sftlab.studies.survey.runs import Run
 
+MODEL = "model"  # the folder of a tuned model in its result
 REVISIONS = {stage.name: stage.revision for stage in STAGES}
 
 

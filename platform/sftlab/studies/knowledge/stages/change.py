@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
-from sftlab.files import write_text
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
-from sftlab.weights.change_profile import ChangeProfile, profile, read_profile
+from sftlab.weights.change_profile import ChangeProfile, profile, read_profile, write_profile
 from sftlab.weights.cut import percent_label
 
 FILE = "change.json"
@@ -17,11 +14,7 @@ def build_changes(build: KnowledgeBuild) -> None:
     """Profile every tuned model that has none yet, probes included."""
     plan = build.plan
     cells = [cell for cell in (*plan.probes, *plan.cells) if build.missing(cell.change)]
-    with build.progress.bar("weight changes") as bar:
-        for done, cell in enumerate(cells):
-            bar.update(done, len(cells), cell.name)
-            build_change(build, cell)
-        bar.update(len(cells), len(cells))
+    build.each("weight changes", cells, build_change)
 
 
 def build_change(build: KnowledgeBuild, cell: Cell) -> None:
@@ -33,7 +26,7 @@ def build_change(build: KnowledgeBuild, cell: Cell) -> None:
         [percent_label(percent) for percent in restore.percents],
         **restore.selection,
     )
-    write_text(build.path(cell.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
+    write_profile(build.path(cell.change) / FILE, found)
     build.commit(cell.change)
 
 

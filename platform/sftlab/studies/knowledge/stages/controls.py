@@ -19,11 +19,7 @@ SEED = 0  # of the shuffle
 def build_controls(build: KnowledgeBuild) -> None:
     """Measure the controls of every tuned model that has none yet."""
     cells = [cell for cell in build.plan.cells if build.missing(cell.controls)]
-    with build.progress.bar("controls of the changes") as bar:
-        for done, cell in enumerate(cells):
-            bar.update(done, len(cells), cell.name)
-            build_cell_controls(build, cell)
-        bar.update(len(cells), len(cells))
+    build.each("controls of the changes", cells, build_cell_controls)
 
 
 def build_cell_controls(build: KnowledgeBuild, cell: Cell) -> None:

@@ -28,11 +28,7 @@ def updates_schema() -> pa.Schema:
 def build_updates(build: KnowledgeBuild) -> None:
     """Measure the update of every tuned model that has none yet."""
     cells = [cell for cell in build.plan.cells if build.missing(cell.updates)]
-    with build.progress.bar("sizes of the updates") as bar:
-        for done, cell in enumerate(cells):
-            bar.update(done, len(cells), cell.name)
-            build_cell_updates(build, cell)
-        bar.update(len(cells), len(cells))
+    build.each("sizes of the updates", cells, build_cell_updates)
 
 
 def build_cell_updates(build: KnowledgeBuild, cell: Cell) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
-from sftlab.files import write_text
 from sftlab.studies.survey.build import SurveyBuild
-from sftlab.studies.survey.plan import Model
-from sftlab.weights.change_profile import profile, read_profile
+from sftlab.studies.survey.models import MODEL, Model
+from sftlab.weights.change_profile import profile, read_profile, write_profile
 from sftlab.weights.cut import Cut, percent_label
 from sftlab.weights.edits import Edit
 
 FILE = "change.json"
-MODEL = "model"
 
 
 def build_changes(build: SurveyBuild) -> None:
@@ -36,7 +33,7 @@ def build_change(build: SurveyBuild, model: Model) -> None:
         [percent_label(percent) for percent in restore.percents],
         **restore.selection,
     )
-    write_text(build.path(model.change) / FILE, json.dumps(found.to_json(), indent=1) + "\n")
+    write_profile(build.path(model.change) / FILE, found)
     build.commit(model.change)
 
 

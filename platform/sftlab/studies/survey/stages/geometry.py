@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.build import SurveyBuild
-from sftlab.studies.survey.models import Model
+from sftlab.studies.survey.models import MODEL, Model
 from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
-from sftlab.studies.survey.stages.tuned import MODEL
 from sftlab.weights.restoration import ModelSource
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sftlab.analysis.layer_maps import LayerSwap, layer_swaps
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.build import SurveyBuild
-from sftlab.studies.survey.models import Model
-from sftlab.studies.survey.stages.tuned import MODEL
+from sftlab.studies.survey.models import MODEL, Model
 from sftlab.weights.edits import TunedLayers
 from sftlab.weights.restoration import ModelSource
 

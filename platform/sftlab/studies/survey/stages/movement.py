@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.build import SurveyBuild
+from sftlab.studies.survey.models import MODEL
 from sftlab.studies.survey.plan import Model
-from sftlab.studies.survey.stages.tuned import MODEL
 
 if TYPE_CHECKING:
     import pyarrow as pa

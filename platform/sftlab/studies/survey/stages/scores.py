@@ -17,6 +17,7 @@ from sftlab.store.mirror import drop
 from sftlab.store.record import Step
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.build import SurveyBuild
+from sftlab.studies.survey.models import MODEL
 from sftlab.studies.survey.plan import Model
 from sftlab.studies.survey.stages.changes import edit_of
 from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
@@ -24,7 +25,6 @@ from sftlab.studies.survey.stages.layer_maps import LayerAnswers
 from sftlab.studies.survey.stages.programs import program_measurements, read_committed, write_verdicts
 from sftlab.studies.survey.stages.questions import SHOTS, shots_schema
 from sftlab.studies.survey.stages.requests import CHOICES, QUESTIONS, Tasks
-from sftlab.studies.survey.stages.tuned import MODEL
 from sftlab.weights.restoration import ModelSource
 
 if TYPE_CHECKING:

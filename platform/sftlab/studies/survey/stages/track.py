@@ -13,6 +13,7 @@ from sftlab.store.mirror import pull
 from sftlab.store.record import Step
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.measures import Measures, read_measures
+from sftlab.studies.survey.models import MODEL
 from sftlab.studies.survey.plan import Model
 from sftlab.studies.survey.runs import Run
 from sftlab.studies.survey.score_table import Run as Scored
@@ -20,7 +21,6 @@ from sftlab.studies.survey.stages.champions import read_champions, read_scored
 from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
 from sftlab.studies.survey.stages.questions import FILE as QUESTIONS
 from sftlab.studies.survey.stages.report import report_file
-from sftlab.studies.survey.stages.tuned import MODEL
 from sftlab.studies.survey.tracking.log import log_survey
 from sftlab.studies.survey.tracking.records import KeptModel, TrackedRun, TrackedSurvey, survey_key
 from sftlab.tracking.records import TrackedTable, table_of

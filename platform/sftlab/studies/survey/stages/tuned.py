@@ -11,7 +11,7 @@ from sftlab.cluster.session import await_gpus
 from sftlab.store.mirror import drop
 from sftlab.store.record import Step
 from sftlab.studies.survey.build import SurveyBuild
-from sftlab.studies.survey.plan import Model
+from sftlab.studies.survey.models import MODEL, Model
 from sftlab.studies.survey.runs import Run, Training
 from sftlab.studies.survey.stages.changes import build_change, read_cuts
 from sftlab.studies.survey.stages.drawn import FILE
@@ -19,7 +19,6 @@ from sftlab.studies.survey.stages.drawn import FILE
 if TYPE_CHECKING:
     from sftlab.training.records import ProbeMask, SFTRun
 
-MODEL = "model"
 AGAIN = "trained-again"  # models of runs whose last epoch is committed and an earlier one is not
 
 
