@@ -52,7 +52,7 @@ class EngineWorker:
         """source: the model to start with; None for the base model, from which other weights are swapped in."""
         process_watchdog(runtime.timeout_seconds)
         self.base, self.runtime, self.factory, self.source = base, runtime, engine, source
-        self.out_of_memory = False
+        self.out_of_memory: EngineMemoryError | None = None
 
     @cached_property
     def engine(self) -> Engine:
@@ -97,15 +97,18 @@ class EngineWorker:
         After an error of the machine (memory, disk, CUDA, torch) an in-process engine is in an unknown state. Ray
         restarts an actor whose process died and repeats its task; an exception would send the retry to the same
         broken engine. Every other exception passes: it is a finding or a fault, and would come again. An
-        EngineMemoryError passes too; whoever drives the worker replaces it, but Ray may hand it a call before that.
+        EngineMemoryError passes too, and is the answer to every later call: the driver replaces this worker, but Ray
+        may have queued a call for it before that.
         """
         engine = self.engine
-        if self.out_of_memory:
-            os._exit(1)
+        if self.out_of_memory is not None:
+            raise self.out_of_memory
         try:
             return work(engine)
-        except (EngineSwapError, EngineMemoryError) as error:
-            self.out_of_memory = isinstance(error, EngineMemoryError)
+        except EngineMemoryError as error:
+            self.out_of_memory = error
+            raise
+        except EngineSwapError:
             raise
         except (RuntimeError, MemoryError, OSError) as error:
             traceback.print_exception(error)
