@@ -28,7 +28,6 @@ from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of, with_ti
 from sftlab.studies.knowledge.report.view import View, data_words, setting_words, share_of
 from sftlab.studies.knowledge.results.rows import (
     BEST,
-    CHOSEN,
     ChoiceRow,
     ComparisonRow,
     GroupKey,
@@ -170,8 +169,8 @@ def behind(score: GroupRow) -> str:
 
 def against_own(view: View, choice: ChoiceRow, split: str) -> str:
     """Against 0 % of the same training sets, where that is not the best plain fine-tuning."""
-    row, plain = view.results.comparison(CHOSEN, choice, split), _plain_row(view, split)
-    if row is None or (plain is not None and plain.gained == row.gained and plain.lost == row.lost):
+    row = view.results.against_tuned(choice, split)
+    if row is None or row == _plain_row(view, split):
         return ""
     return _difference(row, "the same models at 0 %")
 
@@ -308,7 +307,7 @@ def comparison(view: View, choice: ChoiceRow) -> Table | None:
         entries = [score_entry(score, strong=bool(at)) for score in scores]
         rows.append(Row(state_words(choice.strategy, at), entries))
     if choice.percent:
-        found = [view.results.comparison(CHOSEN, choice, split) for split in splits]
+        found = [view.results.against_tuned(choice, split) for split in splits]
         rows.append(Row("gain, points", [verdict_entry(row) for row in found]))
     note = "The base model has not been tuned to this form of question; what it knows is its mastery, below."
     caption = (

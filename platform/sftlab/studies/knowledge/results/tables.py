@@ -12,6 +12,8 @@ from sftlab.errors import UserError, within
 from sftlab.store.rows import read_rows, read_summary, schema_of
 from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.rows import (
+    BEST,
+    CHOSEN,
     AccuracyRow,
     CellRow,
     CertaintyRow,
@@ -152,6 +154,18 @@ class Results:
             None,
         )
 
+    def against_tuned(self, choice: ChoiceRow, split: str) -> ComparisonRow | None:
+        """A choice against its tuned models with nothing restored, with one verdict wherever it is shown.
+
+        Where the recommended models are compared with the same tuned models in the family BEST, this is that row:
+        the recommendation is tested in its own, smaller family.
+        """
+        own = self.comparison(CHOSEN, choice, split)
+        if own is None or choice.scope != "recommended":
+            return own
+        best = [row for row in self.comparisons if row.family == BEST]
+        return next((row for row in best if _outcome(row) == _outcome(own)), own)
+
     def table(self, name: str) -> pa.Table:
         """One of RESULT_TABLES as an Arrow table with the schema of its row type."""
         return _table(getattr(self, name), RESULT_TABLES[name])
@@ -205,6 +219,12 @@ class Results:
 
 def _folder(directory: Path, number: int) -> Path:
     return directory / "variants" / str(number)
+
+
+def _outcome(row: ComparisonRow) -> tuple[object, ...]:
+    """What two comparisons of the same answers share, in whatever family: tuned models may have several names."""
+    data = (row.against_bucket, row.against_size, row.against_percent)
+    return row.group, row.percent, row.split, data, row.difference, row.gained, row.lost
 
 
 def _table(rows: Sequence[Any], kind: type[Any]) -> pa.Table:

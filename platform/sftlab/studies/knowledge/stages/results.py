@@ -19,7 +19,6 @@ from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
 from sftlab.studies.knowledge.report.buckets import state_words
 from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of
 from sftlab.studies.knowledge.results.rows import (
-    CHOSEN,
     AccuracyRow,
     CellRow,
     ConcentrationRow,
@@ -331,7 +330,7 @@ def summary(finished: Finished, results: Results) -> str:
     ):
         if after is None or before is None:
             continue
-        found = results.comparison(CHOSEN, row, split)
+        found = results.against_tuned(row, split)
         word = "" if found is None else f", {found.verdict} {'than' if found.decided else 'to'} tuned"
         against = f", tuned {before:.1%}{word}" if row.percent else ""
         lines.append(f"  test, {where}: {after:.1%}{against}")

@@ -17,7 +17,7 @@ from sftlab.studies.knowledge.report.plain_tables import correlation
 from sftlab.studies.knowledge.report.strategy_figures import Moved, moved
 from sftlab.studies.knowledge.report.tables import direction
 from sftlab.studies.knowledge.report.view import View, paper_size
-from sftlab.studies.knowledge.results.rows import CHOSEN, PLAIN
+from sftlab.studies.knowledge.results.rows import BEST, CHOSEN, PLAIN
 from sftlab.studies.knowledge.results.tables import Results, Variant
 from sftlab.studies.load import load_sweep
 from tests.support.report_sweep import made_up_sweep
@@ -240,6 +240,19 @@ def test_an_own_strategy_that_edits_the_plain_tuned_models_is_told_against_them(
     other = next(r for r in view.choices("group") if r.strategy == "l2-sp")
     found = view.against_plain(other, "test")
     assert found is not None and found.family == PLAIN
+
+
+def test_the_recommendation_has_one_verdict_against_its_tuned_models() -> None:
+    sweep = made_up_sweep(("restore", "wise-ft"), ("2",), (240,), (0, 1), (0.0, 20.0)).summarise_quickly()
+    choice = View(sweep).recommended
+    assert choice is not None and choice.percent == 20.0
+    row = sweep.against_tuned(choice, "test")
+    own = sweep.comparison(CHOSEN, choice, "test")
+    assert row is not None and own is not None
+    assert row.family == BEST and row.against_percent == 0.0 and row.difference == own.difference
+    other = next(r for r in View(sweep).choices("group") if r.variant != choice.variant and r.percent)
+    found = sweep.against_tuned(other, "test")
+    assert found is not None and found.family == CHOSEN
 
 
 def test_strategies_are_ranked_by_dev(view: View) -> None:
