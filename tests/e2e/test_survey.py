@@ -98,6 +98,26 @@ def test_models_are_mapped_swapped_and_looked_into(finished: Path) -> None:
     assert all(1 < float(row["dimension_base"]) < 64 for row in layers)
 
 
+def test_a_restored_model_becomes_a_folder(finished: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    from sftlab.cli.survey import open_survey
+    from sftlab.studies.survey.materialize import materialize
+
+    build = open_survey(SURVEY, RUNTIME, str(finished), [])
+    model = next(model for model in build.plan.scored if model.rung is not None and model.rung.percent == 20.0)
+    assert model.tuned is not None
+    folder = materialize(build, model.name, tmp_path / "restored")
+    assert (folder / "tokenizer.json").is_file()
+    restored = load_file(folder / "model.safetensors")
+    base = load_file(build.base_folder(model.base) / "model.safetensors")
+    tuned = load_file(build.path(model.tuned) / "model" / "model.safetensors")
+    changed = [restored[name] != tuned[name] for name in tuned]
+    assert all((restored[n][c] == base[n][c]).all() for n, c in zip(tuned, changed, strict=True))
+    layers = sum(array.size for name, array in tuned.items() if ".layers." in name)
+    assert 0.15 < sum(int(c.sum()) for c in changed) / layers <= 0.2
+
+
 def test_second_run_finds_everything(finished: Path) -> None:
     again = run(finished)
     assert again.returncode == 0, tail(again)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sftlab.execution.runtime import Runtime
     from sftlab.store.artifact import Store
     from sftlab.studies.knowledge.materialize import Recipe
+    from sftlab.studies.survey.build import SurveyBuild
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Named:
 class Model(Named):
     """A model, and where its folder goes."""
 
+    survey: Annotated[
+        Path | None, typer.Option(help="Survey file (YAML): ID is the name of a model of this survey.")
+    ] = None
     output: Annotated[Path | None, typer.Option(help="New folder; below the store if unset.")] = None
 
 
@@ -71,7 +75,10 @@ def materialize(
     overrides: Overrides = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a model's folder from its recipe."""
+    """Write a model's folder from its recipe.
+
+    Of a study or sweep by its id; of a survey by its name.
+    """
     show(as_json, lambda: materialize_model(model, runtime, store, overrides or []))
 
 
@@ -147,6 +154,10 @@ def materialize_model(
     model: Model, runtime_file: Path | None, store: Place, overrides: Sequence[str]
 ) -> Shown:
     """Write the folder of an evaluated model that is kept as a recipe; plugins may be in the working folder."""
+    if model.survey is not None:
+        return materialize_of_survey(
+            model, model.survey, open_survey(model.survey, runtime_file, store, overrides)
+        )
     from sftlab.strategies import load_plugins
     from sftlab.studies.knowledge.materialize import materialize
 
@@ -156,6 +167,19 @@ def materialize_model(
     base = None if model.base is None else local_folder(model.base)
     with bar_once_begun("writing") as update:
         folder = materialize(opened, model.id, model.output, base, runtime.tracking, update)
+    return Shown({"path": str(folder)}, str(folder))
+
+
+def materialize_of_survey(model: Model, survey: Path, build: SurveyBuild) -> Shown:
+    """Write the folder of a model that a survey names."""
+    from sftlab.studies.survey.materialize import materialize
+
+    if model.base is not None or model.plugins:
+        raise UserError(
+            "the survey says what --base and --plugin say", place=survey, advice="leave these out."
+        )
+    with bar_once_begun("writing") as update:
+        folder = materialize(build, model.id, model.output, update)
     return Shown({"path": str(folder)}, str(folder))
 
 

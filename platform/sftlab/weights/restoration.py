@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -165,6 +166,24 @@ def write_restored(
         if progress is not None:
             progress(total, total)
     return folders
+
+
+def write_model(
+    base_dir: Folder, tuned_dir: Folder, edit: Edit | None, target: Path, progress: Report | None = None
+) -> None:
+    """Writes one model of `write_restored` to `target`, which appears when it is complete; a rest is replaced.
+
+    Raises UserError if `target` exists, and as `write_restored`.
+    """
+    if target.exists():
+        raise UserError("exists already", place=target, advice="give another --output, or delete it first.")
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    try:
+        (folder,) = write_restored(base_dir, tuned_dir, {"model": edit}, part, progress=progress).values()
+        folder.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_cuts(

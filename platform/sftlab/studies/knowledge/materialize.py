@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,10 @@ from sftlab.strategies import (
 from sftlab.studies.knowledge.stages.change import FILE as CHANGE_FILE
 from sftlab.tracking.models import artifact_of
 from sftlab.tracking.settings import TrackingSettings
+from sftlab.weights import restoration
 from sftlab.weights.change_profile import profile, read_profile
 from sftlab.weights.cut import Cut, percent_label
 from sftlab.weights.model_id import folder_of, model_hash
-from sftlab.weights.restoration import write_restored
 
 FEWEST_DIGITS = 8
 _LADDER = ("percents", "method", "parameters")  # what a profile of the change does not depend on
@@ -107,19 +106,8 @@ def write_model(
     store: Store, recipe: Recipe, target: Path, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Write a recipe's model to `target`, which appears when it is complete. Raises UserError if it exists."""
-    if target.exists():
-        raise UserError("exists already", place=target, advice="give another --output, or delete it first.")
     edit = edit_for(recipe.restore, recipe.percent, cuts_of(store, recipe))
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    try:
-        written = write_restored(
-            recipe.base, recipe.tuned, {percent_label(recipe.percent): edit}, part, progress=progress
-        )
-        (folder,) = written.values()
-        folder.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    restoration.write_model(recipe.base, recipe.tuned, edit, target, progress)
 
 
 def _digits(store: Store, id: str, tracking: TrackingSettings | None) -> str:

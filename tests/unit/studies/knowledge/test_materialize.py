@@ -95,7 +95,7 @@ def test_parts_that_are_gone_and_outputs_that_exist_are_told(tmp_path: Path) -> 
     assert not (build.store.root / "materialized").exists()
 
 
-def test_a_killed_writing_leaves_no_folder_and_is_begun_anew(
+def test_a_killed_writing_leaves_no_folder_and_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = build_of(tmp_path)
@@ -107,7 +107,7 @@ def test_a_killed_writing_leaves_no_folder_and_is_begun_anew(
         raise OSError("disk")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        patch.setattr("sftlab.studies.knowledge.materialize.write_restored", fails)
+        patch.setattr("sftlab.weights.restoration.write_restored", fails)
         write_model(build.store, recipe, target)
     assert not target.exists() and not (tmp_path / ".model.part").exists()
     write_model(build.store, recipe, target)
