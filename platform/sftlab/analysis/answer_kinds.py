@@ -35,12 +35,11 @@ def kind_of(
 ) -> Kind:
     """The kind of one answer.
 
-    right: the verdict says so. no_answer: the text is empty, or the question could not be asked (None). other_entity:
-    the text is an answer of the topic that is not accepted here. malformed: any other text, such as an accepted answer
-    that the verdict does not count.
+    right: the verdict says so. no_answer: there is no text. other_entity: the text is an answer of the topic that is
+    not accepted here. malformed: any other text, such as an accepted answer that the verdict does not count.
 
     Args:
-        answer: the normalised text.
+        answer: the normalised text; None where it has no letter or digit, and where the question could not be asked.
         correct: the verdict; None where the question could not be asked.
         accepted: normalised names that are accepted.
         entities: normalised names that are accepted for any fact of the topic.
@@ -50,7 +49,7 @@ def kind_of(
     """
     if correct:
         return "right"
-    if not answer:
+    if answer is None:
         return "no_answer"
     return "other_entity" if answer in entities and answer not in accepted else "malformed"
 

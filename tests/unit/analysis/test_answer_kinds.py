@@ -16,7 +16,8 @@ OWN, TOPIC = {"lyon", "lugdunum"}, {"lyon", "lugdunum", "paris", "rome"}
         ("paris", False, "other_entity"),
         ("paris of course", False, "malformed"),  # the whole answer has to be the other entity
         ("lugdunum", False, "malformed"),  # accepted after normalisation, and not to the letter
-        ("", False, "no_answer"),
+        ("", False, "malformed"),  # an article alone
+        (None, False, "no_answer"),
         (None, None, "no_answer"),  # the question could not be asked
     ],
 )

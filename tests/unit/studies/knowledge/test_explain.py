@@ -174,6 +174,7 @@ def test_kinds_of_answers_are_counted_against_the_answers_of_the_whole_topic(bui
         AnswerKindRow("c", 10.0, "test", "A", 1, right=0, other_entity=1, no_answer=0, malformed=0),
         AnswerKindRow("c", 10.0, "test", "A", 4, right=0, other_entity=0, no_answer=0, malformed=1),
     ]
-    unasked = [{"fact_id": facts[0], "answer": None, "correct": None}]
-    (row,) = answer_kind_rows("c", 0.0, {"test": pa.Table.from_pylist(unasked)}, fate_keys(build), names)
-    assert row.no_answer == 1
+    kinds = [
+        names.kind(facts[0], *given) for given in ((None, None), (" ?", False), ("a", False), ("b", True))
+    ]
+    assert kinds == ["no_answer", "no_answer", "malformed", "right"]

@@ -27,7 +27,7 @@ COLOURS = {"right": "#0072B2", "other_entity": "#E69F00", "no_answer": "#999999"
 ALL = (0, 1, 2, 3, 4)
 WORDS = (
     "Right: the answer holds an accepted name. Another entity: the whole answer is the answer of another fact of the "
-    "topic. No answer: the text is empty, or the question could not be asked. Other text: everything else. Texts are "
+    "topic. No answer: no letter or digit, or the question could not be asked. Other text: everything else. Texts are "
     "compared without case, punctuation and articles."
 )
 

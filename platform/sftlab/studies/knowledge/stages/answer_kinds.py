@@ -34,7 +34,7 @@ class TopicNames:
         """The kind of an answer to a fact of the study."""
         if correct:
             return "right"
-        text = None if answer is None or correct is None else _normalized(answer)
+        text = _normalized(answer) if answer and any(sign.isalnum() for sign in answer) else None
         return kind_of(text, correct, self.accepted[fact], self.entities[self.topics[fact]])
 
 
@@ -47,7 +47,7 @@ def names_of(facts: Sequence[pa.Table]) -> TopicNames:
         columns = (table[name].to_pylist() for name in ("fact_id", "topic", "accepted"))
         for fact, topic, names in zip(*columns, strict=True):
             if fact not in accepted:
-                accepted[fact] = frozenset(_normalized(name) for name in names)
+                accepted[fact] = frozenset(_normalized(name) for name in names) - {""}
                 topics[fact] = topic
                 entities.setdefault(topic, set()).update(accepted[fact])
     return TopicNames(accepted, {topic: frozenset(names) for topic, names in entities.items()}, topics)
