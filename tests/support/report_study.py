@@ -16,6 +16,7 @@ from sftlab.analysis import statistics
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
 from sftlab.analysis.statistics import seed_of
 from sftlab.studies.knowledge.report import published
+from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow
 from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
@@ -130,6 +131,7 @@ def paper_variant(
         accuracy=accuracy,
         paired=_paired(accuracy, draw),
         fates=[row for cell in cells for row in _fates(cell, accuracy)],
+        answer_kinds=_answer_kinds(accuracy),
         divergence=[row for cell in cells for row in _divergence(cell)],
         concentration=[row for cell in cells for row in _concentration(cell)],
         distribution=[row for cell in cells for row in _distribution(cell)],
@@ -212,6 +214,17 @@ def _fates(cell: CellRow, accuracy: Sequence[AccuracyRow]) -> list[FateRow]:
             for topic, part in (("capital", lambda n: n // 2), ("river", lambda n: n - n // 2)):
                 counts = (kept, undone, recovered, row.questions - kept - undone - recovered)
                 rows.append(FateRow(cell.cell, percent, split, topic, bucket, *map(part, counts)))
+    return rows
+
+
+def _answer_kinds(accuracy: Sequence[AccuracyRow]) -> list[AnswerKindRow]:
+    """Half of the wrong answers are another entity, a quarter is empty; of one topic."""
+    rows = []
+    for row in accuracy:
+        if row.bucket is not None and row.split in ("test", "test_ood", "train_set"):
+            wrong = row.questions - row.correct
+            counts = (row.correct, wrong // 2, wrong // 4, wrong - wrong // 2 - wrong // 4)
+            rows.append(AnswerKindRow(row.cell, row.percent, row.split, "capital", row.bucket, *counts))
     return rows
 
 

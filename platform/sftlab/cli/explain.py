@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from sftlab.studies.knowledge.explain import Answer, CellWay, FactWay
 
 SHOWN_ANSWER = 60  # characters
+WRONG_WORDS = {
+    "other_entity": "another entity of the topic",
+    "no_answer": "no answer",
+    "malformed": "not an answer",
+}
 
 
 def explain(
@@ -151,4 +156,5 @@ def _verdict(answer: Answer) -> str:
     text = " ".join((answer.answer or "").split())
     shown = text if len(text) <= SHOWN_ANSWER else f"{text[:SHOWN_ANSWER]}..."
     kl = "" if answer.kl is None else f", KL {answer.kl:.3f} nats"
-    return f"{'right' if answer.correct else 'wrong'}: {shown!r}{kl}"
+    kind = f", {WRONG_WORDS[answer.kind]}" if answer.kind in WRONG_WORDS else ""
+    return f"{'right' if answer.correct else 'wrong'}{kind}: {shown!r}{kl}"

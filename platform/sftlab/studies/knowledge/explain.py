@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sftlab.analysis.answer_kinds import Kind
 from sftlab.analysis.divergence import first_token_kl
 from sftlab.analysis.fates import returns_at
 from sftlab.errors import UserError
@@ -19,6 +20,7 @@ from sftlab.store.record import Step
 from sftlab.store.tables import read_table
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
+from sftlab.studies.knowledge.stages.answer_kinds import read_names
 from sftlab.studies.knowledge.stages.mastery import read_mastery
 from sftlab.studies.knowledge.stages.training_sets import FILE as TRAINING_FILE
 
@@ -36,13 +38,15 @@ Fact = Mapping[str, Any]
 class Answer:
     """The answer of one model. correct: None where the question was not asked, and `error` says why.
 
-    kl: of the first token, in nats; None where it was not measured for this fact.
+    kl: of the first token, in nats; None where it was not measured for this fact. kind: as `kind_of` gives it; None
+    where the question was not asked.
     """
 
     answer: str | None
     correct: bool | None
     error: str | None = None
     kl: float | None = None
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,10 @@ def _answer(build: KnowledgeBuild, step: Step, fact: Fact) -> Answer | None:
     row = _row(read_answer_table(build.read(step, "answers.parquet")), fact["fact_id"])
     if row is None:
         return None
-    return Answer(row["answer"], row["correct"], row["error"], _kl(build, step, fact["fact_id"]))
+    asked = row["correct"] is not None
+    names = read_names(build.read(build.plan.facts))
+    kind = names.kind(fact["fact_id"], row["answer"], row["correct"]) if asked else None
+    return Answer(row["answer"], row["correct"], row["error"], _kl(build, step, fact["fact_id"]), kind)
 
 
 def _kl(build: KnowledgeBuild, step: Step, fact_id: str) -> float | None:

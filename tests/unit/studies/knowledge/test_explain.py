@@ -21,7 +21,9 @@ from sftlab.measurements.mastery import mastery_schema
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.explain import explain
+from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow
 from sftlab.studies.knowledge.results.rows import FateRow
+from sftlab.studies.knowledge.stages.answer_kinds import answer_kind_rows, read_names
 from sftlab.studies.knowledge.stages.facts import build_facts
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.mastery import FILE, write_mastery
@@ -155,3 +157,24 @@ def test_fates_count_the_facts_of_a_topic_and_bucket(build: KnowledgeBuild) -> N
     other = {"test": restored["test"].slice(1)}
     with pytest.raises(UserError, match=r"c, 10 %.*did not answer the same questions of test"):
         fate_rows("c", 10.0, tuned, other, fate_keys(build))
+
+
+def test_kinds_of_answers_are_counted_against_the_answers_of_the_whole_topic(build: KnowledgeBuild) -> None:
+    finish(build)
+    names = read_names(build.read(build.plan.facts))
+    facts = read_facts(build.path(build.plan.facts), "test")["fact_id"].to_pylist()
+    texts = [("The Answer 1.", False), (" answer 1 ", False)]
+    rows = [
+        {"fact_id": fact, "answer": answer, "correct": correct}
+        for fact, (answer, correct) in zip(facts, texts, strict=True)
+    ]
+    # "answer 1" is the answer of another fact than the first one; the second accepts it, though its verdict does not.
+    found = answer_kind_rows("c", 10.0, {"test": pa.Table.from_pylist(rows)}, fate_keys(build), names)
+    assert found == [
+        AnswerKindRow("c", 10.0, "test", "A", 1, right=0, other_entity=1, no_answer=0, malformed=0),
+        AnswerKindRow("c", 10.0, "test", "A", 4, right=0, other_entity=0, no_answer=0, malformed=1),
+    ]
+    kinds = [
+        names.kind(facts[0], *given) for given in ((None, None), (" ?", False), ("a", False), ("b", True))
+    ]
+    assert kinds == ["no_answer", "no_answer", "malformed", "right"]

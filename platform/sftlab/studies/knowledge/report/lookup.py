@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from sftlab.analysis import answer_kinds as kinds_module
 from sftlab.analysis.accuracy import BucketAccuracy, Interval, PairedBucket, mean_interval
+from sftlab.analysis.answer_kinds import Kinds
 from sftlab.analysis.fates import Fates, together
 from sftlab.analysis.statistics import over_sets
 from sftlab.studies.knowledge.results.rows import (
@@ -89,6 +91,14 @@ class VariantView:
         for row in self.variant.fates:
             found.setdefault((row.cell, row.percent, row.split, row.bucket), []).append(row.fates)
         return {key: together(parts) for key, parts in found.items()}
+
+    @cached_property
+    def answer_kinds(self) -> Mapping[tuple[str, float | None, str, int], Kinds]:
+        """Kinds of answers, by cell, percentage, split and the bucket of the facts; all topics together."""
+        found: dict[tuple[str, float | None, str, int], list[Kinds]] = {}
+        for row in self.variant.answer_kinds:
+            found.setdefault((row.cell, row.percent, row.split, row.bucket), []).append(row.kinds)
+        return {key: kinds_module.together(parts) for key, parts in found.items()}
 
     @cached_property
     def updates(self) -> Mapping[tuple[str, str, str], UpdateRow]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sftlab.reporting.page import csv_address, fill_page
-from sftlab.studies.knowledge.report import published
+from sftlab.studies.knowledge.report import answer_kinds, fates, published
 from sftlab.studies.knowledge.report.buckets import legends
 from sftlab.studies.knowledge.report.evidence import distribution_percent
-from sftlab.studies.knowledge.report.fates import shown_rows
 from sftlab.studies.knowledge.report.findings import all_findings
 from sftlab.studies.knowledge.report.lookup import TEST, VariantView
 from sftlab.studies.knowledge.report.origin import Origin
@@ -24,6 +23,11 @@ OF_ALL, OF_MAIN = (
     ("cells",),
     ("concentration", "distribution", "undone", "updates", "mastery", "certainty", "drawn"),
 )
+# Of the main one, with the rows of these functions.
+OF_SHOWN: Mapping[str, Callable[[VariantView], Sequence[object]]] = {
+    "fates": fates.shown_rows,
+    "answer_kinds": answer_kinds.shown_rows,
+}
 
 # docs/results/knowledge.md has the trials.
 POCKET_CAVEAT = (
@@ -62,9 +66,9 @@ def csv_links(results: Results) -> Mapping[str, tuple[str, int]]:
     """For each table with rows: a data address of it as CSV, and its row count.
 
     Of a single variant these are all tables in full precision. Of several they are those of the results, then OF_ALL
-    and `divergence` with the variant in the first column, and OF_MAIN and `fates` of the main one; of `distribution`
-    and `fates` the percentages that are shown; numbers have six significant digits, so that a page of hundreds of
-    models stays small. `divergence` also has the accuracies of its figure.
+    and `divergence` with the variant in the first column, and OF_MAIN and OF_SHOWN of the main one. Of `distribution`
+    and OF_SHOWN they hold the percentages that are shown; numbers have six significant digits, so that a page of
+    hundreds of models stays small. `divergence` also has the accuracies of its figure.
     """
     view = View(results)
     rows: dict[str, list[dict[str, object]]] = {
@@ -84,7 +88,7 @@ def csv_links(results: Results) -> Mapping[str, tuple[str, int]]:
     ]
     main = view.main
     if main is not None:
-        rows["fates"] = [vars(row) for row in shown_rows(main)]
+        rows |= {name: [vars(row) for row in shown_rows(main)] for name, shown_rows in OF_SHOWN.items()}
     if main is not None and view.several:
         at = distribution_percent(main)
         for name in OF_MAIN:

@@ -13,6 +13,7 @@ from sftlab.reporting.section import NOT_MEASURED, Section, findings_of, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import between, count, listed, number, percent, points, restored
 from sftlab.studies.knowledge.report import (
+    answer_kinds,
     change_tables,
     control_tables,
     evidence,
@@ -43,6 +44,7 @@ def sections(view: View, findings: Sequence[Finding], origin: Origin) -> list[Se
         _ladder(view, findings),
         _training_set(view, findings),
         fates.section(view),
+        answer_kinds.section(view),
         _kl(view, findings),
         mastery.section(view),
         _controls(view),

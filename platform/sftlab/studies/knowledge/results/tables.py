@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sftlab.errors import UserError, within
 from sftlab.store.rows import read_rows, read_summary, schema_of
+from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow
 from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.rows import (
     BEST,
@@ -47,6 +48,7 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "accuracy": AccuracyRow,
     "paired": PairedRow,
     "fates": FateRow,
+    "answer_kinds": AnswerKindRow,
     "divergence": DivergenceRow,
     "concentration": ConcentrationRow,
     "distribution": DistributionRow,
@@ -82,6 +84,7 @@ class Variant:
     accuracy: Sequence[AccuracyRow] = ()
     paired: Sequence[PairedRow] = ()
     fates: Sequence[FateRow] = ()
+    answer_kinds: Sequence[AnswerKindRow] = ()
     divergence: Sequence[DivergenceRow] = ()
     concentration: Sequence[ConcentrationRow] = ()
     distribution: Sequence[DistributionRow] = ()

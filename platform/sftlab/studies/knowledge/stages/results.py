@@ -19,6 +19,7 @@ from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
 from sftlab.studies.knowledge.report.buckets import state_words
 from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of
 from sftlab.studies.knowledge.results.rows import (
+    BASE,
     AccuracyRow,
     CellRow,
     ConcentrationRow,
@@ -34,6 +35,7 @@ from sftlab.studies.knowledge.results.rows import (
 )
 from sftlab.studies.knowledge.results.statistics import fill_tables
 from sftlab.studies.knowledge.results.tables import SWEEP, VARIANT_TABLES, Results, Variant
+from sftlab.studies.knowledge.stages.answer_kinds import answer_kind_rows, read_names
 from sftlab.studies.knowledge.stages.certainty import certainty_rows
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.controls import read_controls
@@ -88,8 +90,10 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
     buckets: dict[str, dict[str, int]] = {split: buckets_of(first.build, split) for split in SPLITS}
     buckets[TRAIN_SET] = buckets["train"]
     accuracy = accuracy_of(first.build, None, None, plan.base_evaluation, buckets)
-    keys = fate_keys(first.build)
+    keys, names = fate_keys(first.build), read_names(first.build.read(plan.facts))
     tables: dict[str, list[Any]] = {name: [] for name in VARIANT_TABLES}
+    base = read_answers(first.build, plan.base_evaluation)
+    tables["answer_kinds"] += answer_kind_rows(BASE, None, base, keys, names)
     for member in members:
         build, cell = member.build, member.cell
         row, curve = _training(build, cell)
@@ -98,10 +102,11 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
         tuned = read_answers(build, cell.evaluations[0.0])
         for percent, step in cell.evaluations.items():
             accuracy += accuracy_of(build, row, percent, step, buckets)
+            asked = read_answers(build, step) if percent else tuned
+            tables["answer_kinds"] += answer_kind_rows(cell.name, percent, asked, keys, names)
             if percent:
-                restored = read_answers(build, step)
-                tables["paired"] += _paired(cell.name, percent, tuned, restored, buckets)
-                tables["fates"] += fate_rows(cell.name, percent, tuned, restored, keys)
+                tables["paired"] += _paired(cell.name, percent, tuned, asked, buckets)
+                tables["fates"] += fate_rows(cell.name, percent, tuned, asked, keys)
             tables["divergence"] += divergence_of(build, cell.name, percent, step)
         tables["concentration"] += _concentration(build, cell)
         tables["distribution"] += _distribution(build, cell)

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from sftlab.analysis.answer_kinds import WRONG, Kinds, together
 from sftlab.studies.knowledge.results.rows import BASE
 from sftlab.studies.knowledge.results.tables import Variant
 from sftlab.tracking.names import percent_text
@@ -34,6 +35,9 @@ def metrics_by_model(
     for (cell, percent, split), (gained, lost) in changed.items():
         values = {f"answers_gained/{split}": gained, f"answers_lost/{split}": lost}
         found[cell, percent] += metric_rows(values, train_sets.get(cell) if split == TRAIN_SET else split)
+    for (model, at, split), kinds in kinds_by_model(variant).items():
+        wrong = {f"wrong_answers_{split}/{kind}": getattr(kinds, kind) for kind in WRONG}
+        found[model, at] += metric_rows(wrong, train_sets.get(model) if split == TRAIN_SET else split)
     for d in variant.divergence:
         found[d.cell, d.percent] += metric_rows({"kl/first_token": d.kl}, KL_TABLE)
     for c in variant.concentration:
@@ -53,6 +57,14 @@ def metrics_by_model(
     for key, rows in training_metrics(variant):
         found[key] += rows
     return found
+
+
+def kinds_by_model(variant: Variant) -> Mapping[tuple[str | None, float | None, str], Kinds]:
+    """Kinds of the answers of each model to all facts of a split; the cell of the base model is None."""
+    parts: dict[tuple[str | None, float | None, str], list[Kinds]] = defaultdict(list)
+    for row in variant.answer_kinds:
+        parts[None if row.cell == BASE else row.cell, row.percent, row.split].append(row.kinds)
+    return {key: together(found) for key, found in parts.items()}
 
 
 def training_metrics(variant: Variant) -> Iterator[tuple[tuple[str, float], list[MetricRow]]]:

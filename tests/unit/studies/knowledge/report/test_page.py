@@ -44,6 +44,7 @@ SECTIONS = (
     "ladder",
     "training-set",
     "fates",
+    "answers",
     "kl",
     "mastery",
     "updates",
@@ -54,13 +55,14 @@ SECTIONS = (
     "time",
     "settings",
 )
-OPTIONAL = ("fates", "updates", "layer-ranges", "training", "time")
+OPTIONAL = ("fates", "answers", "updates", "layer-ranges", "training", "time")
 BUCKETS = (0, 2, 4)
 STUDY_FIGURES = (
     "size-test",
     "size-test_ood",
     *(f"ladder-{split}-{size}" for size in (240, 1920) for split in ("test", "test_ood")),
     "fates",
+    "answers",
     "kl-size",
     "well-known",
     "kl-accuracy",
@@ -133,7 +135,7 @@ def test_every_section_is_there_in_order_and_everything_is_measured(html: str) -
     page = Page(html)
     assert page.open == []
     # The made-up sweep has no answers by fact and no sizes of updates; the study of the other tests has.
-    expected = [name for name in SECTIONS if name not in ("fates", "updates")]
+    expected = [name for name in SECTIONS if name not in ("fates", "answers", "updates")]
     assert [found for found in page.ids if found in SECTIONS] == expected
     assert NOT_MEASURED not in html and "this study" not in html
 
@@ -159,7 +161,7 @@ def test_same_results_give_the_same_page(sweep: Results, html: str) -> None:
 
 
 def test_each_csv_stands_on_the_page_once_and_holds_its_rows(sweep: Results, html: str) -> None:
-    downloads = re.findall(r'download="([a-z]+)\.csv"', html)
+    downloads = re.findall(r'download="([a-z_]+)\.csv"', html)
     assert sorted(downloads) == sorted(
         {*RESULT_TABLES, "cells", "divergence", "concentration", "distribution", "mastery", "undone"}
     )
@@ -352,7 +354,7 @@ def test_a_study_has_the_same_page_with_all_its_figures(study_html: str) -> None
 def test_a_study_offers_all_its_tables_in_full_precision(study: Results, study_html: str) -> None:
     links = csv_links(study)
     assert set(links) == {*VARIANT_TABLES, *RESULT_TABLES} - {"times"}
-    downloads = re.findall(r'download="([a-z]+)\.csv"', study_html)
+    downloads = re.findall(r'download="([a-z_]+)\.csv"', study_html)
     assert sorted(downloads) == sorted(links)
     address, count = links["accuracy"]
     rows = list(csv.DictReader(unquote(address.split(",", 1)[1]).splitlines()))

@@ -1,0 +1,31 @@
+"""Metrics of a study's models, from its tables."""
+
+from __future__ import annotations
+
+from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow
+from sftlab.studies.knowledge.results.rows import CellRow
+from sftlab.studies.knowledge.results.tables import Variant
+from sftlab.studies.knowledge.tracking.metrics import metrics_by_model
+
+
+def test_wrong_answers_are_counted_by_kind_over_topics_and_buckets() -> None:
+    rows = [
+        AnswerKindRow("base", None, "test", "a", 4, 2, 0, 1, 7),
+        AnswerKindRow("c", 10.0, "test", "a", 4, 2, 4, 1, 1),
+        AnswerKindRow("c", 10.0, "test", "b", 0, 0, 1, 0, 3),
+    ]
+    variant = Variant("v", "restore", cells=[CellRow("c", "0", 8, 0)], answer_kinds=rows)
+    found = {
+        model: {row.key: row.value for row in rows if row.key.startswith("wrong")}
+        for model, rows in metrics_by_model(variant, []).items()
+    }
+    assert found[None, None] == {
+        "wrong_answers_test/other_entity": 0,
+        "wrong_answers_test/no_answer": 1,
+        "wrong_answers_test/malformed": 7,
+    }
+    assert found["c", 10.0] == {
+        "wrong_answers_test/other_entity": 5,
+        "wrong_answers_test/no_answer": 1,
+        "wrong_answers_test/malformed": 4,
+    }
