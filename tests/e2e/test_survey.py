@@ -105,7 +105,9 @@ def test_a_restored_model_becomes_a_folder(finished: Path, tmp_path: Path) -> No
     from sftlab.studies.survey.materialize import materialize
 
     build = open_survey(SURVEY, RUNTIME, str(finished), [])
-    model = next(model for model in build.plan.scored if model.rung is not None and model.rung.percent == 20.0)
+    model = next(
+        model for model in build.plan.scored if model.rung is not None and model.rung.percent == 20.0
+    )
     assert model.tuned is not None
     folder = materialize(build, model.name, tmp_path / "restored")
     assert (folder / "tokenizer.json").is_file()
