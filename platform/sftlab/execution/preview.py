@@ -47,7 +47,8 @@ def preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedStep
 
 def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedStep]:
     records = {stage.name: store.records(stage.name) for stage in plan.stages}
-    starting = {stage.name for stage in plan.stages if stage.starts_engines}
+    groups = {"engine": runtime.engine.engines, "evaluation": runtime.evaluation_engine.engines}
+    starting = {stage.name: groups[stage.starts_engines] for stage in plan.stages if stage.starts_engines}
     started: set[tuple[str, str | None]] = set()
     planned: set[str] = set()
     to_build: set[str] = set()
@@ -61,7 +62,7 @@ def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedSte
         engines = step.stage, step.inputs.get("model")
         if step.stage in starting and engines not in started:
             started.add(engines)
-            cost = cost + Cost(engine_starts=runtime.engine.engines)
+            cost = cost + Cost(engine_starts=starting[step.stage])
         damage, begun = store.damage(step), store.is_begun(step)
         first = [name for name, id in step.inputs.items() if id in to_build]
         reason = _needs(first) if first else why_not(step, records[step.stage], of_results)

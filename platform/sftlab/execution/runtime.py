@@ -35,6 +35,17 @@ class SweepRuntime(Frozen):
     )
 
 
+class EvaluationRuntime(Frozen):
+    """The engines that measure many models of one base, as those of a survey; other stages start those of `engine`."""
+
+    engines: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        None, description="engines of each base model; auto: engine.engines"
+    )
+    threads: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        None, description="CPU threads of each of these engines; auto: engine.threads"
+    )
+
+
 class Rates(Frozen):
     """What a plan estimates GPU hours from; no measurement of this machine. Replace them after a trial run."""
 
@@ -89,11 +100,18 @@ class Runtime(Frozen):
     )
     engine: EngineRuntime = EngineRuntime()
     training: TrainingRuntime = TrainingRuntime()
+    evaluation: EvaluationRuntime = EvaluationRuntime()
     sweep: SweepRuntime = SweepRuntime()
     pocket: PocketRuntime = PocketRuntime()
     rates: Rates = Rates()
     track: bool = Field(True, description="log the study to MLflow after it has run")
     tracking: TrackingSettings = TrackingSettings()
+
+    @property
+    def evaluation_engine(self) -> EngineRuntime:
+        """`engine` with the number and threads of `evaluation`."""
+        given = self.evaluation.model_dump(exclude_none=True)
+        return self.engine.model_copy(update=given)
 
     @property
     def engine_bundles(self) -> list[Bundle]:
@@ -108,4 +126,6 @@ class Runtime(Frozen):
     @property
     def most_bundles(self) -> list[Bundle]:
         """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
-        return max(self.engine_bundles, self.training_bundles, key=gpus_in)
+        evaluation = self.evaluation_engine
+        many = bundles_of(evaluation.engines, evaluation.gpus_per_engine)
+        return max(self.engine_bundles, many, self.training_bundles, key=gpus_in)

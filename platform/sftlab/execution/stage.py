@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
@@ -20,16 +20,16 @@ class Stage:
     revision: part of the ids of its steps. A stage whose meaning changes gets the next number: its results, and those
     that are made of them, move to new ids. build: "package.module:function" that builds all missing steps of this stage
     and is called with the study's build; the module is imported when the stage is built. needs_ray: whether it runs in
-    a Ray session. starts_engines: whether it starts the engines of the runtime. reads: the groups of files outside the
-    store that it reads, such as "model" for base models. per_cell: whether it has a step for each cell of the grid,
-    which a trial of a sweep builds by itself.
+    a Ray session. starts_engines: the group of the runtime whose engines it starts, if any. reads: the groups of files
+    outside the store that it reads, such as "model" for base models. per_cell: whether it has a step for each cell of
+    the grid, which a trial of a sweep builds by itself.
     """
 
     name: str
     revision: int
     build: str
     needs_ray: bool = False
-    starts_engines: bool = False
+    starts_engines: Literal["engine", "evaluation"] | None = None
     reads: tuple[str, ...] = ()
     per_cell: bool = False
 

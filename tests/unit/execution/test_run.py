@@ -26,7 +26,7 @@ from sftlab.store.outside import hashed_outside
 from sftlab.store.record import Step
 
 WORDS = Stage("words", 1, f"{__name__}:write_words")
-LENGTHS = Stage("lengths", 2, f"{__name__}:write_lengths", starts_engines=True)
+LENGTHS = Stage("lengths", 2, f"{__name__}:write_lengths", starts_engines="engine")
 
 
 @dataclass

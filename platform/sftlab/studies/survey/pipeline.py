@@ -18,7 +18,7 @@ STAGES = (
         1,
         f"{_STAGES}.scores:build_scores",
         needs_ray=True,
-        starts_engines=True,
+        starts_engines="evaluation",
         reads=("model", "benchmarks"),
     ),
     Stage("geometry", 1, f"{_STAGES}.geometry:build_geometry", needs_ray=True, reads=("model",)),

@@ -39,7 +39,7 @@ def build_geometry(build: SurveyBuild) -> None:
     ]
     if not missing:
         return
-    runtime = build.runtime.engine
+    runtime = build.runtime.evaluation_engine
     worker = ray.remote(GeometryWorker).options(**actor_options(runtime))
     idle: list[Any] = [worker.remote(runtime) for _ in range(min(runtime.engines, len(missing)))]
     prompts = {base: _prompts(build, base) for base in dict.fromkeys(model.base for model in missing)}

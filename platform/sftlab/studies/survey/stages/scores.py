@@ -260,7 +260,7 @@ def _measure(
     )
     evaluate_with_engines(
         request,
-        build.runtime.engine,
+        build.runtime.evaluation_engine,
         lambda p: report(p.items_done, p.rows_per_second),
         lambda item: models[item.id].commit(item.output_dir),
     )
