@@ -271,3 +271,15 @@ def test_the_number_type_is_the_checkpoints_own_and_is_never_guessed(tmp_path: P
     config.write_text("{}")
     with pytest.raises(UserError, match=r"engine\.dtype"):
         checkpoint_dtype(str(tmp_path))
+
+
+def test_completions_at_a_time_are_vllms_choice_on_a_gpu_unless_they_are_given(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"dtype": "float32"}')
+
+    def arguments(**runtime: int) -> dict[str, object]:
+        return engine_arguments(str(tmp_path), EngineSpec(), EngineRuntime.model_validate(runtime))
+
+    assert arguments()["max_num_seqs"] == 256
+    assert "max_num_seqs" not in arguments(gpus_per_engine=1)
+    assert arguments(gpus_per_engine=1, max_num_seqs=8)["max_num_seqs"] == 8
+    assert arguments(max_num_seqs=8)["max_num_seqs"] == 8
