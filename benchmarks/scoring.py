@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--facts", type=Path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, default=64, help="facts to score, evenly spaced over the split")
-    parser.add_argument("--max-num-seqs", type=int, default=EngineRuntime().max_num_seqs)
+    parser.add_argument("--max-num-seqs", type=int, help="default: that of the engine")
     parser.add_argument("--block-facts", type=int, default=MasterySpec().block_facts)
     options = parser.parse_args()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sftlab.facts import facts_table
 from sftlab.store.artifact import Store
 from sftlab.store.record import Step
 from sftlab.studies import read_results
@@ -44,6 +47,21 @@ def commit_survey(store: Store, name: str) -> None:
     store.commit(step)
 
 
+def write_one_fact(folder: Path) -> None:
+    """A facts folder with one fact in the split test."""
+    folder.mkdir()
+    topic = {"topic": "P19", "domain": "in-domain", "question": "Where was {subject} born?"}
+    (folder / "topics.json").write_text(json.dumps([topic | {"templates": ["{subject} was born in"]}]))
+    fact = {
+        "fact_id": "f",
+        "topic": "P19",
+        "subject": "Ada",
+        "object": "London",
+        "question": "Where was Ada born?",
+    }
+    pq.write_table(facts_table([fact | {"accepted": ["London", "Londinium"]}]), folder / "test.parquet")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the examples read."""
@@ -55,6 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(root / "runs" / "store")
     commit_results(store, "pocket")
     commit_survey(store, "grid")
+    write_one_fact(root / "facts")
     return root
 
 
@@ -100,6 +119,11 @@ def test_one_model_of_a_study_is_a_folder(capsys: pytest.CaptureFixture[str]) ->
     assert "r10" in capsys.readouterr().out
 
 
+def test_facts_are_read_with_their_prompts(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(EXAMPLES["Read facts and their prompts"], {})
+    assert capsys.readouterr().out == "Ada was born in ... London or Londinium\n"
+
+
 def test_every_example_of_the_page_has_a_test() -> None:
     tested = set(re.findall(r'EXAMPLES\["(.+?)"\]', Path(__file__).read_text()))
     assert set(EXAMPLES) == tested and len(EXAMPLES) == PAGE.read_text().count("```python")
@@ -125,9 +149,23 @@ def test_of_several_results_of_one_name_the_last_is_read_and_others_by_their_ids
 def test_the_names_of_packages_are_imported_when_they_are_used() -> None:
     code = (
         "import sys, sftlab.weights, sftlab.studies, sftlab.training, sftlab.store, sftlab.datasets, sftlab.analysis\n"
+        "import sftlab.facts, sftlab.inference\n"
         "assert not {'torch', 'ray', 'pyarrow', 'numpy', 'pydantic'} & sys.modules.keys()\n"
         "assert 'restore' in dir(sftlab.weights) and callable(sftlab.weights.restore)\n"
         "assert all(getattr(p, n) for p in (sftlab.weights, sftlab.studies, sftlab.store, sftlab.training, "
-        "sftlab.datasets, sftlab.analysis) for n in p.__all__)\n"
+        "sftlab.datasets, sftlab.analysis, sftlab.facts, sftlab.inference) for n in p.__all__)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_page_lists_the_public_names_of_every_package_that_has_some() -> None:
+    rows = re.findall(r"^\| `(sftlab\.\w+)` \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    public = {package: set(import_module(package).__all__) for package, _ in rows}
+    for package, text in rows:
+        listed = set(re.findall(r"`(\w+)`", text))
+        assert listed <= public[package], package
+        assert listed == public[package] or "and others" in text, package
+    sources = (Path(__file__).parents[2] / "platform" / "sftlab").glob("*/__init__.py")
+    assert public.keys() == {
+        f"sftlab.{file.parent.name}" for file in sources if "__all__" in file.read_text()
+    }

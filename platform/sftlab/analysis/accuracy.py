@@ -95,7 +95,11 @@ def mean_of_buckets(buckets: Sequence[BucketAccuracy]) -> MeanAccuracy:
     """
     shares = [b.accuracy for b in buckets if b.accuracy is not None]
     if not shares:
-        raise UserError("no question has an answer and a mastery bucket, so there is no accuracy to report.")
+        raise UserError(
+            "no question has an answer and a mastery bucket, so there is no accuracy to report",
+            value=[bucket.questions for bucket in buckets],
+            expected="a question in one bucket at least",
+        )
     return MeanAccuracy(
         accuracy=math.fsum(shares) / len(shares),
         questions=sum(b.questions for b in buckets),
@@ -172,7 +176,11 @@ def paired_interval(buckets: Sequence[PairedBucket]) -> Interval:
     """
     used = [b for b in buckets if b.questions]
     if not used:
-        raise UserError("no question was answered by both models, so they cannot be compared.")
+        raise UserError(
+            "no question was answered by both models, so they cannot be compared",
+            value=[bucket.questions for bucket in buckets],
+            expected="a question in one bucket at least",
+        )
     difference = math.fsum((b.gained - b.lost) / b.questions for b in used) / len(used)
     variances = [
         (b.gained + b.lost + 2 - (b.gained - b.lost) ** 2 / (b.questions + 2)) / (b.questions + 2) ** 2

@@ -251,7 +251,11 @@ def _checked(correct: npt.ArrayLike, buckets: npt.ArrayLike) -> tuple[Ints, Ints
             expected="[seeds, questions] and [questions]",
         )
     if not values.size:
-        raise UserError("no question has an answer and a mastery bucket, so there is no accuracy to report.")
+        raise UserError(
+            "no question has an answer and a mastery bucket, so there is no accuracy to report",
+            value=values.shape,
+            expected="one seed and one question at least",
+        )
     return values.astype(np.int64), strata
 
 

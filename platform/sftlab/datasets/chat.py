@@ -49,19 +49,19 @@ class ChatTemplate:
         if not (whole.startswith(upto) and upto.startswith(prompt)):
             raise self._refused(
                 f"writes the text up to turn {number + 1} in another way where that turn or others follow",
-                "Use `turns: first`, or template paper.",
+                "use `turns: first`, or template paper.",
             )
         response = upto[len(prompt) :]
         if turns[number].text.strip() not in response:
             raise self._refused(
                 f"changes or leaves out the text of turn {number + 1} ({turns[number].text[:40]!r})",
-                "Use template paper, or a Jinja text that writes responses as they are.",
+                "use template paper, or a Jinja text that writes responses as they are.",
             )
         closing = self._closing(response)
         if closing is None:
             raise self._refused(
                 "does not end a response with a special token, so that a model could not learn where to stop",
-                "Use template paper, or give a Jinja text that writes the end-of-sequence token after each response.",
+                "use template paper, or give a Jinja text that writes the end-of-sequence token after each response.",
             )
         return Span(len(prompt), len(prompt) + closing[0], len(prompt) + closing[1])
 
@@ -86,7 +86,7 @@ class ChatTemplate:
         except Exception as error:  # whatever a template from outside raises, and its own refusals
             reason = " ".join(str(error).split())[:200]
             system = turns and turns[0].role == "system"
-            way_out = "Set `system: prepend` or `system: drop`, or use" if system else "Use"
+            way_out = "set `system: prepend` or `system: drop`, or use" if system else "use"
             raise self._refused(
                 f"cannot render a conversation ({type(error).__name__}: {reason})",
                 f"{way_out} template paper.",
@@ -94,4 +94,4 @@ class ChatTemplate:
 
     def _refused(self, what: str, way_out: str) -> UserError:
         owner = f"the chat template of {self.tokenizer_name}" if self.text is None else "template"
-        return UserError(f"{what}. {way_out}", place=owner)
+        return UserError(what, place=owner, advice=way_out)

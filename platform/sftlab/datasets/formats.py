@@ -127,7 +127,7 @@ def named(name: FormatName, first: Mapping[str, Any], columns: Sequence[str], wh
                 raise UserError(
                     f"format {name} needs a column for the {slot} ({' or '.join(aliases)})",
                     place=where,
-                    advice=f"the columns are {_listed(columns)}. {_nearest_format(columns)}",
+                    advice=f"the columns are {_listed(columns)}; {_nearest_format(columns)}",
                 )
         return _pair(name, columns, where)
     found = [column for column in LISTS if column in columns]
@@ -136,7 +136,7 @@ def named(name: FormatName, first: Mapping[str, Any], columns: Sequence[str], wh
         raise UserError(
             f"format {name} needs a column {', '.join(LISTS[:-1])} or {LISTS[-1]} of {_SHAPES[name]}",
             place=where,
-            advice=f"the columns are {_listed(columns)}. {_nearest_format(columns)}",
+            advice=f"the columns are {_listed(columns)}; {_nearest_format(columns)}",
         )
     system = {"system": "system"} if "system" in columns else {}
     return Detected(name, {"messages": fitting[0], **system}, "the format is given")
@@ -215,11 +215,10 @@ def _unknown(first: Mapping[str, Any], columns: Sequence[str], where: str) -> Us
                 expected=", ".join(_SHAPES.values()),
             )
     return UserError(
-        (
-            f"the columns {_listed(columns)} are of no known format ({', '.join(FORMAT_NAMES)}). "
-            f"{_nearest_format(columns)} Or name your columns, columns.prompt and columns.response"
-        ),
+        f"the columns {_listed(columns)} are of no known format ({', '.join(FORMAT_NAMES)})",
         place=where,
+        value=list(columns),
+        advice=f"{_nearest_format(columns)} Or name your columns, columns.prompt and columns.response.",
     )
 
 
@@ -240,7 +239,7 @@ def _nearest_format(columns: Sequence[str]) -> str:
     for column in columns:
         if (near := nearest(column, LISTS)) is not None and best_score < 1:
             best, best_score, lacking = "messages", 1.0, f"{near} (is it {column!r}?)"
-    return f"The nearest is {best}, which lacks {lacking}." if best else "None of their columns is near."
+    return f"the nearest is {best}, which lacks {lacking}." if best else "none of their columns is near."
 
 
 def _messages(values: Sequence[Any], where: str) -> list[Turn]:

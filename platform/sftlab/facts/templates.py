@@ -78,7 +78,9 @@ def parse_topics(rows: Any, source: str) -> dict[str, Topic]:
     """
     if not isinstance(rows, list) or not rows:
         raise UserError(
-            "expected a list of topics, each with topic, domain, question, templates", place=source
+            place=source,
+            value=rows,
+            expected="a list of topics, each with topic, domain, question, templates",
         )
     topics: dict[str, Topic] = {}
     for index, row in enumerate(rows):

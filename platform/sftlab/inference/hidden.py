@@ -79,8 +79,11 @@ def layer_modules(model: Any) -> list[Any]:
             found.setdefault(layer, module)
     if sorted(found) != list(range(len(found))) or not found:
         raise UserError(
-            f"{type(model).__name__}: its layers are not found by their names; leave measure.geometry out of the "
-            "survey."
+            "its layers are not found by their names",
+            place=type(model).__name__,
+            value=sorted(found),
+            expected="numbered layers from 0 on",
+            advice="leave measure.geometry out of the survey.",
         )
     return [found[layer] for layer in range(len(found))]
 
@@ -123,6 +126,8 @@ def _loaded(folder: Path, dtype: str) -> Any:
     except Exception as error:  # of any kind, from the model's code; the cause stays attached
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{folder}: transformers cannot load the model ({type(error).__name__}: {reason}); leave measure.geometry "
-            "out of the survey, or give a model that the installed transformers knows."
+            f"transformers cannot load the model ({type(error).__name__}: {reason})",
+            place=folder,
+            expected="a model that the installed transformers knows",
+            advice="give such a model, or leave measure.geometry out of the survey.",
         ) from error

@@ -28,7 +28,10 @@ class EngineRuntime(Frozen):
     max_model_len: Annotated[int | None, Field(ge=2), AUTO] = Field(
         default=None, description="Longest prompt plus completion, in tokens; auto is that of the model."
     )
-    max_num_seqs: int = Field(default=256, ge=1, description="Completions that run at a time.")
+    max_num_seqs: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        default=None,
+        description="Completions that run at a time; auto is 256 on CPU and vLLM's choice for the GPU.",
+    )
     kv_cache_gib: Annotated[float | None, Field(gt=0), AUTO] = Field(
         default=None, description="Key-value cache; auto is 0.25 GiB on CPU and vLLM's share on GPU."
     )

@@ -24,6 +24,7 @@ from sftlab.weights.shards import read_json_object
 
 CPU_BLOCK_SIZE = 32  # tokens of a key-value block; the default of 128 wastes a short prompt's cache
 CPU_KV_CACHE_GIB = 0.25
+CPU_SEQUENCES = 256
 FIRST_TOKENS, PROMPT_TOKENS = "raw_logits", "raw_logprobs"  # vLLM's logprobs_mode for each
 KV_CACHE_SPACE = (
     "VLLM_CPU_KVCACHE_SPACE"  # where it is set, also to nothing, vLLM ignores engine.kv_cache_gib
@@ -296,7 +297,6 @@ def engine_arguments(model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -
         "trust_remote_code": False,
         "load_format": "safetensors",
         "seed": 0,
-        "max_num_seqs": runtime.max_num_seqs,
         "tensor_parallel_size": runtime.tensor_parallel,
         "distributed_executor_backend": "uni" if runtime.tensor_parallel == 1 else "mp",
         "enforce_eager": on_cpu if runtime.enforce_eager is None else runtime.enforce_eager,
@@ -308,7 +308,10 @@ def engine_arguments(model_dir: str, spec: EngineSpec, runtime: EngineRuntime) -
     }
     if runtime.max_model_len is not None:
         arguments["max_model_len"] = runtime.max_model_len
+    if runtime.max_num_seqs is not None:
+        arguments["max_num_seqs"] = runtime.max_num_seqs
     if on_cpu:
+        arguments.setdefault("max_num_seqs", CPU_SEQUENCES)
         kv_cache = CPU_KV_CACHE_GIB if runtime.kv_cache_gib is None else runtime.kv_cache_gib
         arguments |= {
             "block_size": CPU_BLOCK_SIZE,

@@ -59,8 +59,9 @@ class GeometryWorker:
             if not is_out_of_memory(error):
                 raise
             raise UserError(
-                f"{source.folder}: does not fit into the memory of one process for measure.geometry ({error}). Leave "
-                "it out of the survey, or run on a larger machine."
+                f"does not fit into the memory of one process for measure.geometry ({error})",
+                place=source.folder,
+                advice="leave measure.geometry out of the survey, or run on a larger machine.",
             ) from error
         rows = []
         for layer, state in enumerate(states):  # one layer in float64 at a time

@@ -190,7 +190,9 @@ def read_block(path: Path, facts: pa.Table, columns: Sequence[str] | None = None
             isinstance(error, OSError) and error.errno is not None
         )  # by the file system, not by the parser
         kind = UserError if refused else DamagedBlockError
-        raise kind(f"{path}: is not a readable block ({error}); delete it to score it again.") from error
+        raise kind(
+            f"is not a readable block ({error})", place=path, advice="delete it to score it again."
+        ) from error
     if table["fact_id"].to_pylist() != facts["fact_id"].to_pylist():
         raise UserError(
             "holds other facts than those asked for", place=path, advice="give each run a separate folder."

@@ -30,9 +30,10 @@ class Damaged(UserError):
 
     def __init__(self, folder: Path, what: str) -> None:
         super().__init__(
-            f"the result is damaged ({what}). `sftlab run` and `sftlab sweep` quarantine it and build it again; so "
-            "does `sftlab verify`, which looks at all results",
+            f"the result is damaged ({what})",
             place=folder,
+            advice="`sftlab run` and `sftlab sweep` quarantine it and build it again; so does `sftlab verify`, which "
+            "looks at all results.",
         )
         self.folder, self.what = folder, what
 

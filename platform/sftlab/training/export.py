@@ -160,7 +160,7 @@ def lora_delta(layer: Any) -> torch.Tensor:
 def finite(name: str, value: torch.Tensor) -> torch.Tensor:
     """The value itself. Raises DivergedError, on all ranks alike, where it holds NaN or infinities."""
     if not bool(value.isfinite().all()):
-        raise DivergedError(f"{name} is not finite after the last step.")
+        raise DivergedError(f"{name} is not finite after the last step", value=name)
     return value
 
 

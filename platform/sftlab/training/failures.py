@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from sftlab.cluster.out_of_memory import is_out_of_memory
 from sftlab.errors import UserError
-from sftlab.training.records import DivergedError, SFTRun, read_result
+from sftlab.training.records import SFTRun, read_result
 from sftlab.training.spec import TrainingRuntime
 
 MEMORY_ADVICE = (
@@ -33,10 +33,9 @@ class Superseded(Exception):
 
 def verdict(error: Exception, runtime: TrainingRuntime, rank: int) -> UserError | None:
     """What the driver is to raise for a failure that a restart would only repeat; None for all others."""
-    if isinstance(error, UserError):  # among them Damaged, whose result the driver quarantines
+    # Among them Damaged, whose result the driver quarantines, and DivergedError.
+    if isinstance(error, UserError):
         return error
-    if isinstance(error, DivergedError):  # says what to change
-        return UserError(str(error))
     if isinstance(error, Superseded):
         return TrainingError(
             "a later call of train_runs with the same storage_dir has taken it over", place=f"run {error}"

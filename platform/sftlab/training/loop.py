@@ -181,8 +181,10 @@ def train(training: Training, me: Rank) -> None:
         history.seconds += time.monotonic() - started
         if not math.isfinite(history.losses[-1]):
             raise DivergedError(
-                f"run {run.run_id!r}: the loss of step {step + 1} of {len(training.batches)} is "
-                f"{history.losses[-1]}. {advice(run)}"
+                f"the loss of step {step + 1} of {len(training.batches)} is {history.losses[-1]}",
+                place=f"run {run.run_id!r}",
+                value=history.losses[-1],
+                advice=advice(run),
             )
         for kept in run.kept:
             if training.last_step(kept) == step + 1:
@@ -203,7 +205,7 @@ def train(training: Training, me: Rank) -> None:
 def advice(run: SFTRun) -> str:
     """What helps where numbers have become infinite."""
     return (
-        f"Lower sft.learning_rate (now {run.spec.learning_rate:g}), or check {run.base_model} for NaN or "
+        f"lower sft.learning_rate (now {run.spec.learning_rate:g}), or check {run.base_model} for NaN or "
         "infinite weights."
     )
 
@@ -246,7 +248,9 @@ def keep(training: Training, me: Rank, kept: KeptEpoch | None = None) -> None:
     try:
         export(live.engine, Path(run.base_model), live.places, output, me.rank)
     except DivergedError as error:
-        raise DivergedError(f"run {run.run_id!r}: {error} {advice(run)}") from error
+        raise DivergedError(
+            error.problem, place=f"run {run.run_id!r}", value=error.value, advice=advice(run)
+        ) from error
     dist.barrier()
     if me.rank == 0:
         push(output)

@@ -19,7 +19,7 @@ from sftlab.weights.cut import Cut
 COMMIT_FILE = "training.json"
 
 
-class DivergedError(Exception):
+class DivergedError(UserError):
     """A loss or a trained weight is not a finite number."""
 
 

@@ -214,13 +214,13 @@ def test_parts_of_type_text_are_joined_and_others_refused(tmp_path: Path) -> Non
         (
             [{"instruction": "a", "outputs": "b"}],
             "/a.jsonl: the columns instruction, outputs are of no known format (messages, sharegpt, texts, alpaca, "
-            "flan, prompt-response). The nearest is alpaca, which lacks output (is it 'outputs'?). Or name your "
+            "flan, prompt-response); the nearest is alpaca, which lacks output (is it 'outputs'?). Or name your "
             "columns, columns.prompt and columns.response.",
         ),
         (
             [{"mesages": TWO}],
             "/a.jsonl: the columns mesages are of no known format (messages, sharegpt, texts, alpaca, flan, "
-            "prompt-response). The nearest is messages, which lacks messages (is it 'mesages'?). Or name your columns, "
+            "prompt-response); the nearest is messages, which lacks messages (is it 'mesages'?). Or name your columns, "
             "columns.prompt and columns.response.",
         ),
         (

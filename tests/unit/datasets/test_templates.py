@@ -15,6 +15,7 @@ from sftlab.datasets.rendered import Rendered, Span
 from sftlab.datasets.spec import JinjaTemplate
 from sftlab.datasets.templates import make_template, read_template
 from sftlab.errors import UserError
+from tests.support.refusals import refused
 from tests.support.tokenizers_built import CHATML, byte_level, merging, metaspace
 
 PAPER_JINJA = JinjaTemplate(jinja="###Question: {{ instruction }}\n###Answer: {{ response }}")
@@ -192,18 +193,18 @@ def test_blanks_that_a_chat_template_writes_around_the_response_are_trained() ->
 def test_a_chat_template_that_changes_earlier_turns_is_refused_for_these_and_used_for_one() -> None:
     tokenizer = chatty(THINKS_LAST)
     assert trained(encoder(tokenizer, "chat"), exchange("Hi", "Yes."))[0].startswith("<")
-    with pytest.raises(UserError) as caught:
+    with refused(
+        "writes the text up to turn 3 in another way where that turn or others follow",
+        place="the chat template of models/m",
+        advice="use `turns: first`, or template paper",
+    ):
         encoder(tokenizer, "chat").encode(TWO)
-    assert str(caught.value) == (
-        "the chat template of models/m: writes the text up to turn 3 in another way where that turn or others follow. "
-        "Use `turns: first`, or template paper."
-    )
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (LLAMA2, "no system text here). Set `system: prepend` or `system: drop`, or use template paper."),
+        (LLAMA2, "no system text here); set `system: prepend` or `system: drop`, or use template paper."),
         (CHATML.replace("m['content']", "m['content'] | upper"), "changes or leaves out the text of turn 3"),
         (CHATML.replace("'<|im_end|>'", "''"), "does not end a response with a special token"),
         ("{% for", "cannot render a conversation (TemplateSyntaxError"),

@@ -22,6 +22,7 @@ from sftlab.facts.table import COLUMNS, fact_id, facts_table, read_facts, synony
 from sftlab.facts.templates import Topic, load_topics, parse_topics, published_topics, read_topics
 from sftlab.facts.user_facts import read_user_tables
 from tests.support.full_disk import file_size_limit
+from tests.support.refusals import refused
 
 
 def archive(folder: Path, rows: dict[tuple[str, str], list[dict[str, object]]]) -> Path:
@@ -294,6 +295,12 @@ def test_a_file_in_the_way_of_the_output_is_named(tmp_path: Path) -> None:
 def test_wrong_topics_are_refused(row: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_topics([row], "topics.yaml")
+
+
+@pytest.mark.parametrize("rows", [{"topic": "T"}, [], None])
+def test_a_file_without_a_list_of_topics_is_refused(rows: object) -> None:
+    with refused(place="topics.yaml", value=rows, expected="a list of topics"):
+        parse_topics(rows, "topics.yaml")
 
 
 def test_a_topic_listed_twice_is_refused() -> None:

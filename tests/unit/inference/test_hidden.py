@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sftlab.inference.hidden import BATCH_TOKENS, batches, last_states
+from sftlab.inference.hidden import BATCH_TOKENS, batches, last_states, layer_modules
 from sftlab.weights.packing import pack
 from sftlab.weights.restoration import ModelSource
 from tests.support.packing_models import llama_pair
+from tests.support.refusals import refused
 from tests.support.weights_models import save_model
 
 PROMPTS = [(3, 4, 5, 6), (7,), (8, 9), (3, 4, 5, 7)]
@@ -51,3 +52,14 @@ def test_batches_hold_so_many_tokens_with_padding_and_every_row_once() -> None:
     found = list(batches(lengths))
     assert found == [[3, 1], [0, 4], [2]]
     assert list(batches([])) == []
+
+
+def test_models_that_transformers_cannot_read_are_refused_with_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with refused("cannot load the model", place=str(tmp_path), advice="measure.geometry"):
+        last_states(ModelSource(str(tmp_path)), PROMPTS, "float32", "cpu")
+
+
+def test_a_model_without_numbered_layers_is_refused_by_its_class() -> None:
+    with refused("not found by their names", place="Linear", value=[], advice="measure.geometry"):
+        layer_modules(torch.nn.Linear(2, 2))

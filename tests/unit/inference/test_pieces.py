@@ -33,6 +33,7 @@ from sftlab.measurements.scoring import (
 from sftlab.measurements.spec import MasterySpec
 from sftlab.studies.knowledge.stages import mastery
 from sftlab.studies.knowledge.stages.mastery import write_mastery
+from tests.support.refusals import refused
 
 
 def ids(*names: str) -> pa.Table:
@@ -215,8 +216,9 @@ def test_blocks_that_are_damaged_where_no_run_has_looked_are_logged_and_then_all
         commit_table(block(f"train{index}"), request.path(index), checksums=True)
     for index in (0, 2):
         request.path(index).write_bytes(b"PAR1 cut off")
-    with pytest.raises(DamagedBlockError, match=r"00000\.parquet"):
+    with refused("is not a readable block", place="00000.parquet", advice="delete it") as caught:
         list(scored(request))
+    assert type(caught.value) is DamagedBlockError
     drop_damaged(request)
     assert [path.name for path in request.blocks_dir.iterdir()] == ["00001.parquet"]
 
@@ -269,3 +271,15 @@ def test_the_number_type_is_the_checkpoints_own_and_is_never_guessed(tmp_path: P
     config.write_text("{}")
     with pytest.raises(UserError, match=r"engine\.dtype"):
         checkpoint_dtype(str(tmp_path))
+
+
+def test_completions_at_a_time_are_vllms_choice_on_a_gpu_unless_they_are_given(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"dtype": "float32"}')
+
+    def arguments(**runtime: int) -> dict[str, object]:
+        return engine_arguments(str(tmp_path), EngineSpec(), EngineRuntime.model_validate(runtime))
+
+    assert arguments()["max_num_seqs"] == 256
+    assert "max_num_seqs" not in arguments(gpus_per_engine=1)
+    assert arguments(gpus_per_engine=1, max_num_seqs=8)["max_num_seqs"] == 8
+    assert arguments(max_num_seqs=8)["max_num_seqs"] == 8

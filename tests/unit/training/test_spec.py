@@ -162,7 +162,11 @@ def test_a_bad_index_is_told(run: SFTRun, text: str) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (DivergedError("the loss is nan. Lower sft.learning_rate"), UserError, "Lower sft.learning_rate"),
+        (
+            DivergedError("the loss is nan", advice="lower sft.learning_rate"),
+            DivergedError,
+            "the loss is nan",
+        ),
         (UserError("wrong"), UserError, "wrong"),
         (Superseded("r"), TrainingError, "taken it over"),
         (MemoryError(), UserError, "ran out of memory"),

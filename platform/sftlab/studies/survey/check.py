@@ -24,8 +24,10 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
     check_rows(spec)
     if runtime.keep == "delta" and is_address(runtime.store):
         raise UserError(
-            f"runtime.keep=delta: {runtime.store} is an address, and models are packed in a folder alone. Keep "
-            "folders, or use a store that is a folder."
+            f"models are packed in a folder alone, and runtime.store is the address {runtime.store}",
+            place="runtime.keep",
+            value=runtime.keep,
+            advice="keep folders, or use a store that is a folder.",
         )
     check_paths(
         {
@@ -83,9 +85,12 @@ def check_rows(spec: SurveySpec) -> None:
                     other.sft.model_dump(exclude_none=True), run.sft.model_dump(exclude_none=True)
                 )
                 raise UserError(
-                    f"runs: two runs of base {run.base} on {run.data} ({run.method}, size {run.size:,}, epoch {epoch}) "
-                    f"differ only in {found}, and the table of scores has one row for both. Give the method of one of "
-                    "them a `label`, or put it into another survey; what both have in common is built once."
+                    f"two runs of base {run.base} on {run.data} ({run.method}, size {run.size:,}, epoch {epoch}) "
+                    f"differ only in {found}, and the table of scores has one row for both",
+                    place="runs",
+                    value=found,
+                    advice="give the method of one of them a `label`, or put it into another survey; what both have "
+                    "in common is built once.",
                 )
 
 
@@ -106,8 +111,10 @@ def require_report(spec: SurveySpec) -> None:
         if len({base for base, _ in found}) > 1 and len({data for _, data in found}) > 1:
             return
     raise UserError(
-        "runs: the report compares two or more bases on two or more single sets, trained with one method, size and "
-        "schedule, and this survey has no such runs. Add some, or build its scores alone with --until survey-results."
+        "has no runs that the report could compare",
+        place="runs",
+        expected="two or more bases on two or more single sets, trained with one method, size and schedule",
+        advice="add some, or build the scores alone with --until survey-results.",
     )
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sftlab.errors import UserError
 from sftlab.studies.load import load_survey
 from sftlab.studies.survey.check import check_rows, differing, require_report
+from tests.support.refusals import refused
 
 CONFIGS = Path(__file__).parents[4] / "jobs/configs/surveys"
 
@@ -29,14 +29,13 @@ def test_surveys_of_the_repository_end_in_a_report(name: str) -> None:
     ],
 )
 def test_two_models_of_one_row_are_refused_with_their_difference(override: str, difference: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with refused("on facts-short", place="runs", value=difference, advice="a `label`"):
         check_rows(load_survey(CONFIGS / "tiny.yaml", [override]))
-    assert difference in str(caught.value) and "facts-short" in str(caught.value)
 
 
 @pytest.mark.parametrize("override", ["runs.0.bases=[a]", "runs.0.data=[chatty]", "runs.0.data=all"])
 def test_survey_without_two_bases_on_two_sets_is_refused_before_it_runs(override: str) -> None:
-    with pytest.raises(UserError, match="two or more bases"):
+    with refused("no runs", place="runs", expected="two or more bases", advice="--until survey-results"):
         require_report(load_survey(CONFIGS / "tiny.yaml", [override, "measure.geometry=null"]))
 
 

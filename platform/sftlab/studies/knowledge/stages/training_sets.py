@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftlab.datasets.examples import PROMPT, TARGET
-from sftlab.errors import UserError
+from sftlab.errors import UserError, within
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.table import facts_table, read_facts
@@ -50,23 +50,29 @@ class Candidates:
             )
         except UserError as error:
             if self.unsure:
-                raise UserError(
-                    f"{error} training_sets.margin leaves out {self.unsure:,} training facts whose bucket is less sure."
+                raise with_reason(
+                    error,
+                    f"training_sets.margin leaves out {self.unsure:,} training facts whose bucket is less sure.",
                 ) from error
             if not self.errors:
                 raise
             why = max(self.errors, key=lambda text: self.errors[text])
             lost = sum(self.errors.values())
-            raise UserError(
-                error.problem,
-                place=error.place,
-                value=error.value,
-                expected=error.expected,
-                advice=(
-                    f"{error.advice} {lost:,} training facts could not be scored; most often: {why} "
-                    f"({self.errors[why]:,})."
-                ),
+            raise with_reason(
+                error,
+                f"{lost:,} training facts could not be scored; most often: {why} ({self.errors[why]:,}).",
             ) from error
+
+
+def with_reason(error: UserError, reason: str) -> UserError:
+    """The error of a draw, with why there are too few facts after its advice."""
+    return UserError(
+        error.problem,
+        place=error.place,
+        value=error.value,
+        expected=error.expected,
+        advice=f"{error.advice} {reason}".lstrip(),
+    )
 
 
 def read_candidates(build: KnowledgeBuild) -> Candidates:
@@ -132,9 +138,10 @@ def draw_all(given: Candidates, cells: Sequence[Cell]) -> list[list[str]]:
     if len(short) == 1:
         raise short[0][1]
     if short:
-        names = "\n".join(f"  {name}: {error}" for name, error in short)
         raise UserError(
-            f"{len(short)} of {len(cells)} training sets cannot be drawn; nothing was trained yet.\n{names}"
+            f"{len(short)} of {len(cells)} training sets cannot be drawn; nothing was trained yet.",
+            value=len(short),
+            others=[within(f"  {name}", error) for name, error in short],
         )
     return drawn
 
