@@ -16,7 +16,7 @@ from sftlab.analysis import statistics
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
 from sftlab.analysis.statistics import seed_of
 from sftlab.studies.knowledge.report import published
-from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow
+from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow, TopicBaselineRow, TopicRow
 from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
@@ -132,6 +132,15 @@ def paper_variant(
         paired=_paired(accuracy, draw),
         fates=[row for cell in cells for row in _fates(cell, accuracy)],
         answer_kinds=_answer_kinds(accuracy),
+        topics=[
+            TopicRow(row.cell, row.percent, row.split, "capital", row.questions, row.correct, 0.2)
+            for row in accuracy
+            if row.bucket is None and row.split in ("test", "test_ood")
+        ],
+        topic_baselines=[
+            TopicBaselineRow(split, "capital", 900, "train", 700, "Paris", 0.1, 0.05)
+            for split in ("test", "test_ood")
+        ],
         divergence=[row for cell in cells for row in _divergence(cell)],
         concentration=[row for cell in cells for row in _concentration(cell)],
         distribution=[row for cell in cells for row in _distribution(cell)],

@@ -21,13 +21,14 @@ from sftlab.measurements.mastery import mastery_schema
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.explain import explain
-from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow
+from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow, TopicBaselineRow, TopicRow
 from sftlab.studies.knowledge.results.rows import FateRow
 from sftlab.studies.knowledge.stages.answer_kinds import answer_kind_rows, read_names
 from sftlab.studies.knowledge.stages.facts import build_facts
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.mastery import FILE, write_mastery
 from sftlab.studies.knowledge.stages.results import read_answers
+from sftlab.studies.knowledge.stages.topics import baseline_rows, read_topic_answers, topic_rows
 from sftlab.studies.knowledge.stages.training_sets import build_training_sets
 from tests.unit.studies.knowledge.test_plan_refuses import build_of, own_study
 
@@ -178,3 +179,19 @@ def test_kinds_of_answers_are_counted_against_the_answers_of_the_whole_topic(bui
         names.kind(facts[0], *given) for given in ((None, None), (" ?", False), ("a", False), ("b", True))
     ]
     assert kinds == ["no_answer", "no_answer", "malformed", "right"]
+
+
+def test_topics_have_accuracies_and_baselines_from_the_facts_to_train_on(build: KnowledgeBuild) -> None:
+    finish(build)
+    answers = read_topic_answers(build.read(build.plan.facts))
+    train = read_facts(build.path(build.plan.facts), "train")["object"].to_pylist()
+    assert sorted(train) == [f"answer {number}" for number in range(8)]
+    (row,) = baseline_rows(answers, fate_keys(build))
+    # "answer 0" is the first of eight equally frequent answers, and that of one of the two test facts.
+    assert row == TopicBaselineRow("test", "A", 2, "train", 8, "answer 0", 0.5, 1 / 8)
+    (cell,) = build.plan.cells
+    given = read_answers(build, cell.evaluations[10.0])
+    # Of two facts there is no correlation; the question that could not be asked is wrong.
+    assert topic_rows("c", 10.0, given, fate_keys(build), answers) == [
+        TopicRow("c", 10.0, "test", "A", 2, 1, None)
+    ]

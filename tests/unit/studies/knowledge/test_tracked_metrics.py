@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow
+from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow, TopicBaselineRow, TopicRow
 from sftlab.studies.knowledge.results.rows import CellRow
 from sftlab.studies.knowledge.results.tables import Variant
 from sftlab.studies.knowledge.tracking.metrics import metrics_by_model
@@ -29,3 +29,17 @@ def test_wrong_answers_are_counted_by_kind_over_topics_and_buckets() -> None:
         "wrong_answers_test/no_answer": 1,
         "wrong_answers_test/malformed": 4,
     }
+
+
+def test_baselines_of_topics_are_means_over_questions() -> None:
+    baselines = [
+        TopicBaselineRow("test", "a", 10, "train", 40, "Paris", 0.6, 0.3),
+        TopicBaselineRow("test", "b", 30, "train", 40, "Rome", 0.2, 0.1),
+    ]
+    topics = [TopicRow("c", 10.0, "test", "a", 10, 4, 0.5), TopicRow("c", 10.0, "test", "b", 30, 4, 0.1)]
+    found = metrics_by_model(Variant("v", "restore", topics=topics, topic_baselines=baselines), [])
+    assert {row.key: row.value for row in found[None, None]} == {
+        "baselines_test/majority": 0.3,
+        "baselines_test/frequency": 0.15,
+    }
+    assert [(row.key, row.value) for row in found["c", 10.0]] == [("frequency_correlation/test", 0.2)]

@@ -10,7 +10,6 @@ from sftlab.reporting.svg import FAINT, INK, drawing, inline
 from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import percent, restored
 from sftlab.studies.knowledge.report.buckets import bucket_name
-from sftlab.studies.knowledge.report.fates import restored_at
 from sftlab.studies.knowledge.report.figures import percent_axis
 from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST, Group, VariantView
 from sftlab.studies.knowledge.report.view import View
@@ -50,12 +49,7 @@ def section(view: View) -> Section | None:
 
 def shown_rows(view: VariantView) -> list[AnswerKindRow]:
     """The rows of the base model, and of every group at 0 % and at the percentage that the fates are shown at."""
-    shown = {cell.cell: restored_at(view, group) for group, cells in view.groups.items() for cell in cells}
-    return [
-        row
-        for row in view.variant.answer_kinds
-        if row.cell == BASE or row.percent in (0.0, shown.get(row.cell))
-    ]
+    return [row for row in view.variant.answer_kinds if view.shows(row.cell, row.percent)]
 
 
 def by_group(view: VariantView) -> Table | None:
@@ -92,7 +86,9 @@ def by_bucket(view: VariantView, size: int) -> Table | None:
         models = {
             "base model": _base(view, TEST, (bucket,)),
             "tuned": _kinds(view, groups, 0.0, TEST, (bucket,)),
-            "restored": together([_kinds(view, [g], restored_at(view, g), TEST, (bucket,)) for g in groups]),
+            "restored": together(
+                [_kinds(view, [g], view.shown_percents[g], TEST, (bucket,)) for g in groups]
+            ),
         }
         found = [Row(name, _counted(kinds)) for name, kinds in models.items() if kinds.answers]
         rows += [Row(f"facts of bucket {bucket}"), *found] if found else []
@@ -182,7 +178,7 @@ def _percents(view: VariantView) -> list[float]:
 
 
 def _steps(view: VariantView, group: Group) -> Iterable[float]:
-    at = restored_at(view, group)
+    at = view.shown_percents[group]
     return (0.0,) if at is None else (0.0, at)
 
 

@@ -41,20 +41,9 @@ def section(view: View) -> Section | None:
     )
 
 
-def restored_at(view: VariantView, group: Group) -> float | None:
-    """The percentage whose models are shown: that chosen on dev if it restores anything, else the one next to 20 %."""
-    names = {cell.cell for cell in view.groups[group]}
-    known = sorted({percent for cell, percent, _, _ in view.fates if cell in names})
-    choice = view.choices.get(group)
-    if choice is not None and choice.percent in known:
-        return choice.percent
-    return min(known, key=lambda percent: abs(percent - 20), default=None)
-
-
 def shown_rows(view: VariantView) -> list[FateRow]:
-    """The rows of every group at its `restored_at`."""
-    shown = {cell.cell: restored_at(view, group) for group, cells in view.groups.items() for cell in cells}
-    return [row for row in view.variant.fates if row.percent == shown[row.cell]]
+    """The rows of every group at its percentage of `shown_percents`."""
+    return [row for row in view.variant.fates if view.shows(row.cell, row.percent)]
 
 
 def by_group(view: VariantView) -> Table | None:
@@ -68,7 +57,7 @@ def by_group(view: VariantView) -> Table | None:
                 for split in DOMAINS
                 for name, buckets in (*((name, KNOWN) for name in COLOURS), ("kept", UNKNOWN))
             ]
-            at = restored_at(view, group)
+            at = view.shown_percents[group]
             note = "" if at is None else f", {restored(at)} restored"
             rows.append(Row(f"{bucket_name(group.train_bucket)}{note}", entries))
     return Table(
@@ -203,9 +192,9 @@ def _share(view: VariantView, group: Group, split: str, name: str, buckets: Coll
 def _fates(
     view: VariantView, group: Group, split: str, buckets: Collection[int], cell: str | None = None
 ) -> Fates:
-    """The fates at the group's `restored_at`, of one cell or of all."""
+    """The fates at the group's percentage of `shown_percents`, of one cell or of all."""
     names = [cell] if cell is not None else [found.cell for found in view.groups[group]]
-    at = restored_at(view, group)
+    at = view.shown_percents[group]
     if at is None:
         return together([])
     keys = ((name, at, split, bucket) for name in names for bucket in buckets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from sftlab.analysis.accuracy import BucketAccuracy, Interval, PairedBucket, mea
 from sftlab.analysis.answer_kinds import Kinds
 from sftlab.analysis.fates import Fates, together
 from sftlab.analysis.statistics import over_sets
+from sftlab.studies.knowledge.results.answer_rows import TopicRow
 from sftlab.studies.knowledge.results.rows import (
     BASE,
     AccuracyRow,
@@ -93,12 +94,44 @@ class VariantView:
         return {key: together(parts) for key, parts in found.items()}
 
     @cached_property
+    def shown_percents(self) -> Mapping[Group, float | None]:
+        """Where the models of each group are shown: as chosen on dev if that restores anything, else next to 20 %."""
+        of_cell: dict[str, set[float]] = {}
+        for row in self.variant.fates:
+            of_cell.setdefault(row.cell, set()).add(row.percent)
+        found: dict[Group, float | None] = {}
+        for group, cells in self.groups.items():
+            known = sorted({percent for cell in cells for percent in of_cell.get(cell.cell, ())})
+            choice = self.choices.get(group)
+            found[group] = min(known, key=lambda percent: abs(percent - 20), default=None)
+            if choice is not None and choice.percent in known:
+                found[group] = choice.percent
+        return found
+
+    @cached_property
+    def _shown(self) -> set[tuple[str, float | None]]:
+        cells = ((cell.cell, at) for group, at in self.shown_percents.items() for cell in self.groups[group])
+        return {(BASE, None), *(pair for cell, at in cells for pair in ((cell, 0.0), (cell, at)))}
+
+    def shows(self, cell: str, percent: float | None) -> bool:
+        """Whether a model is the base model, a tuned one, or a restored one at its group's `shown_percents`."""
+        return (cell, percent) in self._shown
+
+    @cached_property
     def answer_kinds(self) -> Mapping[tuple[str, float | None, str, int], Kinds]:
         """Kinds of answers, by cell, percentage, split and the bucket of the facts; all topics together."""
         found: dict[tuple[str, float | None, str, int], list[Kinds]] = {}
         for row in self.variant.answer_kinds:
             found.setdefault((row.cell, row.percent, row.split, row.bucket), []).append(row.kinds)
         return {key: kinds_module.together(parts) for key, parts in found.items()}
+
+    @cached_property
+    def topics(self) -> Mapping[tuple[str, str], Sequence[TopicRow]]:
+        """Accuracy of every model by split and topic."""
+        found: dict[tuple[str, str], list[TopicRow]] = {}
+        for row in self.variant.topics:
+            found.setdefault((row.split, row.topic), []).append(row)
+        return found
 
     @cached_property
     def updates(self) -> Mapping[tuple[str, str, str], UpdateRow]:

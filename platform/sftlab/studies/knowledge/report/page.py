@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sftlab.reporting.page import csv_address, fill_page
-from sftlab.studies.knowledge.report import answer_kinds, fates, published
+from sftlab.studies.knowledge.report import answer_kinds, fates, published, topics
 from sftlab.studies.knowledge.report.buckets import legends
 from sftlab.studies.knowledge.report.evidence import distribution_percent
 from sftlab.studies.knowledge.report.findings import all_findings
@@ -21,12 +21,22 @@ from sftlab.studies.knowledge.results.tables import RESULT_TABLES, VARIANT_TABLE
 # in the store.
 OF_ALL, OF_MAIN = (
     ("cells",),
-    ("concentration", "distribution", "undone", "updates", "mastery", "certainty", "drawn"),
+    (
+        "concentration",
+        "distribution",
+        "undone",
+        "updates",
+        "mastery",
+        "certainty",
+        "drawn",
+        "topic_baselines",
+    ),
 )
 # Of the main one, with the rows of these functions.
 OF_SHOWN: Mapping[str, Callable[[VariantView], Sequence[object]]] = {
     "fates": fates.shown_rows,
     "answer_kinds": answer_kinds.shown_rows,
+    "topics": topics.shown_rows,
 }
 
 # docs/results/knowledge.md has the trials.

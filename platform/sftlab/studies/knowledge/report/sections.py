@@ -25,6 +25,7 @@ from sftlab.studies.knowledge.report import (
     strategies,
     strategy_figures,
     tables,
+    topics,
     update_sizes,
 )
 from sftlab.studies.knowledge.report.buckets import bucket_name
@@ -45,6 +46,7 @@ def sections(view: View, findings: Sequence[Finding], origin: Origin) -> list[Se
         _training_set(view, findings),
         fates.section(view),
         answer_kinds.section(view),
+        topics.section(view),
         _kl(view, findings),
         mastery.section(view),
         _controls(view),

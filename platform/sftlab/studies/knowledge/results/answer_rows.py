@@ -1,7 +1,8 @@
-"""The rows of the result tables that describe single answers: their kinds, by model, topic and bucket."""
+"""The rows of the result tables on answers by topic: their kinds, accuracy, and its baselines."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sftlab.analysis.answer_kinds import Kinds
@@ -27,3 +28,52 @@ class AnswerKindRow:
     @property
     def kinds(self) -> Kinds:
         return Kinds(self.right, self.other_entity, self.no_answer, self.malformed)
+
+
+@dataclass(frozen=True)
+class TopicRow:
+    """Accuracy of one model on the facts of one topic. The base model: cell "base", no percent.
+
+    frequency_correlation: Spearman's rho between the frequency of a fact's answer and whether the model is right; None
+    where one of the two is constant.
+    """
+
+    cell: str
+    percent: float | None  # restored, 0 is the tuned model
+    split: str  # "test" or "test_ood"
+    topic: str
+    questions: int
+    correct: int
+    frequency_correlation: float | None
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.questions
+
+
+@dataclass(frozen=True)
+class TopicBaselineRow:
+    """What accuracy on the facts of one topic comes without knowledge of any fact.
+
+    known_from: the split whose `facts` facts of the topic are known. majority: their most frequent answer, and
+    majority_accuracy the share of the questions that it answers. frequency_accuracy: of answers drawn as often as they
+    occur there.
+    """
+
+    split: str  # "test" or "test_ood"
+    topic: str
+    questions: int
+    known_from: str  # "train" or "dev_ood"
+    facts: int
+    majority: str
+    majority_accuracy: float
+    frequency_accuracy: float
+
+
+def mean_correlation(rows: Sequence[TopicRow]) -> float | None:
+    """Mean of the topics' `frequency_correlation`, weighted with their questions; None where no topic has one."""
+    known = [
+        (row.questions, row.frequency_correlation) for row in rows if row.frequency_correlation is not None
+    ]
+    total = sum(questions for questions, _ in known)
+    return sum(questions * rho for questions, rho in known) / total if known else None

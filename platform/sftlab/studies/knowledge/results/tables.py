@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sftlab.errors import UserError, within
 from sftlab.store.rows import read_rows, read_summary, schema_of
-from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow
+from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow, TopicBaselineRow, TopicRow
 from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.rows import (
     BEST,
@@ -49,6 +49,8 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "paired": PairedRow,
     "fates": FateRow,
     "answer_kinds": AnswerKindRow,
+    "topics": TopicRow,
+    "topic_baselines": TopicBaselineRow,
     "divergence": DivergenceRow,
     "concentration": ConcentrationRow,
     "distribution": DistributionRow,
@@ -85,6 +87,8 @@ class Variant:
     paired: Sequence[PairedRow] = ()
     fates: Sequence[FateRow] = ()
     answer_kinds: Sequence[AnswerKindRow] = ()
+    topics: Sequence[TopicRow] = ()
+    topic_baselines: Sequence[TopicBaselineRow] = ()
     divergence: Sequence[DivergenceRow] = ()
     concentration: Sequence[ConcentrationRow] = ()
     distribution: Sequence[DistributionRow] = ()

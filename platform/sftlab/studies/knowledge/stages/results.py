@@ -43,6 +43,7 @@ from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
+from sftlab.studies.knowledge.stages.topics import baseline_rows, read_topic_answers, topic_rows
 from sftlab.studies.knowledge.stages.training_sets import drawn_rows
 from sftlab.studies.knowledge.stages.updates import read_updates
 from sftlab.training.records import COMMIT_FILE, read_commit
@@ -90,10 +91,12 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
     buckets: dict[str, dict[str, int]] = {split: buckets_of(first.build, split) for split in SPLITS}
     buckets[TRAIN_SET] = buckets["train"]
     accuracy = accuracy_of(first.build, None, None, plan.base_evaluation, buckets)
-    keys, names = fate_keys(first.build), read_names(first.build.read(plan.facts))
+    folder = first.build.read(plan.facts)
+    keys, names, topics = fate_keys(first.build), read_names(folder), read_topic_answers(folder)
     tables: dict[str, list[Any]] = {name: [] for name in VARIANT_TABLES}
     base = read_answers(first.build, plan.base_evaluation)
     tables["answer_kinds"] += answer_kind_rows(BASE, None, base, keys, names)
+    tables["topics"] += topic_rows(BASE, None, base, keys, topics)
     for member in members:
         build, cell = member.build, member.cell
         row, curve = _training(build, cell)
@@ -104,6 +107,7 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
             accuracy += accuracy_of(build, row, percent, step, buckets)
             asked = read_answers(build, step) if percent else tuned
             tables["answer_kinds"] += answer_kind_rows(cell.name, percent, asked, keys, names)
+            tables["topics"] += topic_rows(cell.name, percent, asked, keys, topics)
             if percent:
                 tables["paired"] += _paired(cell.name, percent, tuned, asked, buckets)
                 tables["fates"] += fate_rows(cell.name, percent, tuned, asked, keys)
@@ -115,6 +119,7 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
         tables["updates"] += _updates(build, cell)
     tables |= {
         "accuracy": accuracy,
+        "topic_baselines": baseline_rows(topics, keys),
         "mastery": _mastery(first.build),
         "certainty": certainty_rows(first.build),
     }

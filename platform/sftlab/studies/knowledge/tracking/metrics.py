@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from sftlab.analysis.answer_kinds import WRONG, Kinds, together
+from sftlab.studies.knowledge.results.answer_rows import TopicRow, mean_correlation
 from sftlab.studies.knowledge.results.rows import BASE
 from sftlab.studies.knowledge.results.tables import Variant
 from sftlab.tracking.names import percent_text
@@ -35,9 +36,8 @@ def metrics_by_model(
     for (cell, percent, split), (gained, lost) in changed.items():
         values = {f"answers_gained/{split}": gained, f"answers_lost/{split}": lost}
         found[cell, percent] += metric_rows(values, train_sets.get(cell) if split == TRAIN_SET else split)
-    for (model, at, split), kinds in kinds_by_model(variant).items():
-        wrong = {f"wrong_answers_{split}/{kind}": getattr(kinds, kind) for kind in WRONG}
-        found[model, at] += metric_rows(wrong, train_sets.get(model) if split == TRAIN_SET else split)
+    for key, rows in answer_metrics(variant, train_sets):
+        found[key] += rows
     for d in variant.divergence:
         found[d.cell, d.percent] += metric_rows({"kl/first_token": d.kl}, KL_TABLE)
     for c in variant.concentration:
@@ -59,12 +59,37 @@ def metrics_by_model(
     return found
 
 
-def kinds_by_model(variant: Variant) -> Mapping[tuple[str | None, float | None, str], Kinds]:
-    """Kinds of the answers of each model to all facts of a split; the cell of the base model is None."""
-    parts: dict[tuple[str | None, float | None, str], list[Kinds]] = defaultdict(list)
+def answer_metrics(
+    variant: Variant, train_sets: Mapping[str | None, str]
+) -> Iterator[tuple[tuple[str | None, float | None], list[MetricRow]]]:
+    """Kinds of wrong answers; what the answers owe to the frequency of objects, and the baselines of topics.
+
+    train_sets: name of the training set by cell.
+    """
+    kinds: dict[tuple[str, float | None, str], list[Kinds]] = defaultdict(list)
     for row in variant.answer_kinds:
-        parts[None if row.cell == BASE else row.cell, row.percent, row.split].append(row.kinds)
-    return {key: together(found) for key, found in parts.items()}
+        kinds[row.cell, row.percent, row.split].append(row.kinds)
+    for (cell, percent, split), parts in kinds.items():
+        whole, model = together(parts), None if cell == BASE else cell
+        values = {f"wrong_answers_{split}/{kind}": getattr(whole, kind) for kind in WRONG}
+        yield (model, percent), metric_rows(values, train_sets.get(model) if split == TRAIN_SET else split)
+    topics: dict[tuple[str, float | None, str], list[TopicRow]] = defaultdict(list)
+    for topic in variant.topics:
+        topics[topic.cell, topic.percent, topic.split].append(topic)
+    for (cell, percent, split), of_model in topics.items():
+        value = {f"frequency_correlation/{split}": mean_correlation(of_model)}
+        yield (None if cell == BASE else cell, percent), metric_rows(value, split)
+    for split in dict.fromkeys(row.split for row in variant.topic_baselines):
+        found = [row for row in variant.topic_baselines if row.split == split]
+        questions = sum(row.questions for row in found)
+        values = {
+            f"baselines_{split}/{kind}": sum(
+                row.questions * getattr(row, f"{kind}_accuracy") for row in found
+            )
+            / questions
+            for kind in ("majority", "frequency")
+        }
+        yield (None, None), metric_rows(values, split)
 
 
 def training_metrics(variant: Variant) -> Iterator[tuple[tuple[str, float], list[MetricRow]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sftlab.analysis.fates import Fates
-from sftlab.studies.knowledge.report.fates import by_group, by_topic, recovery, restored_at, section
+from sftlab.studies.knowledge.report.fates import by_group, by_topic, recovery, section
 from sftlab.studies.knowledge.report.lookup import Group
 from sftlab.studies.knowledge.report.view import View
 from sftlab.studies.knowledge.results.rows import CellRow, ChoiceRow, FateRow
@@ -77,7 +77,7 @@ def test_answers_turned_over_are_shares_of_the_wrong_and_of_the_right_ones() -> 
 def test_where_dev_restores_nothing_the_percentage_next_to_20_is_shown() -> None:
     main = view(0.0).main
     assert main is not None
-    assert restored_at(main, Group("0", 8)) == 10.0
+    assert main.shown_percents == {Group("0", 8): 10.0}
     found = section(view(0.0))
     assert found is not None and "100.0\N{NO-BREAK SPACE}% are wrong after tuning on 8 facts" in found.see
     assert section(View(Results("t", "m", variants=[Variant("v", "s")]))) is None

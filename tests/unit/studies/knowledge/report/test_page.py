@@ -45,6 +45,7 @@ SECTIONS = (
     "training-set",
     "fates",
     "answers",
+    "topics",
     "kl",
     "mastery",
     "updates",
@@ -55,7 +56,7 @@ SECTIONS = (
     "time",
     "settings",
 )
-OPTIONAL = ("fates", "answers", "updates", "layer-ranges", "training", "time")
+OPTIONAL = ("fates", "answers", "topics", "updates", "layer-ranges", "training", "time")
 BUCKETS = (0, 2, 4)
 STUDY_FIGURES = (
     "size-test",
@@ -63,6 +64,8 @@ STUDY_FIGURES = (
     *(f"ladder-{split}-{size}" for size in (240, 1920) for split in ("test", "test_ood")),
     "fates",
     "answers",
+    "topics-test",
+    "topics-test_ood",
     "kl-size",
     "well-known",
     "kl-accuracy",
@@ -135,7 +138,7 @@ def test_every_section_is_there_in_order_and_everything_is_measured(html: str) -
     page = Page(html)
     assert page.open == []
     # The made-up sweep has no answers by fact and no sizes of updates; the study of the other tests has.
-    expected = [name for name in SECTIONS if name not in ("fates", "answers", "updates")]
+    expected = [name for name in SECTIONS if name not in ("fates", "answers", "topics", "updates")]
     assert [found for found in page.ids if found in SECTIONS] == expected
     assert NOT_MEASURED not in html and "this study" not in html
 
