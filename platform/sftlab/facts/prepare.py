@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from sftlab.facts.entity_questions import open_archive, read_tables
 from sftlab.facts.fact_files import GIVE, is_own_facts
 from sftlab.facts.overlap import shared
 from sftlab.facts.table import TOPICS_FILE, synonyms
-from sftlab.facts.templates import Topic, dump_topics, load_topics, published_topics
+from sftlab.facts.templates import Topic, dump_topics, study_topics
 from sftlab.facts.user_facts import read_user_tables
 from sftlab.files import write_together
 
@@ -32,12 +32,14 @@ SOURCES = {
 Counts = dict[str, dict[str, int]]
 
 
-def read_source(source: Path, templates: Path | None) -> tuple[dict[str, pa.Table], dict[str, Topic]]:
+def read_source(
+    source: Path, templates: Path | None, in_domain: Sequence[str] | None = None
+) -> tuple[dict[str, pa.Table], dict[str, Topic]]:
     """Facts and topics of EntityQuestions (zip or folder) or of a user's file (`fact_files`).
 
-    `templates` is a YAML file of topics; without one the published 24 topics hold.
+    templates, in_domain: as `study_topics` takes them.
     """
-    topics = load_topics(templates) if templates else published_topics()
+    topics = study_topics(templates, in_domain)
     if not source.exists():
         raise UserError("not found", place=source, advice=f"{GIVE}, or the zip or folder of EntityQuestions.")
     if is_own_facts(source):

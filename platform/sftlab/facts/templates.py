@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from sftlab.config.documents import load_yaml, parse_json, unknown_hint
 from sftlab.errors import Place, UserError
+from sftlab.facts.nearest import most_alike
 from sftlab.facts.table import TOPICS_FILE
 
 SUBJECT = "{subject}"
 Domain = Literal["in-domain", "out-of-domain"]
+NEAREST = 3  # topics that an error names
 DOMAINS: tuple[Domain, Domain] = ("in-domain", "out-of-domain")
 FIELDS = ("topic", "domain", "question", "templates")
+TABLE = "table"  # of the packaged file alone: the paper's number of a topic's table; not read
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,31 @@ class Topic:
 def published_topics() -> dict[str, Topic]:
     """The 24 topics of the study (10 in-domain, 14 out-of-domain), 21 mapping templates each."""
     text = files("sftlab.facts").joinpath("data/mapping_templates.json").read_text(encoding="utf-8")
-    # `table`, the paper's number of a topic's table, is in this file alone.
-    rows = [{key: value for key, value in row.items() if key != "table"} for row in json.loads(text)]
-    return parse_topics(rows, "package data mapping_templates.json")
+    return parse_topics(json.loads(text), "package data mapping_templates.json")
+
+
+def study_topics(templates: Path | None, in_domain: Sequence[str] | None = None) -> dict[str, Topic]:
+    """The topics of a file, or those published.
+
+    in_domain: the topics that are in domain, in place of what the file says; all others are out of domain. Raises
+    UserError for a topic that is not there, with the nearest ones.
+    """
+    topics = load_topics(templates) if templates else published_topics()
+    if in_domain is None:
+        return topics
+    for name in in_domain:
+        if name not in topics:
+            near = ", ".join(most_alike(name, topics, NEAREST))
+            raise UserError(
+                f"there is no topic {name!r}",
+                place="facts.in_domain",
+                value=name,
+                advice=f"the nearest of the {len(topics)} topics are {near}.",
+            )
+    return {
+        name: replace(topic, domain=DOMAINS[0] if name in in_domain else DOMAINS[1])
+        for name, topic in topics.items()
+    }
 
 
 def load_topics(path: Path) -> dict[str, Topic]:
@@ -102,7 +127,7 @@ def _parse_topic(row: Any, where: Place) -> Topic:
             place=where, value=row, expected="a mapping with topic, domain, question and templates"
         )
     for key in row:
-        if key not in FIELDS:
+        if key not in FIELDS and key != TABLE:
             raise UserError(
                 f"unknown field {key!r}", place=where, value=key, advice=unknown_hint(key, FIELDS)
             )

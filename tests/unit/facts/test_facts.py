@@ -289,7 +289,6 @@ def test_a_file_in_the_way_of_the_output_is_named(tmp_path: Path) -> None:
             r"topic 1, field 'template 3': \(T\) '{subject} a' is listed twice",
         ),
         ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "domain": "x"}, "domain"),
-        ({"topic": "T", "question": "{subject}?", "templates": ["{subject}"], "table": 3}, "field 'table'"),
     ],
 )
 def test_wrong_topics_are_refused(row: dict[str, object], message: str) -> None:

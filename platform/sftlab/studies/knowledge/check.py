@@ -13,7 +13,7 @@ from sftlab.errors import UserError
 from sftlab.execution.checks import check_paths, check_resources
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
-from sftlab.facts.templates import Topic, load_topics, published_topics
+from sftlab.facts.templates import Topic, study_topics
 from sftlab.inference.model_check import context_length
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.pocket.spec import Shape
@@ -99,7 +99,7 @@ def check_base_tokenizer(spec: StudySpec) -> list[str]:
     answer.
     """
     assert spec.model is not None and spec.facts is not None
-    topics = load_topics(Path(spec.facts.templates)) if spec.facts.templates else published_topics()
+    topics = study_topics(Path(spec.facts.templates) if spec.facts.templates else None)
     texts = [
         text
         for topic in topics.values()

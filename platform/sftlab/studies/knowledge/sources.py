@@ -14,7 +14,7 @@ from sftlab.facts.entity_questions import PUBLISHED_COUNTS
 from sftlab.facts.fact_files import is_own_facts
 from sftlab.facts.overlap import without_shared
 from sftlab.facts.prepare import counts_by_topic, read_source
-from sftlab.facts.templates import Topic, load_topics, published_topics
+from sftlab.facts.templates import Topic, study_topics
 from sftlab.facts.training_sets import even_shares
 from sftlab.facts.user_facts import read_user_facts
 from sftlab.pocket.extent import fact_counts, model_bytes
@@ -172,17 +172,17 @@ def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
     own = is_own_facts(source)
     if missing and own:
         return dict.fromkeys(PUBLISHED_COUNTS, 0), 0.0, 0
-    if missing or (given is None and not own and not facts.exclude_overlap):
-        known = load_topics(given) if given and given.exists() else published_topics()
+    chosen = None if given is not None and not given.exists() else facts.in_domain
+    topics = study_topics(given if given is not None and given.exists() else None, chosen)
+    if missing or (given is None and not own and not facts.exclude_overlap and facts.in_domain is None):
         counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}
-        return counts, sum(len(topic.templates) for topic in known.values()) / len(known), 0
+        return counts, sum(len(topic.templates) for topic in topics.values()) / len(topics), 0
     changed = 0
     if own:
-        topics = load_topics(given) if given else published_topics()
         read = read_user_facts(source, topics)
         tables, changed = read.tables, read.changed
     else:
-        tables, topics = read_source(source, given)
+        tables, topics = read_source(source, given, chosen)
     if facts.exclude_overlap:
         tables = without_shared(tables)
     kept = {

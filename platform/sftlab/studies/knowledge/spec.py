@@ -33,6 +33,11 @@ class FactsSpec(Frozen):
         description="EntityQuestions zip or folder, or a .jsonl, .ndjson, .json or .parquet file of custom facts"
     )
     templates: str | None = Field(None, description="YAML of topics; the published 24 topics if unset")
+    in_domain: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="topics that training sets are drawn from, and no others; as the topics say if unset",
+    )
     limit: dict[Literal["train", "test", "test_ood", "dev", "dev_ood"], Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict, description="facts to keep of a split, drawn evenly over topics; all if unset"
     )
@@ -42,6 +47,14 @@ class FactsSpec(Frozen):
         description="leave out of train, and of dev, the facts that a split which is asked later has too: the same "
         "question, or the same subject and answer",
     )
+
+    @field_validator("in_domain")
+    @classmethod
+    def _in_one_order(cls, topics: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if topics is not None and len(set(topics)) != len(topics):
+            twice = next(topic for topic in topics if topics.count(topic) > 1)
+            raise ValueError(f"{twice} is listed twice; list each topic once")
+        return None if topics is None else tuple(sorted(topics))
 
 
 class ModelSpec(Frozen):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from sftlab.cli.study import open_study
 from sftlab.cli.sweep import open_sweep
 from sftlab.errors import UserError
 from sftlab.facts.prepare import read_source
+from sftlab.facts.templates import published_topics, study_topics
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
@@ -142,3 +145,45 @@ def test_a_study_that_cannot_be_drawn_is_refused_before_anything_is_built(
 def test_a_sweep_that_cannot_be_drawn_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"axes.size: a training set of 41 facts cannot be drawn from 40"):
         open_sweep(CONFIGS / "sweeps" / "tiny.yaml", None, tmp_path, ["axes.size=[41]"])
+
+
+def test_topics_that_are_named_in_domain_are_the_only_ones_to_train_on(tmp_path: Path) -> None:
+    for split, count in {"train": 5, "test": 3, "dev": 2}.items():
+        (tmp_path / "eq" / split).mkdir(parents=True)
+        for topic in ("A", "Z"):
+            rows = [{"question": f"Who is {topic}{i}?", "answers": ["o"]} for i in range(count)]
+            (tmp_path / "eq" / split / f"{topic}.{split}.json").write_text(json.dumps(rows))
+    line = "- {topic: %s, question: 'Who is {subject}?', templates: ['{subject} is'], table: 13}"
+    (tmp_path / "topics.yaml").write_text(
+        "\n".join([line % "A", line % "Z"])
+    )  # in domain both, as the default is
+    source, templates = str(tmp_path / "eq"), str(tmp_path / "topics.yaml")
+    model = {"path": str(tmp_path / "model"), "parameters": 10}
+
+    def spec_of(**facts: Any) -> StudySpec:
+        given = {"source": source, "templates": templates, **facts}
+        return StudySpec.model_validate({"name": "t", "facts": given, "model": model})
+
+    spec = spec_of(in_domain=["Z"])
+    counts = resolve(spec, tmp_path / "store").fact_counts
+    assert counts == {"train": 5, "test": 3, "test_ood": 3, "dev": 2, "dev_ood": 2}
+    assert resolve(spec_of(), tmp_path / "store").fact_counts["train"] == 10
+    tables, topics = read_source(tmp_path / "eq", tmp_path / "topics.yaml", ["Z"])
+    assert tables["train"]["topic"].unique().to_pylist() == ["Z"]
+    assert [topic.domain for topic in topics.values()] == ["out-of-domain", "in-domain"]
+    # The order of the names is no other study, and without them the ids are those of a study that never had the key.
+    both = [
+        Plan(spec_of(in_domain=names), resolve(spec, tmp_path)).facts.id for names in (["A", "Z"], ["Z", "A"])
+    ]
+    assert both[0] == both[1] != Plan(spec, resolve(spec, tmp_path)).facts.id
+    with pytest.raises(
+        UserError, match=r"there is no topic 'Zz'.*the nearest of the 2 topics are Z, A"
+    ) as error:
+        resolve(spec_of(in_domain=["Zz"]), tmp_path / "store")
+    assert str(error.value).startswith("facts.in_domain: ")
+
+
+def test_the_packaged_topics_are_a_file_of_topics(tmp_path: Path) -> None:
+    packaged = files("sftlab.facts").joinpath("data/mapping_templates.json").read_text(encoding="utf-8")
+    (tmp_path / "topics.json").write_text(packaged)
+    assert study_topics(tmp_path / "topics.json") == published_topics()

@@ -29,7 +29,7 @@ def build_facts(build: KnowledgeBuild) -> None:
     else:
         assert spec.facts is not None
         templates = Path(spec.facts.templates) if spec.facts.templates else None
-        tables, topics = read_source(Path(spec.facts.source), templates)
+        tables, topics = read_source(Path(spec.facts.source), templates, spec.facts.in_domain)
         if spec.facts.exclude_overlap:
             tables = without_shared(tables)
         for notice in notices(Path(spec.facts.source), tables, topics):
