@@ -23,6 +23,8 @@ POWER = 0.8
 LEVEL = 0.05
 # Up to this many clusters all 2^n sign patterns are counted.
 EXACT_FLIPS = 14
+# With fewer clusters the smallest p of sign flips, 2^(1 - n), leaves nothing significant after a correction.
+FEWEST_FLIPS = 10
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,8 @@ class Effect:
 def mean_effect(values: npt.ArrayLike, axes: tuple[str, ...], seed: int, flip: int = 0) -> Effect:
     """The mean of values [clusters] or [clusters, clusters], with its interval and p.
 
-    The interval is a percentile cluster bootstrap over every axis at once. p is that of a sign-flip test of the
-    clusters of axis `flip` (Fisher 1935): without an effect each cluster's mean is as likely to be negative as
-    positive.
+    The interval is a percentile cluster bootstrap over every axis at once. p is that of `mean_p` of the clusters of
+    axis `flip`.
 
     Args:
         values: no NaN.
@@ -68,17 +69,41 @@ def mean_effect(values: npt.ArrayLike, axes: tuple[str, ...], seed: int, flip: i
     rng = np.random.default_rng(seed)
     draws = bootstrap_means(cells, rng, RESAMPLES)
     low, high = np.quantile(draws, [0.025, 0.975])
-    counted = "all" if means.size <= EXACT_FLIPS else f"{PERMUTATIONS:,}"
     return Effect(
         value=float(cells.mean()),
         low=float(low),
         high=float(high),
-        p=sign_flip_p(means, rng),
+        p=mean_p(means, rng),
         detectable=detectable(float(draws.std()), means.size),
         clusters=means.size,
         interval_over=f"cluster bootstrap over {' and '.join(axes)}",
-        p_by=f"{counted} sign flips of {means.size} {axes[flip]}",
+        p_by=mean_test(means.size, axes[flip]),
     )
+
+
+def mean_p(means: npt.ArrayLike, rng: np.random.Generator) -> float:
+    """Two-sided p of a mean of clusters against 0.
+
+    From `FEWEST_FLIPS` clusters on, a sign-flip test (Fisher 1935): without an effect each cluster's mean is as
+    likely to be negative as positive. With fewer, Student's t test, which takes the means as normal. The number of
+    clusters alone decides.
+    """
+    from scipy.stats import ttest_1samp
+
+    values = np.asarray(means, dtype=np.float64)
+    if values.size >= FEWEST_FLIPS:
+        return sign_flip_p(values, rng)
+    if np.ptp(values) <= _rounding(values):  # no variance to estimate: only the signs are left
+        return sign_flip_p(values, rng)
+    return float(ttest_1samp(values, 0.0).pvalue)
+
+
+def mean_test(clusters: int, axis: str) -> str:
+    """The test of `mean_p` in words."""
+    if clusters < FEWEST_FLIPS:
+        return f"t test over {clusters} {axis}"
+    counted = "all" if clusters <= EXACT_FLIPS else f"{PERMUTATIONS:,}"
+    return f"{counted} sign flips of {clusters} {axis}"
 
 
 def bootstrap_means(cells: Floats, rng: np.random.Generator, resamples: int) -> Floats:

@@ -55,15 +55,21 @@ def test_the_effect_is_the_mean_and_its_interval_holds_it() -> None:
     assert effect.value == 4
     assert effect.low < 4 < effect.high
     assert effect.clusters == 3
-    assert effect.p == 2 / 8
+    t = 4 / np.sqrt(np.var([1.5, 3.5, 7.0], ddof=1) / 3)
+    assert effect.p == pytest.approx(1 - t / np.sqrt(2 + t**2))  # Student's t with two degrees of freedom
     assert effect.interval_over == "cluster bootstrap over models and data sets"
-    assert effect.p_by == "all sign flips of 3 models"
+    assert effect.p_by == "t test over 3 models"
     assert effect == mean_effect(values, ("models", "data sets"), seed=1)
 
 
 def test_flips_may_be_of_the_second_axis() -> None:
     effect = mean_effect(np.array([[1.0, -1.0, 3.0]] * 2), ("models", "data sets"), seed=0, flip=1)
-    assert effect.p_by == "all sign flips of 3 data sets"
+    assert effect.p_by == "t test over 3 data sets"
+
+
+def test_few_clusters_without_spread_leave_only_their_signs() -> None:
+    assert mean_effect(np.full(6, 0.5), ("models",), seed=0).p == 2 / 64
+    assert mean_effect(np.zeros(6), ("models",), seed=0).p == 1.0
 
 
 def test_one_cluster_has_no_effect() -> None:
@@ -103,13 +109,15 @@ def test_correlations_average_through_fishers_z() -> None:
     assert fisher_mean([0.0, 0.9]) == pytest.approx(np.tanh(np.arctanh(0.9) / 2))
 
 
-@pytest.mark.parametrize("axes", [("models",), ("models", "data sets")])
-def test_false_positives_stay_below_the_level(axes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("axes", "models"), [(("models",), 6), (("models", "data sets"), 10)])
+def test_false_positives_stay_below_the_level(
+    axes: tuple[str, ...], models: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without an effect at most one in twenty decisions is no 'open', though models and sets differ at random."""
     monkeypatch.setattr(effects, "RESAMPLES", 100)
     random, decided, times = rng(), 0, 300
     for _ in range(times):
-        cells = random.standard_t(4, size=10)[:, None] + random.normal(size=(10, 8))
+        cells = random.standard_t(4, size=models)[:, None] + random.normal(size=(models, 8))
         values = cells.mean(axis=1) if len(axes) == 1 else cells
         effect = mean_effect(values, axes, seed=int(random.integers(2**32)))
         decided += word(effect, effect.p, POSITIVE) != OPEN

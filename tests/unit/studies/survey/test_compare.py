@@ -246,7 +246,7 @@ def test_planted_claims_get_their_words(judged: dict[str, Outcome]) -> None:
         "lora is better": "differs",
         "synergy": "open",  # one set of four makes it, and an interval over sets knows that
         "components": "agrees",
-        "settles": "open",  # four sets: the smallest p of their sign flips is 1/8
+        "settles": "open",  # four sets
         "unknown": "",
         "unknown benchmark": "",
     }

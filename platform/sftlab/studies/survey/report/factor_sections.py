@@ -51,9 +51,12 @@ def sizes_and_epochs(comparison: Comparison) -> Section | None:
     see = []
     if sizes:
         first, last = sizes[0], sizes[-1]
+        at = [
+            f"{signed(row['difference'])} standard deviations at epoch {row['epoch']:g}"
+            for row in (first, last)
+        ]
         see.append(
-            f"{last['first']} less {last['second']}: {signed(first['difference'])} standard deviations at epoch "
-            f"{first['epoch']:g}, {signed(last['difference'])} at epoch {last['epoch']:g}; better in "
+            f"{last['first']} less {last['second']}: {', '.join(dict.fromkeys(at))}; better in "
             f"{percent(last['share_better'], 0)} of the cells at the end."
         )
     if epochs:
@@ -112,9 +115,10 @@ def mixtures(comparison: Comparison) -> Section | None:
     see = []
     if rows:
         ranks = sorted(row["rank"] for row in rows)
+        places = " to ".join(dict.fromkeys((str(ranks[0]), str(ranks[-1]))))
         best = sum(rank == 1 for rank in ranks)
         see.append(
-            f"Among the {rows[0]['of']} ways to train, the mixture is rank {ranks[0]} to {ranks[-1]}; "
+            f"Among the {rows[0]['of']} ways to train, the mixture is rank {places}; "
             f"it is the best for {count(best, 'model') if best else 'no model'}."
         )
     names = list(dict.fromkeys(f"{row['model']}, {row['method']}" for row in left))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sftlab.analysis.effects import mean_test
 from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import number
@@ -84,10 +85,11 @@ def _differences(named: dict[str, list[dict[str, object]]]) -> Table | None:
             )
     if not rows:
         return None
+    bases = max(int(str(row["bases"])) for found in named.values() for row in found)
     return Table(
         "Base models and models tuned from them",
         "quantity",
         ["base", "tuned", "difference", "p"],
         rows,
-        note="Means over bases. Intervals: 95 %, bootstrap over bases; p: sign flips of bases, not corrected.",
+        note=f"Means over bases. Intervals: 95 %, bootstrap over bases; p: {mean_test(bases, 'bases')}, not corrected.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isnan
 
+from sftlab.analysis.effects import mean_test
 from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import number
@@ -80,6 +81,7 @@ def form(comparison: Comparison) -> Section | None:
     if not rows:
         return None
     ordered = sorted(rows, key=lambda row: -row["gain"])
+    models = len(comparison.survey.grid.models)
     whole = sum(row["gain"] for row in rows) / len(rows)
     of_form = sum(row["form"] for row in rows) / len(rows)
     see = (
@@ -106,8 +108,8 @@ def form(comparison: Comparison) -> Section | None:
             )
             for row in ordered
         ],
-        note="Intervals: 95 %, cluster bootstrap over models; p: sign flips of the models, not corrected. Where no "
-        "answer of the base is in the form, the whole gain counts as form.",
+        note=f"Intervals: 95 %, cluster bootstrap over models; p: {mean_test(models, 'models')}, not corrected. Where "
+        "no answer of the base is in the form, the whole gain counts as form.",
     )
     shares = plain_table(
         "Answers in the asked form, and right ones among them, means over models and sets",

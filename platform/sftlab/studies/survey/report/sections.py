@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from sftlab.analysis import agreement
 from sftlab.analysis.components import components_needed
+from sftlab.analysis.effects import mean_test
 from sftlab.analysis.gains import BASELINE_FREE, RAW, STANDARDISED, TREATMENTS
 from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
@@ -54,8 +55,7 @@ def sections(comparison: Comparison) -> list[Section]:
         factor_sections.transfer,
         measured_sections.form,
         restore_section.restoration,
-        factor_sections.beyond,
-        *((_faults,) if of_survey else ()),
+        *((_faults,) if of_survey else (factor_sections.beyond,)),
     )
     return present(*(make(comparison) for make in makers))
 
@@ -104,8 +104,8 @@ def _faults(comparison: Comparison) -> Section:
             digits=2,
         ),
     )
-    see = "Found without being asked." if found else "Nothing was found."
-    if not tables["below_chance"]:
+    see = "Every table is checked for these faults." if found else "Nothing was found."
+    if not tables["below_chance"] and CHAMPIONS not in tables:
         see += " No chance level is known; give some with --about to find scores below chance."
     if comparison.rare:
         see += f" Less than half of the runs have {listed(list(comparison.rare))}, which no grid uses."
@@ -148,8 +148,8 @@ def _gains(comparison: Comparison) -> Section:
         "training set",
         ["gain", "p (Holm)", "baseline-free", "p (Holm)", "detectable", "cells above 0"],
         entries,
-        note="Intervals: 95 %, cluster bootstrap over models; p: sign flips of the models. Baseline-free gains "
-        "compare a set with the mean of all sets.",
+        note=f"Intervals: 95 %, cluster bootstrap over models; p: {mean_test(len(survey.grid.models), 'models')}. "
+        "Baseline-free gains compare a set with the mean of all sets.",
     )
     return Section(
         "gains",
