@@ -161,7 +161,7 @@ def keys(comparison: Comparison) -> list[Key]:
     ]
     if words:
         others = [
-            f"{words[word]} {'depend' if word.startswith('depends') else word}"
+            f"{words[word]} {_short(word, words[word])}"
             for word in WORDS[1:]
             if word in words
         ]
@@ -169,6 +169,13 @@ def keys(comparison: Comparison) -> list[Key]:
             1, Key("claims that agree", f"{words.get('agrees', 0)} of {sum(words.values())}", listed(others))
         )
     return found
+
+
+def _short(word: str, number: int) -> str:
+    """A word of a verdict behind a number."""
+    if word.startswith("depends"):
+        return "depends" if number == 1 else "depend"
+    return word
 
 
 def sentences(comparison: Comparison) -> list[str]:
