@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -15,6 +15,7 @@ from sftlab.errors import UserError
 from sftlab.facts.mastery import BUCKETS
 
 MIXED = "mixed"
+ALL: Literal["all"] = "all"  # as a size: everything that a bucket holds
 MAX_MIXTURE = 100  # characters
 Balance = Literal["even", "fill", "none"]
 Mixture = Literal["even", "population"]
@@ -85,6 +86,51 @@ def draw_training_set(
             facts = sorted(strata[b, topic], key=lambda fact: _draw_key(seed, fact))
             chosen += facts[:share]
     return sorted(chosen, key=lambda fact: _draw_key(seed + 1, fact))
+
+
+def draw_everything(
+    topic_of: Mapping[str, str],
+    bucket_of: Mapping[str, int],
+    bucket: int | str,
+    seed: int,
+    rule: DrawRule = EVEN,
+) -> list[str]:
+    """Everything that a bucket holds, in a seeded order; of a mixture the largest set with its shares.
+
+    Of a mixture the buckets that are not used up are drawn as even over the topics as these reach, or with the balance
+    "none" whatever the topic. Arguments as `draw_training_set`. Raises UserError where there is no such fact.
+    """
+    size = all_sizes(bucket_of, [bucket], rule)[str(bucket)]
+    if not size:
+        raise UserError(
+            "holds no facts, so there is no training set of all of them",
+            place=f"bucket {bucket}",
+            value=ALL,
+            advice="leave the bucket out, or score more facts.",
+        )
+    balance = "fill" if rule.balance == "even" else rule.balance
+    return draw_training_set(topic_of, bucket_of, bucket, size, seed, DrawRule(balance, rule.mixed))
+
+
+def all_sizes(
+    bucket_of: Mapping[str, int], buckets: Iterable[int | str], rule: DrawRule = EVEN
+) -> dict[str, int]:
+    """How many facts `draw_everything` draws of each bucket or mixture.
+
+    >>> all_sizes({"a": 0, "b": 0, "c": 0, "d": 4}, [0, "0:0.5+4:0.5", "0:0.6+4:0.4"])
+    {'0': 3, '0:0.5+4:0.5': 3, '0:0.6+4:0.4': 3}
+    """
+    counts = Counter(bucket_of.values())
+    found = {}
+    for bucket in buckets:
+        shares = bucket_shares(bucket)
+        size = sum(counts.values())
+        if bucket != MIXED or rule.mixed != "population":
+            size = min(size, *(int((counts[b] + 1) / share) for b, share in shares.items()))
+            while any(wanted > counts[b] for b, wanted in proportional(size, shares).items()):
+                size -= 1
+        found[str(bucket)] = size
+    return found
 
 
 def _wanted(total: int, bucket: int, there: Mapping[str, int], balance: Balance, size: int) -> Sequence[int]:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def schema_of(row: type[Any]) -> pa.Schema:
-    """Arrow schema of a row type: int64, float64 and string; nullable where the field may be None."""
+    """Arrow schema of a row type: int64, float64, string and bool; nullable where the field may be None."""
     import pyarrow as pa
 
-    arrow = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+    arrow = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
     hints = get_type_hints(row)
     columns = []
     for column in fields(row):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from sftlab.config.frozen import Frozen
 from sftlab.errors import UserError
-from sftlab.facts.training_sets import Balance, DrawRule, Mixture, canonical_bucket
+from sftlab.facts.training_sets import ALL, Balance, DrawRule, Mixture, canonical_bucket
 from sftlab.training.spec import SFTSpec
 from sftlab.weights.cut import Measure, Order, Region, SelectionKeys, ShareOf
 from sftlab.weights.spec import LayerRange
@@ -33,6 +33,20 @@ def _no_truth(value: Any) -> Any:
 Bucket = Annotated[
     int | str, BeforeValidator(_no_truth), AfterValidator(_bucket)
 ]  # 0 to 4, "mixed", or a mixture "1:0.25+4:0.75"
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and value.isdecimal()):
+        return value  # refused by Frozen: such a value is no number
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not (whole and value >= 1) and value != ALL:
+        raise ValueError(
+            f"expected a whole number of at least 1, or {ALL} for everything that a bucket holds"
+        )
+    return value
+
+
+Size = Annotated[int | Literal["all"], BeforeValidator(_size)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -40,7 +54,12 @@ class TrainingSetsSpec(Frozen):
     """The grid of training sets: every bucket x size x seed is a cell."""
 
     buckets: tuple[Bucket, ...] = Field((0, 1, 2, 3, 4), min_length=1, max_length=MOST_VALUES)
-    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1, max_length=MOST_VALUES)
+    sizes: tuple[Size, ...] = Field(
+        (240, 1920),
+        min_length=1,
+        max_length=MOST_VALUES,
+        description="facts of each set, or all for everything that a bucket holds",
+    )
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=MOST_VALUES)
     balance: Balance | None = Field(
         None,

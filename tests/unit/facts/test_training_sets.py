@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sftlab.errors import UserError
-from sftlab.facts.training_sets import DrawRule, draw_training_set, even_shares, filled_shares, largest_sizes
+from sftlab.facts.training_sets import (
+    DrawRule,
+    all_sizes,
+    draw_everything,
+    draw_training_set,
+    even_shares,
+    filled_shares,
+    largest_sizes,
+)
 from tests.support.refusals import refused
 
 
@@ -65,6 +75,45 @@ def test_the_largest_sets_can_be_drawn_and_no_larger_ones(
             assert len(draw_training_set(topic_of, bucket_of, bucket, size, 0, rule)) == size
         with pytest.raises(UserError):
             draw_training_set(topic_of, bucket_of, bucket, size + 1, 0, rule)
+
+
+@given(
+    st.dictionaries(st.integers(0, 40), st.tuples(st.sampled_from("ABC"), st.integers(0, 4)), min_size=1),
+    st.sampled_from([1, "mixed", "0:0.5+4:0.5", "1:0.3+2:0.7"]),
+    st.sampled_from(["even", "population"]),
+)
+def test_everything_of_a_mixture_is_the_largest_set_that_its_buckets_hold(
+    facts: dict[int, tuple[str, int]], bucket: int | str, mixed: Literal["even", "population"]
+) -> None:
+    topic_of = {str(fact): topic for fact, (topic, _) in facts.items()}
+    bucket_of = {str(fact): bucket for fact, (_, bucket) in facts.items()}
+    whatever = DrawRule("none", mixed)
+    (size,) = all_sizes(bucket_of, [bucket], DrawRule("even", mixed)).values()
+    drawable = [n for n in range(1, len(facts) + 1) if _is_drawable(topic_of, bucket_of, bucket, n, whatever)]
+    assert size == max(drawable, default=0)
+    if size:
+        assert len(draw_everything(topic_of, bucket_of, bucket, 0, DrawRule("even", mixed))) == size
+
+
+def _is_drawable(
+    topic_of: dict[str, str], bucket_of: dict[str, int], bucket: int | str, size: int, rule: DrawRule
+) -> bool:
+    try:
+        return len(draw_training_set(topic_of, bucket_of, bucket, size, 0, rule)) == size
+    except UserError:
+        return False
+
+
+def test_everything_of_a_bucket_is_all_of_its_facts_whatever_the_topic_in_an_order_by_seed() -> None:
+    topic_of, bucket_of = few()
+    first, second = (draw_everything(topic_of, bucket_of, 1, seed) for seed in (0, 1))
+    assert sorted(first) == sorted(second) == sorted(f for f, b in bucket_of.items() if b == 1)
+    assert first != second
+    mixture = draw_everything(topic_of, bucket_of, "1:0.75+4:0.25", 0)
+    # All 22 facts of bucket 1 are three quarters of 29 (21.75 and 7.25); of 30 they would be 22.5 and 7.5.
+    assert [sum(bucket_of[fact] == b for fact in mixture) for b in (1, 4)] == [22, 7]
+    with refused("holds no facts, so there is no training set of all of them", place="bucket 3"):
+        draw_everything(topic_of, bucket_of, 3, 0)
 
 
 def few() -> tuple[dict[str, str], dict[str, int]]:

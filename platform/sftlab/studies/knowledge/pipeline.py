@@ -31,7 +31,7 @@ STAGES = (
         reads=("model",),
         per_cell=True,
     ),
-    Stage("results", 9, f"{_STAGES}.results:build_results"),
+    Stage("results", 10, f"{_STAGES}.results:build_results"),
     Stage("best", 1, f"{_STAGES}.best:build_best", reads=("model",)),
     Stage("report", 1, f"{_STAGES}.report:build_report"),
 )

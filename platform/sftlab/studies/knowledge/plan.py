@@ -12,6 +12,7 @@ from sftlab.errors import UserError
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage
+from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.training_sets import MIXED
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.fingerprint import HashedOften
@@ -37,7 +38,7 @@ class Cell:
     """
 
     bucket: int | str
-    size: int
+    size: int | str  # facts, or ALL
     seed: int
     sft: SFTSpec
     restore: RestoreSpec
@@ -59,8 +60,8 @@ class Cell:
         return f"{self.name}-{self.tuned.id[:12]}"
 
 
-def cell_name(bucket: int | str, size: int, seed: int) -> str:
-    """Readable name of a cell, fit for a file: bucket0-n25-s0, mixed-n25-s0, mix1x0.25-4x0.75-n25-s0."""
+def cell_name(bucket: int | str, size: int | str, seed: int) -> str:
+    """Readable name of a cell, fit for a file: bucket0-n25-s0, mixed-nall-s0, mix1x0.25-4x0.75-n25-s0."""
     text = str(bucket)
     prefix = "bucket" if text.isdecimal() else "mix" if ":" in text else ""
     return f"{prefix}{text.replace(':', 'x').replace('+', '-')}-n{size}-s{seed}"
@@ -72,7 +73,9 @@ class Plan:
 
     spec: StudySpec
     sources: Sources
-    only: tuple[tuple[int | str, int, int], ...] | None = None  # (bucket, size, seed) in place of the grid
+    only: tuple[tuple[int | str, int | str, int], ...] | None = (
+        None  # (bucket, size, seed) in place of the grid
+    )
 
     @property
     def name(self) -> str:
@@ -149,7 +152,7 @@ class Plan:
         """The runs that masks are found from, each once: cells that differ in size alone share one."""
         return tuple({cell.probe.tuned.id: cell.probe for cell in self.cells if cell.probe}.values())
 
-    def cell(self, bucket: int | str, size: int, seed: int) -> Cell:
+    def cell(self, bucket: int | str, size: int | str, seed: int) -> Cell:
         """The cell of one training set. Raises UserError where it is too small for the probe of a mask."""
         sft = self.spec.sft
         probe = None if sft.mask is None else self._probe(sft.mask, bucket, size, seed)
@@ -158,8 +161,8 @@ class Plan:
         ladder = {p: self._evaluation(f"{cell.name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
         return replace(cell, evaluations=ladder)
 
-    def _probe(self, mask: MaskSpec, bucket: int | str, size: int, seed: int) -> Cell:
-        if mask.size > size:
+    def _probe(self, mask: MaskSpec, bucket: int | str, size: int | str, seed: int) -> Cell:
+        if isinstance(size, int) and mask.size > size:
             raise UserError(
                 f"is {mask.size:,}; a probe is part of the training set, and one of the sets has only {size:,} facts",
                 place="sft.mask.size",
@@ -171,7 +174,13 @@ class Plan:
         return self._fine_tuning(bucket, mask.size, seed, sft, restore, None)
 
     def _fine_tuning(
-        self, bucket: int | str, size: int, seed: int, sft: SFTSpec, restore: RestoreSpec, probe: Cell | None
+        self,
+        bucket: int | str,
+        size: int | str,
+        seed: int,
+        sft: SFTSpec,
+        restore: RestoreSpec,
+        probe: Cell | None,
     ) -> Cell:
         """A cell without evaluations."""
         name = cell_name(bucket, size, seed)
@@ -285,15 +294,22 @@ class Plan:
         yield self.base_evaluation, self.answering(0)
         for cell in self.cells:
             for step in cell.evaluations.values():
-                yield step, self.answering(cell.size)
+                yield step, self.answering(self.estimated_size(cell))
         yield self.results, Cost()
         yield self.best, Cost(bytes_written=size)
         yield self.report, Cost()
 
     def tuning(self, cell: Cell) -> Cost:
         """What the fine-tuning of a cell takes."""
-        trained = cell.size * cell.sft.epochs * TOKENS_PER_EXAMPLE
+        trained = self.estimated_size(cell) * cell.sft.epochs * TOKENS_PER_EXAMPLE
         return Cost(trained_tokens=trained, bytes_written=self.sources.model_bytes)
+
+    def estimated_size(self, cell: Cell) -> int:
+        """Facts of a training set; of all facts of a bucket, which no plan knows, as if buckets were equally large."""
+        if isinstance(cell.size, int):
+            return cell.size
+        everything = self.sources.fact_counts["train"]
+        return everything if cell.bucket == MIXED else everything // len(BUCKETS)
 
     def answering(self, trained_on: int) -> Cost:
         """What the answers of one model take, those about the facts that it was trained on included."""

@@ -123,13 +123,13 @@ def _by_stage(facts: tuple[Found, ...], model: tuple[Found, ...]) -> dict[str, t
     return files_by_stage(STAGES, {"facts": facts, "model": model}) | {"sweep-best": model}
 
 
-def require_sizes(sizes: Sequence[int], sources: Sources, field: str) -> None:
+def require_sizes(sizes: Sequence[int | str], sources: Sources, field: str) -> None:
     """Raises UserError where a training set would be larger than all the facts that may be trained on."""
     there = sources.fact_counts["train"]
     if not there and sources.lacks_facts:
         return
     for size in sizes:
-        if size > there:
+        if isinstance(size, int) and size > there:
             raise UserError(
                 f"a training set of {size:,} facts cannot be drawn from {there:,} training facts",
                 place=field,

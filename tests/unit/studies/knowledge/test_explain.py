@@ -50,8 +50,8 @@ def build(tmp_path: Path) -> KnowledgeBuild:
     return build_of(path, tmp_path)
 
 
-def finish(build: KnowledgeBuild) -> None:
-    """Commit facts, mastery, the training set, and the answers of `RIGHT`; the first test fact has bucket 1."""
+def scored(build: KnowledgeBuild) -> None:
+    """Commit facts and mastery: the first test fact has bucket 1, and all others bucket 4."""
     build_facts(build)
     rows, splits = [], []
     for split in SPLITS:
@@ -64,6 +64,11 @@ def finish(build: KnowledgeBuild) -> None:
     path.mkdir(parents=True)
     write_mastery(iter([pa.Table.from_pylist(rows, schema=mastery_schema())]), 32, iter(splits), path / FILE)
     build.commit(build.plan.mastery)
+
+
+def finish(build: KnowledgeBuild) -> None:
+    """Commit facts, mastery, the training set, and the answers of `RIGHT`."""
+    scored(build)
     build_training_sets(build)
     (cell,) = build.plan.cells
     answer(build, build.plan.base_evaluation, RIGHT[None])

@@ -63,8 +63,8 @@ def accuracy_by_size(view: VariantView, split: str) -> str | None:
     with drawing() as (figure, axes):
         for index, bucket in enumerate(view.train_buckets):
             points = []
-            for x, size in enumerate(view.sizes):
-                interval = view.interval(Group(bucket, size), 0.0, split)
+            for x, (_, groups) in enumerate(view.by_size):
+                interval = view.interval(groups[bucket], 0.0, split) if bucket in groups else None
                 if interval is not None:
                     points.append((x + _DODGE * (index - (len(view.train_buckets) - 1) / 2), *interval))
             _line(axes, bucket, [p[0] for p in points], [p[1] for p in points])
@@ -130,7 +130,7 @@ def kl_by_size(view: VariantView) -> str | None:
         return None
     with drawing() as (figure, axes):
         for bucket in view.train_buckets:
-            found = [(x, view.kl(Group(bucket, size))) for x, size in enumerate(view.sizes)]
+            found = [(x, view.kl(of[bucket])) for x, (_, of) in enumerate(view.by_size) if bucket in of]
             known = [(x, value) for x, value in found if value is not None]
             _line(axes, bucket, [x for x, _ in known], [value.mean for _, value in known])
             _bars(axes, bucket, [x for x, _ in known], [value for _, value in known])
@@ -261,8 +261,8 @@ def _depth_line(axes: Axes, shares: Sequence[float], colour: str, label: str) ->
 
 
 def size_axis(axes: Axes, view: VariantView) -> None:
-    axes.set_xticks(range(len(view.sizes)), [f"{size:,}" for size in view.sizes])
-    axes.set_xlim(-0.4, len(view.sizes) - 0.6)
+    axes.set_xticks(range(len(view.by_size)), [name for name, _ in view.by_size])
+    axes.set_xlim(-0.4, len(view.by_size) - 0.6)
     axes.set_xlabel("training facts")
 
 

@@ -70,7 +70,25 @@ class VariantView:
 
     @cached_property
     def sizes(self) -> list[int]:
-        return sorted({group.size for group in self.groups})
+        """The sizes that the study lists; of one that lists `all` alone, what the buckets hold."""
+        listed = {cell.size for cell in self.variant.cells if not cell.everything}
+        return sorted(listed or {group.size for group in self.groups})
+
+    @cached_property
+    def everything(self) -> Mapping[str, Group]:
+        """By train bucket the group that is trained on all facts of its bucket, where there is one."""
+        return {cell.train_bucket: self.group_of(cell) for cell in self.variant.cells if cell.everything}
+
+    @cached_property
+    def by_size(self) -> Sequence[tuple[str, Mapping[str, Group]]]:
+        """The places of an axis of sizes: name, and group by train bucket; `all` last."""
+        listed = {cell.size for cell in self.variant.cells if not cell.everything}
+        groups = [group for group in self.groups if group.size in listed]
+        places: list[tuple[str, Mapping[str, Group]]] = [
+            (f"{size:,}", {group.train_bucket: group for group in groups if group.size == size})
+            for size in sorted(listed)
+        ]
+        return [*places, ("all", self.everything)] if self.everything else places
 
     @cached_property
     def train_buckets(self) -> list[str]:

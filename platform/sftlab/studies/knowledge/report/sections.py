@@ -121,6 +121,7 @@ def _accuracy(view: View, findings: Sequence[Finding]) -> Section:
         present(*plots),
         present(
             tables.more_data(view),
+            tables.everything(view),
             strategies.tuned_otherwise(view),
             tables.by_test_bucket(view),
         ),

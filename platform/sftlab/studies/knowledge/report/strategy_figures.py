@@ -74,7 +74,8 @@ def well_known_by_size(view: VariantView) -> str | None:
         return None
     with drawing() as (figure, axes):
         for bucket in view.train_buckets:
-            found = [(x, view.accuracy(Group(bucket, s), 0.0, TEST, 4)) for x, s in enumerate(view.sizes)]
+            places = [(x, of[bucket]) for x, (_, of) in enumerate(view.by_size) if bucket in of]
+            found = [(x, view.accuracy(group, 0.0, TEST, 4)) for x, group in places]
             known = [(x, value) for x, value in found if value is not None]
             axes.plot(
                 [x for x, _ in known],

@@ -131,6 +131,33 @@ def more_data(view: View) -> Table | None:
     )
 
 
+def everything(view: View) -> Table | None:
+    """Accuracy of the models that are trained on all facts of a bucket; None where there is none."""
+    main = view.main
+    if main is None or not main.everything:
+        return None
+    rows = []
+    for bucket in main.train_buckets:
+        if bucket not in main.everything:
+            continue
+        group = main.everything[bucket]
+        choice = main.choices.get(group)
+        entries = [Entry(f"{group.size:,}"), Entry(restored(choice.percent)) if choice else NOTHING]
+        for split in DOMAINS:
+            for at in (0.0, choice.percent if choice else None):
+                score = None if at is None else view.score(view.main_name, group, at, split)
+                entries.append(Entry(accuracy_text(score)) if score else NOTHING)
+        rows.append(Row(bucket_name(bucket), entries))
+    return Table(
+        "Accuracy in % after training on all facts of a bucket",
+        "trained on",
+        ["facts", "chosen", *["tuned", "restored"] * len(DOMAINS)],
+        rows,
+        [("", 2), *((name, 2) for name in DOMAINS.values())],
+        note="Restored: at the percentage chosen on dev. The other tables have the listed sizes.",
+    )
+
+
 def collapse(view: View) -> Table | None:
     """From which percentage on accuracy stays below half of the tuned models' (from Table 4)."""
     main = view.main

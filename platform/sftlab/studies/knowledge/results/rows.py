@@ -16,7 +16,7 @@ SPLITS = ("dev", "dev_ood", "test", "test_ood", "train_set")
 
 @dataclass(frozen=True)
 class CellRow:
-    """One fine-tuning run: a cell of the grid of training sets."""
+    """One fine-tuning run: a cell of the grid of training sets. everything: whether it has all facts of its bucket."""
 
     cell: str
     train_bucket: str  # "0".."4" or "mixed"
@@ -24,6 +24,7 @@ class CellRow:
     set_seed: int
     tokens_per_second: float | None = None
     seconds: float | None = None
+    everything: bool = False
 
 
 @dataclass(frozen=True)

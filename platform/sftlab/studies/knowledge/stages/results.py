@@ -10,6 +10,7 @@ from sftlab.analysis.accuracy import accuracy_by_bucket, paired_by_bucket
 from sftlab.analysis.divergence import first_token_kl
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.table import SPLITS
+from sftlab.facts.training_sets import ALL
 from sftlab.measurements.tables import read_answer_table, read_logits
 from sftlab.store.hub import name_of
 from sftlab.store.provenance import package_versions
@@ -44,7 +45,7 @@ from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
 from sftlab.studies.knowledge.stages.topics import baseline_rows, read_topic_answers, topic_rows
-from sftlab.studies.knowledge.stages.training_sets import drawn_rows
+from sftlab.studies.knowledge.stages.training_sets import drawn_rows, drawn_size
 from sftlab.studies.knowledge.stages.updates import read_updates
 from sftlab.training.records import COMMIT_FILE, read_commit
 from sftlab.weights.update_size import together
@@ -219,7 +220,9 @@ def _paired(
 def _training(build: KnowledgeBuild, cell: Cell) -> tuple[CellRow, list[TrainingRow]]:
     path = build.read(cell.tuned, f"model/{COMMIT_FILE}")
     found = read_commit(path).result
-    row = CellRow(cell.name, str(cell.bucket), cell.size, cell.seed, found.tokens_per_second, found.seconds)
+    size, everything = drawn_size(build, cell), cell.size == ALL
+    speed = found.tokens_per_second
+    row = CellRow(cell.name, str(cell.bucket), size, cell.seed, speed, found.seconds, everything)
     norms = found.gradient_norms or [None] * len(found.losses)
     steps = enumerate(zip(found.losses, found.learning_rates, norms, strict=True), start=1)
     return row, [TrainingRow(cell.name, step, *measured) for step, measured in steps]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,16 @@ from sftlab.errors import UserError, within
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.prompts import answer_target, question_prompt
 from sftlab.facts.table import facts_table, read_facts
-from sftlab.facts.training_sets import EVEN, MIXED, DrawRule, draw_training_set, largest_sizes
+from sftlab.facts.training_sets import (
+    ALL,
+    EVEN,
+    MIXED,
+    DrawRule,
+    all_sizes,
+    draw_everything,
+    draw_training_set,
+    largest_sizes,
+)
 from sftlab.store.tables import read_table
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
@@ -31,7 +40,7 @@ class Candidates:
     """What training sets are drawn from: the facts of the train split; row, topic and bucket by fact id.
 
     errors: why facts have no bucket, with the number of facts. rule: how sets are spread. unsure: facts that
-    `training_sets.margin` leaves out; they are not among the buckets.
+    `training_sets.margin` leaves out; they are not among the buckets. sizes: those of the study.
     """
 
     facts: pa.Table
@@ -41,13 +50,16 @@ class Candidates:
     errors: Mapping[str, int]
     rule: DrawRule = EVEN
     unsure: int = 0
+    sizes: Collection[int | str] = ()
 
     def draw(self, cell: Cell) -> list[str]:
         """The fact ids of a training set. Raises UserError where there are too few, with the reason for lost facts."""
         try:
-            return draw_training_set(
-                self.topic_of, self.buckets, cell.bucket, cell.size, cell.seed, self.rule
-            )
+            if isinstance(cell.size, int):
+                return draw_training_set(
+                    self.topic_of, self.buckets, cell.bucket, cell.size, cell.seed, self.rule
+                )
+            return self._draw_everything(cell)
         except UserError as error:
             if self.unsure:
                 raise with_reason(
@@ -62,6 +74,18 @@ class Candidates:
                 error,
                 f"{lost:,} training facts could not be scored; most often: {why} ({self.errors[why]:,}).",
             ) from error
+
+    def _draw_everything(self, cell: Cell) -> list[str]:
+        """Raises UserError also where a listed size is just as large: both would be one training set."""
+        drawn = draw_everything(self.topic_of, self.buckets, cell.bucket, cell.seed, self.rule)
+        if len(drawn) in self.sizes:
+            raise UserError(
+                f"holds {len(drawn):,} facts, so the sizes {len(drawn):,} and {ALL} are the same training set",
+                place=f"training_sets.sizes: bucket {cell.bucket}",
+                value=len(drawn),
+                advice="leave one of the two out.",
+            )
+        return drawn
 
 
 def with_reason(error: UserError, reason: str) -> UserError:
@@ -85,7 +109,7 @@ def read_candidates(build: KnowledgeBuild) -> Candidates:
     buckets, sets = buckets_of(build, "train"), build.plan.spec.training_sets
     sure = buckets if sets.margin is None else sure_buckets(build, buckets, sets.margin)
     unsure = len(buckets) - len(sure)
-    return Candidates(facts, row_of, topic_of, sure, Counter(failed), sets.rule, unsure)
+    return Candidates(facts, row_of, topic_of, sure, Counter(failed), sets.rule, unsure, sets.sizes)
 
 
 def sure_buckets(build: KnowledgeBuild, buckets: Mapping[str, int], margin: float) -> dict[str, int]:
@@ -113,7 +137,13 @@ def sizes_text(build: KnowledgeBuild) -> str:
         " ".join([f"{topic:<{width}}", *(f"{counts[topic, b]:>9,}" for b in BUCKETS)]) for topic in topics
     ]
     sizes = largest_sizes(given.topic_of, given.buckets, given.rule).values()
-    return "\n".join([header, *rows, " ".join([f"{'largest set':<{width}}", *(f"{n:>9,}" for n in sizes)])])
+    rows.append(" ".join([f"{'largest set':<{width}}", *(f"{n:>9,}" for n in sizes)]))
+    if ALL in given.sizes:
+        found = all_sizes(given.buckets, [*BUCKETS, MIXED, *plan.spec.training_sets.buckets], given.rule)
+        numbers = [f"{found.pop(str(bucket)):>9,}" for bucket in (*BUCKETS, MIXED)]
+        rows.append(" ".join([f"{f'size {ALL}':<{width}}", *numbers]))
+        rows += [f"size {ALL} of {mixture}: {size:,}" for mixture, size in found.items()]
+    return "\n".join([header, *rows])
 
 
 def check_training_sets(build: KnowledgeBuild) -> None:
@@ -186,6 +216,16 @@ def drawn_rows(build: KnowledgeBuild, cell: Cell) -> list[DrawnRow]:
     pairs = zip(table["topic"].to_pylist(), table["fact_id"].to_pylist(), strict=True)
     counts = Counter((topic, buckets[fact]) for topic, fact in pairs)
     return [DrawnRow(cell.name, topic, bucket, count) for (topic, bucket), count in sorted(counts.items())]
+
+
+def drawn_size(build: KnowledgeBuild, cell: Cell) -> int:
+    """The facts of a finished training set."""
+    import pyarrow.parquet as pq
+
+    if isinstance(cell.size, int):
+        return cell.size
+    rows: int = pq.read_metadata(build.read(cell.training_set, FILE)).num_rows
+    return rows
 
 
 def training_file(build: KnowledgeBuild, cell: Cell) -> str:
