@@ -40,12 +40,12 @@ def alone(rows: Sequence[Row], kind: str, title: str, label: str) -> str:
 
 def cumulative(rows: Sequence[Row]) -> str | None:
     """The share of the gain that the layers up to each one bring together, from the input and from the output."""
-    kinds = {"first": ("-", "from the input"), "last": ("--", "from the output")}
+    kinds = {"first": "-", "last": "--"}
     if not any(row["kind"] in kinds for row in rows):
         return None
     with drawing(4.9, 3.4) as (figure, axes):
         axes.axhline(0, color=FAINT, linewidth=0.8)
-        for kind, (line, words) in kinds.items():
+        for kind, line in kinds.items():
             for place, name in enumerate(_models(rows, kind)):
                 points = _points(rows, kind, name)
                 axes.plot(
@@ -54,12 +54,12 @@ def cumulative(rows: Sequence[Row]) -> str | None:
                     linestyle=line,
                     color=COLOURS[place % len(COLOURS)],
                     marker=MARKERS[place % len(MARKERS)],
-                    label=f"{name}, {words}",
+                    label=name if kind == "first" else None,
                 )
         axes.set_xlim(0, 1.03)
-        axes.set_xlabel("share of the layers")
+        axes.set_xlabel("share of the layers (solid: from the input, dashed: from the output)")
         axes.set_ylabel("gain (points)")
-        axes.legend(frameon=False, fontsize=6.5)
+        axes.legend(frameon=False, fontsize=7, ncols=2)
         axes.set_title("The base with the updates of several layers")
         return inline(figure, "layer-map-cumulative", "Gain by the number of layers with updates")
 

@@ -160,11 +160,7 @@ def keys(comparison: Comparison) -> list[Key]:
         Key("missing", f"{gaps:,}", f"scores; and {count(missing, 'run')} of nearly complete grids"),
     ]
     if words:
-        others = [
-            f"{words[word]} {_short(word, words[word])}"
-            for word in WORDS[1:]
-            if word in words
-        ]
+        others = [f"{words[word]} {_short(word, words[word])}" for word in WORDS[1:] if word in words]
         found.insert(
             1, Key("claims that agree", f"{words.get('agrees', 0)} of {sum(words.values())}", listed(others))
         )
