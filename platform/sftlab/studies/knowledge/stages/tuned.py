@@ -76,7 +76,7 @@ def _train(build: KnowledgeBuild, missing: Sequence[Cell], title: str) -> None:
     if os.environ.get("RAY_ADDRESS"):
         await_gpus(build.runtime.training_bundles, build.runtime.gpu_wait_minutes, build.progress.say)
     cells = {cell.run_id: cell for cell in missing}
-    examples = {name: cell.size * cell.sft.epochs for name, cell in cells.items()}
+    examples = {name: build.plan.drawn(cell) * cell.sft.epochs for name, cell in cells.items()}
     finished: set[str] = set()
 
     def commit(cell: Cell) -> None:
