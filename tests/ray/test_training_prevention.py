@@ -31,11 +31,12 @@ PLAIN = {"fp32": SPEC.model_copy(update={"weight_decay": 0.0}), "bf16": BF16}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "l2_sp": {"l2_sp": 300.0},
+    "clip_relative": {"clip_relative": 0.02},
     "kl_to_base": {"kl_to_base": 20.0},
     "freeze_layers": {"freeze_layers": "0"},
     "mask": {"mask": MASK},
 }
-TOGETHER = {"l2_sp": 200.0, "kl_to_base": 10.0, "freeze_layers": "0", "mask": MASK}
+TOGETHER = {"l2_sp": 200.0, "clip_relative": 0.02, "kl_to_base": 10.0, "freeze_layers": "0", "mask": MASK}
 LAYOUTS = [("llama", 0), ("tied", 1), ("llama", 2)]
 
 
@@ -117,6 +118,10 @@ def plain_loop(run: SFTRun) -> tuple[list[float], dict[str, torch.Tensor]]:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
+        if spec.clip_relative is not None:
+            for name, weights in trained.items():
+                most = spec.clip_relative * start[name].abs()
+                weights.data = start[name] + (weights.data - start[name]).clamp(-most, most)
         model.zero_grad()
     return losses, model.state_dict()
 
@@ -137,7 +142,9 @@ def test_all_options_together_equal_a_plain_loop(bench: Bench, stage: int, runti
     assert distance(tensors(run.base_model), wanted) > 1e-4
 
 
-@pytest.mark.parametrize("change", [{"kl_to_base": 20.0}, {"l2_sp": 400.0}, {"freeze_layers": None}])
+@pytest.mark.parametrize(
+    "change", [{"kl_to_base": 20.0}, {"l2_sp": 400.0}, {"freeze_layers": None}, {"clip_relative": 0.01}]
+)
 def test_the_plain_loop_tells_an_option_that_is_counted_twice(bench: Bench, change: dict[str, Any]) -> None:
     spec = PLAIN["fp32"].model_copy(update=TOGETHER)
     mask = probe_mask(bench, "llama", "fp32")
@@ -171,6 +178,26 @@ def test_l2_sp_keeps_the_weights_nearer_to_the_base(prevented: Prevented, base: 
 
     plain, pulled = moved(prevented[base, stage, "plain"]), moved(prevented[base, stage, "l2_sp"])
     assert 0 < pulled < 0.9 * plain
+
+
+@pytest.mark.parametrize(("base", "stage"), LAYOUTS)
+def test_no_weight_is_further_from_the_base_than_the_limit(
+    prevented: Prevented, base: str, stage: int
+) -> None:
+    plain, limited = prevented[base, stage, "plain"], prevented[base, stage, "clip_relative"]
+    start, free, out = (
+        tensors(folder) for folder in (plain.base_model, plain.output_dir, limited.output_dir)
+    )
+    beyond = bound = 0
+    for name, before in start.items():
+        p = before.double()
+        most = 0.02 * p.abs()
+        moved = (out[name].double() - p).abs()
+        spacing = torch.finfo(before.dtype).eps * p.abs()  # of stored weights, to which the limit is rounded
+        assert bool((moved <= most + spacing).all()), name
+        beyond += int(((free[name].double() - p).abs() > most + spacing).sum())
+        bound += int(((moved >= most - spacing) & (p != 0)).sum())
+    assert beyond > 100 and bound > 100
 
 
 @pytest.mark.parametrize(("base", "stage"), LAYOUTS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from hashlib import sha256
+from math import ceil
 from typing import Literal
 
 from sftlab.errors import UserError
@@ -29,11 +30,17 @@ class DrawRule:
 
     balance: "even" over the topics; "fill" as even as the topics reach, where the others give what a small topic
     lacks; "none", whatever the topic. mixed: what the bucket "mixed" is: "even" over the buckets, or "population",
-    facts of all buckets as often as they occur (the paper's random mixture).
+    facts of all buckets as often as they occur (the paper's random mixture). replay: facts of the highest bucket that a
+    set has beside its others, as a share of its size.
     """
 
     balance: Balance = "even"
     mixed: Mixture = "even"
+    replay: float = 0
+
+    def replayed(self, size: int) -> int:
+        """The facts that are replayed in a set of this size; at least one where any are."""
+        return ceil(size * Fraction(str(self.replay)))
 
 
 EVEN = DrawRule()
@@ -58,7 +65,8 @@ def draw_training_set(
             divide evenly, is part of a larger one.
         rule: how it is spread.
 
-    Returns: the fact ids in a seeded order.
+    Returns: the fact ids in a seeded order. Replayed facts are drawn after the set's, which are those of a set without
+    replay; sets of one seed are nested by their replayed share too.
 
     Raises UserError naming the bucket, the topic and both numbers where a topic has too few facts, or with "fill" and
     "none" a bucket.
@@ -72,19 +80,14 @@ def draw_training_set(
         )
     population = bucket == MIXED and rule.mixed == "population"
     shares = {_ANY: Fraction(1)} if population else bucket_shares(bucket)
-    strata: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for fact, topic in topic_of.items():
-        if fact in bucket_of:
-            key = _ANY if population else bucket_of[fact], "" if rule.balance == "none" else topic
-            strata[key].append(fact)
-    groups = [""] if rule.balance == "none" else topics
-    chosen: list[str] = []
-    for b, share_of_bucket in proportional(size, shares).items():
-        there = [len(strata[b, topic]) for topic in groups]
-        wanted = _wanted(share_of_bucket, b, dict(zip(groups, there, strict=True)), rule.balance, size)
-        for share, topic in zip(wanted, groups, strict=True):
-            facts = sorted(strata[b, topic], key=lambda fact: _draw_key(seed, fact))
-            chosen += facts[:share]
+    of_bucket = {fact: _ANY if population else bucket_of[fact] for fact in topic_of if fact in bucket_of}
+    pool = _Pool(topics, rule.balance, seed, topic_of, of_bucket)
+    chosen = [fact for b, count in proportional(size, shares).items() for fact in pool.draw(b, count, size)]
+    if rule.replay:
+        taken, known = set(chosen), BUCKETS[-1]
+        rest = {fact: known for fact in of_bucket if bucket_of[fact] == known and fact not in taken}
+        others = _Pool(topics, rule.balance, seed, topic_of, rest)
+        chosen += others.draw(known, rule.replayed(size), size, "replay, ")
     return sorted(chosen, key=lambda fact: _draw_key(seed + 1, fact))
 
 
@@ -108,8 +111,8 @@ def draw_everything(
             value=ALL,
             advice="leave the bucket out, or score more facts.",
         )
-    balance = "fill" if rule.balance == "even" else rule.balance
-    return draw_training_set(topic_of, bucket_of, bucket, size, seed, DrawRule(balance, rule.mixed))
+    spread = replace(rule, balance="fill") if rule.balance == "even" else rule
+    return draw_training_set(topic_of, bucket_of, bucket, size, seed, spread)
 
 
 def all_sizes(
@@ -133,9 +136,35 @@ def all_sizes(
     return found
 
 
-def _wanted(total: int, bucket: int, there: Mapping[str, int], balance: Balance, size: int) -> Sequence[int]:
-    """Facts to take of each topic. Raises UserError where they are not there."""
-    name = "all buckets" if bucket == _ANY else f"bucket {bucket}"
+class _Pool:
+    """Facts by bucket and topic, and draws from them by seed; without balance all topics are one."""
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        balance: Balance,
+        seed: int,
+        topic_of: Mapping[str, str],
+        bucket_of: Mapping[str, int],
+    ) -> None:
+        self._balance, self._seed = balance, seed
+        self._topics = [""] if balance == "none" else topics
+        self._facts: dict[tuple[int, str], list[str]] = defaultdict(list)
+        for fact, bucket in bucket_of.items():
+            self._facts[bucket, "" if balance == "none" else topic_of[fact]].append(fact)
+
+    def draw(self, bucket: int, count: int, size: int, what: str = "") -> list[str]:
+        """`count` facts of a bucket, for a set of `size`. Raises UserError, which begins with `what`, for too few."""
+        name = f"{what}{'all buckets' if bucket == _ANY else f'bucket {bucket}'}"
+        there = {topic: len(self._facts[bucket, topic]) for topic in self._topics}
+        drawn = []
+        for share, topic in zip(_wanted(count, name, there, self._balance, size), self._topics, strict=True):
+            drawn += sorted(self._facts[bucket, topic], key=lambda fact: _draw_key(self._seed, fact))[:share]
+        return drawn
+
+
+def _wanted(total: int, name: str, there: Mapping[str, int], balance: Balance, size: int) -> Sequence[int]:
+    """Facts to take of each topic. Raises UserError, which names what is drawn, where they are not there."""
     if balance == "even":
         shares = even_shares(total, len(there))
         for share, (topic, count) in zip(shares, there.items(), strict=True):

@@ -29,6 +29,7 @@ A custom strategy is a class in your module:
 """
 
 from sftlab.strategies import (  # noqa: F401  (importing registers them)
+    clip_relative,
     dare,
     divided,
     freeze_layers,
@@ -38,6 +39,7 @@ from sftlab.strategies import (  # noqa: F401  (importing registers them)
     low_rate,
     masked_update,
     mixed,
+    replay,
     restore,
     ties,
     wise_ft,

@@ -79,9 +79,17 @@ class TrainingSetsSpec(Frozen):
         "if unset",
     )
 
+    replay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="well-mastered facts (bucket 4) that every set has beside its others, as a share of its size; none "
+        "if unset",
+    )
+
     @property
     def rule(self) -> DrawRule:
-        return DrawRule(self.balance or "even", self.mixed or "even")
+        return DrawRule(self.balance or "even", self.mixed or "even", self.replay or 0)
 
     @field_validator("balance", "mixed")
     @classmethod

@@ -20,6 +20,7 @@ from sftlab.training.hf_model import add_lora, fill, load_model
 from sftlab.training.prevention import (
     freeze_layers,
     frozen_base,
+    limit_to_base,
     mask_gradients,
     pull_to_base,
 )
@@ -75,11 +76,11 @@ class Held:
 def live_key(run: SFTRun, runtime: TrainingRuntime) -> tuple[str, SFTSpec] | None:
     """What two runs have in common that can use one engine; None where a run needs a new one.
 
-    L2-SP, a KL term and masks keep the base's weights in hooks. Offloaded states are in buffers of DeepSpeed.
+    L2-SP, a limit, a KL term and masks keep the base's weights in hooks. Offloaded states are in buffers of DeepSpeed.
     Adapters are drawn by the seed; the other weights do not depend on it.
     """
     spec = run.spec
-    if spec.l2_sp is not None or spec.kl_to_base is not None or spec.mask is not None:
+    if any(kept is not None for kept in (spec.l2_sp, spec.clip_relative, spec.kl_to_base, spec.mask)):
         return None
     if runtime.offload != "none":
         return None
@@ -102,6 +103,8 @@ def build(run: SFTRun, runtime: TrainingRuntime, rank: int, device: Any) -> Live
     keep_float32_base(engine, base, places, rank)
     if spec.l2_sp is not None:
         pull_to_base(optimizer, spec.l2_sp)
+    if spec.clip_relative is not None:
+        limit_to_base(optimizer, spec.clip_relative)
     if run.mask is not None:
         mask_gradients(places, base, run.mask)
     key = live_key(run, runtime)

@@ -1,4 +1,4 @@
-"""Prevention of harm during fine-tuning: frozen layers, a pull to the base, a KL term, masked weights.
+"""Prevention of harm during fine-tuning: frozen layers, a pull and a limit to the base, a KL term, masked weights.
 
 docs/method.md, section Prevention, gives the formulas and their reasons. Everything that is kept
 outside the engine is made from the base model when a run begins or is resumed, and never saved.
@@ -93,10 +93,9 @@ def pull(weights: torch.Tensor, base: torch.Tensor, share: float) -> None:
 def pull_to_base(optimizer: torch.optim.Optimizer, strength: float) -> None:
     """From now on take the share rate * strength of the way back to the present weights before every step.
 
-    Call this while the optimiser's float32 weights are those of the base, before a checkpoint is loaded.
-    Under ZeRO 1 and 2 they are this rank's partition, and so is the copy that is kept of them.
+    As for `limit_to_base`, the optimiser's float32 weights must be those of the base.
     """
-    base = {weights: weights.detach().clone() for weights in weights_of(optimizer)}
+    base = copies_of(optimizer)
 
     def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         # DeepSpeed steps one group at a time and shows the optimiser no other meanwhile.
@@ -108,9 +107,40 @@ def pull_to_base(optimizer: torch.optim.Optimizer, strength: float) -> None:
     optimizer.register_step_pre_hook(before_step)
 
 
+def limit(weights: torch.Tensor, base: torch.Tensor, share: float) -> None:
+    """Clamp weights into [base - share * |base|, base + share * |base|], in place; weights within keep their bits."""
+    most = base.abs().mul_(share)
+    top = base + most
+    torch.where(weights > top, top, weights, out=weights)
+    bottom = torch.sub(base, most, out=most)
+    torch.where(weights < bottom, bottom, weights, out=weights)
+
+
+def limit_to_base(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """From now on clamp the weights after every step to the present weights plus or minus a share of their size.
+
+    Call this while the optimiser's float32 weights are those of the base, before a checkpoint is loaded.
+    Under ZeRO 1 and 2 they are this rank's partition, and so is the copy that is kept of them.
+    """
+    base = copies_of(optimizer)
+
+    def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # DeepSpeed steps one group at a time, and copies the weights into the model afterwards.
+        with torch.no_grad():
+            for weights in weights_of(optimizer):
+                limit(weights, base[weights], share)
+
+    optimizer.register_step_post_hook(after_step)
+
+
 def weights_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     """The tensors that an optimiser updates."""
     return [weights for group in optimizer.param_groups for weights in group["params"]]
+
+
+def copies_of(optimizer: torch.optim.Optimizer) -> dict[torch.Tensor, torch.Tensor]:
+    """A copy of each tensor that an optimiser updates."""
+    return {weights: weights.detach().clone() for weights in weights_of(optimizer)}
 
 
 def mask_gradients(places: Homes, base: Path, mask: ProbeMask) -> None:

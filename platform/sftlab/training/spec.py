@@ -65,6 +65,11 @@ class SFTSpec(Frozen):
     l2_sp: float | None = Field(
         default=None, gt=0, description="Strength of the pull of all trained weights to the base (L2-SP)."
     )
+    clip_relative: float | None = Field(
+        default=None,
+        gt=0,
+        description="After each step every trained weight is at most this share of its base weight away from it.",
+    )
     kl_to_base: float | None = Field(
         default=None, gt=0, description="Weight of the mean KL(base || model) over the answer tokens."
     )
@@ -88,7 +93,7 @@ def contradiction(spec: SFTSpec) -> UserError | None:
             value=spec.weight_decay,
             advice="set weight_decay to 0 or leave mask out.",
         )
-    for name in ("l2_sp", "mask"):
+    for name in ("l2_sp", "clip_relative", "mask"):
         if getattr(spec, name) is not None and spec.lora is not None:
             return UserError(
                 "adapters have no weights in the base",
@@ -190,7 +195,7 @@ def check_spec(spec: SFTSpec, runtime: TrainingRuntime) -> None:
     """Raises UserError where fields of the spec contradict each other or do not work with the ZeRO stage."""
     if (error := contradiction(spec)) is not None:
         raise error
-    for name in ("l2_sp", "kl_to_base", "mask"):
+    for name in ("l2_sp", "clip_relative", "kl_to_base", "mask"):
         if getattr(spec, name) is not None and runtime.zero_stage == 3:
             raise UserError(
                 "works with training.zero_stage 0, 1 and 2, not 3",

@@ -171,3 +171,37 @@ def test_filled_shares_are_as_even_as_can_be(there: list[int], data: st.DataObje
     )
     most = max(shares)
     assert all(share == count or share >= most - 1 for share, count in zip(shares, there, strict=True))
+
+
+def test_replay_adds_the_next_well_mastered_facts_to_the_same_set() -> None:
+    topic_of, bucket_of = world(120)
+
+    def draw(bucket: int | str, size: int, share: float, seed: int = 3) -> list[str]:
+        return draw_training_set(topic_of, bucket_of, bucket, size, seed, DrawRule(replay=share))
+
+    plain, some, more = (set(draw(1, 12, share)) for share in (0, 0.25, 0.5))
+    assert (len(plain), len(some), len(more)) == (12, 15, 18) and plain < some < more
+    assert {bucket_of[fact] for fact in more - plain} == {4}
+    assert [sum(topic_of[fact] == topic for fact in some - plain) for topic in ("T0", "T1", "T2")] == [
+        1,
+        1,
+        1,
+    ]
+    assert set(draw(1, 6, 0.5)) < set(draw(1, 12, 0.5)) and draw(1, 12, 0.5) != draw(1, 12, 0.5, seed=4)
+    assert set(draw(1, 12, 0.5)) & set(draw(4, 6, 0)) == more - plain  # the first of bucket 4's own draw
+    assert set(draw(4, 12, 0.5)) == set(draw(4, 18, 0))
+    assert len(set(draw("mixed", 15, 0.3))) == 20  # 4.5 facts are five
+
+
+def test_too_few_facts_to_replay_are_named() -> None:
+    topic_of, bucket_of = world()
+    with refused("10 facts needs 5", place="replay, bucket 4, topic T0", value=4):
+        draw_training_set(topic_of, bucket_of, 3, 10, 0, DrawRule(replay=1.4))
+
+
+def test_all_of_a_bucket_is_drawn_with_replayed_facts_beside_it() -> None:
+    topic_of = {f"f{i}": "ab"[i % 2] for i in range(40)}
+    bucket_of = {fact: 4 if number < 20 else 1 for number, fact in enumerate(topic_of)}
+    drawn = draw_everything(topic_of, bucket_of, 1, 0, DrawRule(replay=0.3))
+    assert {fact for fact, bucket in bucket_of.items() if bucket == 1} < set(drawn)
+    assert sorted(bucket_of[fact] for fact in drawn) == [1] * 20 + [4] * 6

@@ -36,7 +36,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "low-rate": {},
     "freeze-layers": {"layers": "0-1"},
     "l2-sp": {"strength": 0.5},
+    "clip-relative": {"limit": 0.5},
     "kl-to-base": {"weight": 0.1},
+    "replay": {},
     "masked-update": {"percent": 20, "size": 16},
     "mixed": {},
     "divided": {},
@@ -65,7 +67,7 @@ def test_a_strategy_gives_a_valid_study_and_changes_nothing_but_its_fields(name:
     for part in ("name", "pocket", "facts", "model", "engine", "mastery", "answers", "divergence"):
         assert getattr(found, part) == getattr(spec, part)
     parts = {part for part in ("training_sets", "sft") if getattr(found, part) != getattr(spec, part)}
-    expected = {"mixed": {"training_sets"}, "divided": set()}.get(name, {"sft"})
+    expected = {"mixed": {"training_sets"}, "replay": {"training_sets"}, "divided": set()}.get(name, {"sft"})
     assert parts == (set() if strategy.has_ladder else expected)
     assert pickle.loads(pickle.dumps(found)) == found
 
@@ -95,6 +97,7 @@ def test_changes_of_fine_tuning_by_hand() -> None:
     assert applied("low-rate", factor=0.3).sft.learning_rate == 3e-6
     assert applied("freeze-layers", layers="0-1").sft.freeze_layers == "0-1"
     assert applied("l2-sp", strength=0.5).sft.l2_sp == 0.5
+    assert applied("clip-relative", limit=0.25).sft.clip_relative == 0.25
     assert applied("kl-to-base", weight=0.1).sft.kl_to_base == 0.1
     mask = applied("masked-update", percent=20, size=16, region="mlp", order="bottom").sft.mask
     assert mask == MaskSpec(percent=20, size=16, region="mlp", order="bottom")
@@ -139,6 +142,20 @@ def test_data_of_table_7() -> None:
         applied("divided", applied("mixed"))
 
 
+def test_replay_keeps_the_buckets_and_adds_to_what_a_cell_trains_on(tmp_path: Path) -> None:
+    found = applied("replay", study(training_sets={"buckets": [0, "mixed"], "sizes": [30]}), share=0.25)
+    assert (found.training_sets.replay, found.training_sets.buckets) == (0.25, (0, "mixed"))
+    assert get_strategy("replay").training_set(3, None) == 3
+    plain, replayed = (
+        plan(study(training_sets=found.training_sets.model_copy(update={"replay": None})), tmp_path),
+        plan(found, tmp_path),
+    )
+    for one, other in zip(plain.cells, replayed.cells, strict=True):
+        assert one.training_set.id != other.training_set.id and one.name == other.name
+        assert (plain.drawn(one), replayed.drawn(other)) == (30, 38)
+        assert replayed.tuning(other).trained_tokens == 38 * 32
+
+
 def test_contradictions_with_the_study_are_refused() -> None:
     with pytest.raises(UserError, match=r"sft.*l2_sp.*lora"):
         applied("l2-sp", applied("lora"), strength=1.0)
@@ -152,9 +169,9 @@ def test_contradictions_with_the_study_are_refused() -> None:
         (
             "wise",
             {},
-            r"strategy 'wise' is unknown; expected one of dare, divided, .*wise-ft.*; did you mean 'wise-ft'\?",
+            r"strategy 'wise' is unknown; expected one of clip-relative, dare, .*wise-ft.*; did you mean 'wise-ft'\?",
         ),
-        ("nothing-like-it", {}, "is unknown; expected one of dare"),
+        ("nothing-like-it", {}, "is unknown; expected one of clip-relative"),
         ("dare", {"sed": 1}, "strategy dare: unknown key 'sed'; did you mean 'seed'"),
         ("mixed", {"x": 1}, "strategy mixed: unknown key 'x'; known are: draw"),
         ("l2-sp", {}, "strategy l2-sp: strength is required"),
@@ -212,7 +229,7 @@ def test_plans_share_what_a_strategy_does_not_change(tmp_path: Path) -> None:
         assert cell.evaluations[10.0].id != plain.evaluations[10.0].id
     trimmed = plan(applied("ties"), tmp_path).cells[0]
     assert trimmed.tuned.id == plain.tuned.id and trimmed.change.id != plain.change.id
-    for name in ("lora", "low-rate", "freeze-layers", "l2-sp", "kl-to-base"):
+    for name in ("lora", "low-rate", "freeze-layers", "l2-sp", "clip-relative", "kl-to-base"):
         cell = plan(applied(name, **SETTINGS[name]), tmp_path).cells[0]
         assert cell.tuned.id != plain.tuned.id and cell.training_set.id == plain.training_set.id
         assert list(cell.evaluations) == [0.0]

@@ -115,8 +115,13 @@ def test_adapters_of_another_seed_need_a_new_engine(run: SFTRun) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [SFTSpec(l2_sp=1.0), SFTSpec(kl_to_base=1.0), SFTSpec(mask=MaskSpec(percent=5, size=1))],
-    ids=["l2_sp", "kl_to_base", "mask"],
+    [
+        SFTSpec(l2_sp=1.0),
+        SFTSpec(clip_relative=1.0),
+        SFTSpec(kl_to_base=1.0),
+        SFTSpec(mask=MaskSpec(percent=5, size=1)),
+    ],
+    ids=["l2_sp", "clip_relative", "kl_to_base", "mask"],
 )
 def test_what_remembers_the_base_needs_a_new_engine(run: SFTRun, spec: SFTSpec) -> None:
     assert live_key(replace(run, spec=spec), RUNTIME) is None

@@ -17,6 +17,8 @@ from sftlab.training.prevention import (
     freeze_layers,
     frozen_base,
     kl_to_base,
+    limit,
+    limit_to_base,
     mask_gradients,
     pull,
     pull_to_base,
@@ -118,6 +120,47 @@ def test_an_optimizer_pulls_each_group_by_its_rate_towards_the_weights_it_had() 
     assert one.tolist() == pytest.approx([0.4, 0.4]) and two.tolist() == pytest.approx([1.8, 1.8])
 
 
+def test_a_limit_clamps_each_weight_to_a_share_of_its_base_weight() -> None:
+    base = torch.tensor([1.0, 1.0, 1.0, -4.0, -4.0, 0.0, 8.0])
+    weights = torch.tensor([1.1, 2.0, -3.0, -6.0, -1.0, 0.5, math.nan])
+    limit(weights, base, 0.25)
+    assert weights.tolist() == pytest.approx([1.1, 1.25, 0.75, -5.0, -3.0, 0.0, math.nan], nan_ok=True)
+
+
+def test_a_limit_equals_a_clip_of_the_update_and_keeps_the_bits_of_what_is_within() -> None:
+    torch.manual_seed(5)
+    base, update = torch.randn(2000), torch.randn(2000) * 0.2
+    weights = base + update
+    found = weights.clone()
+    limit(found, base, 0.1)
+    wanted = base.double() + torch.sign(update.double()) * torch.minimum(
+        (weights.double() - base.double()).abs(), 0.1 * base.double().abs()
+    )
+    assert torch.allclose(found.double(), wanted, atol=0, rtol=3e-7)
+    within = (weights - base).abs() < 0.099 * base.abs()
+    assert 0 < int(within.sum()) < 2000 and same_bits(found[within], weights[within])
+    odd = torch.tensor([0.0, -0.0, 1e-45, -3e38, 0.1])
+    still = odd.clone()
+    limit(still, odd, 0.3)
+    assert same_bits(still, odd)
+
+
+def test_an_optimizer_limits_each_group_to_the_weights_it_had() -> None:
+    one, two = torch.nn.Parameter(torch.full((2,), 2.0)), torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([{"params": [one]}, {"params": [two]}], lr=1.0)
+    limit_to_base(optimizer, share=0.5)
+    one.grad, two.grad = torch.tensor([5.0, -0.25]), torch.tensor([-5.0, 0.25])
+    optimizer.step()
+    assert (one.tolist(), two.tolist()) == ([1.0, 2.25], [1.5, 0.75])
+    groups = optimizer.param_groups
+    optimizer.param_groups = groups[:1]  # as DeepSpeed does
+    with torch.no_grad():
+        two += 9
+    one.grad.fill_(-5.0)
+    optimizer.step()
+    assert (one.tolist(), two.tolist()) == ([3.0, 3.0], [10.5, 9.75])
+
+
 def test_frozen_layers_do_not_train_and_all_else_does() -> None:
     model = Toy()
     freeze_layers(model, "1")
@@ -198,6 +241,8 @@ def test_the_weights_that_a_restoration_of_the_probe_takes_back_get_no_gradient(
         ({"l2_sp": 1.0, "lora": {}}, r"sft\.l2_sp with sft\.lora"),
         ({"l2_sp": 2000.0, "learning_rate": 1e-3}, "expected at most 1000 at a rate of 0.001"),
         ({"l2_sp": 0.0}, "greater than 0"),
+        ({"clip_relative": 1.0, "lora": {}}, r"sft\.clip_relative with sft\.lora"),
+        ({"clip_relative": 0.0}, "greater than 0"),
         ({"kl_to_base": -1.0}, "greater than 0"),
         ({"freeze_layers": "3-1"}, "expected layers and ranges of layers"),
         ({"mask": {"percent": 0, "size": 3}}, "greater than 0"),
@@ -214,7 +259,10 @@ def test_a_contradiction_is_found_before_training_too_since_copies_are_not_valid
         check_spec(spec, TrainingRuntime())
 
 
-@pytest.mark.parametrize("fields", [{"l2_sp": 1.0}, {"kl_to_base": 1.0}, {"mask": {"percent": 5, "size": 3}}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"l2_sp": 1.0}, {"clip_relative": 1.0}, {"kl_to_base": 1.0}, {"mask": {"percent": 5, "size": 3}}],
+)
 def test_what_zero_3_cannot_do_is_refused_with_the_stages_that_can(fields: dict[str, object]) -> None:
     (name,) = fields
     spec = SFTSpec.model_validate(fields)
@@ -226,7 +274,8 @@ def test_what_zero_3_cannot_do_is_refused_with_the_stages_that_can(fields: dict[
 
 
 def test_unset_options_leave_the_spec_as_it_was_and_one_set_of_layers_has_one_writing() -> None:
-    assert not {"freeze_layers", "l2_sp", "kl_to_base", "mask"} & set(SFTSpec().model_dump(exclude_none=True))
+    unset = {"freeze_layers", "l2_sp", "clip_relative", "kl_to_base", "mask"}
+    assert not unset & set(SFTSpec().model_dump(exclude_none=True))
     assert SFTSpec(freeze_layers="2,0,1") == SFTSpec(freeze_layers="0-2")
 
 

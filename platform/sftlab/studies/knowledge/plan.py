@@ -210,6 +210,7 @@ class Plan:
             "balance": sets.balance,
             "margin": sets.margin,
             "mixed": sets.mixed if bucket == MIXED else None,
+            "replay": sets.replay,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -294,14 +295,19 @@ class Plan:
         yield self.base_evaluation, self.answering(0)
         for cell in self.cells:
             for step in cell.evaluations.values():
-                yield step, self.answering(self.estimated_size(cell))
+                yield step, self.answering(self.drawn(cell))
         yield self.results, Cost()
         yield self.best, Cost(bytes_written=size)
         yield self.report, Cost()
 
+    def drawn(self, cell: Cell) -> int:
+        """Facts of a cell's training set, replayed ones included; estimated where the set is all of a bucket."""
+        size = self.estimated_size(cell)
+        return size + self.spec.training_sets.rule.replayed(size)
+
     def tuning(self, cell: Cell) -> Cost:
         """What the fine-tuning of a cell takes."""
-        trained = self.estimated_size(cell) * cell.sft.epochs * TOKENS_PER_EXAMPLE
+        trained = self.drawn(cell) * cell.sft.epochs * TOKENS_PER_EXAMPLE
         return Cost(trained_tokens=trained, bytes_written=self.sources.model_bytes)
 
     def estimated_size(self, cell: Cell) -> int:

@@ -219,11 +219,17 @@ def drawn_rows(build: KnowledgeBuild, cell: Cell) -> list[DrawnRow]:
 
 
 def drawn_size(build: KnowledgeBuild, cell: Cell) -> int:
-    """The facts of a finished training set."""
-    import pyarrow.parquet as pq
-
+    """The facts of a finished training set, replayed ones left out."""
     if isinstance(cell.size, int):
         return cell.size
+    facts, rule = trained_facts(build, cell), build.plan.spec.training_sets.rule
+    return next(size for size in range(facts, 0, -1) if size + rule.replayed(size) == facts)
+
+
+def trained_facts(build: KnowledgeBuild, cell: Cell) -> int:
+    """The facts of a finished training set, replayed ones included."""
+    import pyarrow.parquet as pq
+
     rows: int = pq.read_metadata(build.read(cell.training_set, FILE)).num_rows
     return rows
 

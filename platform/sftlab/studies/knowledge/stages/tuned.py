@@ -11,7 +11,7 @@ from sftlab.store.mirror import drop
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.stages.change import build_change, read_change
-from sftlab.studies.knowledge.stages.training_sets import drawn_size, training_file
+from sftlab.studies.knowledge.stages.training_sets import trained_facts, training_file
 from sftlab.weights.cut import percent_label
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _train(build: KnowledgeBuild, missing: Sequence[Cell], title: str) -> None:
     if os.environ.get("RAY_ADDRESS"):
         await_gpus(build.runtime.training_bundles, build.runtime.gpu_wait_minutes, build.progress.say)
     cells = {cell.run_id: cell for cell in missing}
-    examples = {name: drawn_size(build, cell) * cell.sft.epochs for name, cell in cells.items()}
+    examples = {name: trained_facts(build, cell) * cell.sft.epochs for name, cell in cells.items()}
     finished: set[str] = set()
 
     def commit(cell: Cell) -> None:

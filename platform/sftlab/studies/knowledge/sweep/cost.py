@@ -18,7 +18,7 @@ from sftlab.studies.knowledge.sweep.trials import Trial
 def rung_steps(sweep: Sweep, rung: Trial) -> Iterator[tuple[Step, Cost]]:
     """The steps of one rung of a trial, those of its probe first, and what each takes."""
     plan, cell = sweep.plan_of(rung), sweep.cell(rung)
-    answering = plan.answering(plan.estimated_size(cell))
+    answering = plan.answering(plan.drawn(cell))
     for part in [cell] if cell.probe is None else [cell.probe, cell]:
         yield part.training_set, Cost()
         yield part.tuned, plan.tuning(part)
