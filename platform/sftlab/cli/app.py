@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sftlab import __version__
-from sftlab.cli import compare, data, explain, listing, rank, store, study, survey, sweep, weights
+from sftlab.cli import compare, data, explain, listing, rank, report, store, study, survey, sweep, weights
 from sftlab.cluster.environment import name_user
 from sftlab.errors import ExitCode, UserError
 from sftlab.shell import command
@@ -71,7 +71,9 @@ app.command(epilog="Example: sftlab explain jobs/configs/pocket.yaml 3fa94c1b --
 app.command(
     epilog="Example: sftlab sweep jobs/configs/sweeps/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(sweep.sweep)
-app.command(epilog="Example: sftlab report jobs/configs/sweeps/pocket.yaml --time")(sweep.report)
+app.command(
+    epilog="Examples: sftlab report jobs/configs/sweeps/pocket.yaml --time; sftlab report llama2.yaml llama3.yaml"
+)(report.report)
 app.command(
     epilog="Example: sftlab survey jobs/configs/surveys/tiny.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(survey.survey)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,21 +44,6 @@ def sweep(
     Finished trials are used again: run it again after a kill, or with a longer axis.
     """
     show(as_json, lambda: (sweep_plan if plan else sweep_to_report)(file, runtime, store, overrides or []))
-
-
-def report(
-    file: Annotated[Path, typer.Argument(help="Sweep file (YAML).", metavar="SWEEP.yaml")],
-    runtime: RuntimeFile = None,
-    store: StoreFolder = None,
-    overrides: Overrides = None,
-    time: Annotated[bool, typer.Option("--time", help="Print where the time of the trials went.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Say what a finished sweep recommends.
-
-    And where its report is, or (--time) where its time went.
-    """
-    show(as_json, lambda: sweep_report(file, runtime, store, overrides or [], time))
 
 
 def open_sweep(
@@ -152,18 +136,3 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> Shown
                 data["mlflow"] = tracking.track(finished, results, report, best).how_to_look
         print(f"MLflow: {data['mlflow']}")
     return Shown(data)
-
-
-def sweep_report(
-    path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str], time: bool
-) -> Shown:
-    """Say where a finished sweep's report is, made again if it is missing, or where its time went."""
-    from sftlab.studies.knowledge.sweep.sweep import finished_sweep
-    from sftlab.sweeps.times import time_rows, time_table
-
-    sweep = open_sweep(path, runtime_file, store, overrides)
-    if not time:
-        return conclude(sweep, finished_sweep(sweep), None)
-    text = time_table(sweep.spec.name, sweep.records, sweep.store)
-    rows = [asdict(row) for row in time_rows(sweep.records)]
-    return Shown({"sweep": sweep.spec.name, "store": str(sweep.store), "times": rows}, text)

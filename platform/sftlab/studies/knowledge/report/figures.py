@@ -28,11 +28,16 @@ _DODGE = 0.06  # sideways shift between train buckets, so that error bars do not
 def mastery(view: VariantView) -> str | None:
     """Shares of the five buckets in every split, as stacked bars."""
     splits = [s for s in SPLIT_NAMES if any(r.split == s for r in view.variant.mastery)]
-    if not splits:
+    bars = {SPLIT_NAMES[s]: [mastery_facts(view, s, bucket) for bucket in range(5)] for s in splits}
+    return stacked_buckets(bars, "mastery", "Share of facts in each mastery bucket, by split")
+
+
+def stacked_buckets(bars: Mapping[str, Sequence[int]], name: str, title: str) -> str | None:
+    """Shares of the five buckets, a stacked bar for each name with the facts of its buckets, from the top."""
+    if not bars:
         return None
-    with drawing(5.6, 0.3 + 0.36 * len(splits)) as (figure, axes):
-        for y, split in enumerate(reversed(splits)):
-            facts = [mastery_facts(view, split, bucket) for bucket in range(5)]
+    with drawing(5.6, 0.3 + 0.36 * len(bars)) as (figure, axes):
+        for y, facts in enumerate(reversed(list(bars.values()))):
             left, total = 0.0, max(1, sum(facts))
             for bucket, count in enumerate(facts):
                 share = count / total
@@ -44,12 +49,12 @@ def mastery(view: VariantView) -> str | None:
                     middle = left + share / 2
                     axes.text(middle, y, percent(share, 0), ha="center", va="center", color=ink, fontsize=9)
                 left += share
-        axes.set_yticks(range(len(splits)), [SPLIT_NAMES[s] for s in reversed(splits)], color=INK)
+        axes.set_yticks(range(len(bars)), list(reversed(list(bars))), color=INK)
         axes.set_xlim(0, 1)
         axes.set_xticks([])
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
-        return inline(figure, "mastery", "Share of facts in each mastery bucket, by split")
+        return inline(figure, name, title)
 
 
 def mastery_facts(view: VariantView, split: str, bucket: int | None) -> int:
