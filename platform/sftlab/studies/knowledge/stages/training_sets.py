@@ -222,7 +222,7 @@ def drawn_size(build: KnowledgeBuild, cell: Cell) -> int:
     """The facts of a finished training set, replayed ones left out."""
     if isinstance(cell.size, int):
         return cell.size
-    facts, rule = trained_facts(build, cell), build.plan.spec.training_sets.rule
+    facts, rule = trained_facts(build, cell), _rule(build)
     return next(size for size in range(facts, 0, -1) if size + rule.replayed(size) == facts)
 
 
@@ -230,8 +230,14 @@ def trained_facts(build: KnowledgeBuild, cell: Cell) -> int:
     """The facts of a finished training set, replayed ones included."""
     import pyarrow.parquet as pq
 
+    if isinstance(cell.size, int):
+        return cell.size + _rule(build).replayed(cell.size)
     rows: int = pq.read_metadata(build.read(cell.training_set, FILE)).num_rows
     return rows
+
+
+def _rule(build: KnowledgeBuild) -> DrawRule:
+    return build.plan.spec.training_sets.rule
 
 
 def training_file(build: KnowledgeBuild, cell: Cell) -> str:
