@@ -23,5 +23,5 @@ STAGES = (
     ),
     Stage("geometry", 1, f"{_STAGES}.geometry:build_geometry", needs_ray=True, reads=("model",)),
     Stage("survey-results", 4, f"{_STAGES}.results:build_results", reads=("benchmarks",)),
-    Stage("survey-report", 4, f"{_STAGES}.report:build_report"),
+    Stage("survey-report", 5, f"{_STAGES}.report:build_report"),
 )

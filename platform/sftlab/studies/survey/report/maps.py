@@ -10,6 +10,7 @@ import numpy as np
 from sftlab.analysis import agreement
 from sftlab.analysis.gains import RAW, min_max_scaled
 from sftlab.reporting.svg import FAINT, INK, drawing, inline
+from sftlab.studies.survey.report.plain import signed
 from sftlab.studies.survey.survey import Floats, Survey
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def mean_gain_map(survey: Survey) -> str:
         for d in range(len(sets)):
             for b in range(len(benchmarks)):
                 value = raw[d, b]
-                text = f"{value:+.0f}" if abs(value) >= 0.995 else f"{value:+.2f}" if value else "0"
+                text = f"{value:+.0f}" if abs(value) >= 0.995 else signed(value)
                 axes.text(
                     b + 0.5,
                     d + 0.5,
