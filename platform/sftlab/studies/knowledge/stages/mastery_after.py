@@ -1,4 +1,4 @@
-"""Mastery of the test facts by tuned and restored models, which tells forgetting from a lost form of answers."""
+"""Mastery of the test facts by tuned and restored models: forgetting, or a lost form of answers."""
 
 from __future__ import annotations
 
