@@ -22,11 +22,13 @@ from sftlab.errors import UserError
 from sftlab.facts.mastery import bucket_of
 from sftlab.facts.table import facts_table
 from sftlab.inference.engine import Completion, Engine, Prompt, Sampling
+from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate_with_engines
 from sftlab.inference.spec import EngineRuntime, EngineSpec
 from sftlab.measurements.fact_blocks import FactBlocks
+from sftlab.measurements.mastery_again import MASTERY, MasteryAgain
 from sftlab.measurements.scoring import ScoringProgress, ScoringRequest, score, scored
 from sftlab.measurements.spec import MasterySpec
-from tests.support.inference_toys import RUNTIME, TOPICS, invented_facts, start_ray
+from tests.support.inference_toys import RUNTIME, TOPICS, FolderSource, invented_facts, start_ray
 from tests.support.inference_toys import write_model as write_random_model
 
 pytestmark = pytest.mark.slow
@@ -119,6 +121,17 @@ def test_one_row_a_fact_in_order_and_an_error_in_place_of_a_wrong_one(
         assert len(row["hits"]) == 3 and row["samples"] == 4
         assert row["r"] == sum(row["hits"]) / 12 and row["bucket"] == bucket_of(sum(row["hits"]), 12)
     assert len({row["bucket"] for row in scored}) > 1
+
+
+def test_the_evaluator_scores_a_swapped_model_as_scoring_does(
+    model: str, uninterrupted: tuple[pa.Table, dict[str, bytes]], tmp_path: Path
+) -> None:
+    base = write_random_model(tmp_path / "base", seed=4)
+    again = {MASTERY: MasteryAgain(facts(), TOPICS, SPEC)}
+    item = EvaluationItem("tuned", FolderSource(model), again, tmp_path / "item")
+    folders = tmp_path / "session", tmp_path / "damaged"
+    evaluate_with_engines(EvaluationRequest([item], base, EngineSpec(), *folders), RUNTIME)
+    assert pq.read_table(tmp_path / "item" / MASTERY) == uninterrupted[0]
 
 
 def test_killed_twice_and_resumed_with_two_engines_it_is_the_same_to_the_bit(

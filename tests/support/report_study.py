@@ -16,7 +16,12 @@ from sftlab.analysis import statistics
 from sftlab.analysis.accuracy import BucketAccuracy, PairedBucket
 from sftlab.analysis.statistics import seed_of
 from sftlab.studies.knowledge.report import published
-from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow, TopicBaselineRow, TopicRow
+from sftlab.studies.knowledge.results.answer_rows import (
+    AnswerKindRow,
+    MasteryAfterRow,
+    TopicBaselineRow,
+    TopicRow,
+)
 from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
@@ -132,6 +137,13 @@ def paper_variant(
         paired=_paired(accuracy, draw),
         fates=[row for cell in cells for row in _fates(cell, accuracy)],
         answer_kinds=_answer_kinds(accuracy),
+        mastery_after=[
+            MasteryAfterRow(cell.cell, percent, split, bucket, 8, bucket / 4, bucket / 5, 2, 0, 3, 1, 2, 2)
+            for cell in cells
+            for percent in (0.0, 20.0)
+            for split in ("test", "test_ood")
+            for bucket in range(5)
+        ],
         topics=[
             TopicRow(row.cell, row.percent, row.split, "capital", row.questions, row.correct, 0.2)
             for row in accuracy

@@ -71,6 +71,7 @@ def way_json(found: FactWay) -> dict[str, Any]:
                 "answers": {f"{at:g}": asdict(answer) for at, answer in way.answers.items()},
                 "returns_at": way.returns_at,
                 "nearest": list(way.nearest),
+                "mastery": {f"{at:g}": r for at, r in way.mastery.items()},
             }
             for way in found.cells
         ],
@@ -122,6 +123,12 @@ def _ladder_lines(ways: Sequence[CellWay]) -> list[str]:
         lines.append(f"{way.cell:<{width}} {marks}  {back}{note}")
     lines += ["", "answers of the tuned models:"]
     lines += [f"  {way.cell:<{width}} {_verdict(way.answers[0.0])}" for way in asked if 0.0 in way.answers]
+    scored = [way for way in asked if way.mastery]
+    if scored:
+        lines += ["", "mastery R after restoring:"]
+        for way in scored:
+            rates = (f"{at:g} %: {'error' if r is None else f'{r:.3f}'}" for at, r in way.mastery.items())
+            lines.append(f"  {way.cell:<{width}} {', '.join(rates)}")
     moved = {way.cell: {at: a.kl for at, a in way.answers.items() if a.kl is not None} for way in asked}
     if any(moved.values()):
         lines += ["", f"{'KL, nats':<{width}} {head}"]

@@ -14,6 +14,7 @@ from sftlab.facts.templates import Topic
 from sftlab.inference.engine import Completion, Prompt, Sampling
 from sftlab.measurements.answers import ClosedBookAnswers
 from sftlab.measurements.mastery import score_block
+from sftlab.measurements.mastery_again import MasteryAgain
 from sftlab.measurements.spec import AnswerSpec, MasterySpec
 
 TOPICS = {
@@ -112,6 +113,23 @@ def test_a_wrong_row_becomes_an_error_and_its_neighbours_are_scored() -> None:
     assert all(
         row["bucket"] is None and row["r"] is None and row["hits"] is None for row in rows if row["error"]
     )
+
+
+def test_scoring_again_gives_the_rows_and_the_calls_of_the_blocks() -> None:
+    texts = {"A": [" Wales", " no"], "B": [" x", " y"], "C": [" Wales", " Wales"]}
+    script = {f"{s} was born in": t for s, t in texts.items()} | {
+        f"Born: {s} in": t for s, t in texts.items()
+    }
+    facts, spec = facts_table([fact(subject) for subject in texts]), MasterySpec(samples=2, block_facts=2)
+    engine = ScriptedEngine(script)
+    table = MasteryAgain(facts, TOPICS, spec).measure(engine)
+    assert table["r"].to_pylist() == [0.5, 0.0, 1.0]
+    assert [len(call) for call in engine.calls] == [4, 2]  # two templates of two facts, then of one
+    blocks = ScriptedEngine(script)
+    parts = [score_block(facts.slice(start, 2), TOPICS, blocks, spec) for start in (0, 2)]
+    assert table.to_pylist() == [row for part in parts for row in part.to_pylist()]
+    assert engine.calls == blocks.calls
+    assert MasteryAgain(facts.slice(0, 0), TOPICS, spec).measure(engine).num_rows == 0
 
 
 @pytest.mark.parametrize("early_stop", [True, False])

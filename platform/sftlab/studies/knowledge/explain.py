@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftlab.analysis.answer_kinds import Kind
@@ -22,6 +22,7 @@ from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.stages.answer_kinds import read_names
 from sftlab.studies.knowledge.stages.mastery import read_mastery
+from sftlab.studies.knowledge.stages.mastery_after import percent_of, read_mastery_after
 from sftlab.studies.knowledge.stages.training_sets import FILE as TRAINING_FILE
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class CellWay:
     """The answers along one ladder. trained: whether the fact is in the training set.
 
     returns_at: the first percentage at which the answer is right, where it is wrong at 0 %.
-    nearest: ids of the training facts that are nearest to the fact (`nearest_facts`).
+    nearest: ids of the training facts that are nearest to the fact (`nearest_facts`). mastery: R by percentage, where
+    the study scores it again; None where the fact could not be scored.
     """
 
     cell: str
@@ -62,6 +64,7 @@ class CellWay:
     answers: Mapping[float, Answer]
     returns_at: float | None
     nearest: Sequence[str]
+    mastery: Mapping[float, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,17 @@ def _way(
         found,
         returns_at({at: answer.correct is True for at, answer in found.items()}),
         [other["fact_id"] for other in near],
+        _mastery_after(build, cell, fact),
     )
+
+
+def _mastery_after(build: KnowledgeBuild, cell: Cell, fact: Fact) -> dict[float, float | None]:
+    rows = {
+        percent_of(build, cell, at): _row(read_mastery_after(build, step), fact["fact_id"])
+        for at, step in cell.mastery_after.items()
+        if not build.missing(step)
+    }
+    return {percent: row["r"] for percent, row in sorted(rows.items()) if row is not None}
 
 
 def _answer(build: KnowledgeBuild, step: Step, fact: Fact) -> Answer | None:

@@ -31,7 +31,15 @@ STAGES = (
         reads=("model",),
         per_cell=True,
     ),
-    Stage("results", 10, f"{_STAGES}.results:build_results"),
+    Stage(
+        "mastery-after",
+        1,
+        f"{_STAGES}.mastery_after:build_mastery_after",
+        needs_ray=True,
+        starts_engines="engine",
+        reads=("model",),
+    ),
+    Stage("results", 11, f"{_STAGES}.results:build_results"),
     Stage("best", 1, f"{_STAGES}.best:build_best", reads=("model",)),
     Stage("report", 1, f"{_STAGES}.report:build_report"),
 )

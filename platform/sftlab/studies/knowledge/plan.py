@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -21,10 +21,11 @@ from sftlab.strategies import source_of
 from sftlab.strategies.treatment import RestoreSpec
 from sftlab.studies.knowledge.pipeline import STAGES
 from sftlab.studies.knowledge.sources import Sources
-from sftlab.studies.knowledge.spec import StudySpec
+from sftlab.studies.knowledge.spec import CHOSEN, StudySpec
 from sftlab.training.spec import MaskSpec, SFTSpec
 
 REVISIONS = {stage.name: stage.revision for stage in STAGES}
+AFTER_SPLITS = ("test", "test_ood")  # of which mastery is scored after tuning
 EVALUATION_SPLITS = ("dev", "dev_ood", "test", "test_ood")
 TOKENS_PER_EXAMPLE = 32  # prompt and target of one question, for estimates alone
 
@@ -49,6 +50,7 @@ class Cell:
     updates: Step
     evaluations: Mapping[float, Step]
     probe: Cell | None = None
+    mastery_after: Mapping[float | str, Step] = field(default_factory=dict)  # by percentage, and CHOSEN
 
     @property
     def name(self) -> str:
@@ -159,7 +161,10 @@ class Plan:
         cell = self._fine_tuning(bucket, size, seed, sft, self.spec.restore, probe)
         inputs = {"tuned": cell.tuned.id, "training_set": cell.training_set.id}
         ladder = {p: self._evaluation(f"{cell.name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
-        return replace(cell, evaluations=ladder)
+        cell = replace(cell, evaluations=ladder)
+        return replace(
+            cell, mastery_after={at: self._mastery_after(cell, at) for at in self.spec.mastery_after or ()}
+        )
 
     def _probe(self, mask: MaskSpec, bucket: int | str, size: int | str, seed: int) -> Cell:
         if isinstance(size, int) and mask.size > size:
@@ -221,6 +226,26 @@ class Plan:
             common["method"] = source
         return self._step("evaluation", slug, self._evaluation_spec(percent), {**common, **inputs})
 
+    def _mastery_after(self, cell: Cell, at: float | str) -> Step:
+        """Mastery of the test facts by a model of a ladder; which one is chosen depends on the answers of them all."""
+        inputs = {"facts": self.facts.id, "model": self.model_id, "tuned": cell.tuned.id}
+        source = source_of(self.spec.restore.method) if at and self.spec.restore.method else None
+        if source is not None:
+            inputs["method"] = source
+        if at == CHOSEN:
+            inputs |= {"mastery": self.mastery.id} | {
+                f"{p:g}": step.id for p, step in cell.evaluations.items()
+            }
+        restore = self.spec.restore.model_dump(exclude={"percents"}) | {"percent": at}
+        spec = {
+            "mastery": self.spec.mastery.model_dump(),
+            "engine": self.spec.engine.model_dump(),
+            "splits": list(AFTER_SPLITS),
+            "restore": restore if at else None,
+        }
+        name = at if isinstance(at, str) else f"r{at:g}"
+        return self._step("mastery-after", f"{cell.name}-{name}", spec, inputs)
+
     def _evaluation_spec(self, percent: float) -> Mapping[str, Any]:
         """The same object for a percentage every time: a sweep hashes it once for all its trials."""
         if percent not in self._evaluation_specs:
@@ -256,6 +281,7 @@ class Plan:
             inputs[f"{cell.name}/controls"] = cell.controls.id
             inputs[f"{cell.name}/updates"] = cell.updates.id
             inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
+            inputs |= {f"{cell.name}/mastery-{at}": step.id for at, step in cell.mastery_after.items()}
         return inputs
 
     @cached_property
@@ -277,9 +303,7 @@ class Plan:
         if self.model is not None:
             assert self.spec.pocket is not None
             yield self.model, Cost(trained_tokens=training_tokens(self.spec.pocket), bytes_written=size)
-        scored = round(sum(counts.values()) * self.spec.mastery.samples * self.sources.templates)
-        tokens = scored * self.spec.mastery.max_tokens
-        yield self.mastery, Cost(completions=scored, generated_tokens=tokens)
+        yield self.mastery, self.scoring(counts.values())
         drawn = {cell.training_set.id: cell.training_set for cell in (*self.probes, *self.cells)}
         for step in drawn.values():
             yield step, Cost()
@@ -296,6 +320,9 @@ class Plan:
         for cell in self.cells:
             for step in cell.evaluations.values():
                 yield step, self.answering(self.drawn(cell))
+        for cell in self.cells:
+            for step in cell.mastery_after.values():
+                yield step, self.scoring([self.sources.fact_counts[split] for split in AFTER_SPLITS])
         yield self.results, Cost()
         yield self.best, Cost(bytes_written=size)
         yield self.report, Cost()
@@ -304,6 +331,11 @@ class Plan:
         """Facts of a cell's training set, replayed ones included; estimated where the set is all of a bucket."""
         size = self.estimated_size(cell)
         return size + self.spec.training_sets.rule.replayed(size)
+
+    def scoring(self, counts: Iterable[int]) -> Cost:
+        """What scoring the mastery of so many facts takes."""
+        scored = round(sum(counts) * self.spec.mastery.samples * self.sources.templates)
+        return Cost(completions=scored, generated_tokens=scored * self.spec.mastery.max_tokens)
 
     def tuning(self, cell: Cell) -> Cost:
         """What the fine-tuning of a cell takes."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sftlab.config.frozen import Flag, Frozen
 from sftlab.errors import UserError
@@ -14,6 +14,7 @@ from sftlab.pocket.spec import PocketSpec
 from sftlab.strategies import RestoreSpec, TrainingSetsSpec, Treatment, with_method
 from sftlab.training.spec import SFTSpec
 
+CHOSEN: Literal["chosen"] = "chosen"
 MOST_MODELS = 200_000  # of one study or sweep: a plan of that many takes a minute and a gigabyte
 
 
@@ -24,6 +25,17 @@ def check_models(models: int) -> None:
             f"comes to {models:,} models to evaluate, and at most {MOST_MODELS:,} can be planned at once; list fewer "
             "values, or make several files, whose results are found again"
         )
+
+
+def _after(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and value.isdecimal()):
+        return value  # refused by Frozen: such a value is no number
+    if not (isinstance(value, int | float) and 0 <= value <= 100) and value != CHOSEN:
+        raise ValueError(f"expected a percentage of restore.percents, or {CHOSEN}")
+    return value
+
+
+AfterPercent = Annotated[float | Literal["chosen"], BeforeValidator(_after)]
 
 
 class FactsSpec(Frozen):
@@ -87,6 +99,12 @@ class StudySpec(Frozen):
     restore: RestoreSpec = RestoreSpec()
     answers: AnswerSpec = AnswerSpec()
     divergence: DivergenceSpec = DivergenceSpec()
+    mastery_after: tuple[AfterPercent, ...] | None = Field(
+        None,
+        min_length=1,
+        description="percentages of the ladder after which mastery of the test facts is scored again, and chosen for "
+        "the one that dev chooses for each run; never if unset",
+    )
     plugins: tuple[str, ...] | None = Field(
         None, description="modules, beside this file or on the PYTHONPATH, that register further strategies"
     )
@@ -98,6 +116,27 @@ class StudySpec(Frozen):
             return with_method(restore)
         except UserError as error:
             raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _after_percents_of_the_ladder(self) -> StudySpec:
+        for at in self.mastery_after or ():
+            if at != CHOSEN and at not in self.restore.percents:
+                ladder = ", ".join(f"{percent:g}" for percent in self.restore.percents)
+                raise ValueError(
+                    f"mastery_after: {at:g} % is not of the ladder; restore.percents has {ladder}"
+                )
+        return self
+
+    @field_validator("mastery_after")
+    @classmethod
+    def _ascending(cls, given: tuple[float | str, ...] | None) -> tuple[float | str, ...] | None:
+        if given is None:
+            return None
+        twice = next((at for at in given if given.count(at) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is listed twice; list each value once")
+        numbers = sorted(at for at in given if not isinstance(at, str))
+        return (*numbers, *(at for at in given if isinstance(at, str)))
 
     @model_validator(mode="after")
     def _one_origin(self) -> StudySpec:

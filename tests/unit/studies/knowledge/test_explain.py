@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from sftlab.studies.knowledge.explain import explain
 from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow, TopicBaselineRow, TopicRow
 from sftlab.studies.knowledge.results.rows import FateRow
 from sftlab.studies.knowledge.stages.answer_kinds import answer_kind_rows, read_names
+from sftlab.studies.knowledge.stages.evaluation import read_answers
 from sftlab.studies.knowledge.stages.facts import build_facts
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.mastery import FILE, write_mastery
-from sftlab.studies.knowledge.stages.results import read_answers
 from sftlab.studies.knowledge.stages.topics import baseline_rows, read_topic_answers, topic_rows
 from sftlab.studies.knowledge.stages.training_sets import build_training_sets
 from tests.unit.studies.knowledge.test_plan_refuses import build_of, own_study
@@ -76,13 +77,18 @@ def finish(build: KnowledgeBuild) -> None:
         answer(build, step, RIGHT[at])
 
 
-def answer(build: KnowledgeBuild, step: Step, right: list[bool | None]) -> None:
-    """Answers of one model to the test facts, and logits of the second of them."""
+def answer(build: KnowledgeBuild, step: Step, right: list[bool | None], dev: Sequence[bool] = ()) -> None:
+    """Answers of one model to the test and dev facts, and logits of the second test fact."""
     facts = read_facts(build.path(build.plan.facts), "test")["fact_id"].to_pylist()
     rows: list[dict[str, Any]] = [
         {"fact_id": fact, "split": "test", "answer": "a", "correct": correct, "tokens": 1}
         | ({"error": "too long"} if correct is None else {})
         for fact, correct in zip(facts, right, strict=True)
+    ]
+    others = read_facts(build.path(build.plan.facts), "dev")["fact_id"].to_pylist() if dev else []
+    rows += [
+        {"fact_id": fact, "split": "dev", "answer": "a", "correct": correct, "tokens": 1}
+        for fact, correct in zip(others, dev, strict=True)
     ]
     folder = build.path(step)
     folder.mkdir(parents=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow, TopicBaselineRow, TopicRow
+from sftlab.studies.knowledge.results.answer_rows import (
+    AnswerKindRow,
+    MasteryAfterRow,
+    TopicBaselineRow,
+    TopicRow,
+)
 from sftlab.studies.knowledge.results.rows import CellRow
 from sftlab.studies.knowledge.results.tables import Variant
 from sftlab.studies.knowledge.tracking.metrics import metrics_by_model
@@ -43,3 +48,16 @@ def test_baselines_of_topics_are_means_over_questions() -> None:
         "baselines_test/frequency": 0.15,
     }
     assert [(row.key, row.value) for row in found["c", 10.0]] == [("frequency_correlation/test", 0.2)]
+
+
+def test_mastery_after_tuning_is_a_mean_over_the_facts_of_all_buckets() -> None:
+    rows = [
+        MasteryAfterRow("c", 0.0, "test", 4, 8, 0.9, 0.5, 6, 0, 2, 0, 4, 2),
+        MasteryAfterRow("c", 0.0, "test", 0, 2, 0.0, 0.25, 0, 1, 1, 0, 0, 1),
+    ]
+    found = metrics_by_model(Variant("v", "restore", mastery_after=rows), [])["c", 0.0]
+    assert {row.key: row.value for row in found} == {
+        "mastery_after_test/mean_r": 0.45,
+        "mastery_after_test/wrong_known": 4,
+        "mastery_after_test/wrong_unknown": 3,
+    }

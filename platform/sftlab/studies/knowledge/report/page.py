@@ -30,6 +30,7 @@ OF_ALL, OF_MAIN = (
         "certainty",
         "drawn",
         "topic_baselines",
+        "mastery_after",
     ),
 )
 # Of the main one, with the rows of these functions.

@@ -1,4 +1,4 @@
-"""The rows of the result tables on answers by topic: their kinds, accuracy, and its baselines."""
+"""The rows of the result tables on answers: their kinds, accuracy by topic with baselines, mastery after tuning."""
 
 from __future__ import annotations
 
@@ -68,6 +68,30 @@ class TopicBaselineRow:
     majority: str
     majority_accuracy: float
     frequency_accuracy: float
+
+
+@dataclass(frozen=True)
+class MasteryAfterRow:
+    """Mastery of the test facts of one bucket of the base model by a tuned or restored model of a cell.
+
+    base_r, r: mean R of the base model and of this one. lower, higher: facts whose bucket is another one now. The other
+    counts are the facts by whether the model answers the question right, and whether any of its completions holds the
+    answer (`known`): `wrong_known` has lost the form of answers alone, `wrong_unknown` the fact.
+    """
+
+    cell: str
+    percent: float  # restored, 0 is the tuned model
+    split: str  # "test" or "test_ood"
+    bucket: int
+    facts: int
+    base_r: float
+    r: float
+    lower: int
+    higher: int
+    right_known: int
+    right_unknown: int
+    wrong_known: int
+    wrong_unknown: int
 
 
 def mean_correlation(rows: Sequence[TopicRow]) -> float | None:

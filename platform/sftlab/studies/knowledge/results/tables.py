@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sftlab.errors import UserError, within
 from sftlab.store.rows import read_rows, read_summary, schema_of
-from sftlab.studies.knowledge.results.answer_rows import AnswerKindRow, TopicBaselineRow, TopicRow
+from sftlab.studies.knowledge.results.answer_rows import (
+    AnswerKindRow,
+    MasteryAfterRow,
+    TopicBaselineRow,
+    TopicRow,
+)
 from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.rows import (
     BEST,
@@ -49,6 +54,7 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "paired": PairedRow,
     "fates": FateRow,
     "answer_kinds": AnswerKindRow,
+    "mastery_after": MasteryAfterRow,
     "topics": TopicRow,
     "topic_baselines": TopicBaselineRow,
     "divergence": DivergenceRow,
@@ -87,6 +93,7 @@ class Variant:
     paired: Sequence[PairedRow] = ()
     fates: Sequence[FateRow] = ()
     answer_kinds: Sequence[AnswerKindRow] = ()
+    mastery_after: Sequence[MasteryAfterRow] = ()
     topics: Sequence[TopicRow] = ()
     topic_baselines: Sequence[TopicBaselineRow] = ()
     divergence: Sequence[DivergenceRow] = ()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sftlab.facts.table import facts_table, read_facts
 from sftlab.facts.templates import read_topics
+from sftlab.measurements.tables import read_answer_table
 from sftlab.store.artifact import DAMAGED
 from sftlab.store.fingerprint import fingerprint
 from sftlab.store.mirror import drop, pull
@@ -63,6 +64,17 @@ def evaluation_request(build: KnowledgeBuild) -> tuple[dict[str, Step], Evaluati
     )
     damaged = build.store.root / DAMAGED
     return steps, EvaluationRequest(items, base, spec.engine, _session(build), damaged, divergence)
+
+
+def read_answers(build: KnowledgeBuild, step: Step) -> dict[str, pa.Table]:
+    """Answers of one evaluated model, by split."""
+    import pyarrow.compute as pc
+
+    table = read_answer_table(build.read(step, "answers.parquet"))
+    return {
+        split: table.filter(pc.equal(table["split"], split))
+        for split in pc.unique(table["split"]).to_pylist()
+    }
 
 
 def _commit(build: KnowledgeBuild, step: Step) -> None:

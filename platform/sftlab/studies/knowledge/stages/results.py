@@ -11,7 +11,7 @@ from sftlab.analysis.divergence import first_token_kl
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.table import SPLITS
 from sftlab.facts.training_sets import ALL
-from sftlab.measurements.tables import read_answer_table, read_logits
+from sftlab.measurements.tables import read_logits
 from sftlab.store.hub import name_of
 from sftlab.store.provenance import package_versions
 from sftlab.store.record import Step
@@ -19,6 +19,7 @@ from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
 from sftlab.studies.knowledge.report.buckets import state_words
 from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of
+from sftlab.studies.knowledge.results.answer_rows import MasteryAfterRow
 from sftlab.studies.knowledge.results.rows import (
     BASE,
     AccuracyRow,
@@ -40,10 +41,17 @@ from sftlab.studies.knowledge.stages.answer_kinds import answer_kind_rows, read_
 from sftlab.studies.knowledge.stages.certainty import certainty_rows
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.controls import read_controls
-from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET
+from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET, read_answers
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
+from sftlab.studies.knowledge.stages.mastery_after import (
+    Before,
+    mastery_after_rows,
+    mastery_before,
+    percent_of,
+    read_mastery_after,
+)
 from sftlab.studies.knowledge.stages.topics import baseline_rows, read_topic_answers, topic_rows
 from sftlab.studies.knowledge.stages.training_sets import drawn_rows, drawn_size
 from sftlab.studies.knowledge.stages.updates import read_updates
@@ -95,6 +103,7 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
     folder = first.build.read(plan.facts)
     keys, names, topics = fate_keys(first.build), read_names(folder), read_topic_answers(folder)
     tables: dict[str, list[Any]] = {name: [] for name in VARIANT_TABLES}
+    before = mastery_before(first.build)
     base = read_answers(first.build, plan.base_evaluation)
     tables["answer_kinds"] += answer_kind_rows(BASE, None, base, keys, names)
     tables["topics"] += topic_rows(BASE, None, base, keys, topics)
@@ -115,6 +124,7 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
             tables["divergence"] += divergence_of(build, cell.name, percent, step)
         tables["concentration"] += _concentration(build, cell)
         tables["distribution"] += _distribution(build, cell)
+        tables["mastery_after"] += _mastery_after(build, cell, before)
         tables["undone"] += _undone(build, cell)
         tables["drawn"] += drawn_rows(build, cell)
         tables["updates"] += _updates(build, cell)
@@ -169,17 +179,6 @@ def model_name(build: KnowledgeBuild) -> str:
 
 def read_results(build: KnowledgeBuild) -> Results:
     return Results.read(build.read(build.plan.results))
-
-
-def read_answers(build: KnowledgeBuild, step: Step) -> dict[str, pa.Table]:
-    """Answers of one evaluated model, by split."""
-    import pyarrow.compute as pc
-
-    table = read_answer_table(build.read(step, "answers.parquet"))
-    return {
-        split: table.filter(pc.equal(table["split"], split))
-        for split in pc.unique(table["split"]).to_pylist()
-    }
 
 
 def accuracy_of(
@@ -277,6 +276,15 @@ def _undone(build: KnowledgeBuild, cell: Cell) -> list[UndoneRow]:
         for percent, cut in cuts.items()
         if (of := undone.get(percent)) is not None
     ]
+
+
+def _mastery_after(build: KnowledgeBuild, cell: Cell, before: Before) -> list[MasteryAfterRow]:
+    rows = []
+    for at, step in cell.mastery_after.items():
+        percent = percent_of(build, cell, at)
+        answers = read_answers(build, cell.evaluations[percent])
+        rows += mastery_after_rows(cell.name, percent, read_mastery_after(build, step), answers, before)
+    return rows
 
 
 def _updates(build: KnowledgeBuild, cell: Cell) -> list[UpdateRow]:

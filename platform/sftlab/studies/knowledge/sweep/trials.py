@@ -264,6 +264,13 @@ def _short(value: Any) -> str:
 def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
     """`check` for the study as each strategy of a sweep sets it; raises UserError naming the strategy."""
     check(study, runtime)
+    if study.mastery_after is not None:
+        raise UserError(
+            "a sweep scores no mastery after tuning",
+            place="mastery_after",
+            value=list(study.mastery_after),
+            advice="leave it out, and run the study of the recommended setting with it.",
+        )
     maker, rates = TrialMaker(spec, study), spec.axes.learning_rate
     highest = rates.high if isinstance(rates, Range) else max(rates) if rates else None
     for strategy in spec.axes.strategy:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from sftlab.analysis.answer_kinds import WRONG, Kinds, together
-from sftlab.studies.knowledge.results.answer_rows import TopicRow, mean_correlation
+from sftlab.studies.knowledge.results.answer_rows import MasteryAfterRow, TopicRow, mean_correlation
 from sftlab.studies.knowledge.results.rows import BASE
 from sftlab.studies.knowledge.results.tables import Variant
 from sftlab.tracking.names import percent_text
@@ -79,6 +79,17 @@ def answer_metrics(
     for (cell, percent, split), of_model in topics.items():
         value = {f"frequency_correlation/{split}": mean_correlation(of_model)}
         yield (None if cell == BASE else cell, percent), metric_rows(value, split)
+    after: dict[tuple[str, float, str], list[MasteryAfterRow]] = defaultdict(list)
+    for scored in variant.mastery_after:
+        after[scored.cell, scored.percent, scored.split].append(scored)
+    for (cell, percent, split), rows in after.items():
+        facts = sum(row.facts for row in rows)
+        values = {
+            f"mastery_after_{split}/mean_r": sum(row.facts * row.r for row in rows) / facts,
+            f"mastery_after_{split}/wrong_known": sum(row.wrong_known for row in rows),
+            f"mastery_after_{split}/wrong_unknown": sum(row.wrong_unknown for row in rows),
+        }
+        yield (cell, percent), metric_rows(values, split)
     for split in dict.fromkeys(row.split for row in variant.topic_baselines):
         found = [row for row in variant.topic_baselines if row.split == split]
         questions = sum(row.questions for row in found)

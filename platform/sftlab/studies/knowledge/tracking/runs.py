@@ -53,6 +53,7 @@ LADDER_SECTIONS = (
     "restored_weights",
     *(f"{split}_by_bucket" for split in SPLITS),
     "frequency_correlation",
+    *(f"mastery_after_{split}" for split in ("test", "test_ood")),
     *(f"wrong_answers_{split}" for split in ("test", "test_ood", TRAIN_SET)),
 )
 SETTINGS = ("learning_rate", "epochs", "batch_size")  # of fine-tuning, shown with every model

@@ -46,6 +46,7 @@ SECTIONS = (
     "fates",
     "answers",
     "topics",
+    "mastery-after",
     "kl",
     "mastery",
     "updates",
@@ -56,7 +57,7 @@ SECTIONS = (
     "time",
     "settings",
 )
-OPTIONAL = ("fates", "answers", "topics", "updates", "layer-ranges", "training", "time")
+OPTIONAL = ("fates", "answers", "topics", "mastery-after", "updates", "layer-ranges", "training", "time")
 BUCKETS = (0, 2, 4)
 STUDY_FIGURES = (
     "size-test",
@@ -66,6 +67,7 @@ STUDY_FIGURES = (
     "answers",
     "topics-test",
     "topics-test_ood",
+    "mastery-after",
     "kl-size",
     "well-known",
     "kl-accuracy",
@@ -138,7 +140,9 @@ def test_every_section_is_there_in_order_and_everything_is_measured(html: str) -
     page = Page(html)
     assert page.open == []
     # The made-up sweep has no answers by fact and no sizes of updates; the study of the other tests has.
-    expected = [name for name in SECTIONS if name not in ("fates", "answers", "topics", "updates")]
+    expected = [
+        name for name in SECTIONS if name not in ("fates", "answers", "topics", "mastery-after", "updates")
+    ]
     assert [found for found in page.ids if found in SECTIONS] == expected
     assert NOT_MEASURED not in html and "this study" not in html
 
