@@ -34,7 +34,7 @@ class Cell:
     """One fine-tuning run of the grid with its restoration ladder; `evaluations` by percentage.
 
     `probe` is the short run that the mask of this one is found from, where `sft` has a mask. It is a cell of
-    an ordinary study without the mask, but for its evaluations.
+    an ordinary study without the mask, but for its evaluations. `gradients` is there where the study measures them.
     """
 
     bucket: int | str
@@ -49,6 +49,7 @@ class Cell:
     updates: Step
     evaluations: Mapping[float, Step]
     probe: Cell | None = None
+    gradients: Step | None = None
 
     @property
     def name(self) -> str:
@@ -142,6 +143,30 @@ class Plan:
         return self._evaluation("base", 0.0, {})
 
     @cached_property
+    def base_gradients(self) -> Step | None:
+        """The gradients of facts at the base model; None where the study does not measure them."""
+        return self._gradients("base", {})
+
+    def _cell_gradients(self, cell: Cell) -> Step | None:
+        inputs = {"tuned": cell.tuned.id, "training_set": cell.training_set.id, "change": cell.change.id}
+        return self._gradients(cell.name, inputs)
+
+    def _gradients(self, slug: str, inputs: Mapping[str, str]) -> Step | None:
+        asked = self.spec.gradients
+        if asked is None:
+            return None
+        # Nothing is restored of the base model, and the mean gradient is not that of the predicted facts.
+        spec = asked.model_dump(exclude=None if inputs else {"percent", "questions"})
+        common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
+        return self._step("gradients", slug, spec, {**common, **inputs})
+
+    @property
+    def gradients(self) -> list[Step]:
+        """All measurements of gradients: of the base model, then of the cells; none where the study has none."""
+        steps = (self.base_gradients, *(cell.gradients for cell in self.cells))
+        return [step for step in steps if step is not None]
+
+    @cached_property
     def cells(self) -> tuple[Cell, ...]:
         grid = self.spec.training_sets
         wanted = product(grid.buckets, grid.sizes, grid.seeds) if self.only is None else self.only
@@ -159,7 +184,7 @@ class Plan:
         cell = self._fine_tuning(bucket, size, seed, sft, self.spec.restore, probe)
         inputs = {"tuned": cell.tuned.id, "training_set": cell.training_set.id}
         ladder = {p: self._evaluation(f"{cell.name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
-        return replace(cell, evaluations=ladder)
+        return replace(cell, evaluations=ladder, gradients=self._cell_gradients(cell))
 
     def _probe(self, mask: MaskSpec, bucket: int | str, size: int | str, seed: int) -> Cell:
         if isinstance(size, int) and mask.size > size:
@@ -256,6 +281,7 @@ class Plan:
             inputs[f"{cell.name}/controls"] = cell.controls.id
             inputs[f"{cell.name}/updates"] = cell.updates.id
             inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
+        inputs |= {f"{step.slug}/gradients": step.id for step in self.gradients}
         return inputs
 
     @cached_property
@@ -292,6 +318,8 @@ class Plan:
             yield cell.controls, Cost()
         for cell in self.cells:
             yield cell.updates, Cost()
+        for step in self.gradients:
+            yield step, Cost()
         yield self.base_evaluation, self.answering(0)
         for cell in self.cells:
             for step in cell.evaluations.values():

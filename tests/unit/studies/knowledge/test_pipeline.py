@@ -19,14 +19,20 @@ def test_the_builder_of_a_stage_takes_a_build_and_is_of_this_study(stage: Stage)
 
 
 def test_what_stages_need_and_read() -> None:
-    assert [stage.name for stage in STAGES if stage.needs_ray] == ["mastery", "tuned", "evaluation"]
+    assert [stage.name for stage in STAGES if stage.needs_ray] == [
+        "mastery",
+        "tuned",
+        "gradients",
+        "evaluation",
+    ]
     assert [stage.name for stage in STAGES if stage.starts_engines] == ["mastery", "evaluation"]
     assert CELL_STAGES == ("training-set", "tuned", "change", "controls", "updates", "evaluation")
     assert set(LADDER_STAGES) < set(CELL_STAGES)
     assert {stage.name: stage.reads for stage in STAGES if stage.reads} == {
         "facts": ("facts",),
         **dict.fromkeys(
-            ("mastery", "tuned", "change", "controls", "updates", "evaluation", "best"), ("model",)
+            ("mastery", "tuned", "change", "controls", "updates", "gradients", "evaluation", "best"),
+            ("model",),
         ),
     }
 
