@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 def prepared(folder: Path) -> KnowledgeBuild:
     """A study with everything before its gradients committed; every second fact has bucket 0, the others bucket 4."""
-    counts = dict.fromkeys((("A", "train"), ("A", "test"), ("B", "test_ood")), 8)
+    counts = dict.fromkeys((("A", "train"), ("A", "test"), ("B", "test")), 8)
     save_model(folder / "model", "llama-tied", seed=0)
     path = own_study(
         folder,
