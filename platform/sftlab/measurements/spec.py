@@ -70,6 +70,28 @@ class DivergenceSpec(Frozen):
     )
 
 
+class GradientSpec(Frozen):
+    """Which facts have their gradients measured at the base model."""
+
+    percent: float = Field(
+        gt=0,
+        le=100,
+        description="Restored weights on which the share of gradients is measured; on the ladder.",
+    )
+    facts: int = Field(
+        default=16,
+        ge=2,
+        description="Facts of each bucket of test whose gradients are compared; all if fewer.",
+    )
+    questions: int = Field(
+        default=100,
+        ge=2,
+        description="Well-mastered facts (bucket 4) of test and of test_ood each whose loss after fine-tuning is "
+        "predicted; all if fewer.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draw; draws of one seed are nested.")
+
+
 class LikelihoodSpec(Frozen):
     """How log-likelihoods of continuations are measured."""
 

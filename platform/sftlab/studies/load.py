@@ -109,6 +109,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, St
     origin = origin_of(source, document, inner, SWEEP_PREFIX)
     settings = [f"{key}={json.dumps(value)}" for key, value in leaves(sweep.set)]
     varied = _study(study, _overridden(document, settings, study.parent), origin)
+    varied = varied.model_copy(update={"gradients": None})  # a stage of studies alone
     try:
         check_models(sweep.models(len(varied.restore.percents)))
     except ValueError as error:

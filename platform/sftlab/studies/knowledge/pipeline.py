@@ -22,6 +22,7 @@ STAGES = (
     Stage("change", 1, f"{_STAGES}.change:build_changes", reads=("model",), per_cell=True),
     Stage("controls", 1, f"{_STAGES}.controls:build_controls", reads=("model",), per_cell=True),
     Stage("updates", 1, f"{_STAGES}.updates:build_updates", reads=("model",), per_cell=True),
+    Stage("gradients", 1, f"{_STAGES}.gradients:build_gradients", needs_ray=True, reads=("model",)),
     Stage(
         "evaluation",
         1,

@@ -35,7 +35,7 @@ class Cell:
     """One fine-tuning run of the grid with its restoration ladder; `evaluations` by percentage.
 
     `probe` is the short run that the mask of this one is found from, where `sft` has a mask. It is a cell of
-    an ordinary study without the mask, but for its evaluations.
+    an ordinary study without the mask, but for its evaluations. `gradients` is there where the study measures them.
     """
 
     bucket: int | str
@@ -51,6 +51,7 @@ class Cell:
     evaluations: Mapping[float, Step]
     probe: Cell | None = None
     mastery_after: Mapping[float | str, Step] = field(default_factory=dict)  # by percentage, and CHOSEN
+    gradients: Step | None = None
 
     @property
     def name(self) -> str:
@@ -144,6 +145,30 @@ class Plan:
         return self._evaluation("base", 0.0, {})
 
     @cached_property
+    def base_gradients(self) -> Step | None:
+        """The gradients of facts at the base model; None where the study does not measure them."""
+        return self._gradients("base", {})
+
+    def _cell_gradients(self, cell: Cell) -> Step | None:
+        inputs = {"tuned": cell.tuned.id, "training_set": cell.training_set.id, "change": cell.change.id}
+        return self._gradients(cell.name, inputs)
+
+    def _gradients(self, slug: str, inputs: Mapping[str, str]) -> Step | None:
+        asked = self.spec.gradients
+        if asked is None:
+            return None
+        # Nothing is restored of the base model, and the mean gradient is not that of the predicted facts.
+        spec = asked.model_dump(exclude=None if inputs else {"percent", "questions"})
+        common = {"facts": self.facts.id, "mastery": self.mastery.id, "model": self.model_id}
+        return self._step("gradients", slug, spec, {**common, **inputs})
+
+    @property
+    def gradients(self) -> list[Step]:
+        """All measurements of gradients: of the base model, then of the cells; none where the study has none."""
+        steps = (self.base_gradients, *(cell.gradients for cell in self.cells))
+        return [step for step in steps if step is not None]
+
+    @cached_property
     def cells(self) -> tuple[Cell, ...]:
         grid = self.spec.training_sets
         wanted = product(grid.buckets, grid.sizes, grid.seeds) if self.only is None else self.only
@@ -161,7 +186,7 @@ class Plan:
         cell = self._fine_tuning(bucket, size, seed, sft, self.spec.restore, probe)
         inputs = {"tuned": cell.tuned.id, "training_set": cell.training_set.id}
         ladder = {p: self._evaluation(f"{cell.name}-r{p:g}", p, inputs) for p in self.spec.restore.percents}
-        cell = replace(cell, evaluations=ladder)
+        cell = replace(cell, evaluations=ladder, gradients=self._cell_gradients(cell))
         return replace(
             cell, mastery_after={at: self._mastery_after(cell, at) for at in self.spec.mastery_after or ()}
         )
@@ -282,6 +307,7 @@ class Plan:
             inputs[f"{cell.name}/updates"] = cell.updates.id
             inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
             inputs |= {f"{cell.name}/mastery-{at}": step.id for at, step in cell.mastery_after.items()}
+        inputs |= {f"{step.slug}/gradients": step.id for step in self.gradients}
         return inputs
 
     @cached_property
@@ -316,6 +342,8 @@ class Plan:
             yield cell.controls, Cost()
         for cell in self.cells:
             yield cell.updates, Cost()
+        for step in self.gradients:
+            yield step, Cost()
         yield self.base_evaluation, self.answering(0)
         for cell in self.cells:
             for step in cell.evaluations.values():

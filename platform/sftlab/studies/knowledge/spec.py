@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sftlab.config.frozen import Flag, Frozen
 from sftlab.errors import UserError
 from sftlab.inference.spec import EngineSpec
-from sftlab.measurements.spec import AnswerSpec, DivergenceSpec, MasterySpec
+from sftlab.measurements.spec import AnswerSpec, DivergenceSpec, GradientSpec, MasterySpec
 from sftlab.pocket.spec import PocketSpec
 from sftlab.strategies import RestoreSpec, TrainingSetsSpec, Treatment, with_method
 from sftlab.training.spec import SFTSpec
@@ -105,6 +105,7 @@ class StudySpec(Frozen):
         description="percentages of the ladder after which mastery of the test facts is scored again, and chosen for "
         "the one that dev chooses for each run; never if unset",
     )
+    gradients: GradientSpec | None = Field(None, description="measure gradients of facts; not if unset")
     plugins: tuple[str, ...] | None = Field(
         None, description="modules, beside this file or on the PYTHONPATH, that register further strategies"
     )
@@ -144,6 +145,11 @@ class StudySpec(Frozen):
             raise ValueError("give either `pocket`, or both `facts` and `model`")
         if self.pocket is not None and (self.facts is not None or self.model is not None):
             raise ValueError("`pocket` makes its own facts and model; leave `facts` and `model` out")
+        if self.gradients is not None and self.gradients.percent not in self.restore.percents:
+            ladder = ", ".join(f"{percent:g}" for percent in self.restore.percents if percent)
+            raise ValueError(
+                f"gradients.percent is {self.gradients.percent:g}, which is not on the ladder; expected one of {ladder}"
+            )
         grid = self.training_sets
         check_models(len(grid.buckets) * len(grid.sizes) * len(grid.seeds) * len(self.restore.percents))
         return self

@@ -22,6 +22,7 @@ def test_what_stages_need_and_read() -> None:
     assert [stage.name for stage in STAGES if stage.needs_ray] == [
         "mastery",
         "tuned",
+        "gradients",
         "evaluation",
         "mastery-after",
     ]
@@ -35,7 +36,17 @@ def test_what_stages_need_and_read() -> None:
     assert {stage.name: stage.reads for stage in STAGES if stage.reads} == {
         "facts": ("facts",),
         **dict.fromkeys(
-            ("mastery", "tuned", "change", "controls", "updates", "evaluation", "mastery-after", "best"),
+            (
+                "mastery",
+                "tuned",
+                "change",
+                "controls",
+                "updates",
+                "gradients",
+                "evaluation",
+                "mastery-after",
+                "best",
+            ),
             ("model",),
         ),
     }

@@ -58,6 +58,7 @@ def legends(train_buckets: Sequence[str]) -> dict[str, Legend]:
     with_base = Legend(title, [*trained, BASE_MODEL])
     return {
         "": Legend(title, trained),
+        "gradients": Legend("Facts of bucket", mastery, "in the right figure, trained on bucket"),
         "mastery": Legend("Mastery bucket", mastery, "0: never right · 4: right more than 3 times in 4"),
         "accuracy": with_base,
         "ladder": with_base,

@@ -17,6 +17,7 @@ from sftlab.studies.knowledge.results.answer_rows import (
     TopicRow,
 )
 from sftlab.studies.knowledge.results.choice import metric_of
+from sftlab.studies.knowledge.results.gradient_rows import ForgettingRow, GradientRow, RestoredGradientRow
 from sftlab.studies.knowledge.results.rows import (
     BEST,
     CHOSEN,
@@ -66,7 +67,12 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "certainty": CertaintyRow,
     "drawn": DrawnRow,
     "training": TrainingRow,
+    "gradients": GradientRow,
+    "restored_gradients": RestoredGradientRow,
+    "forgetting": ForgettingRow,
 }
+# Those that a study has only where it asks for them; without rows they have no file.
+OPTIONAL_TABLES = frozenset({"gradients", "restored_gradients", "forgetting"})
 RESULT_TABLES: dict[str, type[Any]] = {
     "groups": GroupRow,
     "comparisons": ComparisonRow,
@@ -105,6 +111,9 @@ class Variant:
     certainty: Sequence[CertaintyRow] = ()
     drawn: Sequence[DrawnRow] = ()
     training: Sequence[TrainingRow] = ()
+    gradients: Sequence[GradientRow] = ()
+    restored_gradients: Sequence[RestoredGradientRow] = ()
+    forgetting: Sequence[ForgettingRow] = ()
 
     def cells_of(self, choice: ChoiceRow) -> list[CellRow]:
         """The runs of a chosen group, the lowest seed first."""
@@ -252,8 +261,14 @@ def _write(holder: object, tables: Mapping[str, type[Any]], directory: Path) -> 
 
     directory.mkdir(parents=True, exist_ok=True)
     for name, kind in tables.items():
-        pq.write_table(_table(getattr(holder, name), kind), directory / f"{name}.parquet")
+        if name not in OPTIONAL_TABLES or getattr(holder, name):
+            pq.write_table(_table(getattr(holder, name), kind), directory / f"{name}.parquet")
 
 
 def _read(tables: Mapping[str, type[Any]], directory: Path) -> dict[str, Any]:
-    return {name: read_rows(directory / f"{name}.parquet", kind) for name, kind in tables.items()}
+    files = {name: directory / f"{name}.parquet" for name in tables}
+    return {
+        name: read_rows(files[name], kind)
+        for name, kind in tables.items()
+        if name not in OPTIONAL_TABLES or files[name].is_file()
+    }

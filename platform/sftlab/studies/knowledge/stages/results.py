@@ -44,6 +44,7 @@ from sftlab.studies.knowledge.stages.controls import read_controls
 from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET, read_answers
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
+from sftlab.studies.knowledge.stages.gradients import base_gradient_rows, cell_gradient_rows
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
 from sftlab.studies.knowledge.stages.mastery_after import (
     Before,
@@ -128,11 +129,15 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
         tables["undone"] += _undone(build, cell)
         tables["drawn"] += drawn_rows(build, cell)
         tables["updates"] += _updates(build, cell)
+        on_restored, lost = cell_gradient_rows(build, cell, tuned)
+        tables["restored_gradients"] += on_restored
+        tables["forgetting"] += lost
     tables |= {
         "accuracy": accuracy,
         "topic_baselines": baseline_rows(topics, keys),
         "mastery": _mastery(first.build),
         "certainty": certainty_rows(first.build),
+        "gradients": base_gradient_rows(first.build),
     }
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in first.settings.items()}
     return Variant(

@@ -30,7 +30,7 @@ from sftlab.studies.knowledge.report.view import View
 from sftlab.studies.knowledge.results.choice import METRICS
 from sftlab.studies.knowledge.results.rows import BEST
 from sftlab.studies.knowledge.results.statistics import fill_tables
-from sftlab.studies.knowledge.results.tables import RESULT_TABLES, VARIANT_TABLES, Results
+from sftlab.studies.knowledge.results.tables import OPTIONAL_TABLES, RESULT_TABLES, VARIANT_TABLES, Results
 from sftlab.studies.knowledge.tracking.card import headline
 from sftlab.studies.knowledge.tracking.runs import note
 from tests.support.report_study import paper_study, without_layout
@@ -303,7 +303,9 @@ def test_empty_sweep_still_gives_a_page() -> None:
     assert "Nothing can be recommended" in text
 
 
-@pytest.mark.parametrize("table", [name for name in VARIANT_TABLES if name not in ("cells", "accuracy")])
+@pytest.mark.parametrize(
+    "table", [name for name in VARIANT_TABLES if name not in {"cells", "accuracy", *OPTIONAL_TABLES}]
+)
 def test_each_table_of_the_studies_may_be_missing(table: str) -> None:
     plain = small(seeds=(0,))
     variants = [replace(v, **{table: ()}) for v in plain.variants]  # type: ignore[arg-type]
@@ -360,7 +362,7 @@ def test_a_study_has_the_same_page_with_all_its_figures(study_html: str) -> None
 
 def test_a_study_offers_all_its_tables_in_full_precision(study: Results, study_html: str) -> None:
     links = csv_links(study)
-    assert set(links) == {*VARIANT_TABLES, *RESULT_TABLES} - {"times"}
+    assert set(links) == {*VARIANT_TABLES, *RESULT_TABLES} - {"times"} - OPTIONAL_TABLES
     downloads = re.findall(r'download="([a-z_]+)\.csv"', study_html)
     assert sorted(downloads) == sorted(links)
     address, count = links["accuracy"]

@@ -19,6 +19,7 @@ from sftlab.studies.knowledge.results.controls import controlled
 from sftlab.studies.knowledge.results.rows import BEST, CHOSEN, CONTROLS, PLAIN, CellRow, ChoiceRow, GroupRow
 from sftlab.studies.knowledge.results.statistics import Answers, fill_tables, groups_of
 from sftlab.studies.knowledge.results.tables import (
+    OPTIONAL_TABLES,
     RESULT_TABLES,
     RESULTS_FILE,
     VARIANT_TABLES,
@@ -374,7 +375,7 @@ def test_written_results_are_read_back(sweep: Results, tmp_path: Path) -> None:
     assert list(read.variants[1].accuracy) == list(sweep.variants[1].accuracy)
     read.write(tmp_path / "b")
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
-    assert len(files) == 1 + len(RESULT_TABLES) + 3 * len(VARIANT_TABLES)
+    assert len(files) == 1 + len(RESULT_TABLES) + 3 * len(VARIANT_TABLES.keys() - OPTIONAL_TABLES)
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 
 

@@ -12,7 +12,13 @@ from sftlab.analysis.accuracy import BucketAccuracy
 from sftlab.errors import UserError
 from sftlab.store.rows import schema_of
 from sftlab.studies.knowledge.results.rows import AccuracyRow, CellRow, accuracy_rows
-from sftlab.studies.knowledge.results.tables import RESULT_TABLES, VARIANT_TABLES, Results, Variant
+from sftlab.studies.knowledge.results.tables import (
+    OPTIONAL_TABLES,
+    RESULT_TABLES,
+    VARIANT_TABLES,
+    Results,
+    Variant,
+)
 from tests.support.report_study import paper_study
 
 
@@ -40,7 +46,10 @@ def test_empty_tables_keep_their_schema(tmp_path: Path) -> None:
     empty.write(tmp_path)
     for name, kind in VARIANT_TABLES.items():
         file = tmp_path / "variants" / "0" / f"{name}.parquet"
-        assert pq.read_schema(file).equals(schema_of(kind)), name
+        if name in OPTIONAL_TABLES:
+            assert not file.exists(), name
+        else:
+            assert pq.read_schema(file).equals(schema_of(kind)), name
     assert Results.read(tmp_path) == empty
 
 
