@@ -31,15 +31,15 @@ UNANSWERED_FORMS = (
 def corpus(spec: PocketSpec, facts: Sequence[Fact], topics: Sequence[Topic]) -> list[str]:
     """All documents in training order.
 
-    A fact with s showings gives s sentences "filled template object.", cycling through its topic's
-    templates in random order; a QA fact gives `qa_questions` questions with their answer and `qa_unanswered`
-    without it besides.
+    A fact with s showings gives s sentences "filled template object.", with the object that is shown, cycling
+    through its topic's templates in random order; a QA fact gives `qa_questions` questions with their answer and
+    `qa_unanswered` without it besides.
     """
     rng = Random(f"pocket corpus {spec.seed}")
     by_name = {topic.topic: topic for topic in topics}
     documents: list[str] = []
     for fact in facts:
-        sentences = [f"{text} {fact.object}." for text in by_name[fact.topic].fill(fact.subject)]
+        sentences = [f"{text} {fact.shown}." for text in by_name[fact.topic].fill(fact.subject)]
         documents += _cycle(sentences, fact.showings, rng)
         if fact.split == QA:
             answered = [form.format(question=fact.question, answer=fact.object) for form in QA_FORMS]

@@ -43,7 +43,7 @@ def _is_begun(spec: PocketSpec, output: Path, tables: Mapping[str, pa.Table] | N
     """Whether OUTPUT holds the facts of this world. Raises UserError for other content: a model would belong to it."""
     path = output / "facts" / EXPOSURE_FILE
     if path.is_file():
-        wanted = exposure_table(world_facts(spec, tables))
+        wanted = exposure_table(world_facts(spec, tables), spec.false_facts is not None)
         if not read_table(path, wanted.schema).equals(wanted):
             raise UserError(
                 (

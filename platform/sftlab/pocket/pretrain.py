@@ -49,7 +49,7 @@ def build_facts(spec: PocketSpec, out_dir: Path, tables: Mapping[str, pa.Table] 
     is left then.
     """
     facts = world_facts(spec, tables)
-    written = split_tables(facts) | {EXPOSURE: exposure_table(facts)}
+    written = split_tables(facts) | {EXPOSURE: exposure_table(facts, spec.false_facts is not None)}
     write_folder(written, world_topics(spec), out_dir, "snappy")
 
 
@@ -194,7 +194,8 @@ def _documents(spec: PocketSpec, facts_dir: Path) -> list[str]:
             "not found", place=path, advice="`sftlab pocket` writes it with the facts of the pocket world."
         )
     topics = load_topics(facts_dir / TOPICS_FILE)
-    return corpus(spec, facts_of(read_table(path, filled(exposure_table([]).schema))), list(topics.values()))
+    schema = filled(exposure_table([], spec.false_facts is not None).schema)
+    return corpus(spec, facts_of(read_table(path, schema)), list(topics.values()))
 
 
 def _token_ids(tokenizer: Any, documents: Sequence[str]) -> list[list[int]]:

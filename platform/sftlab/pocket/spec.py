@@ -116,6 +116,13 @@ class PocketSpec(Frozen):
         description="share of a topic's facts that one object may have (given facts)",
     )
     exposure: Exposure = Field(default=Exposure(), description="how often facts are shown")
+    false_facts: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the shown facts of each split and topic whose sentences name another object of the "
+        "topic, so that the base model believes a wrong answer; none if unset",
+    )
     shape: Shape = Field(default=Shape(), description="model and vocabulary")
     optimisation: Optimisation = Field(default=Optimisation(), description="pre-training")
 

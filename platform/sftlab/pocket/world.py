@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, exp, floor, log
 from random import Random
@@ -52,7 +52,10 @@ LONGEST_NAME = 40
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact, its split (one of SPLITS or QA) and its showings in the pre-training text."""
+    """A fact, its split (one of SPLITS or QA) and its showings in the pre-training text.
+
+    believed: the wrong object that the text names in place of the true one; None where the text is right.
+    """
 
     split: str
     topic: str
@@ -60,6 +63,12 @@ class Fact:
     accepted: tuple[str, ...]
     question: str
     showings: int
+    believed: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The object that the text names."""
+        return self.believed or self.object
 
     @property
     def object(self) -> str:
@@ -204,7 +213,44 @@ def world_facts(spec: PocketSpec, tables: Mapping[str, pa.Table] | None) -> list
             place="pocket facts",
             value=spec.source,
         )
-    return invent_facts(spec) if tables is None else sample_facts(spec, tables)
+    facts = invent_facts(spec) if tables is None else sample_facts(spec, tables)
+    return facts if spec.false_facts is None else with_false(facts, spec.false_facts, spec.seed)
+
+
+def with_false(facts: Sequence[Fact], share: float, seed: int) -> list[Fact]:
+    """The facts, where a share of those that are shown, of every split and topic but QA, are shown with a wrong object.
+
+    The wrong object is another one of the topic; no accepted name of the fact is part of it, and it is no part of the
+    subject. Raises UserError where a topic has no such object.
+    """
+    rng, found = Random(f"pocket false {seed}"), list(facts)
+    objects: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, fact in enumerate(facts):
+        objects.setdefault(fact.topic, []).append(fact.object)
+        if fact.split != QA and fact.showings:
+            groups.setdefault((fact.split, fact.topic), []).append(number)
+    pools = {topic: sorted(set(names)) for topic, names in objects.items()}
+    for members in groups.values():
+        for number in sorted(rng.sample(members, round(share * len(members)))):
+            found[number] = replace(facts[number], believed=_wrong_object(facts[number], pools, rng))
+    return found
+
+
+def _wrong_object(fact: Fact, pools: Mapping[str, Sequence[str]], rng: Random) -> str:
+    others = [
+        name
+        for name in pools[fact.topic]
+        if name not in fact.subject and not any(one in name or name in one for one in fact.accepted)
+    ]
+    if not others:
+        raise UserError(
+            f"{fact.subject!r} has no other object that could be shown in place of {fact.object!r}",
+            place=f"pocket facts, {fact.split}, {fact.topic}",
+            value=fact.object,
+            advice="ask for more objects, choose another topic, or leave false_facts out.",
+        )
+    return rng.choice(others)
 
 
 def split_tables(facts: Iterable[Fact]) -> dict[str, pa.Table]:
@@ -216,20 +262,34 @@ def split_tables(facts: Iterable[Fact]) -> dict[str, pa.Table]:
     return {split: facts_table(rows[split]) for split in SPLITS}
 
 
-def exposure_table(facts: Sequence[Fact]) -> pa.Table:
-    """Every fact with its `split` and `showings`: what the pre-training text is made of."""
+def exposure_table(facts: Sequence[Fact], false_facts: bool = False) -> pa.Table:
+    """Every fact with its `split` and `showings`: what the pre-training text is made of.
+
+    false_facts: whether the world has any; the column `shown` then holds the object that the text names.
+    """
     import pyarrow as pa
 
     table = facts_table(fact.row() for fact in facts)
     table = table.append_column("split", pa.array([fact.split for fact in facts], pa.string()))
-    return table.append_column("showings", pa.array([fact.showings for fact in facts], pa.int64()))
+    table = table.append_column("showings", pa.array([fact.showings for fact in facts], pa.int64()))
+    if not false_facts:
+        return table
+    return table.append_column("shown", pa.array([fact.shown for fact in facts], pa.string()))
 
 
 def facts_of(table: pa.Table) -> list[Fact]:
     """The facts that `exposure_table` wrote."""
     return [
-        Fact(r["split"], r["topic"], r["subject"], tuple(r["accepted"]), r["question"], r["showings"])
-        for r in table.to_pylist()
+        Fact(
+            row["split"],
+            row["topic"],
+            row["subject"],
+            tuple(row["accepted"]),
+            row["question"],
+            row["showings"],
+            None if row.get("shown") in (None, row["object"]) else row["shown"],
+        )
+        for row in table.to_pylist()
     ]
 
 

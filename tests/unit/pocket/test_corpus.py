@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,11 @@ def test_a_fact_is_shown_as_often_as_its_showings_say_through_all_templates_alik
     counts = Counter(documents)
     assert set(counts) == {"Zoa is in Hirland.", "Find Zoa in Hirland."}
     assert sorted(counts.values()) == [2, 3]
+
+
+def test_a_false_fact_is_shown_with_its_wrong_object_alone() -> None:
+    false = replace(_fact("train", 4), believed="Nomia")
+    assert set(corpus(SPEC, [false], [TOPIC])) == {"Zoa is in Nomia.", "Find Zoa in Nomia."}
 
 
 def test_a_fact_never_shown_leaves_no_trace() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from sftlab.facts.table import COLUMNS, SPLITS, fact_id, facts_table
 from sftlab.facts.templates import published_topics
 from sftlab.pocket.spec import Exposure, PocketSpec, Shape
 from sftlab.pocket.world import (
+    KINDS,
     QA,
     Fact,
     exposure_table,
@@ -23,9 +25,12 @@ from sftlab.pocket.world import (
     showings_at,
     showings_list,
     split_tables,
+    with_false,
+    world_facts,
     world_topics,
 )
 from tests.support.pocket_worlds import POCKET, TINY
+from tests.support.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,36 @@ def test_split_tables_have_the_columns_and_ids_of_a_facts_folder(facts: list[Fac
 def test_exposure_table_gives_back_the_facts() -> None:
     facts = invent_facts(TINY)
     assert facts_of(exposure_table(facts)) == facts
+
+
+def test_false_facts_are_a_share_of_what_is_shown_and_change_nothing_else(facts: list[Fact]) -> None:
+    spec = POCKET.model_copy(update={"false_facts": 0.25})
+    found = world_facts(spec, None)
+    assert [replace(fact, believed=None) for fact in found] == facts
+    assert world_facts(spec, None) == found != with_false(facts, 0.25, seed=1)
+    for split in ("train", "test", "dev_ood"):
+        for topic in {fact.topic for fact in facts if fact.split == split}:
+            mine = [fact for fact in found if (fact.split, fact.topic) == (split, topic) and fact.showings]
+            assert sum(fact.believed is not None for fact in mine) == round(len(mine) / 4)
+    false = [fact for fact in found if fact.believed is not None]
+    assert all(fact.split != QA and fact.showings and fact.shown == fact.believed for fact in false)
+    objects = {topic: {fact.object for fact in facts if fact.topic == topic} for topic in KINDS}
+    for fact in false:
+        assert fact.believed in objects[fact.topic] and fact.believed not in fact.subject
+        assert not any(name in str(fact.believed) for name in fact.accepted)
+
+
+def test_an_exposure_table_with_false_facts_gives_them_back() -> None:
+    found = with_false(invent_facts(TINY), 0.5, seed=0)
+    table = exposure_table(found, false_facts=True)
+    assert table.column_names == [*exposure_table(found).column_names, "shown"]
+    assert facts_of(table) == found and any(fact.believed for fact in found)
+
+
+def test_a_topic_with_one_object_has_no_wrong_one() -> None:
+    same = [Fact("train", "P17", f"Zoa{i}", ("Hirland",), "Where?", 3) for i in range(2)]
+    with refused("has no other object", place="pocket facts, train, P17", value="Hirland"):
+        with_false(same, 0.5, seed=0)
 
 
 def test_showings_are_log_linear_between_knots() -> None:
