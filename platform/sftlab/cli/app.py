@@ -72,12 +72,16 @@ app.command(
     epilog="Example: sftlab sweep jobs/configs/sweeps/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(sweep.sweep)
 app.command(
-    epilog="Examples: sftlab report jobs/configs/sweeps/pocket.yaml --time; sftlab report llama2.yaml llama3.yaml"
+    epilog="Examples: sftlab report jobs/configs/sweeps/pocket.yaml --time; "
+    "sftlab report jobs/configs/llama2-7b.yaml jobs/configs/llama3-8b.yaml"
 )(report.report)
 app.command(
     epilog="Example: sftlab survey jobs/configs/surveys/tiny.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(survey.survey)
-app.command(epilog="Example: sftlab materialize 3fa94c1b2d07 --output models/restored")(store.materialize)
+app.command(
+    epilog="Examples: sftlab materialize 3fa94c1b2d07 --output models/restored; "
+    "sftlab materialize a-general-n200-full-e2 --survey jobs/configs/surveys/pocket.yaml"
+)(store.materialize)
 app.command(epilog="Example: sftlab recipe 3fa94c1b2d07")(store.recipe)
 app.command(epilog="Example: sftlab push 3fa94c1b2d07 my-org/restored-10")(store.push)
 app.command(

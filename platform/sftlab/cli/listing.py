@@ -35,7 +35,7 @@ def list_names(
     ),
     as_json: JsonFlag = False,
 ) -> None:
-    """List strategies, metrics, stages, models or data."""
+    """List strategies, metrics, stages, models, data, formats or studies."""
     show(as_json, lambda: listed(kind, plugins or [], models))
 
 
@@ -70,10 +70,15 @@ def metrics() -> dict[str, str]:
 
 
 def stages() -> dict[str, str]:
-    """The stages of the knowledge study in the order in which they are built, by the first line of their builders."""
-    from sftlab.studies.knowledge.pipeline import STAGES
+    """The stages of each study in the order in which they are built, by the first line of their builders."""
+    from sftlab.studies.knowledge.pipeline import STAGES as KNOWLEDGE
+    from sftlab.studies.survey.pipeline import STAGES as SURVEY
 
-    return {stage.name: first_paragraph(stage.builder()) for stage in STAGES}
+    return {
+        f"{study}: {stage.name}": first_paragraph(stage.builder())
+        for study, declared in (("knowledge", KNOWLEDGE), ("survey", SURVEY))
+        for stage in declared
+    }
 
 
 def data() -> dict[str, str]:

@@ -22,6 +22,7 @@ from sftlab.cli.common import (
 )
 from sftlab.cli.options import expanded
 from sftlab.cli.study import open_study
+from sftlab.cli.survey import open_survey
 from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
 
@@ -46,17 +47,19 @@ class Wanted:
 
 @expanded
 def report(
-    files: Annotated[list[Path], typer.Argument(help="Study or sweep files (YAML).", metavar="FILE.yaml...")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Study, sweep or survey files (YAML).", metavar="FILE.yaml...")
+    ],
     wanted: Wanted,
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what a finished study or sweep recommends.
+    """Say what a finished study, sweep or survey found.
 
-    And where its report is, or (--time) where its time went. Several files, one a base model, make one page of them
-    side by side; they must ask the same questions.
+    And where its report is, or (--time) where its time went. Give several files, one for each base model, to compare
+    them on one page; they must ask the same questions.
     """
     show(as_json, lambda: reported(files, wanted, runtime, store, overrides or []))
 
@@ -65,7 +68,7 @@ def reported(
     files: Sequence[Path], wanted: Wanted, runtime_file: Path | None, store: Place, overrides: Sequence[str]
 ) -> Shown:
     """What `sftlab report` says. Raises UserError for results that are not there."""
-    from sftlab.studies.load import is_sweep
+    from sftlab.studies.load import is_survey, is_sweep
 
     if len(files) > 1:
         if wanted.time:
@@ -76,6 +79,8 @@ def reported(
     (file,) = files
     if is_sweep(file):
         return sweep_report(file, runtime_file, store, overrides, wanted.time)
+    if is_survey(file) and not wanted.time:
+        return survey_report(file, runtime_file, store, overrides)
     if wanted.time:
         raise UserError("--time is of sweeps", place=file, advice="leave it out.")
     return study_report(file, runtime_file, store, overrides)
@@ -111,6 +116,18 @@ def study_report(path: Path, runtime_file: Path | None, store: Place, overrides:
     data = {"study": plan.name, "store": str(opened), "report": str(page)}
     text = f"{study_summary(build)}\nreport: {page}"
     return Shown(data | recommended_json(build.read(plan.best)), text)
+
+
+def survey_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
+    """Say what a finished survey found, and where its report is."""
+    from sftlab.studies.survey.stages.report import read_summary, report_file
+
+    build = open_survey(path, runtime_file, store, overrides)
+    if build.missing(build.plan.report):
+        raise _unfinished(path, "survey")
+    found, page = read_summary(build), report_file(build.plan, build.store)
+    data = {"survey": build.plan.name, "store": str(build.store), "report": str(page), **found}
+    return Shown(data, f"{found['finding']}\nreport: {page}")
 
 
 def models_report(

@@ -77,7 +77,7 @@ def materialize(
 ) -> None:
     """Write a model's folder from its recipe.
 
-    Of a study or sweep by its id; of a survey by its name.
+    A model of a study or sweep is named by its id; with --survey, by its name in the survey's report.
     """
     show(as_json, lambda: materialize_model(model, runtime, store, overrides or []))
 

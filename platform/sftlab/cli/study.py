@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,7 @@ from sftlab.cli.common import (
     shown_progress,
     with_advice_to_log_later,
 )
+from sftlab.cli.survey import open_survey
 from sftlab.studies.knowledge.pipeline import STAGES
 
 if TYPE_CHECKING:
@@ -86,16 +88,26 @@ def study_plan(
 
 
 def study_status(study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
-    """What of a study is built, who builds in its store now, and what it still costs."""
+    """What of a study or survey is built, who builds in its store now, and what it still costs."""
     from sftlab.execution.status import status_json, status_of, status_text
+    from sftlab.studies.load import is_survey
 
-    plan, runtime, opened = open_study(study, runtime_file, store, overrides)
-    found = status_of(plan, opened, runtime)
-    data, text = status_json(found), status_text(found)
-    if not found.to_build:
+    page: Callable[[], Path]
+    if is_survey(study):
+        from sftlab.studies.survey.stages.report import report_file as survey_page
+
+        build = open_survey(study, runtime_file, store, overrides)
+        found = status_of(build.plan, build.store, build.runtime)
+        page = partial(survey_page, build.plan, build.store)
+    else:
         from sftlab.studies.knowledge.stages.report import report_file
 
-        data["report"] = str(report_file(plan, opened))
+        plan, runtime, opened = open_study(study, runtime_file, store, overrides)
+        found = status_of(plan, opened, runtime)
+        page = partial(report_file, plan, opened)
+    data, text = status_json(found), status_text(found)
+    if not found.to_build:
+        data["report"] = str(page())
         text += f"\nreport: {data['report']}"
     return Shown(data, text)
 
@@ -159,13 +171,13 @@ def plan(
 
 
 def status(
-    study: Study,
+    study: Annotated[Path, typer.Argument(help="Study or survey file (YAML).", metavar="FILE.yaml")],
     runtime: RuntimeFile = None,
     store: StoreFolder = None,
     overrides: Overrides = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what of a study is built, runs and is left.
+    """Show what of a study or survey is built, runs and is left.
 
     By stage, with the process that builds in the store now, and the cost of the rest. Computes nothing.
     """

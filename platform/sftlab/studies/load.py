@@ -36,9 +36,9 @@ SURVEY_PATHS = (
 
 # The kinds of files, and how a file of another kind is to be given.
 KINDS: dict[type[BaseModel], str] = {
-    StudySpec: "a study file; `sftlab run`, `sftlab plan` and `sftlab track` take it",
+    StudySpec: "a study file; `sftlab run`, `sftlab plan`, `sftlab report` and `sftlab track` take it",
     SweepSpec: "a sweep file; `sftlab sweep`, `sftlab report` and `sftlab track` take it",
-    SurveySpec: "a survey file; `sftlab survey` and `sftlab track` take it",
+    SurveySpec: "a survey file; `sftlab survey`, `sftlab status`, `sftlab report` and `sftlab track` take it",
     Runtime: "a runtime file; give it by --runtime",
 }
 

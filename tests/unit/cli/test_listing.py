@@ -17,6 +17,7 @@ from sftlab.errors import UserError
 from sftlab.facts.prepare import SOURCES
 from sftlab.strategies import known_strategies
 from sftlab.studies.knowledge.pipeline import STAGES
+from sftlab.studies.survey.pipeline import STAGES as SURVEY_STAGES
 from sftlab.studies.knowledge.results.choice import METRICS
 
 MODELS = Path(__file__).parents[3] / "jobs" / "configs" / "models"
@@ -36,7 +37,11 @@ def listed(*arguments: str) -> dict[str, str]:
     [
         ("strategies", list(known_strategies())),
         ("metrics", list(METRICS)),
-        ("stages", [stage.name for stage in STAGES]),
+        (
+            "stages",
+            [f"knowledge: {stage.name}" for stage in STAGES]
+            + [f"survey: {stage.name}" for stage in SURVEY_STAGES],
+        ),
         ("models", ["llama2-13b", "llama2-70b", "llama2-7b", "llama3-70b", "llama3-8b"]),
         ("data", list(SOURCES)),
         ("formats", list(FORMAT_NAMES)),

@@ -205,6 +205,13 @@ def totals_json(found: Totals, rates: Rates) -> dict[str, Any]:
     return {**asdict(found), "rates": rates.model_dump(mode="json"), "delta_shares": DELTA_SHARES}
 
 
+def _scored(found: Totals) -> str:
+    """The models that are scored, by what they are."""
+    edited = found.scored - found.models - found.bases
+    kinds = [count(found.bases, "base"), f"{found.models:,} tuned"]
+    return ", ".join([*kinds, f"{edited:,} edited or restored"] if edited else kinds)
+
+
 def totals_text(found: Totals, rates: Rates) -> str:
     """The amounts in lines."""
     hours, left = sum(found.gpu_hours.values()), sum(found.gpu_hours_left.values())
@@ -219,7 +226,7 @@ def totals_text(found: Totals, rates: Rates) -> str:
         ("grid", f"{bases} x {sets}, {asked}"),
         (
             "runs",
-            f"{found.runs:,}; {count(found.models, 'model')} kept, {found.scored:,} scored with the bases",
+            f"{found.runs:,}; {found.scored:,} models scored: {_scored(found)}",
         ),
         ("questions", f"{_short(found.questions)}: {read} tokens read, at most {written} written"),
         ("training", f"about {_short(found.trained_tokens)} tokens"),

@@ -63,7 +63,7 @@ def named(build: SurveyBuild, name: str) -> Model:
     steps = [model.tuned, *([model.change] if model.change is not None else [])]
     if missing := build.missing(*steps):
         raise UserError(
-            f"{name} is not built yet ({', '.join(step.stage for step in missing)} of it)",
+            f"{name} is not built yet (missing: {', '.join(step.stage for step in missing)})",
             place=where,
             value=name,
             advice="run `sftlab survey` first.",
