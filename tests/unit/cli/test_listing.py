@@ -17,8 +17,8 @@ from sftlab.errors import UserError
 from sftlab.facts.prepare import SOURCES
 from sftlab.strategies import known_strategies
 from sftlab.studies.knowledge.pipeline import STAGES
-from sftlab.studies.survey.pipeline import STAGES as SURVEY_STAGES
 from sftlab.studies.knowledge.results.choice import METRICS
+from sftlab.studies.survey.pipeline import STAGES as SURVEY_STAGES
 
 MODELS = Path(__file__).parents[3] / "jobs" / "configs" / "models"
 

@@ -106,7 +106,7 @@ def test_a_file_of_another_kind_is_called_by_its_name() -> None:
     study, runtime, sweep = (
         CONFIGS / name for name in ("tiny.yaml", "runtimes/laptop-2cpu.yaml", "sweeps/tiny.yaml")
     )
-    study_taken = "is a study file; `sftlab run`, `sftlab plan` and `sftlab track` take it"
+    study_taken = "is a study file; `sftlab run`, `sftlab plan`, `sftlab report` and `sftlab track` take it"
     for load, path, kind in (
         (load_study, runtime, "is a runtime file; give it by --runtime"),
         (load_runtime, study, study_taken),
