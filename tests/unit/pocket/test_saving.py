@@ -30,7 +30,7 @@ SHORT = TINY.model_copy(
 def test_facts_are_written_together_or_not_at_all(tmp_path: Path) -> None:
     with (
         file_size_limit(3_000),
-        pytest.raises(UserError, match=r"\.parquet: cannot be written: File too large"),
+        refused("cannot be written: File too large", place=".parquet"),
     ):
         build_facts(SHORT, tmp_path / "facts")
     assert list(tmp_path.iterdir()) == []
