@@ -17,7 +17,7 @@ from sftlab.analysis.effects import (
     permutation_p,
     sign_flip_p,
 )
-from sftlab.errors import UserError
+from tests.support.refusals import refused
 
 
 def rng() -> np.random.Generator:
@@ -73,7 +73,7 @@ def test_few_clusters_without_spread_leave_only_their_signs() -> None:
 
 
 def test_one_cluster_has_no_effect() -> None:
-    with pytest.raises(UserError, match="over models has 1 of them; expected two or more"):
+    with refused("over models has 1 of them", value=1, expected="two or more"):
         mean_effect(np.array([1.0]), ("models",), seed=0)
 
 

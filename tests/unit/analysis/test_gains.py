@@ -14,7 +14,7 @@ from sftlab.analysis.gains import (
     standardised,
     treated,
 )
-from sftlab.errors import UserError
+from tests.support.refusals import refused
 
 # Two models, two sets, two benchmarks.
 SCORES = np.array([[[10.0, 0.5], [14.0, 0.1]], [[20.0, 0.7], [28.0, 0.7]]])
@@ -27,7 +27,7 @@ def test_gains_are_scores_less_the_base_of_the_same_model() -> None:
 
 
 def test_gains_refuse_baselines_of_another_shape() -> None:
-    with pytest.raises(UserError, match=r"\(2, 2, 2\) do not match baselines of shape \(2, 1\)"):
+    with refused(r"\(2, 2, 2\) do not match baselines of shape \(2, 1\)"):
         gains(SCORES, BASE[:, :1])
 
 

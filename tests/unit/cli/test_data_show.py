@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sftlab.cli.app import app, main
 from sftlab.errors import UserError
+from tests.support.refusals import refused
 from tests.support.tokenizers_built import CHATML, byte_level, merging
 
 GOOD = [
@@ -146,8 +147,10 @@ def test_bad_input_ends_with_code_2_and_one_message(
 def test_a_tokenizer_that_reads_over_the_border_and_a_base_without_an_end_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.jinja").write_text("Q={{ instruction }}\nA={{ response }}")
     merged = saved(tmp_path / "merged", merging("A=Paris"))
-    with pytest.raises(
-        UserError, match=r"data.jsonl, row 1: the tokenizer of .* reads over the border between"
+    with refused(
+        "the tokenizer of.*reads over the border between",
+        place="data.jsonl, row 1",
+        value="he capital of France?\nA=",
     ):
         show(written(tmp_path, GOOD), "--model", merged, "--template", tmp_path / "t.jinja")
     endless = saved(tmp_path / "endless", merging("ab", eos=None))

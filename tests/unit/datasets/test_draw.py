@@ -16,6 +16,7 @@ from sftlab.datasets.draw import apportioned, draw, draw_key, leave_one_out, mix
 from sftlab.datasets.encode import Encoder
 from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
+from tests.support.refusals import refused
 from tests.support.tokenizers_built import byte_level, metaspace
 
 
@@ -89,16 +90,16 @@ def test_too_few_examples_are_an_error_with_both_numbers() -> None:
     assert str(caught.value) == (
         "alpaca: 41 examples are wanted, and 40 of its 40 distinct examples fit; ask for fewer, or raise max_tokens."
     )
-    with pytest.raises(UserError, match="alpaca: 1 or more examples are wanted, and 0 of its 40"):
+    with refused("1 or more examples are wanted, and 0 of its 40", place="alpaca"):
         draw(EXAMPLES, None, 0, lambda _: False, name="alpaca")
-    with pytest.raises(UserError, match="a draw of 0 examples; expected 1 or more"):
+    with refused("a draw of 0 examples", expected="1 or more"):
         draw(EXAMPLES, 0, 0)
 
 
 def test_what_a_draw_holds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draws, "MAX_HELD", 200)
     assert len(draw(EXAMPLES, 10, 0).examples) == 10
-    with pytest.raises(UserError, match="the examples drawn so far have over 200 characters"):
+    with refused("the examples drawn so far have over 200 characters"):
         draw(EXAMPLES, 40, 0)
 
 
@@ -185,5 +186,5 @@ def test_mixtures_that_cannot_be_made_are_refused(shares: dict[str, int], size: 
 
 
 def test_leave_one_out_needs_two_sets() -> None:
-    with pytest.raises(UserError, match="leave-one-out: needs two or more sets, and there is a"):
+    with refused("needs two or more sets, and there is a", place="leave-one-out"):
         leave_one_out({"a": SETS["a"]}, 0)

@@ -20,6 +20,7 @@ from sftlab.datasets.read import open_rows
 from sftlab.datasets.source import Source, open_data
 from sftlab.datasets.spec import ColumnSpec, DataFileSpec
 from sftlab.errors import UserError
+from tests.support.refusals import refused
 
 Row = Mapping[str, Any]
 
@@ -336,7 +337,7 @@ def test_a_missing_file_a_folder_and_a_device_are_no_data(tmp_path: Path) -> Non
 def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path: Path) -> None:
     line = json.dumps({"prompt": "a", "response": "b" * 1000}).encode() + b"\n"
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line * 40_000, mtime=0))
-    with pytest.raises(UserError, match="unpacks to over 16,777,216 bytes, 100 times its size"):
+    with refused("unpacks to over 16,777,216 bytes, 100 times its size"):
         list(opened(tmp_path / "a.jsonl.gz").conversations())
 
 
@@ -351,7 +352,7 @@ def test_a_row_is_bounded_in_lines_and_in_lists(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(read, "MAX_ROW", 2**17)
     long = [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": "b" * 2**18}]
     for name in ("a.jsonl", "a.json"):
-        with pytest.raises(UserError, match="row 2: has over 131,072 characters"):
+        with refused("has over 131,072 characters", place="row 2"):
             list(open_rows(written(tmp_path, name, long)).all)
 
 

@@ -93,7 +93,7 @@ def test_responses_without_loss_are_written_and_not_marked() -> None:
 def test_without_a_tokenizer_texts_are_shown_and_nothing_is_closed() -> None:
     rendered = make_template("paper").render(exchange("Hi", "Yes."))
     assert rendered == Rendered("###Question: Hi\n###Answer: Yes.", (Span(26, 31, 31),), bos=False)
-    with pytest.raises(UserError, match="template chat: is part of a tokenizer; name a model with --model"):
+    with refused("is part of a tokenizer", place="template chat", advice="name a model with --model"):
         make_template("chat")
 
 
@@ -219,9 +219,7 @@ def test_chat_templates_that_lose_the_response_are_refused(template: str, messag
 
 
 def test_a_model_without_a_chat_template_says_so() -> None:
-    with pytest.raises(
-        UserError, match=r"models/m: the tokenizer has no chat template, as is usual for base models"
-    ):
+    with refused("the tokenizer has no chat template, as is usual for base models", place="models/m"):
         encoder(byte_level(), "chat")
 
 
@@ -277,16 +275,15 @@ def test_a_token_over_the_border_is_refused_by_name_with_the_text_and_the_exampl
 
 def test_a_tokenizer_that_reads_whole_sentences_is_refused_at_the_border() -> None:
     made = encoder(metaspace(split=False))
-    with pytest.raises(
-        UserError, match=r"reads over the border between .* its token '.*Answer:▁' has text of both"
+    with refused(
+        "reads over the border between.*its token '.*Answer:▁' has text of both",
+        value=" Add 1 and 2.\n###Answer:",
     ):
         made.encode(exchange("Add 1 and 2.", "It is 3."))
 
 
 def test_a_base_without_an_end_of_sequence_token_is_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"^models/m: the tokenizer has no end-of-sequence token, so that a model could"
-    ):
+    with refused("the tokenizer has no end-of-sequence token, so that a model could", place="models/m"):
         encoder(merging("ab", eos=None))
 
 
@@ -300,9 +297,7 @@ def test_a_special_token_in_a_text_is_refused_with_its_place() -> None:
         with pytest.raises(UserError) as caught:
             made.encode(conversation)
         assert f"example: {place} holds '<" in str(caught.value)
-    with pytest.raises(
-        UserError, match="holds '</s>', which the tokenizer of models/m reads as a special token"
-    ):
+    with refused("holds '</s>', which the tokenizer of models/m reads as a special token"):
         made.encode_prompt(question("a </s> b"))
 
 

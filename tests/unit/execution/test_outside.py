@@ -11,6 +11,7 @@ from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage, files_by_stage
 from sftlab.store.hashes import FileHashes
 from sftlab.store.outside import hashed_outside
+from tests.support.refusals import refused
 
 
 def test_a_stage_reads_the_files_of_its_groups() -> None:
@@ -22,7 +23,7 @@ def test_a_stage_reads_the_files_of_its_groups() -> None:
 def test_a_missing_file_is_named_once_with_its_hint() -> None:
     files = OutsideFiles({"a": ["missing:in/world.zip"], "b": ["missing:in/world.zip"]}, {"world": "make it"})
     assert files.missing() == ["in/world.zip"]
-    with pytest.raises(UserError, match=r"in/world\.zip: not found; make it; correct the path"):
+    with refused("not found; make it", place="in/world.zip", advice="correct the path"):
         files.require()
     OutsideFiles().require()
 

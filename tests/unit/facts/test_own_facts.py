@@ -25,6 +25,7 @@ from sftlab.facts.text import cleaned, hidden, identity
 from sftlab.facts.user_facts import read_user_facts, read_user_tables
 from sftlab.measurements.spec import AnswerSpec, MasterySpec
 from sftlab.store.fingerprint import canonical
+from tests.support.refusals import refused
 
 TOPICS = {
     "capital": Topic(
@@ -230,7 +231,7 @@ def test_a_subject_in_two_forms_is_one(tmp_path: Path, other: str) -> None:
         {"subject": "Côte", "object": "X", "topic": "capital", "split": "train"},
         {"subject": other, "object": "X", "topic": "capital", "split": "test"},
     ]
-    with pytest.raises(UserError, match=r"line 2: .* is already in .*line 1; keep one"):
+    with refused("is already in.*line 1", place="line 2", value="Côte", advice="keep one"):
         read_user_tables(written(tmp_path / "f.jsonl", *rows), TOPICS)
 
 

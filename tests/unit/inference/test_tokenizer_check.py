@@ -22,6 +22,7 @@ from sftlab.inference.tokenizer_check import (
     load_tokenizer,
     losses,
 )
+from tests.support.refusals import refused
 from tests.support.weights_models import write_checkpoint
 
 BYTES = pre_tokenizers.ByteLevel.alphabet()
@@ -246,7 +247,7 @@ def test_a_decoder_that_leaves_marks_in_the_text_is_refused(tmp_path: Path) -> N
         tokenizer.decoder = decoders.Fuse()
         return tokenizer, special
 
-    with pytest.raises(UserError, match=r"does not give back what it reads: .*TheĠ"):
+    with refused("does not give back what it reads:.*TheĠ", value="The chemical symbol of Iron is Fe."):
         check(write(tmp_path, undecoded))
 
 

@@ -17,6 +17,7 @@ from sftlab.pocket.spec import Exposure, FactCounts, PocketRuntime
 from tests.fuzz import seeds
 from tests.support.full_disk import file_size_limit
 from tests.support.pocket_worlds import TINY
+from tests.support.refusals import refused
 
 SHORT = TINY.model_copy(
     update={
@@ -29,7 +30,7 @@ SHORT = TINY.model_copy(
 def test_facts_are_written_together_or_not_at_all(tmp_path: Path) -> None:
     with (
         file_size_limit(3_000),
-        pytest.raises(UserError, match=r"\.parquet: cannot be written: File too large"),
+        refused("cannot be written: File too large", place=".parquet"),
     ):
         build_facts(SHORT, tmp_path / "facts")
     assert list(tmp_path.iterdir()) == []
@@ -58,7 +59,7 @@ def test_a_full_disk_is_a_user_error_that_names_what_was_being_written(
 def test_a_file_in_the_way_of_the_model_is_named(tmp_path: Path) -> None:
     build_facts(SHORT, tmp_path / "facts")
     (tmp_path / "model").write_text("x")
-    with pytest.raises(UserError, match=r"model: cannot be made a folder: a file is in the way"):
+    with refused("cannot be made a folder: a file is in the way", place="model"):
         pretrain(SHORT, tmp_path / "facts", tmp_path / "model", PocketRuntime(threads=1))
 
 
@@ -123,7 +124,7 @@ def test_another_world_in_the_output_is_refused_and_left_alone(tmp_path: Path, f
         assert (tmp_path / "model" / CHECKPOINT_FILE).is_file()
     before = digests(tmp_path)
     other = SHORT.model_copy(update={"seed": 1})
-    with pytest.raises(UserError, match=r"another pocket world, .* --seed 1 and no --source; give a new"):
+    with refused("another pocket world,.*--seed 1 and no --source", advice="give a new"):
         make_world(other, tmp_path, None, RUNTIME)
     assert digests(tmp_path) == before
 

@@ -222,7 +222,7 @@ def test_a_sample_caps_the_facts_of_one_object() -> None:
 
 def test_too_few_given_facts_name_split_topic_and_both_numbers() -> None:
     rows = _given({}, 10)
-    with pytest.raises(UserError, match=r"train, P17: 20 facts wanted, 10 usable"):
+    with refused("20 facts wanted, 10 usable", place="train, P17", value=10):
         sample_facts(SOURCED, {split: facts_table(rows[split]) for split in SPLITS})
 
 

@@ -18,6 +18,7 @@ from sftlab.training.spec import SFTSpec
 from sftlab.weights.companions import companions, copy_files
 from sftlab.weights.ladder import restore
 from sftlab.weights.shards import Checkpoint
+from tests.support.refusals import refused
 from tests.support.weights_models import save_model, save_tokenizer
 
 PACKAGE = Path(sftlab.__file__).parent
@@ -87,10 +88,10 @@ def test_a_link_beside_the_weights_is_not_copied_into_a_model_that_is_passed_on(
     for seed, folder in enumerate((base, tuned)):
         save_model(folder, "llama", seed)
     (tuned / "vocab.txt").symlink_to(secret)
-    with pytest.raises(UserError, match=r"vocab\.txt: is a link out of the model's folder"):
+    with refused("is a link out of the model's folder", place="vocab.txt"):
         restore(base, tuned, "10", output)
     output.mkdir(exist_ok=True)
-    with pytest.raises(UserError, match=r"vocab\.txt: is a link out of the model's folder"):
+    with refused("is a link out of the model's folder", place="vocab.txt"):
         copy_files(companions(tuned), output)
     assert not any(b"SECRET" in file.read_bytes() for file in output.rglob("*") if file.is_file())
 

@@ -19,6 +19,7 @@ from sftlab.store.artifact import Store
 from sftlab.store.fingerprint import canonical_json, fingerprint
 from sftlab.store.mirror import drop, pull, push
 from sftlab.store.record import RECORD, Damaged, Step, differences, parse_record
+from tests.support.refusals import refused
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -144,13 +145,13 @@ def test_differences_name_the_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["", "x/y"])
 def test_a_file_in_the_way_of_the_store_is_refused_at_once(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"file is a file; give a folder by --store"):
+    with refused("file is a file", advice="give a folder by --store"):
         Store(tmp_path / "file" / below)
 
 
 def test_a_store_that_the_system_refuses_to_make_is_a_user_error() -> None:
     store = Store(Path("/proc/sftlab-store"))
-    with pytest.raises(UserError, match=r"/proc/sftlab-store: cannot be made a folder"), store.exclusive():
+    with refused("cannot be made a folder", place="proc/sftlab-store"), store.exclusive():
         pass
     with pytest.raises(UserError, match=r"/proc/sftlab-store/s/slug-.*: cannot be made a folder"):
         store.work(Step("s", "slug", {}))

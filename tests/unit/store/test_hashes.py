@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from sftlab.errors import UserError
 from sftlab.store import hashes
 from sftlab.store.hashes import FileHashes, Stamp, file_system, steady_hash
+from tests.support.refusals import refused
 
 OLD = 1_000_000_000_123_456_789  # ns; a time of modification long ago
 
@@ -207,7 +207,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(
 def test_a_file_that_never_rests_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "w", "first")
     monkeypatch.setattr(hashes, "sha256", partial(Meddling, path, [9]))
-    with pytest.raises(UserError, match=r"w: changes while it is read"):
+    with refused("changes while it is read"):
         steady_hash(path)
 
 

@@ -14,6 +14,7 @@ from sftlab.store.artifact import Store
 from sftlab.store.mirror import drop, pull, pull_all, push
 from sftlab.store.record import RECORD, Damaged
 from tests.support.object_machines import STEP, Machines, build, objects_at, objects_of
+from tests.support.refusals import refused
 from tests.support.s3_server import S3Server
 
 
@@ -192,7 +193,7 @@ def test_errors_of_the_server_are_waited_out_and_told_without_secrets(
 
 
 def test_a_bucket_that_is_not_there_is_told(server: S3Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the bucket nowhere is not there"):
+    with refused("the bucket nowhere is not there"):
         Store(server.address("x").replace("results", "nowhere"), tmp_path)
     with pytest.raises(UserError, match="no store is there"):
         verify(Store(server.address("typo"), tmp_path))

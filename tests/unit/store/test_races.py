@@ -21,6 +21,7 @@ from sftlab.training.checkpoints import latest_checkpoint, save_checkpoint
 from sftlab.training.records import History, SFTRun, is_finished, write_result
 from sftlab.training.spec import SFTSpec, TrainingRuntime
 from tests.support.object_machines import objects_at
+from tests.support.refusals import refused
 from tests.support.s3_server import S3Server
 
 STEP = Step("s", "slug", {"a": 1})
@@ -177,7 +178,7 @@ def test_checkpoints_that_a_machine_keeps_of_a_run_it_has_left_are_not_believed(
     ],
 )
 def test_a_damaged_note_of_a_sent_file_is_named(content: bytes, file: str) -> None:
-    with pytest.raises(UserError, match=r"s3://b/note: is no note of a sent file .*delete it"):
+    with refused("is no note of a sent file", place="s3://b/note", advice="delete it"):
         parse_note(content, file, "s3://b/note")
     good = {"bytes": 1, "sha256": "0" * 64}
     assert parse_note(json.dumps(good).encode(), "model/a", "") == good

@@ -11,6 +11,7 @@ from sftlab.strategies import EditStrategy, get_strategy, register
 from sftlab.strategies.registry import KNOWN
 from sftlab.weights.edits import Interpolation
 from sftlab.weights.regions import in_region
+from tests.support.refusals import refused
 
 
 @pytest.fixture(autouse=True)
@@ -59,5 +60,5 @@ def test_right_values_and_defaults_pass() -> None:
 
 
 def test_a_region_that_is_unknown_holds_no_parameter_silently() -> None:
-    with pytest.raises(UserError, match=r"region 'mpl' is unknown; expected one of layers, attention, mlp"):
+    with refused("region 'mpl' is unknown", value="mpl", expected="one of layers, attention, mlp"):
         in_region("model.layers.0.mlp.up_proj.weight", "mpl")  # type: ignore[arg-type]

@@ -138,7 +138,7 @@ def test_data_of_table_7() -> None:
     several = study(training_sets={"buckets": [1, 4, "mixed", "0:0.5+4:0.5"]})
     assert applied("divided", several).training_sets.buckets == (1, 4)
     assert applied("divided", several, bucket=2).training_sets.buckets == (2,)
-    with pytest.raises(UserError, match=r"divided: training_sets\.buckets holds no single bucket"):
+    with refused(r"training_sets\.buckets holds no single bucket", place="divided"):
         applied("divided", applied("mixed"))
 
 
@@ -254,7 +254,9 @@ def test_an_own_edit_loads_in_another_process_that_can_import_its_module(tmp_pat
 
 
 def test_plugins_that_cannot_be_imported_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"plugins: nowhere\.at_all cannot be imported .*PYTHONPATH"):
+    with refused(
+        r"nowhere\.at_all cannot be imported", place="plugins", value="nowhere.at_all", expected="PYTHONPATH"
+    ):
         load_plugins(["nowhere.at_all"])
     (tmp_path / "broken_strategy.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from sftlab.errors import UserError
 from sftlab.execution.runtime import Runtime
 from sftlab.studies.load import load_runtime
 from sftlab.sweeps import usage
 from sftlab.sweeps.pools import pool_sizes
 from sftlab.sweeps.usage import Meter
+from tests.support.refusals import refused
 from tests.support.small_sweeps import CONFIGS
 
 
@@ -36,7 +36,7 @@ def test_a_sweep_whose_training_leaves_no_gpu_to_an_engine_is_refused_before_it_
     runtime = Runtime.model_validate(
         {"engine": {"gpus_per_engine": 1}, "training": {"workers": 8, "gpus_per_worker": 1}}
     )
-    with pytest.raises(UserError, match=r"come to 9 GPUs, and the cluster has 8.*training\.workers"):
+    with refused("come to 9 GPUs, and the cluster has 8", value=9.0, advice=r"training\.workers"):
         pool_sizes(runtime, {"GPU": 8.0})
     assert pool_sizes(runtime, {"GPU": 16.0}).engines == 8
     shipped = load_runtime(CONFIGS / "runtimes" / "8x-h100-80gb-sweep.yaml")

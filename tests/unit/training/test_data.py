@@ -19,6 +19,7 @@ from sftlab.studies.knowledge.stages.training_sets import with_texts
 from sftlab.training.data import encode_file, read_examples
 from sftlab.training.records import SFTRun
 from sftlab.training.spec import SFTSpec
+from tests.support.refusals import refused
 from tests.support.tokenizers_built import CHATML, byte_level, merging, metaspace
 
 FACTS = {
@@ -65,8 +66,10 @@ def test_facts_have_the_ids_and_labels_of_the_study(tmp_path: Path, kind: str) -
 
 def test_a_token_over_the_border_is_refused_by_name(tmp_path: Path) -> None:
     pq.write_table(with_texts(pa.table(FACTS)), tmp_path / "t.parquet")
-    with pytest.raises(
-        UserError, match=r"t\.parquet: row 0: the tokenizer of models/m reads over the border"
+    with refused(
+        "the tokenizer of models/m reads over the border",
+        place="t.parquet: row 0",
+        value="was Ann born? <|answer|>",
     ) as e:
         encode_file(encoder(merging("> ")), str(tmp_path / "t.parquet"), 400)
     assert "its token '> ' has text of both" in str(e.value)

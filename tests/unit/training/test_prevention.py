@@ -166,7 +166,7 @@ def test_frozen_layers_do_not_train_and_all_else_does() -> None:
     freeze_layers(model, "1")
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"embed.weight"} | {f"layers.0.{part}" for part in parts()}
-    with pytest.raises(UserError, match=r"sft\.freeze_layers.* layer 2, but the model has 2 layers, 0 to 1"):
+    with refused("layer 2, but the model has 2 layers, 0 to 1", place="sft.freeze_layers"):
         freeze_layers(model, "1-2")
 
 

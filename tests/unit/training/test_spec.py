@@ -79,9 +79,9 @@ def test_offload_is_passed_on_and_refused_where_the_stage_has_none() -> None:
     config = deepspeed_config(SFTSpec(), TrainingRuntime(zero_stage=3, offload="parameters"))
     assert config["zero_optimization"]["offload_param"] == {"device": "cpu"}
     assert config["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
-    with pytest.raises(UserError, match=r"needs training\.zero_stage = 3, not 2"):
+    with refused(r"needs training\.zero_stage = 3, not 2", value="parameters"):
         deepspeed_config(SFTSpec(), TrainingRuntime(zero_stage=2, offload="parameters"))
-    with pytest.raises(UserError, match="zero_stage 1, 2 or 3, not 0"):
+    with refused("zero_stage 1, 2 or 3, not 0", value="optimizer"):
         deepspeed_config(SFTSpec(), TrainingRuntime(offload="optimizer"))
 
 
@@ -129,7 +129,7 @@ def test_a_bad_training_set_is_named_by_file_and_row(
 
 def test_a_missing_or_foreign_training_file_is_refused(run: SFTRun) -> None:
     Path(run.train_file).write_text("no parquet")
-    with pytest.raises(UserError, match=r"t\.parquet: is not a readable table"):
+    with refused("is not a readable table", place="t.parquet"):
         check_runs([run], TrainingRuntime())
     Path(run.train_file).unlink()
     with pytest.raises(UserError, match="not found"):
@@ -226,7 +226,7 @@ def test_a_committed_result_is_read_back_and_another_runs_result_is_refused(run:
     assert result is not None
     assert (result.steps, result.losses, result.tokens_per_second) == (2, [2.0, 1.0], 20.0)
     changed = SFTRun("r", run.base_model, run.train_file, run.output_dir, SFTSpec(seed=1))
-    with pytest.raises(UserError, match="result of another run; spec differ"):
+    with refused("result of another run; spec differ", value="r"):
         read_result(changed)
 
 

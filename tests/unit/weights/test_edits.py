@@ -20,6 +20,7 @@ from sftlab.weights.edits import Dare, Edit, Interpolation, Restoration, TensorE
 from sftlab.weights.regions import in_region, place
 from sftlab.weights.restoration import ModelSource, write_restored
 from sftlab.weights.shards import Checkpoint
+from tests.support.refusals import refused
 from tests.support.weights_models import ranked, same_bits, save_model, save_tuned, stored, write_checkpoint
 
 UP, QUERY = "model.layers.0.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.weight"
@@ -269,7 +270,7 @@ def test_a_result_beyond_the_stored_type_is_named(tmp_path: Path) -> None:
 
 
 def test_layers_and_models_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="layer 1, but the model has 1 layer, 0 to 0"):
+    with refused("layer 1, but the model has 1 layer, 0 to 0"):
         edited(tmp_path, Interpolation(10, layers="0-1"), **{UP: drawn(0)})
     one = write_checkpoint(tmp_path / "one", {UP: torch.ones(4)})
     two = write_checkpoint(tmp_path / "two", {UP: torch.ones(5)})

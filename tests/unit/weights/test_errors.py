@@ -22,6 +22,7 @@ from sftlab.weights.ladder import change, restore
 from sftlab.weights.pairs import check_pair
 from sftlab.weights.shards import Checkpoint
 from sftlab.weights.writer import ShardWriter, TensorSpec, check_space
+from tests.support.refusals import refused
 from tests.support.weights_models import same_bits, stored, write_checkpoint
 
 UP, DOWN = "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight"
@@ -113,14 +114,14 @@ def test_folders_without_safetensors_are_refused(tmp_path: Path) -> None:
 def test_a_folder_with_two_sets_of_weights_is_refused(tmp_path: Path) -> None:
     folder = model(tmp_path / "model", shards=2)
     save_file({UP: torch.ones(2)}, folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"holds both model\.safetensors and .* delete"):
+    with refused(r"holds both model\.safetensors and", advice="delete"):
         Checkpoint.open(folder)
 
 
 def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     folder = model(tmp_path / "adapter")
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    with pytest.raises(UserError, match="is an adapter without its model"):
+    with refused("is an adapter without its model"):
         Checkpoint.open(folder)
 
 
@@ -187,7 +188,7 @@ def test_embeddings_that_should_be_tied_but_differ_are_refused(tmp_path: Path) -
 
 def test_an_output_with_other_content_is_left_alone(tmp_path: Path) -> None:
     base = model(tmp_path / "base")
-    with pytest.raises(UserError, match=r"base: holds config.json, which is no result"):
+    with refused(r"holds config\.json, which is no result", place="base"):
         restore(base, base, "10", base)
     with pytest.raises(UserError, match="is a file"):
         change(base, base, base / "config.json")
@@ -214,7 +215,7 @@ def test_a_restored_model_that_change_json_would_no_longer_describe_is_not_left_
         lambda: restore(base, tuned, "50", tmp_path / "out", order="bottom"),
         lambda: change(base, tuned, tmp_path / "out", order="bottom"),
     ):
-        with pytest.raises(UserError, match=r"out: holds restored-10 of an earlier call.* new folder"):
+        with refused("holds restored-10 of an earlier call", place="out", advice="new folder"):
             call()
     assert (tmp_path / "out" / "change.json").read_bytes() == before
 
@@ -232,7 +233,7 @@ def test_a_model_is_never_overwritten_by_its_own_restoration(which: str, tmp_pat
 
 
 def test_too_little_room_is_said_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"out: needs 1,000 TB, but the disk has"):
+    with refused("needs 1,000 TB, but the disk has", place="out"):
         check_space(tmp_path / "not" / "yet" / "out", 10**15)
 
 
@@ -299,7 +300,7 @@ def test_two_calls_on_one_output_do_not_mix(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_found_before_the_search(tmp_path: Path) -> None:
     base = write_checkpoint(tmp_path / "base", {"model.layers.0.mlp.up_proj.weight": torch.ones(4)})
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/out: cannot be made a folder"):
+    with refused("cannot be made a folder", place="file/out"):
         restore(
             base, base, "10", tmp_path / "file/out", progress=lambda *_: pytest.fail("the search has begun")
         )

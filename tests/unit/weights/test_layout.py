@@ -21,6 +21,7 @@ from sftlab.training.hf_model import weight_files
 from sftlab.weights.ladder import restore
 from sftlab.weights.model_id import model_hash
 from sftlab.weights.shards import INDEX_FILE, SINGLE_FILE, Checkpoint
+from tests.support.refusals import refused
 from tests.support.weights_models import same_bits, save_model, save_tuned, stored, write_checkpoint
 
 NAMES = ("a", "b", "c")
@@ -173,13 +174,13 @@ def test_files_that_would_be_lost_or_chosen_among_are_named(tmp_path: Path) -> N
     folder = write_checkpoint(
         tmp_path / "other", {"a": torch.ones(2)}, {"transformers_weights": "b.safetensors"}
     )
-    with pytest.raises(
-        UserError, match=r"transformers_weights = 'b\.safetensors' makes transformers read other"
+    with refused(
+        r"transformers_weights = 'b\.safetensors' makes transformers read other", value="b.safetensors"
     ):
         Checkpoint.open(folder)
     folder = sharded(tmp_path / "bare")
     (folder / INDEX_FILE).write_text(json.dumps({"weight_map": {"a": SHARDS[0]}}))
-    with pytest.raises(UserError, match=r"index\.json: has no metadata, which transformers requires"):
+    with refused("has no metadata, which transformers requires", place="index.json"):
         Checkpoint.open(folder)
 
 

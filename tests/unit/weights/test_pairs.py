@@ -12,6 +12,7 @@ from sftlab.weights.edits import Interpolation
 from sftlab.weights.ladder import restore
 from sftlab.weights.restoration import ModelSource
 from sftlab.weights.shards import Checkpoint
+from tests.support.refusals import refused
 from tests.support.weights_models import same_bits, stored, write_checkpoint
 
 LAYER = "h.0.mlp.c_fc.weight"
@@ -71,12 +72,12 @@ def test_a_difference_within_the_region_is_refused(tmp_path: Path) -> None:
     write_checkpoint(
         tmp_path / "tuned", tensors(1) | {LAYER: torch.ones(3, 5), "lm_head.weight": torch.ones(5, 3)}, CONFIG
     )
-    with pytest.raises(UserError, match=r"c_fc\.weight has shape \[3, 5\], but \[3, 4\]"):
+    with refused(r"c_fc\.weight has shape \[3, 5\], but \[3, 4\]"):
         restore(tmp_path / "base", tmp_path / "tuned", "10", tmp_path / "out")
 
 
 def test_an_adapter_as_peft_saves_it_is_named_as_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.safetensors").touch()
-    with pytest.raises(UserError, match="is an adapter without its model; it is taken as a tuned model"):
+    with refused("is an adapter without its model", advice="it is taken as a tuned model"):
         Checkpoint.open(tmp_path)

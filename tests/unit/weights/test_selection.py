@@ -21,6 +21,7 @@ from sftlab.weights.draws import random_keys
 from sftlab.weights.edits import Restoration
 from sftlab.weights.restoration import ModelSource, write_restored
 from sftlab.weights.selection import is_restored_mask, mix
+from tests.support.refusals import refused
 from tests.support.weights_models import (
     floor_count,
     hashed,
@@ -170,7 +171,7 @@ def test_layers_that_the_model_lacks_are_refused(layers: str, message: str, tmp_
 
 def test_layers_without_a_weight_of_the_region_are_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "base", {name_of(0): torch.ones(3), "lm_head.weight": torch.ones(3)})
-    with pytest.raises(UserError, match="region embeddings within layers 0 selects no parameter"):
+    with refused("region embeddings within layers 0 selects no parameter"):
         profile(folder, folder, ["10"], region="embeddings", layers="0")
 
 

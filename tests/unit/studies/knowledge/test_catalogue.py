@@ -13,6 +13,7 @@ from sftlab.inference.spec import EngineRuntime
 from sftlab.studies.knowledge.check import check_engine_size
 from sftlab.studies.knowledge.spec import ModelSpec
 from sftlab.studies.load import load_study, load_sweep
+from tests.support.refusals import refused
 
 CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
 STUDY = CONFIGS / "llama3-8b.yaml"
@@ -78,9 +79,7 @@ def test_a_wrong_file_of_a_catalogue_is_named(tmp_path: Path, text: str | None, 
 def test_engines_over_a_number_of_gpus_that_the_model_cannot_be_split_over_are_refused() -> None:
     model = ModelSpec(path="m", tensor_parallel=(2, 4), memory_gib=161)
     gpus = [EngineRuntime(gpus_per_engine=n, tensor_parallel=n) for n in (1, 2)]
-    with pytest.raises(
-        UserError, match=r"tensor_parallel: an engine of m takes 2, 4 GPUs, 161 GiB in all, not 1"
-    ):
+    with refused("an engine of m takes 2, 4 GPUs, 161 GiB in all, not 1", place="tensor_parallel", value=1):
         check_engine_size(model, Runtime(engine=gpus[0]))
     check_engine_size(model, Runtime(engine=gpus[1]))
     check_engine_size(ModelSpec(path="m"), Runtime(engine=gpus[0]))

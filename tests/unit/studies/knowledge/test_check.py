@@ -23,6 +23,7 @@ from sftlab.execution.run import found_text, run_study
 from sftlab.execution.runtime import Runtime
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.load import load_runtime
+from tests.support.refusals import refused
 from tests.support.weights_models import save_model, write_checkpoint
 
 CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
@@ -86,7 +87,7 @@ def test_a_relative_store_is_refused_in_a_submitted_job_alone(
     monkeypatch.chdir(tmp_path)
     open_study(TINY, None, Path("store"), [])
     monkeypatch.setenv(RAY_JOB, "{}")
-    with pytest.raises(UserError, match=r"store=store: a submitted job runs in a temporary folder"):
+    with refused("a submitted job runs in a temporary folder", place="store=store", value="store"):
         open_study(TINY, None, Path("store"), [])
     open_study(TINY, None, tmp_path / "store", [])
 
@@ -177,7 +178,7 @@ def test_missing_gpus_are_told_before_the_first_stage(
     gpu = "runtime.engine.gpus_per_engine=1"
     plan, runtime, store = open_study(TINY, None, tmp_path / "store", [gpu])
     build = KnowledgeBuild(plan, store, runtime, SilentProgress())
-    with pytest.raises(UserError, match="asks for 1 GPUs, but the cluster has 0"):
+    with refused("asks for 1 GPUs, but the cluster has 0", value=1.0):
         run_study(build)
     assert not list(store.root.glob("*/*/"))
     run_study(build, "facts")  # needs no engine
@@ -224,7 +225,7 @@ def test_gpus_that_an_autoscaler_starts_are_asked_for_waited_for_and_told() -> N
 @pytest.mark.parametrize(("minutes", "said", "waits"), [(0, True, 0), (1, True, 12), (1, False, 0)])
 def test_gpus_that_do_not_come_are_refused(minutes: float, said: bool, waits: int) -> None:
     paused, asked = list[float](), list[Any]()
-    with pytest.raises(UserError, match=r"asks for 8 GPUs, but the cluster has 4;"):
+    with refused("asks for 8 GPUs, but the cluster has 4", value=8.0):
         require_gpus(
             GPUS.most_bundles, minutes, lambda: 4.0, print if said else None, asked.append, paused.append
         )

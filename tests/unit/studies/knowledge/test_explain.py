@@ -31,6 +31,7 @@ from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
 from sftlab.studies.knowledge.stages.mastery import FILE, write_mastery
 from sftlab.studies.knowledge.stages.topics import baseline_rows, read_topic_answers, topic_rows
 from sftlab.studies.knowledge.stages.training_sets import build_training_sets
+from tests.support.refusals import refused
 from tests.unit.studies.knowledge.test_plan_refuses import build_of, own_study
 
 ASKED = fact_id("A", "Atest0", "answer 0")
@@ -144,7 +145,7 @@ def test_the_divergence_of_a_fact_is_its_row_of_the_logits(build: KnowledgeBuild
 def test_a_name_of_no_fact_or_of_several_is_refused_with_the_facts_that_are_near(
     build: KnowledgeBuild,
 ) -> None:
-    with pytest.raises(UserError, match="holds no facts of this study yet"):
+    with refused("holds no facts of this study yet"):
         explain(build, ASKED)
     finish(build)
     assert explain(build, ASKED[:8]).fact["fact_id"] == ASKED
@@ -167,7 +168,7 @@ def test_fates_count_the_facts_of_a_topic_and_bucket(build: KnowledgeBuild) -> N
         FateRow("c", 10.0, "test", "A", 4, kept=0, undone=1, recovered=0, lost=0),
     ]
     other = {"test": restored["test"].slice(1)}
-    with pytest.raises(UserError, match=r"c, 10 %.*did not answer the same questions of test"):
+    with refused("did not answer the same questions of test", place="c, 10 %"):
         fate_rows("c", 10.0, tuned, other, fate_keys(build))
 
 

@@ -22,6 +22,7 @@ from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.weights.model_id import folder_of, model_hash
+from tests.support.refusals import refused
 from tests.support.small_sweeps import AXES, sweep_of
 
 GRID = {"buckets": [0, 4], "sizes": [2], "seeds": [0]}
@@ -188,7 +189,7 @@ def test_a_file_that_is_added_to_a_base_model_is_a_change(tmp_path: Path) -> Non
     spec = brought(tmp_path / "in")
     sources = resolve(spec, tmp_path / "store")
     (tmp_path / "in" / "base" / "chat_template.jinja").write_text("")
-    with pytest.raises(UserError, match="has changed since the study was planned"):
+    with refused("has changed since the study was planned"):
         sources.outside.require_unchanged("tuned")
 
 
@@ -265,7 +266,7 @@ def test_a_custom_strategy_without_a_file_is_refused_where_it_would_be_part_of_a
     monkeypatch.setattr(registry, "SOURCES", dict(registry.SOURCES))
     exec(PLUGIN.replace("{value}", "None"), {"__name__": "in_no_file"})
     spec = named("t", restore={"method": "halved-for-a-test", "percents": [0, 10]})
-    with pytest.raises(UserError, match=r"halved-for-a-test: its class Halved is in no file"):
+    with refused("its class Halved is in no file", place="halved-for-a-test"):
         list(plan_of(spec, Store(tmp_path)).steps())
 
 

@@ -74,7 +74,7 @@ def test_ids_that_say_too_little_or_something_else_are_told(tmp_path: Path) -> N
             materialize(store, id)
     twin = build.path(step).with_name(f"other-{step.id[:12]}")
     shutil.copytree(build.path(step), twin)
-    with pytest.raises(UserError, match="begins the ids of 2 evaluations; give more digits"):
+    with refused("begins the ids of 2 evaluations", advice="give more digits"):
         materialize(store, step.id[:10])
 
 
@@ -123,11 +123,11 @@ def test_a_brought_base_model_is_found_where_it_was_or_asked_for(tmp_path: Path)
     id = cell.evaluations[40.0].id
     found = materialize(build.store, id)
     moved = base.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match="is not where it was; give its folder by --base"):
+    with refused("is not where it was", advice="give its folder by --base"):
         materialize(build.store, id, tmp_path / "a")
     with pytest.raises(UserError, match="holds no model"):
         materialize(build.store, id, tmp_path / "a", tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is another model, whose files hash to"):
+    with refused("is another model, whose files hash to"):
         materialize(build.store, id, tmp_path / "a", build.path(cell.tuned) / "model")
     assert files(materialize(build.store, id, tmp_path / "b", moved)) == files(found)
 

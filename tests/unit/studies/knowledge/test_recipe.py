@@ -19,6 +19,7 @@ from sftlab.studies.knowledge.materialize import find_recipe, materialize
 from sftlab.studies.knowledge.recipe import recipe_card, recipe_json
 from tests.support.evaluated_study import build_of, finish
 from tests.support.hub_server import serving
+from tests.support.refusals import refused
 from tests.support.weights_models import stored
 
 
@@ -106,7 +107,7 @@ def test_a_pushed_model_is_on_the_hub_with_card_and_recipe(
 
 @pytest.mark.parametrize("name", ["restored", "org/name@main", "./x", "a/b/c"])
 def test_what_is_no_name_on_a_hub_is_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no name of a model on a hub; expected org/name"):
+    with refused("is no name of a model on a hub", expected="org/name"):
         push_model(Named("0" * 12), Target(name), Runtime(store=str(tmp_path / "store")))
 
 

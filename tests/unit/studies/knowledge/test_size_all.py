@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sftlab.errors import UserError
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.report.lookup import Group
@@ -23,6 +22,7 @@ from sftlab.studies.knowledge.stages.training_sets import (
     sizes_text,
 )
 from sftlab.studies.load import load_study
+from tests.support.refusals import refused
 from tests.unit.studies.knowledge.report.test_fates import NONE, text
 from tests.unit.studies.knowledge.test_explain import scored
 from tests.unit.studies.knowledge.test_plan_refuses import build_of, own_study
@@ -53,9 +53,7 @@ def test_all_facts_of_a_bucket_are_drawn_and_the_plan_says_how_many(tmp_path: Pa
 def test_a_listed_size_that_is_everything_is_refused(tmp_path: Path) -> None:
     found = build(tmp_path, [8, "all"])
     scored(found)
-    with pytest.raises(
-        UserError, match="bucket 4: holds 8 facts, so the sizes 8 and all are the same"
-    ) as error:
+    with refused("holds 8 facts, so the sizes 8 and all are the same", place="bucket 4", value=8) as error:
         check_training_sets(found)
     assert error.value.value == 8
 
@@ -63,7 +61,7 @@ def test_a_listed_size_that_is_everything_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 2.5, float("inf"), "every", None])
 def test_a_size_is_a_number_of_facts_or_all(tmp_path: Path, size: object) -> None:
     path = own_study(tmp_path, COUNTS, training_sets={"sizes": [size]})
-    with pytest.raises(UserError, match="expected a whole number of at least 1, or all for everything"):
+    with refused("expected a whole number of at least 1, or all for everything"):
         load_study(path, [])
 
 

@@ -19,6 +19,7 @@ from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.studies.knowledge.stages.facts import limited
 from sftlab.studies.load import load_runtime, load_study, load_sweep
+from tests.support.refusals import refused
 
 CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
 TOPICS = """
@@ -98,7 +99,7 @@ def test_facts_that_are_read_otherwise_than_before_are_other_facts(tmp_path: Pat
 
 
 def test_a_limit_below_zero_is_refused() -> None:
-    with pytest.raises(UserError, match=r"facts.limit.train: .*greater than or equal to 0 \(found -1\)"):
+    with refused(r"greater than or equal to 0 \(found -1\)", place="facts.limit.train", value=-1):
         load_study(CONFIGS / "llama3-8b.yaml", ["facts.limit={train: -1}"])
 
 
@@ -143,7 +144,7 @@ def test_a_study_that_cannot_be_drawn_is_refused_before_anything_is_built(
 
 
 def test_a_sweep_that_cannot_be_drawn_is_refused_before_anything_is_built(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"axes.size: a training set of 41 facts cannot be drawn from 40"):
+    with refused("a training set of 41 facts cannot be drawn from 40", place="axes.size"):
         open_sweep(CONFIGS / "sweeps" / "tiny.yaml", None, tmp_path, ["axes.size=[41]"])
 
 
@@ -176,8 +177,8 @@ def test_topics_that_are_named_in_domain_are_the_only_ones_to_train_on(tmp_path:
         Plan(spec_of(in_domain=names), resolve(spec, tmp_path)).facts.id for names in (["A", "Z"], ["Z", "A"])
     ]
     assert both[0] == both[1] != Plan(spec, resolve(spec, tmp_path)).facts.id
-    with pytest.raises(
-        UserError, match=r"there is no topic 'Zz'.*the nearest of the 2 topics are Z, A"
+    with refused(
+        "there is no topic 'Zz'", value="Zz", advice="the nearest of the 2 topics are Z, A"
     ) as error:
         resolve(spec_of(in_domain=["Zz"]), tmp_path / "store")
     assert str(error.value).startswith("facts.in_domain: ")

@@ -21,6 +21,7 @@ from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.spec import StudySpec
 from sftlab.studies.load import load_runtime, load_study
+from tests.support.refusals import refused
 
 CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
 
@@ -146,7 +147,7 @@ def test_what_the_file_has_wrong_is_blamed_on_it_whatever_options_set_beside_it(
 
 
 def test_an_option_of_the_runtime_is_named_as_it_was_given() -> None:
-    with pytest.raises(UserError, match=r"^--set runtime\.stoer: unknown key 'stoer'; did you mean 'store'"):
+    with refused("unknown key 'stoer'", value="x", advice="did you mean 'store'"):
         load_runtime(None, ["runtime.stoer=x", "name=t"])
 
 
@@ -334,7 +335,7 @@ def test_facts_without_any_dev_question_are_refused_before_anything_is_computed(
     spec = load_study(study(tmp_path, text), ["training_sets.sizes=[2]"])
     plan = Plan(spec, resolve(spec, tmp_path))
     build = KnowledgeBuild(plan, Store(tmp_path / "store"), Runtime(), SilentProgress())
-    with pytest.raises(UserError, match="dev and dev_ood have no facts"):
+    with refused("dev and dev_ood have no facts"):
         build_facts(build)
     assert build.missing(plan.facts)
     assert build.model_folder.is_absolute()

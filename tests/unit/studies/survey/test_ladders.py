@@ -14,6 +14,7 @@ from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.runs import runs_of
 from sftlab.studies.survey.sources import SurveySources
 from sftlab.studies.survey.spec import SurveySpec
+from tests.support.refusals import refused
 
 
 def survey(**changes: Any) -> SurveySpec:
@@ -152,5 +153,5 @@ def test_programs_run_only_where_the_survey_allows_it() -> None:
 
 
 def test_ladder_without_a_model_is_refused_before_anything_is_computed() -> None:
-    with pytest.raises(UserError, match="restore: none of the survey's runs"):
+    with refused("none of the survey's runs", place="restore"):
         check(survey(restore={"sizes": [99]}), Runtime())

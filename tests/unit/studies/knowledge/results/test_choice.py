@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftlab.errors import UserError
 from sftlab.studies.knowledge.results.choice import (
     METRICS,
     best_percent,
@@ -82,7 +81,7 @@ def test_a_metric_whose_split_was_not_asked_or_that_is_unknown_is_refused() -> N
     with refused("no accuracy on dev_ood", place="cell x"):
         dev_scores("x", in_domain, "dev_out_of_domain")
     for odd in ("kl", "", None, ["dev"]):
-        with pytest.raises(UserError, match="expected one of dev, dev_in_domain, dev_out_of_domain"):
+        with refused(expected="one of dev, dev_in_domain, dev_out_of_domain"):
             metric_of(odd)
 
 

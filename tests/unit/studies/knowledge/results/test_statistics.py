@@ -158,7 +158,7 @@ def test_of_equal_dev_scores_the_smaller_percentage_wins() -> None:
     both = scored("a", {0.0: 0.5, 5.0: 0.6}, {0.0: 0.5, 5.0: 0.3})
     assert chosen_of([both])["recommended", ""] == ("a", 0.0, 0.5)
     group, rows = both
-    with pytest.raises(UserError, match="a, data 0, 240 facts: no accuracy on dev"):
+    with refused("no accuracy on dev", place="a, data 0, 240 facts"):
         choose([group], [replace(row, split="test") for row in rows])
 
 
@@ -234,7 +234,7 @@ def test_the_metric_of_a_sweep_reaches_its_choice_and_what_is_written(
         assert Results.read(tmp_path / metric).metric == metric
     file = tmp_path / "dev_in_domain" / RESULTS_FILE
     file.write_text(file.read_text().replace('"dev_in_domain"', '"luck"'))
-    with pytest.raises(UserError, match=r"results\.json: metric: 'luck' is no metric"):
+    with refused("'luck' is no metric", place="results.json: metric", value="luck"):
         Results.read(file.parent)
 
 
@@ -335,7 +335,7 @@ def test_models_that_answered_other_questions_are_refused(made_up: MadeUp) -> No
         right, buckets = made_up.answers(variant, cell, percent, split)
         return (right[::-1], buckets[::-1]) if cell.endswith("s1") else (right, buckets)
 
-    with pytest.raises(UserError, match="did not answer the same questions of dev"):
+    with refused("did not answer the same questions of dev"):
         filled(made_up.variants, shuffled)  # type: ignore[arg-type]
 
 

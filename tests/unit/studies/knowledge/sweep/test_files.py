@@ -85,9 +85,9 @@ def test_a_search_without_a_metric_that_some_stage_makes_is_told_the_known_ones(
 
 
 def test_study_files_are_told_alike() -> None:
-    with pytest.raises(UserError, match=r"buckets\.0: expected a bucket 0 to 4.*found True"):
+    with refused("expected a bucket 0 to 4.*found True", place="buckets.0"):
         load_study(TINY, ["training_sets.buckets=[yes]"])
-    with pytest.raises(UserError, match=r"restore\.percents: expected a list, such as \[a, b\]"):
+    with refused(r"expected a list, such as \[a, b\]", place="restore.percents", value="x"):
         load_study(TINY, ["restore.percents=x"])
     with pytest.raises(UserError, match=r"sft\.lora\.rank: .*valid integer"):
         load_study(TINY, ["sft.lora={rank: a}"])
@@ -103,7 +103,7 @@ def test_a_wrong_value_is_shown_cut_short(tmp_path: Path) -> None:
 def test_a_key_of_the_study_is_told_with_its_prefix(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({"name": "s", "study": str(TINY)}))
-    with pytest.raises(UserError, match=r"--set sft\.seed=3: 'sft' is .* use --set set\.sft\.seed=3"):
+    with refused("'sft' is", place="--set sft.seed=3", value="sft", advice=r"use --set set\.sft\.seed=3"):
         load_sweep(path, ["sft.seed=3"])
 
 
@@ -188,6 +188,6 @@ def test_a_sweep_over_its_limits_touches_nothing(tmp_path: Path) -> None:
     store = tmp_path / "store"
     sweep = Sweep(spec, study, resolve(study, store), Store(store), Runtime(), SilentProgress())
     loaded = "ray" in sys.modules
-    with pytest.raises(UserError, match=r"nothing has run\. limits\.max_cells is 1, and the sweep plans 2"):
+    with refused(r"nothing has run\. limits\.max_cells is 1, and the sweep plans 2", value="s"):
         run_sweep(sweep)
     assert not store.exists() and ("ray" in sys.modules) == loaded

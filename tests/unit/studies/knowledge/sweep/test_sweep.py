@@ -24,6 +24,7 @@ from sftlab.studies.knowledge.sweep.trials import mixture
 from sftlab.studies.load import load_sweep
 from sftlab.sweeps.outcome import Outcome, mean_outcome
 from sftlab.sweeps.records import done_marker, write_record
+from tests.support.refusals import refused
 from tests.support.small_sweeps import AXES, CONFIGS, sweep_of
 
 
@@ -313,7 +314,7 @@ def test_a_journal_of_a_search_that_cannot_be_read_is_told_by_its_path(tmp_path:
     sweep = sweep_of(tmp_path, axes=AXES, search={"kind": "optuna", "trials": 1, "metric": "dev"})
     journal = sweep.folder / "optuna.journal"
     write_text(journal, text)
-    with pytest.raises(UserError, match=r"optuna\.journal: not a readable journal.*delete it"):
+    with refused("not a readable journal", place="optuna.journal", advice="delete it"):
         sweep.search.points(()).draw(None)
 
 
