@@ -72,14 +72,14 @@ app.command(
     epilog="Example: sftlab sweep jobs/configs/sweeps/pocket.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(sweep.sweep)
 app.command(
-    epilog="Examples: sftlab report jobs/configs/sweeps/pocket.yaml --time; "
+    epilog="Example: sftlab report jobs/configs/sweeps/pocket.yaml --time; "
     "sftlab report jobs/configs/llama2-7b.yaml jobs/configs/llama3-8b.yaml"
 )(report.report)
 app.command(
     epilog="Example: sftlab survey jobs/configs/surveys/tiny.yaml --runtime jobs/configs/runtimes/laptop-2cpu.yaml"
 )(survey.survey)
 app.command(
-    epilog="Examples: sftlab materialize 3fa94c1b2d07 --output models/restored; "
+    epilog="Example: sftlab materialize 3fa94c1b2d07 --output models/restored; "
     "sftlab materialize a-general-n200-full-e2 --survey jobs/configs/surveys/pocket.yaml"
 )(store.materialize)
 app.command(epilog="Example: sftlab recipe 3fa94c1b2d07")(store.recipe)

@@ -35,7 +35,10 @@ def list_names(
     ),
     as_json: JsonFlag = False,
 ) -> None:
-    """List strategies, metrics, stages, models, data, formats or studies."""
+    """List what there is, with a line of explanation.
+
+    Of strategies, metrics, stages, models, data, formats or studies.
+    """
     show(as_json, lambda: listed(kind, plugins or [], models))
 
 
