@@ -8,9 +8,18 @@ from sftlab.studies.knowledge.results.answer_rows import (
     TopicBaselineRow,
     TopicRow,
 )
-from sftlab.studies.knowledge.results.rows import CellRow
-from sftlab.studies.knowledge.results.tables import Variant
+from sftlab.studies.knowledge.results.rows import (
+    AccuracyRow,
+    CellRow,
+    DistributionRow,
+    DivergenceRow,
+    PairedRow,
+    UpdateRow,
+)
+from sftlab.studies.knowledge.results.tables import Results, Variant
 from sftlab.studies.knowledge.tracking.metrics import metrics_by_model
+from sftlab.studies.knowledge.tracking.runs import trial_records
+from sftlab.tracking import TrackedModel
 
 
 def test_wrong_answers_are_counted_by_kind_over_topics_and_buckets() -> None:
@@ -61,3 +70,67 @@ def test_mastery_after_tuning_is_a_mean_over_the_facts_of_all_buckets() -> None:
         "mastery_after_test/wrong_known": 4,
         "mastery_after_test/wrong_unknown": 3,
     }
+
+
+def test_the_sizes_of_an_update_are_logged_with_the_tuned_model() -> None:
+    updates = [
+        UpdateRow("c", "all", "all", 8, 0.5, 0.25, 0.125, 0.0625, 0.75),
+        UpdateRow("c", "layer", "layer_1", 4, 0.5, 0.25, 0.125, 0.0625, 0.03),
+        UpdateRow("c", "module", "attention", 4, 0.5, 0.25, 0.125, 0.0625, 0.04),
+        UpdateRow("c", "module", "norm", 4, 0.5, 0.25, 0.125, 0.0625, None),
+    ]
+    tuned, restored = logged(Variant("v", "restore", cells=[CellRow("c", "0", 8, 0)], updates=updates))
+    assert tuned == {
+        "update/changed": 0.5,
+        "update/l1": 0.25,
+        "update/l2": 0.125,
+        "update/mean_relative": 0.0625,
+        "update_by_layer/layer_1": 0.03,
+        "update_by_module/attention": 0.04,
+    }
+    assert restored == {}
+
+
+def test_all_metrics_of_a_model_are_logged_and_an_accuracy_comes_first() -> None:
+    cell = CellRow("c", "0", 8, 0)
+    variant = Variant(
+        "v",
+        "restore",
+        cells=[cell],
+        paired=[PairedRow("c", 10.0, "test", 0, 4, 2, 1)],
+        answer_kinds=[AnswerKindRow("c", 10.0, "dev", "a", 4, 2, 4, 1, 1)],
+        mastery_after=[MasteryAfterRow("c", 10.0, "test", 4, 8, 0.9, 0.5, 6, 0, 2, 0, 4, 2)],
+        topics=[TopicRow("c", 10.0, "test", "a", 10, 4, 0.5)],
+        divergence=[DivergenceRow("c", 10.0, 7, 1.25)],
+        distribution=[DistributionRow("c", 10.0, "module", "attention", 0.5)],
+        updates=[UpdateRow("c", "all", "all", 8, 0.5, 0.25, 0.125, 0.0625, 0.75)],
+        accuracy=[
+            AccuracyRow("c", "0", 8, 0, 10.0, split, bucket, 4, 2, 0.5)
+            for split in ("dev", "train_set")
+            for bucket in (0, None)
+        ],
+    )
+    tuned, restored = logged(variant)
+    computed = {model: {row.key for row in rows} for model, rows in metrics_by_model(variant, []).items()}
+    assert {("c", 0.0): set(tuned), ("c", 10.0): set(restored)} == computed
+    assert {key.split("/")[0] for key in restored} == {
+        "accuracy",
+        "answers_gained",
+        "answers_lost",
+        "dev_by_bucket",
+        "frequency_correlation",
+        "kl",
+        "mastery_after_test",
+        "restored_weights",
+        "train_set_by_bucket",
+        "wrong_answers_dev",
+    }
+    assert list(restored)[:2] == ["accuracy/dev", "accuracy/train_set"]
+
+
+def logged(variant: Variant) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics that the trial of cell `c` logs with its tuned model and with the one at 10 %."""
+    models = {variant.name: [TrackedModel("tuned", "c", 0.0), TrackedModel("restored", "c", 10.0)]}
+    (trial,) = trial_records(Results("s", "pocket", {}, variants=[variant], kind="study"), models, [])
+    tuned, restored = ({row.key: row.value for row in model.metrics} for model in trial.models)
+    return tuned, restored

@@ -10,7 +10,6 @@ from sftlab.analysis.answer_kinds import WRONG, Kinds, together
 from sftlab.studies.knowledge.results.answer_rows import MasteryAfterRow, TopicRow, mean_correlation
 from sftlab.studies.knowledge.results.rows import BASE
 from sftlab.studies.knowledge.results.tables import Variant
-from sftlab.tracking.names import percent_text
 from sftlab.tracking.records import MetricRow, TrackedModel, metric_rows, rounded
 
 TRAIN_SET = "train_set"  # the split that is a cell's own training set
@@ -20,7 +19,7 @@ KL_TABLE = "test"
 def metrics_by_model(
     variant: Variant, models: Sequence[TrackedModel]
 ) -> Mapping[tuple[str | None, float | None], list[MetricRow]]:
-    """Metrics by (cell, percent); shares in [0, 1], KL in nats."""
+    """Metrics by (cell, percent), all of which are logged; shares in [0, 1], KL in nats."""
     train_sets = {model.cell: model.train_set.name for model in models if model.train_set}
     found: dict[tuple[str | None, float | None], list[MetricRow]] = defaultdict(list)
     for a in variant.accuracy:
@@ -40,8 +39,6 @@ def metrics_by_model(
         found[key] += rows
     for d in variant.divergence:
         found[d.cell, d.percent] += metric_rows({"kl/first_token": d.kl}, KL_TABLE)
-    for c in variant.concentration:
-        found[c.cell, 0.0] += metric_rows({f"change/top_{percent_text(c.top_percent)}": c.share})
     for u in variant.updates:
         if u.kind == "all":
             sizes = {"l1": u.l1, "l2": u.l2, "mean_relative": u.relative, "changed": u.changed}
@@ -54,8 +51,6 @@ def metrics_by_model(
     for m in variant.mastery:
         part = "unscored" if m.bucket is None else f"bucket_{m.bucket}"
         found[None, None] += metric_rows({f"mastery_{m.split}/{part}": m.facts}, m.split)
-    for key, rows in training_metrics(variant):
-        found[key] += rows
     return found
 
 

@@ -19,7 +19,6 @@ from sftlab.studies.knowledge.results.choice import metric_of
 from sftlab.studies.knowledge.results.rows import (
     BEST,
     CHOSEN,
-    SPLITS,
     CellRow,
     ChoiceRow,
     ComparisonRow,
@@ -43,19 +42,6 @@ from sftlab.tracking.records import (
     time_ms,
 )
 
-# Sections of a model's metrics: MLflow's pages group by what is before the slash, and show the groups in the
-# order of the alphabet.
-LADDER_SECTIONS = (
-    "accuracy",
-    "answers_gained",
-    "answers_lost",
-    "kl",
-    "restored_weights",
-    *(f"{split}_by_bucket" for split in SPLITS),
-    "frequency_correlation",
-    *(f"mastery_after_{split}" for split in ("test", "test_ood")),
-    *(f"wrong_answers_{split}" for split in ("test", "test_ood", TRAIN_SET)),
-)
 SETTINGS = ("learning_rate", "epochs", "batch_size")  # of fine-tuning, shown with every model
 TEST_SPLITS = {"test": "in domain", "test_ood": "out of domain"}
 
@@ -167,16 +153,13 @@ def _model(model: TrackedModel, label: str, shared: Mapping[str, str], found: _F
 
 
 def _ladder_metrics(rows: Sequence[MetricRow]) -> list[MetricRow]:
-    """A model's metrics by section; those on its own training set belong to the run's curves alone.
+    """All metrics of a model; those on its own training set belong to the run's curves alone.
 
-    MLflow's table of models has columns for every data set, and no two trials share a training set.
+    MLflow's table of models has columns for every data set, and no two trials share a training set. MLflow's comparison
+    of models begins with the metric that was logged first: an accuracy.
     """
-    return [
-        replace(row, curve=True) if TRAIN_SET in row.key else row
-        for section in LADDER_SECTIONS
-        for row in rows
-        if row.key.startswith(f"{section}/")
-    ]
+    ordered = sorted(rows, key=lambda row: not row.key.startswith("accuracy/"))
+    return [replace(row, curve=True) if TRAIN_SET in row.key else row for row in ordered]
 
 
 def _shared_params(results: Results, variant: Variant, cell: CellRow) -> dict[str, str]:
