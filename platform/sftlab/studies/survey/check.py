@@ -74,9 +74,19 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
 
 
 def check_rows(spec: SurveySpec) -> None:
-    """Raises UserError where two models would have one row in the table of scores."""
+    """Raises UserError where two models would have one row in the table of scores, or one name."""
     seen: dict[tuple[object, ...], Run] = {}
+    named: dict[str, Run] = {}
     for run in runs_of(spec):
+        other = named.setdefault(run.name, run)
+        if (other.base, other.data, other.method) != (run.base, run.data, run.method):
+            raise UserError(
+                f"two runs have the name {run.name}: base {other.base} on {other.data} ({other.method}), and base "
+                f"{run.base} on {run.data} ({run.method})",
+                place="runs",
+                value=run.name,
+                advice="give one of the methods another `label`, or rename a base or a set.",
+            )
         for epoch in run.epochs:
             row = (run.base, run.data, run.method, run.size, run.sft.schedule, epoch)
             other = seen.setdefault(row, run)

@@ -66,7 +66,9 @@ class Run:
     @property
     def name(self) -> str:
         """Readable name, fit for a file."""
-        seed = f"-s{self.sft.seed}" if self.sft.seed else ""
+        seed = f"-s{self.sft.seed}"
+        if not self.sft.seed or self.method.endswith(seed):
+            seed = ""
         schedule = "" if self.sft.schedule == "cosine" else f"-{self.sft.schedule}"
         return f"{self.base}-{self.data}-n{self.size}-{self.method}{schedule}{seed}"
 
@@ -96,7 +98,10 @@ def _runs_of_group(survey: SurveySpec, group: RunsSpec) -> Iterator[Run]:
         bases, sets.items(), group.sizes, group.methods, group.seeds
     ):
         sft, rung = treated(method, _sft_of(survey.sft, group, method, seed))
-        yield Run(base, name, members, size, method.name, sft, _kept(group, sft.epochs), rung)
+        row = (
+            method.name if seed == group.seeds[0] else f"{method.name}-s{seed}"
+        )  # models of two seeds are two rows
+        yield Run(base, name, members, size, row, sft, _kept(group, sft.epochs), rung)
 
 
 def _sets_of(names: tuple[str, ...], group: RunsSpec) -> dict[str, tuple[str, ...]]:

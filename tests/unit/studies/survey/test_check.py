@@ -23,7 +23,7 @@ def test_surveys_of_the_repository_end_in_a_report(name: str) -> None:
 @pytest.mark.parametrize(
     ("override", "difference"),
     [
-        ("runs.0.seeds=[0,1]", "sft.seed (0 and 1)"),
+        ("runs.1={sizes: [40], seeds: [1]}", "sft.seed (0 and 1)"),
         ("runs.0.methods=[{lora: {rank: 4}},{lora: {rank: 8}}]", "sft.lora.rank (4 and 8)"),
         ("runs.0.methods=[full,{learning_rate: 0.5}]", "sft.learning_rate (0.001 and 0.5)"),
     ],
@@ -31,6 +31,20 @@ def test_surveys_of_the_repository_end_in_a_report(name: str) -> None:
 def test_two_models_of_one_row_are_refused_with_their_difference(override: str, difference: str) -> None:
     with refused("on facts-short", place="runs", value=difference, advice="a `label`"):
         check_rows(load_survey(CONFIGS / "tiny.yaml", [override]))
+
+
+def test_seeds_of_one_group_are_rows_of_their_methods() -> None:
+    spec = load_survey(CONFIGS / "tiny.yaml", ["runs.0.seeds=[0,1]"])
+    check_rows(spec)
+    require_report(spec)
+
+
+def test_two_runs_of_one_name_are_refused() -> None:
+    groups = "runs=[{sizes: [9], seeds: [0, 7]}, {sizes: [9], seeds: [7], methods: [{learning_rate: 0.5}]}]"
+    with refused(
+        r"\(full-s7\), and base a on", place="runs", value="a-facts-short-n9-full-s7", advice="`label`"
+    ):
+        check_rows(load_survey(CONFIGS / "tiny.yaml", [groups]))
 
 
 @pytest.mark.parametrize("override", ["runs.0.bases=[a]", "runs.0.data=[chatty]", "runs.0.data=all"])

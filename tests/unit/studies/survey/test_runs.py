@@ -59,9 +59,9 @@ def test_method_schedule_epochs_and_seed_change_the_settings_of_training() -> No
     runs = runs_of(survey(runs=[group]))
     assert [(run.method, run.sft.seed) for run in runs] == [
         ("full", 0),
-        ("full", 7),
+        ("full-s7", 7),
         ("lora", 0),
-        ("lora", 7),
+        ("lora-s7", 7),
     ]
     lora = runs[2].sft
     assert lora.lora is not None
@@ -73,6 +73,22 @@ def test_method_schedule_epochs_and_seed_change_the_settings_of_training() -> No
         2,
     )
     assert len({run.name for run in runs}) == 4
+
+
+@pytest.mark.parametrize(
+    ("seeds", "methods", "names"),
+    [
+        ([7], ["full"], ["a-code-n5-full-s7"]),
+        ([0, 7], ["full", "full-s7"], ["a-code-n5-full", "a-code-n5-full-s7"]),
+        ([7, 0], ["full", "full-s0"], ["a-code-n5-full-s7", "a-code-n5-full-s0"]),
+    ],
+)
+def test_seeds_after_the_first_are_part_of_the_method(
+    seeds: list[int], methods: list[str], names: list[str]
+) -> None:
+    runs = runs_of(survey(runs=[{"bases": ["a"], "data": ["code"], "sizes": [5], "seeds": seeds}]))
+    assert [run.method for run in runs] == methods
+    assert [run.name for run in runs] == names
 
 
 def test_equal_runs_of_two_groups_are_one_with_the_epochs_of_both() -> None:
