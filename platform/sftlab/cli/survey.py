@@ -64,15 +64,18 @@ def open_survey(
     return SurveyBuild(SurveyPlan(spec, resolve(spec, opened.root)), opened, runtime, shown_progress())
 
 
-def survey_plan(build: SurveyBuild, every_step: bool, by_default: bool) -> Shown:
-    """What the survey has, lacks and will cost; nothing is computed."""
+def survey_plan(build: SurveyBuild, extent: Extent, by_default: bool) -> Shown:
+    """What the survey has, lacks and will cost; nothing is computed. Raises UserError for what a run refuses."""
+    from sftlab.studies.survey.check import require_report
     from sftlab.studies.survey.estimate import totals, totals_json, totals_text
 
+    if extent.until == LAST:
+        require_report(build.plan.spec)
     steps = previewed(build)
     missing = {planned.step.id for planned in steps if not planned.hit}
     rates = build.runtime.rates
     found = totals(build.plan, rates, lambda step: step.id in missing)
-    shown = plan_shown("survey", build, steps, every_step, by_default)
+    shown = plan_shown("survey", build, steps, extent.every_step, by_default)
     refuse_early(build)
     text = f"survey {build.plan.name}\n{totals_text(found, rates)}\n\n{shown.text}"
     return Shown({**shown.data, "totals": totals_json(found, rates)}, text)
@@ -137,7 +140,7 @@ def survey(
     def work() -> Shown:
         build = open_survey(file, runtime, store, overrides or [], online=not extent.plan)
         if extent.plan:
-            return survey_plan(build, extent.every_step, by_default=runtime is None)
+            return survey_plan(build, extent, by_default=runtime is None)
         return survey_to_report(build, file, extent.until)
 
     show(as_json, work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ class Source:
         read = {*self.detected.columns.values(), *self.spec.where}
         return [name for name in self.columns if name not in read]
 
-    def conversations(self) -> Iterator[Conversation]:
-        """The conversations of the file in its order, once.
+    def conversations(self, rows: int | None = None) -> Iterator[Conversation]:
+        """The conversations of the file in its order, once; of its first `rows` rows where that is given.
 
         Raises UserError naming file, row and field for a row that is not of the format, and for one that is no
         conversation unless the spec leaves these out.
@@ -44,7 +45,7 @@ class Source:
         dropped = {
             text.strip().casefold() for text in (self.detected.drop_responses if given is None else given)
         }
-        for where, row in self._rows.all:
+        for where, row in islice(self._rows.all, rows):
             self.rows += 1
             if not self._wanted(row, where):
                 self.dropped["where"] += 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sftlab.config.leaves import flat
+from sftlab.datasets.benchmark_file import read_benchmark
+from sftlab.datasets.code_file import read_problems
+from sftlab.datasets.source import open_data
 from sftlab.errors import UserError
 from sftlab.execution.checks import check_base_model, check_paths, check_resources
 from sftlab.execution.runtime import Runtime
@@ -15,6 +18,8 @@ from sftlab.measurements.sandbox import require_sandbox
 from sftlab.store.objects import is_address
 from sftlab.studies.survey.runs import Run, is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
+
+ROWS = 200  # of an instruction set that are read before anything is computed
 
 
 def check(spec: SurveySpec, runtime: Runtime) -> None:
@@ -126,6 +131,25 @@ def require_report(spec: SurveySpec) -> None:
         expected="two or more bases on two or more single sets, trained with one method, size and schedule",
         advice="add some, or build the scores alone with --until survey-results.",
     )
+
+
+def check_files(spec: SurveySpec, reads: Collection[str]) -> None:
+    """Raises UserError naming file, row and field for what a stage would refuse of the files of a survey.
+
+    Benchmarks are read whole, and the first ROWS rows of instruction data. `reads`: what is still to be read, `data`
+    and `benchmarks`.
+    """
+    if "benchmarks" in reads:
+        for benchmark in spec.benchmarks.files.values():
+            read_benchmark(benchmark)
+        for problems in spec.benchmarks.programs.values():
+            read_problems(problems.source, problems.questions, problems.seed)
+    if "data" in reads:
+        used = {name for run in runs_of(spec) for name in run.members}
+        for name, file in spec.data.files.items():
+            if name in used:
+                for _ in open_data(file).conversations(ROWS):
+                    pass
 
 
 def check_bases(spec: SurveySpec, say: Callable[[str], None]) -> None:

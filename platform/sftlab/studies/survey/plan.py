@@ -51,12 +51,13 @@ class SurveyPlan:
         return self.sources.outside
 
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
-        """Raises UserError for missing files, and for bases that cannot be served or trained."""
-        from sftlab.studies.survey.check import check_bases
+        """Raises UserError for missing files, rows that cannot be used, and bases that cannot be served or trained."""
+        from sftlab.studies.survey.check import check_bases, check_files
         from sftlab.studies.survey.judged import read_judged
 
         self.outside.require()
         read_judged(self.spec.benchmarks.judged, self.named)
+        check_files(self.spec, {name for stage in stages for name in stage.reads})
         if any("model" in stage.reads for stage in stages):
             check_bases(self.spec, say)
 
