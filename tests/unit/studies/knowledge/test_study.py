@@ -47,6 +47,20 @@ def test_every_shipped_study_validates_and_plans_with_a_cost(path: Path, tmp_pat
     assert cost.engine_starts == 2 and cost.generated_tokens > 0 and cost.bytes_written > 0
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_shipped_study_reads_from_the_data_and_models_of_the_repository(path: Path) -> None:
+    spec, root = load_study(path), CONFIGS.parents[1]
+    sources = [part.source for part in (spec.facts, spec.pocket) if part is not None and part.source]
+    assert {Path(source).parent for source in sources} <= {root / "data"}
+    assert spec.model is None or Path(spec.model.path).parent == root / "models"
+
+
+@pytest.mark.parametrize("name", ["llama2-7b", "llama2-13b", "llama2-70b", "llama3-8b", "llama3-70b"])
+def test_the_main_studies_have_all_sizes_of_the_paper(name: str) -> None:
+    grid = load_study(CONFIGS / f"{name}.yaml").training_sets
+    assert grid.sizes == (60, 120, 240, 480, 960, 1920, "all") and grid.balance == "fill"
+
+
 @pytest.mark.parametrize("path", sorted((CONFIGS / "runtimes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_runtime_validates(path: Path) -> None:
     assert isinstance(load_runtime(path), Runtime)
@@ -58,7 +72,7 @@ def test_the_paper_s_grid_costs_what_its_numbers_say(tmp_path: Path) -> None:
     (mastery,) = [cost for step, cost in plan.steps() if step.stage == "mastery"]
     facts = 75_944 + 9_555 + 11_613 + 9_580 + 11_563
     assert mastery.completions == facts * 21 * 10
-    assert sum(step.stage == "evaluation" for step, _ in plan.steps()) == 5 * 4 * 5 * 8 + 1
+    assert sum(step.stage == "evaluation" for step, _ in plan.steps()) == 5 * 7 * 5 * 8 + 1
 
 
 @pytest.mark.parametrize(
