@@ -52,6 +52,21 @@ def check_engine_size(model: ModelSpec | None, runtime: Runtime) -> None:
     )
 
 
+def check_metric(spec: StudySpec, facts: Mapping[str, int]) -> None:
+    """Raises UserError where the metric that a study sets is measured on splits that have no facts.
+
+    facts: by split.
+    """
+    splits = spec.chosen_by.splits
+    if spec.metric is not None and not any(facts.get(split) for split in splits):
+        raise UserError(
+            f"{' and '.join(splits)} has no facts, so that no restore percentage could be chosen",
+            place="metric",
+            value=spec.metric,
+            advice=f"give some facts `split: {splits[0]}`, or set another metric.",
+        )
+
+
 def check_pocket_layers(shape: Shape, sft: SFTSpec, restore: RestoreSpec) -> None:
     """Raises UserError where a study freezes or restores layers that its pocket model does not have."""
     names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(shape.layers)]

@@ -95,9 +95,10 @@ class Plan:
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
         """Raises UserError for missing files, a bad base model, and a tokenizer that reads a text otherwise."""
         from sftlab.execution.checks import check_base_model
-        from sftlab.studies.knowledge.check import check_base_tokenizer, check_pocket_layers
+        from sftlab.studies.knowledge.check import check_base_tokenizer, check_metric, check_pocket_layers
 
         self.outside.require()
+        check_metric(self.spec, self.sources.fact_counts)
         if self.spec.pocket is not None:
             check_pocket_layers(self.spec.pocket.shape, self.spec.sft, self.spec.restore)
         if self.spec.model is None or not any("model" in stage.reads for stage in stages):
@@ -267,7 +268,7 @@ class Plan:
             "engine": self.spec.engine.model_dump(),
             "splits": list(AFTER_SPLITS),
             "restore": restore if at else None,
-        }
+        } | (self._metric if at == CHOSEN else {})
         name = at if isinstance(at, str) else f"r{at:g}"
         return self._step("mastery-after", f"{cell.name}-{name}", spec, inputs)
 
@@ -295,7 +296,12 @@ class Plan:
 
     @cached_property
     def results(self) -> Step:
-        return self._step("results", self.spec.name, {"name": self.spec.name}, self._measured)
+        return self._step("results", self.spec.name, {"name": self.spec.name} | self._metric, self._measured)
+
+    @property
+    def _metric(self) -> dict[str, str]:
+        """What chooses, for the spec of a step that depends on the choice; nothing where it is the default."""
+        return {} if self.spec.metric is None else {"metric": self.spec.metric}
 
     @cached_property
     def _measured(self) -> dict[str, str]:
@@ -313,7 +319,8 @@ class Plan:
     @cached_property
     def best(self) -> Step:
         """The recommended model. The results that recommend it hold the study's name, which is no part of it."""
-        return self._step("best", "best", {"results": REVISIONS["results"]}, self._measured)
+        spec = {"results": REVISIONS["results"]} | self._metric
+        return self._step("best", "best", spec, self._measured)
 
     @cached_property
     def report(self) -> Step:

@@ -12,6 +12,7 @@ from sftlab.inference.spec import EngineSpec
 from sftlab.measurements.spec import AnswerSpec, DivergenceSpec, GradientSpec, MasterySpec
 from sftlab.pocket.spec import PocketSpec
 from sftlab.strategies import RestoreSpec, TrainingSetsSpec, Treatment, with_method
+from sftlab.studies.knowledge.results.choice import DEV, METRICS, Metric
 from sftlab.training.spec import SFTSpec
 
 CHOSEN: Literal["chosen"] = "chosen"
@@ -106,6 +107,9 @@ class StudySpec(Frozen):
         "the one that dev chooses for each run; never if unset",
     )
     gradients: GradientSpec | None = Field(None, description="measure gradients of facts; not if unset")
+    metric: str | None = Field(
+        None, description=f"what chooses on dev: one of {', '.join(METRICS)}; dev if unset"
+    )
     plugins: tuple[str, ...] | None = Field(
         None, description="modules, beside this file or on the PYTHONPATH, that register further strategies"
     )
@@ -117,6 +121,13 @@ class StudySpec(Frozen):
             return with_method(restore)
         except UserError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, name: str | None) -> str | None:
+        if name is not None and name not in METRICS:
+            raise ValueError(f"expected one of {', '.join(METRICS)}")
+        return None if name == DEV else name  # the ids of results hold it only where it is set
 
     @model_validator(mode="after")
     def _after_percents_of_the_ladder(self) -> StudySpec:
@@ -153,6 +164,11 @@ class StudySpec(Frozen):
         grid = self.training_sets
         check_models(len(grid.buckets) * len(grid.sizes) * len(grid.seeds) * len(self.restore.percents))
         return self
+
+    @property
+    def chosen_by(self) -> Metric:
+        """What chooses on dev."""
+        return METRICS[self.metric or DEV]
 
     @property
     def treatment(self) -> Treatment:

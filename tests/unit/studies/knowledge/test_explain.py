@@ -78,7 +78,13 @@ def finish(build: KnowledgeBuild) -> None:
         answer(build, step, RIGHT[at])
 
 
-def answer(build: KnowledgeBuild, step: Step, right: list[bool | None], dev: Sequence[bool] = ()) -> None:
+def answer(
+    build: KnowledgeBuild,
+    step: Step,
+    right: list[bool | None],
+    dev: Sequence[bool] = (),
+    dev_ood: Sequence[bool] = (),
+) -> None:
     """Answers of one model to the test and dev facts, and logits of the second test fact."""
     facts = read_facts(build.path(build.plan.facts), "test")["fact_id"].to_pylist()
     rows: list[dict[str, Any]] = [
@@ -86,11 +92,13 @@ def answer(build: KnowledgeBuild, step: Step, right: list[bool | None], dev: Seq
         | ({"error": "too long"} if correct is None else {})
         for fact, correct in zip(facts, right, strict=True)
     ]
-    others = read_facts(build.path(build.plan.facts), "dev")["fact_id"].to_pylist() if dev else []
-    rows += [
-        {"fact_id": fact, "split": "dev", "answer": "a", "correct": correct, "tokens": 1}
-        for fact, correct in zip(others, dev, strict=True)
-    ]
+    for split, verdicts in {"dev": dev, "dev_ood": dev_ood}.items():
+        if verdicts:
+            others = read_facts(build.path(build.plan.facts), split)["fact_id"].to_pylist()
+            rows += [
+                {"fact_id": fact, "split": split, "answer": "a", "correct": correct, "tokens": 1}
+                for fact, correct in zip(others, verdicts, strict=True)
+            ]
     folder = build.path(step)
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=answer_schema()), folder / "answers.parquet")

@@ -25,9 +25,10 @@ class Metric(NamedTuple):
     words: str
 
 
-# What a search ranks trials by, and choices are made by; a study takes the first.
+DEV = "dev"  # the default
+# What a search ranks trials by, and choices of sweeps and studies are made by.
 METRICS: Mapping[str, Metric] = {
-    "dev": Metric(DEV_SPLITS, "mean of in-domain and out-of-domain accuracy"),
+    DEV: Metric(DEV_SPLITS, "mean of in-domain and out-of-domain accuracy"),
     "dev_in_domain": Metric(("dev",), "in-domain accuracy alone"),
     "dev_out_of_domain": Metric(("dev_ood",), "out-of-domain accuracy alone"),
 }

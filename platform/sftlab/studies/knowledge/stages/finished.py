@@ -10,6 +10,7 @@ from sftlab.store.record import Step
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.report.buckets import RESTORE
+from sftlab.studies.knowledge.results.choice import DEV
 from sftlab.studies.knowledge.results.tables import STUDY, Recommended
 
 
@@ -65,7 +66,7 @@ def finished_study(build: KnowledgeBuild) -> Finished:
         kind=STUDY,
         name=plan.spec.name,
         spec=plan.spec.model_dump(mode="json", exclude_none=True),
-        metric="dev",
+        metric=plan.spec.metric or DEV,
         base=build,
         cells=[FinishedCell(strategy, strategy, {}, build, cell) for cell in plan.cells],
         results=plan.results,

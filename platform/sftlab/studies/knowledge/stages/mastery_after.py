@@ -19,7 +19,7 @@ from sftlab.strategies import edit_for
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import AFTER_SPLITS, Cell
 from sftlab.studies.knowledge.results.answer_rows import MasteryAfterRow
-from sftlab.studies.knowledge.results.choice import DEV_SPLITS, best_percent, dev_scores
+from sftlab.studies.knowledge.results.choice import DEV, DEV_SPLITS, best_percent, dev_scores
 from sftlab.studies.knowledge.spec import CHOSEN
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.evaluation import read_answers
@@ -108,7 +108,7 @@ def percent_of(build: KnowledgeBuild, cell: Cell, at: float | str) -> float:
             if split in answers:
                 found = accuracy_by_bucket(answers[split], buckets[split])
                 scores[split][percent] = mean_of_buckets(found).accuracy
-    return best_percent(dev_scores(cell.name, scores))
+    return best_percent(dev_scores(cell.name, scores, build.plan.spec.metric or DEV))
 
 
 def read_mastery_after(build: KnowledgeBuild, step: Step) -> pa.Table:

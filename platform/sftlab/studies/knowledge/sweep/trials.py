@@ -271,6 +271,13 @@ def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
             value=list(study.mastery_after),
             advice="leave it out, and run the study of the recommended setting with it.",
         )
+    if study.metric not in (None, spec.search.metric):
+        raise UserError(
+            f"the study chooses by {study.metric}, and the sweep by {spec.search.metric}",
+            place="metric",
+            value=study.metric,
+            advice=f"set search.metric of the sweep to {study.metric}, or leave metric out of the study.",
+        )
     maker, rates = TrialMaker(spec, study), spec.axes.learning_rate
     highest = rates.high if isinstance(rates, Range) else max(rates) if rates else None
     for strategy in spec.axes.strategy:
