@@ -1,4 +1,4 @@
-"""What may make the scores of custom facts mean something else: counted, with an example each."""
+"""What may make the scores of facts mean something else: counted with an example each, and left out on wish."""
 
 from __future__ import annotations
 
@@ -13,8 +13,35 @@ if TYPE_CHECKING:
 SHORT = 2  # letters of a name that is found by chance within other words
 MOST_COMPARED = 5_000  # different answers of a topic that are looked for in each other
 WHOLE_WORDS = "set mastery.whole_words and answers.whole_words to count whole words alone"
+ANSWERED = (
+    "have an answer that the question contains, so a model that repeats the question is right; set "
+    "facts.exclude_answered to leave them out"
+)
 
 Fact = Mapping[str, Any]
+
+
+def answered(tables: Mapping[str, pa.Table]) -> list[str]:
+    """A line on facts whose question contains an accepted name, if there are any: how many, and the first one."""
+    columns = ["subject", "object", "accepted", "question"]
+    facts = [fact for table in tables.values() for fact in table.select(columns).to_pylist()]
+    found = [(fact, name) for fact in facts if (name := _given_away(fact))]
+    return [_line(found, ANSWERED)] if found else []
+
+
+def without_answered(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """The splits without facts whose question contains an accepted name; the order of the rows is kept."""
+    import pyarrow as pa
+
+    return {
+        split: table.filter(
+            pa.array(
+                [not _given_away(fact) for fact in table.select(["accepted", "question"]).to_pylist()],
+                pa.bool_(),
+            )
+        )
+        for split, table in tables.items()
+    }
 
 
 def doubts(tables: Mapping[str, pa.Table]) -> list[str]:
@@ -35,8 +62,8 @@ def doubts(tables: Mapping[str, pa.Table]) -> list[str]:
             f"have an answer that is part of another answer of their topic; {WHOLE_WORDS}",
         ),
         (
-            [(f, name) for f in facts if (name := _first(f, lambda name, f=f: name in f["question"]))],
-            "have an answer that the question contains, so a model that repeats the question is right",
+            [(f, name) for f in facts if (name := _given_away(f))],
+            ANSWERED,
         ),
         (
             [(f, found) for f in facts if (found := hidden(f["object"]))],
@@ -56,6 +83,11 @@ def _line(found: Sequence[tuple[Fact, str]], words: str) -> str:
 def _first(fact: Fact, doubtful: Any) -> str:
     """The first accepted name that is doubtful, or ""."""
     return next((name for name in fact["accepted"] if doubtful(name)), "")
+
+
+def _given_away(fact: Fact) -> str:
+    """The first accepted name that the question contains, as `contains_answer` finds it, or ""."""
+    return _first(fact, lambda name: name in fact["question"])
 
 
 def _is_short(name: str) -> bool:

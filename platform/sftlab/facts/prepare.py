@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
-from sftlab.facts.doubts import doubts
+from sftlab.facts.doubts import answered, doubts, without_answered
 from sftlab.facts.entity_questions import open_archive, read_tables
 from sftlab.facts.fact_files import GIVE, is_own_facts
-from sftlab.facts.overlap import shared
+from sftlab.facts.overlap import shared, without_shared
 from sftlab.facts.table import TOPICS_FILE, synonyms
 from sftlab.facts.templates import Topic, dump_topics, study_topics
 from sftlab.facts.user_facts import read_user_tables
@@ -60,13 +60,22 @@ def left_out(source: Path, topics: Mapping[str, Topic]) -> str:
 
 
 def notices(source: Path, tables: Mapping[str, pa.Table], topics: Mapping[str, Topic]) -> list[str]:
-    """What a reader of these facts should know: topics that are left out, doubtful answers of custom facts, and what
-    the splits share.
+    """What a reader of these facts should know: topics that are left out, doubtful answers, and what the splits share.
+
+    Of EntityQuestions only the answers that the question contains are doubted: its names are as published.
     """
-    own = is_own_facts(source)
-    found = [f"{source}: {line}" for line in doubts(tables)] if own else [left_out(source, topics)]
-    found += [f"{source}: {one.line}" for one in shared(tables)]
+    found = [] if is_own_facts(source) else [left_out(source, topics)]
+    lines = doubts(tables) if is_own_facts(source) else answered(tables)
+    found += [f"{source}: {line}" for line in (*lines, *(one.line for one in shared(tables)))]
     return [line for line in found if line]
+
+
+def excluded(
+    tables: Mapping[str, pa.Table], exclude_answered: bool | None, exclude_overlap: bool | None
+) -> dict[str, pa.Table]:
+    """The splits without facts that their questions answer, and without facts that splits share, as asked for."""
+    kept = without_answered(tables) if exclude_answered else dict(tables)
+    return without_shared(kept) if exclude_overlap else kept
 
 
 def write_facts(tables: Mapping[str, pa.Table], topics: Mapping[str, Topic], output: Path) -> Counts:

@@ -12,8 +12,7 @@ from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import files_by_stage
 from sftlab.facts.entity_questions import PUBLISHED_COUNTS
 from sftlab.facts.fact_files import is_own_facts
-from sftlab.facts.overlap import without_shared
-from sftlab.facts.prepare import counts_by_topic, read_source
+from sftlab.facts.prepare import counts_by_topic, excluded, read_source
 from sftlab.facts.templates import Topic, study_topics
 from sftlab.facts.training_sets import even_shares
 from sftlab.facts.user_facts import read_user_facts
@@ -174,7 +173,8 @@ def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
         return dict.fromkeys(PUBLISHED_COUNTS, 0), 0.0, 0
     chosen = None if given is not None and not given.exists() else facts.in_domain
     topics = study_topics(given if given is not None and given.exists() else None, chosen)
-    if missing or (given is None and not own and not facts.exclude_overlap and facts.in_domain is None):
+    filtered = facts.exclude_overlap or facts.exclude_answered or facts.in_domain is not None
+    if missing or (given is None and not own and not filtered):
         counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}
         return counts, sum(len(topic.templates) for topic in topics.values()) / len(topics), 0
     changed = 0
@@ -183,8 +183,7 @@ def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
         tables, changed = read.tables, read.changed
     else:
         tables, topics = read_source(source, given, chosen)
-    if facts.exclude_overlap:
-        tables = without_shared(tables)
+    tables = excluded(tables, facts.exclude_answered, facts.exclude_overlap)
     kept = {
         split: _kept(by_topic, limit[split]) if split in limit else by_topic
         for split, by_topic in counts_by_topic(tables).items()

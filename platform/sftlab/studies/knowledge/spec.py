@@ -61,6 +61,10 @@ class FactsSpec(Frozen):
         "question, or the same subject and answer",
     )
 
+    exclude_answered: Flag = Field(
+        None, description="leave out of all splits the facts whose question contains an accepted name"
+    )
+
     @field_validator("in_domain")
     @classmethod
     def _in_one_order(cls, topics: tuple[str, ...] | None) -> tuple[str, ...] | None:

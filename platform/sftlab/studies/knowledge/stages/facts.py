@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftlab.errors import UserError
-from sftlab.facts.overlap import without_shared
-from sftlab.facts.prepare import notices, read_source, write_facts
+from sftlab.facts.prepare import excluded, notices, read_source, write_facts
 from sftlab.facts.table import read_facts
 from sftlab.facts.training_sets import even_shares
 from sftlab.studies.knowledge.build import KnowledgeBuild
@@ -30,8 +29,7 @@ def build_facts(build: KnowledgeBuild) -> None:
         assert spec.facts is not None
         templates = Path(spec.facts.templates) if spec.facts.templates else None
         tables, topics = read_source(Path(spec.facts.source), templates, spec.facts.in_domain)
-        if spec.facts.exclude_overlap:
-            tables = without_shared(tables)
+        tables = excluded(tables, spec.facts.exclude_answered, spec.facts.exclude_overlap)
         for notice in notices(Path(spec.facts.source), tables, topics):
             build.progress.say(notice)
         limit = spec.facts.limit
