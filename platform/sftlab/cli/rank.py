@@ -58,7 +58,7 @@ class Questions:
     model: Annotated[Path, typer.Option(help="Folder of the model.")]
     benchmark: Annotated[Path, typer.Option(help="File of questions (docs/surveys.md).")]
     metric: Annotated[
-        str, typer.Option(help="exact, contains, number or f1, where a question names none.")
+        str, typer.Option(help="exact, contains, number, f1 or rouge-l, where a question names none.")
     ] = "exact"
     template: Annotated[str, typer.Option(help="paper, chat, text, or a file of Jinja text.")] = "paper"
     questions: Annotated[

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -17,14 +17,17 @@ from sftlab.datasets.read import open_rows
 from sftlab.errors import UserError
 
 FIELDS = ("question", "answer", "answers", "choices", "label", "id", "metric", "form")
-METRICS = ("exact", "contains", "number", "f1")
+Metric = Literal[
+    "exact", "contains", "number", "f1", "rouge-l"
+]  # `measurements.verdicts` has the definitions
+METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class BenchmarkFileSpec(Frozen):
     """One file of questions and how the answers are judged."""
 
     source: str = Field(description="File: .jsonl, .ndjson, .json (each also .gz) or .parquet.")
-    metric: Literal["exact", "contains", "number", "f1"] = Field(
+    metric: Metric = Field(
         default="exact", description="Verdict on an answer, where a row does not name another."
     )
     form: str | None = Field(

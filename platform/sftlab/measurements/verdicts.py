@@ -10,9 +10,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
-Metric = Literal["exact", "contains", "number", "f1"]
+from sftlab.datasets.benchmark_file import Metric
 
 _ARTICLES = {"a", "an", "the"}
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
@@ -30,7 +29,8 @@ def score(answer: str, accepted: Sequence[str], metric: Metric) -> float:
 
     exact: equal after normalisation. contains: an accepted text is a run of whole words of the answer. number: the
     last number of the answer equals the accepted number, whatever its commas and trailing zeros. f1: harmonic mean of
-    precision and recall of words, counted with multiplicity.
+    precision and recall of words, counted with multiplicity. rouge-l: the same of their longest common subsequence
+    (Lin 2004).
     """
     return max((_score(answer, text, metric) for text in accepted), default=0.0)
 
@@ -63,11 +63,26 @@ def _score(answer: str, accepted: str, metric: Metric) -> float:
         return float(given == wanted)
     if metric == "contains":
         return float(bool(wanted) and f" {wanted} " in f" {given} ")
-    return _f1(given.split(), wanted.split())
+    words, others = given.split(), wanted.split()
+    if not words or not others:
+        return float(words == others)
+    common = _subsequence(words, others) if metric == "rouge-l" else _shared(words, others)
+    return 2 * common / (len(words) + len(others))
 
 
-def _f1(given: Sequence[str], wanted: Sequence[str]) -> float:
-    common = sum((Counter(given) & Counter(wanted)).values())
-    if not common:
-        return float(not given and not wanted)
-    return 2 * common / (len(given) + len(wanted))
+def _shared(given: Sequence[str], wanted: Sequence[str]) -> int:
+    """Words that two texts share, counted with multiplicity."""
+    return sum((Counter(given) & Counter(wanted)).values())
+
+
+def _subsequence(given: Sequence[str], wanted: Sequence[str]) -> int:
+    """Length of the longest common subsequence; `longest[i]`: that of the words so far and the first i wanted ones."""
+    longest = [0] * (len(wanted) + 1)
+    for word in given:
+        before = 0  # longest[i] of the words before `word`
+        for i, other in enumerate(wanted):
+            before, longest[i + 1] = (
+                longest[i + 1],
+                before + 1 if word == other else max(longest[i], longest[i + 1]),
+            )
+    return longest[-1]

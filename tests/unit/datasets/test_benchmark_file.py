@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
-from sftlab.datasets.benchmark_file import BenchmarkFileSpec, read_benchmark, read_shots
+from sftlab.cli.rank import Questions
+from sftlab.datasets.benchmark_file import METRICS, BenchmarkFileSpec, read_benchmark, read_shots
 from sftlab.errors import UserError
 
 
@@ -116,3 +118,10 @@ def test_draws_of_questions_are_nested_and_in_the_order_of_the_file(tmp_path: Pa
     assert set(drawn[5]) < set(drawn[20])
     assert drawn[20] == sorted(drawn[20])
     assert [len(found) for found in drawn.values()] == [5, 20, 30]
+
+
+def test_the_help_of_ask_names_all_metrics() -> None:
+    (option,) = get_type_hints(Questions, include_extras=True)["metric"].__metadata__
+    assert set(re.split(r", | or ", option.help.removesuffix(", where a question names none."))) == set(
+        METRICS
+    )

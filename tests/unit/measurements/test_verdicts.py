@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sftlab.measurements.verdicts import in_form, last_number, normalized, score
 
@@ -21,12 +25,44 @@ from sftlab.measurements.verdicts import in_form, last_number, normalized, score
         ("nothing", ["0"], "number", 0.0),
         ("a b c", ["b d"], "f1", 2 * 0.5 * 0.5 / (0.5 + 0.5)),  # `a` is an article: words b, c against b, d
         ("b b", ["b"], "f1", 2 / 3),  # precision 1/2, recall 1
+        (
+            "Police killed the gunman.",
+            ["police kill gunman"],
+            "rouge-l",
+            2 / 3,
+        ),  # police .. gunman: 2 of 3 and 3
+        ("gunman police killed", ["police kill gunman"], "rouge-l", 1 / 3),  # only one of the two is in order
+        ("gunman police killed", ["police kill gunman"], "f1", 2 / 3),
+        ("b c b d", ["b b d"], "rouge-l", 6 / 7),  # b b d: 3 of 4 and of 3
+        ("b", ["c", "d b e"], "rouge-l", 0.5),  # the best of several: 1 of 1 and of 3
+        (". the", ["b"], "rouge-l", 0.0),  # no word is left
         ("wrong", ["b", "wrong"], "exact", 1.0),  # the best of several
         ("x", [], "exact", 0.0),
     ],
 )
 def test_score_of_an_answer(answer: str, accepted: list[str], metric: str, expected: float) -> None:
     assert score(answer, accepted, metric) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+@given(st.text("bc d", max_size=12), st.text("bc d", max_size=12))
+@settings(max_examples=60)
+def test_rouge_l_counts_the_longest_choice_of_words_in_order(answer: str, accepted: str) -> None:
+    words, others = answer.split(), accepted.split()
+    chosen = {
+        kept
+        for size in range(len(others) + 1)
+        for kept in combinations(others, size)
+        if is_within(kept, words)
+    }
+    total = len(words) + len(others)
+    expected = 2 * max(map(len, chosen)) / total if total else 1.0
+    assert score(answer, [accepted], "rouge-l") == pytest.approx(expected)
+
+
+def is_within(kept: tuple[str, ...], words: list[str]) -> bool:
+    """Whether `words` has these words in this order."""
+    rest = iter(words)
+    return all(word in rest for word in kept)
 
 
 def test_two_normal_forms_of_one_text_are_equal() -> None:

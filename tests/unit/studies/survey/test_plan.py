@@ -8,6 +8,7 @@ from pathlib import Path
 from sftlab.execution.preview import preview
 from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
+from sftlab.studies.knowledge.report.published import published
 from sftlab.studies.load import load_survey
 from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.sources import SurveySources
@@ -124,6 +125,22 @@ def test_grid_of_the_paper_has_its_number_of_models() -> None:
     }
     assert sum(kinds.values()) == 1070  # section 3
     assert len({step.id for step, _ in survey.steps()}) == len(list(survey.steps()))
+
+
+def test_table_5_restores_the_two_models_of_llama_3_at_the_percentages_of_the_paper() -> None:
+    spec = load_survey(CONFIGS / "table5.yaml")
+    rungs = set(published()["restoration_other_tasks"]["restore_percent"])
+    assert spec.restore is not None and {f"{percent:g}" for percent in spec.restore.percents} == rungs
+    missing = {
+        name: f"missing:{name}" for name in (*spec.bases.names, *spec.data.names, *spec.benchmarks.names)
+    }
+    survey = SurveyPlan(spec, SurveySources(missing, missing, missing))
+    assert len(survey.runs) == 4 and len(survey.ladders) == 2  # of two bases; of the first base
+    assert len(survey.scored) == 2 + 4 + 2 * 7
+    assert {name: file.metric for name, file in spec.benchmarks.files.items()} == {
+        "xsum": "rouge-l",
+        "gsm8k": "number",
+    }
 
 
 def test_root_is_where_relative_paths_start_and_no_part_of_ids() -> None:
