@@ -334,6 +334,7 @@ def all_readers() -> list[Reader]:
     from tests.fuzz.data_sets import data_set_readers
     from tests.fuzz.server import server_reader
     from tests.fuzz.stages import table_readers
+    from tests.fuzz.surveys import survey_readers
 
     lines = [seeds.json_lines(seeds.FACTS)]
     zips = [seeds.archive(seeds.entity_questions(), method) for method in (0, 8)]
@@ -371,6 +372,7 @@ def all_readers() -> list[Reader]:
         Reader("result table", _results_table, [seeds.cells()], _parquet_of(seeds.CELLS)),
         *table_readers(),
         *data_set_readers(),
+        *survey_readers(),
         Reader("EntityQuestions zip", _archive, zips, _archive_of),
         Reader("set options", _overrides, _OPTIONS, lambda draw: mutated(draw.choice(_OPTIONS), _OPTIONS, draw)),
         _yaml_reader("templates", _templates, seeds.TOPICS),

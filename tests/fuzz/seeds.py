@@ -264,6 +264,7 @@ CELLS: list[dict[str, Any]] = [
         "set_seed": 0,
         "tokens_per_second": 1.0,
         "seconds": None,
+        "everything": False,
     }
 ] * 2
 

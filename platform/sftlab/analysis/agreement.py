@@ -18,8 +18,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def correlations(rows: npt.ArrayLike) -> Floats:
-    """Pearson correlations between the rows of [..., rows, values]: [..., rows, rows]."""
+    """Pearson correlations between the rows of [..., rows, values]: [..., rows, rows]; NaN of rows without values."""
     values = np.asarray(rows, dtype=np.float64)
+    if not values.shape[-1]:
+        return np.full((*values.shape[:-1], values.shape[-2]), np.nan)
     centred = values - values.mean(axis=-1, keepdims=True)
     length = np.sqrt(np.square(centred).sum(axis=-1, keepdims=True))
     # What is left of a constant after centring is rounding.

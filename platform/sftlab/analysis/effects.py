@@ -32,7 +32,8 @@ class Effect:
     """A number with a 95 % interval, a p value, and what the test could have seen.
 
     `detectable` is the smallest true effect that a two-sided test at 5 % finds with 80 % power, before any
-    correction for several claims. `interval_over` and `p_by` say in words how the interval and p were made.
+    correction for several claims; 0 where the values do not vary, so that nothing can be said. `interval_over` and
+    `p_by` say in words how the interval and p were made.
     """
 
     value: float
@@ -74,7 +75,7 @@ def mean_effect(values: npt.ArrayLike, axes: tuple[str, ...], seed: int, flip: i
         low=float(low),
         high=float(high),
         p=mean_p(means, rng),
-        detectable=detectable(float(draws.std()), means.size),
+        detectable=detectable(_spread(draws), means.size),
         clusters=means.size,
         interval_over=f"cluster bootstrap over {' and '.join(axes)}",
         p_by=mean_test(means.size, axes[flip]),
@@ -176,7 +177,7 @@ def resampled_effect(value: float, draws: Floats, p: float, clusters: int, words
         float(low),
         float(high),
         float(p),
-        detectable(float(draws.std()), clusters),
+        detectable(_spread(draws), clusters),
         clusters,
         *words,
     )
@@ -238,6 +239,11 @@ def _all_signs(clusters: int) -> Floats:
     bits = np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1
     signs: Floats = (1 - 2 * bits).astype(np.float64)
     return signs
+
+
+def _spread(draws: Floats) -> float:
+    """The standard deviation of draws; exactly 0 where they differ by rounding alone."""
+    return 0.0 if np.ptp(draws) <= _rounding(draws) else float(draws.std())
 
 
 def _rounding(values: Floats) -> float:

@@ -126,10 +126,26 @@ def _row(spec: BenchmarkFileSpec, where: str, row: Mapping[str, Any]) -> dict[st
         "question": asked,
         "accepted": accepted,
         "metric": metric,
-        "form": row.get("form") or spec.form,
+        "form": _form(row, where) or spec.form,
         "choices": choices,
         "label": label,
     }
+
+
+def _form(row: Mapping[str, Any], where: str) -> str | None:
+    """The regular expression of a row; None without one."""
+    found = row.get("form")
+    if found is None or found == "":
+        return None
+    try:
+        if isinstance(found, str) and re.compile(found):
+            return found
+        reason = "no text"
+    except (re.error, RecursionError, OverflowError) as error:
+        reason = str(error)
+    raise UserError(
+        f"form is {found!r} ({reason})", place=where, value=found, expected="a regular expression"
+    )
 
 
 def _answers(row: Mapping[str, Any], where: str) -> tuple[list[str], list[str], int | None]:

@@ -14,6 +14,7 @@ from sftlab.errors import UserError
 
 Format = Literal["mt-bench", "alpaca-eval"]
 HIGHEST = 10  # grade of MT-Bench
+LARGEST = 2**53  # larger numbers are no judgments, and the largest have no float
 
 
 class JudgmentsSpec(Frozen):
@@ -56,8 +57,9 @@ def read_judgments(spec: JudgmentsSpec) -> dict[str, list[float | None]]:
 
 def _mt_bench(row: Mapping[str, Any], where: str) -> tuple[str, tuple[Any, ...], float | None]:
     model, grade = _text(row, "model", where), _number(row, "score", where)
+    key = _key(row, "question_id", where), _key(row, "turn", where)
     if grade == -1:
-        return model, (row.get("question_id"), row.get("turn")), None
+        return model, key, None
     if not 0 <= grade <= HIGHEST:
         raise UserError(
             f"score is {grade:g}",
@@ -65,7 +67,7 @@ def _mt_bench(row: Mapping[str, Any], where: str) -> tuple[str, tuple[Any, ...],
             value=grade,
             expected=f"a grade from 0 to {HIGHEST}, or -1 for none",
         )
-    return model, (row.get("question_id"), row.get("turn")), grade / HIGHEST
+    return model, key, grade / HIGHEST
 
 
 def _alpaca_eval(row: Mapping[str, Any], where: str) -> tuple[str, tuple[Any, ...], float | None]:
@@ -90,8 +92,15 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     return found
 
 
+def _key(row: Mapping[str, Any], name: str, where: str) -> str | int | None:
+    found = row.get(name)
+    if found is not None and not isinstance(found, str | int):
+        raise UserError(f"{name} is {found!r}", place=where, value=found, expected="a number or a text")
+    return found
+
+
 def _number(row: Mapping[str, Any], name: str, where: str) -> float:
     found = row.get(name)
-    if isinstance(found, bool) or not isinstance(found, int | float) or found != found:
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= LARGEST:
         raise UserError(f"{name} is {found!r}", place=where, value=found, expected="a number")
     return float(found)

@@ -190,8 +190,11 @@ def read_template(word: str) -> TemplateSpec:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_TEMPLATE + 1)
     except (OSError, UnicodeDecodeError) as error:
+        reason = "it is no UTF-8 text"
+        if isinstance(error, OSError):
+            reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
         raise UserError(
-            f"is no template ({error})",
+            f"is no template ({reason})",
             place=word,
             advice=(
                 "give paper, chat, text, or a file of Jinja text with {{ instruction }} and {{ response }}."

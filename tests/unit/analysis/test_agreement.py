@@ -41,6 +41,11 @@ def test_correlations_equal_pearsons() -> None:
     np.testing.assert_allclose(correlations(rows), np.corrcoef(rows))
 
 
+def test_rows_without_values_have_no_correlation() -> None:
+    assert correlations(np.empty((2, 3, 0))).shape == (2, 3, 3)
+    assert np.isnan(structure_agreement(np.zeros((4, 1, 1)))).all()  # one benchmark has no pairs
+
+
 def test_a_constant_has_no_correlation() -> None:
     found = correlations(np.array([[0.1, 0.1, 0.1], [1.0, 2.0, 3.0]]))
     assert np.isnan(found[0, 1])

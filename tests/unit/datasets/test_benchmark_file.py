@@ -84,6 +84,8 @@ def test_label_is_a_place_a_letter_or_the_text(tmp_path: Path, label: int | str)
         ({"question": "q", "label": 0, "answer": "x"}, "label"),
         ({"question": "q", "anwser": "x"}, "'answer'"),
         ({"question": "q", "answer": "x", "metric": "exakt"}, "'exact'"),
+        ({"question": "q", "answer": "x", "form": "("}, "form"),
+        ({"question": "q", "answer": "x", "form": ["a"]}, "form"),
     ],
 )
 def test_bad_row_is_refused_with_file_row_and_field(tmp_path: Path, row: dict[str, Any], named: str) -> None:

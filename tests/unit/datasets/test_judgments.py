@@ -10,6 +10,7 @@ import pytest
 
 from sftlab.datasets.judgments import JudgmentsSpec, read_judgments
 from sftlab.errors import UserError
+from tests.support.refusals import refused
 
 
 def written(folder: Path, *rows: dict[str, Any]) -> str:
@@ -66,3 +67,18 @@ def test_rows_of_another_kind_are_refused_by_name(
     with pytest.raises(UserError, match=named) as refused:
         read_judgments(JudgmentsSpec(source=written(tmp_path, *rows), format=form))
     assert "row" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({**grade("m", 81, 1, 7), "question_id": [81]}, r"question_id is \[81\]"),
+        ({**grade("m", 81, 1, 7), "turn": {}}, "turn is {}"),
+        (grade("m", 81, 1, 10**400), "score is 1000"),
+    ],
+)
+def test_values_that_name_no_answer_or_are_no_grade_are_refused(
+    row: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    with refused(problem, place="judgments.jsonl, row 2"):
+        read_judgments(JudgmentsSpec(source=written(tmp_path, grade("m", 80, 1, 7), row), format="mt-bench"))

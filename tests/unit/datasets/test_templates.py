@@ -160,9 +160,16 @@ def test_a_template_is_named_on_the_command_line_by_word_or_file(tmp_path: Any) 
     assert read_template("chat") == "chat"
     assert read_template(str(tmp_path / "t.jinja")) == PAPER_JINJA
     (tmp_path / "empty").write_text("")
-    for word, message in (("papr", "papr: is no template"), (str(tmp_path / "empty"), "has 0 characters")):
-        with pytest.raises(UserError, match=message):
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    for word, problem in (
+        ("papr", r"^is no template \(there is no such file\)$"),
+        (str(tmp_path), r"^is no template \(Is a directory\)$"),
+        (str(tmp_path / "bytes"), r"^is no template \(it is no UTF-8 text\)$"),
+    ):
+        with refused(problem, place=word, advice="paper, chat, text, or a file"):
             read_template(word)
+    with refused("has 0 characters", place="empty"):
+        read_template(str(tmp_path / "empty"))
 
 
 # ---------------------------------------------------------------- chat templates

@@ -16,8 +16,11 @@ from sftlab.files import bytes_text
 from sftlab.reporting.text import count, listed
 from sftlab.store.record import Step
 from sftlab.studies.survey.plan import BFLOAT16_BYTES, Model, SurveyPlan
+from sftlab.studies.survey.spec import BenchmarksSpec
 
-QUESTION_TOKENS = 200  # of a prompt of a benchmark in a file, with its template; assumed
+QUESTION_TOKENS = (
+    200  # of a question in a file or of a task, and of an example before it, with template; assumed
+)
 POCKET_QUESTION_TOKENS = 16
 FULL, LORA, READ = 6, 4, 2  # operations a token and weight
 # Share of a packed model, by the bytes of a weight: the larger trained pair of docs/results/deltas.md in bfloat16, and
@@ -84,9 +87,6 @@ def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> T
             _add_measures(plan, rates, model, known, seconds)
     tuned = [model for model in plan.models if model.run is not None]
     asked = {name: plan.questions_of(name) or 0 for name in spec.benchmarks.names}
-    lengths = {
-        name: QUESTION_TOKENS if name in spec.benchmarks.files else POCKET_QUESTION_TOKENS for name in asked
-    }
     of_one, scored = sum(asked.values()), len(plan.scored)
     trained = list({run.training: run for run in plan.runs}.values())
     disk = {model.name: _bytes(plan, weights, model.base) for model in tuned}
@@ -98,7 +98,7 @@ def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> T
         models=len(tuned),
         scored=scored,
         questions=of_one * scored,
-        prompt_tokens=scored * sum(n * lengths[name] for name, n in asked.items()),
+        prompt_tokens=scored * sum(n * prompt_tokens(spec.benchmarks, name) for name, n in asked.items()),
         generated_tokens=scored * sum(n * plan.max_tokens(name) for name, n in asked.items()),
         trained_tokens=sum(plan.set_tokens(run) * run.sft.epochs for run in trained),
         gpu_hours=seconds.hours(seconds.every),
@@ -107,6 +107,18 @@ def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> T
         delta_bytes=round(sum(_share(plan, model) * disk[model.name] for model in tuned)),
         unknown=_unknown(plan, weights),
     )
+
+
+def prompt_tokens(asked: BenchmarksSpec, benchmark: str) -> int:
+    """Tokens of a prompt of a benchmark, about; an example before a question has as many as a question."""
+    if benchmark in asked.pocket_names:
+        return POCKET_QUESTION_TOKENS
+    shots = 0
+    if benchmark in asked.few_shot:
+        shots = asked.files[asked.few_shot[benchmark]].shots or 0
+    elif asked.harness is not None and benchmark in asked.tasks:
+        shots = asked.harness.shots or 0
+    return QUESTION_TOKENS * (1 + shots)
 
 
 def parameters(plan: SurveyPlan, base: str) -> int | None:
@@ -132,7 +144,8 @@ def _add_model(plan: SurveyPlan, rates: Rates, model: Model, weights: int, secon
     run, start = model.run, rates.engine_start_seconds
     for name, step in model.scores.items():
         questions = plan.questions_of(name) or 0
-        read = READ * weights * questions * QUESTION_TOKENS / (peak * rates.prefill_share)
+        tokens = questions * prompt_tokens(plan.spec.benchmarks, name)
+        read = READ * weights * tokens / (peak * rates.prefill_share)
         written = READ * weights * questions * plan.max_tokens(name) / (peak * rates.decode_share)
         seconds.add("answers", step, read + written)
     moved = BFLOAT16_BYTES * weights / (1e9 * rates.gigabytes_per_second)
@@ -194,9 +207,17 @@ def _unknown(plan: SurveyPlan, weights: Mapping[str, int | None]) -> tuple[str, 
             f"GPU hours and disk of {listed(lacking)}, which count as 0: give `parameters`, or the folder."
         )
     if asked:
+        found.append(f"questions of {listed(asked)}, which count as 0: all are asked; give `questions`.")
+    harness = plan.spec.benchmarks.harness
+    if harness is not None:
         found.append(
-            f"questions of {listed(asked)}, which count as 0: all of the file are asked; give `questions`."
+            f"answer lengths of {listed(harness.tasks)}, which count as 0: the tasks of lm-eval set them."
         )
+        found.append(
+            "subtasks of groups of lm-eval: `questions` is of each subtask, and a group counts as one."
+        )
+        if harness.shots is None:
+            found.append("examples before questions of lm-eval, which count as 0: give `shots`.")
     return tuple(found)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sftlab.errors import UserError
+from sftlab.reporting.text import count
 from sftlab.studies.survey.about import About, ordered
 from sftlab.studies.survey.score_table import BASE, Run, ScoreTable
 
@@ -74,12 +75,15 @@ def main_grid(table: ScoreTable, about: About) -> Grid:
     )
     if len(kept[0]) < 2 or len(kept[1]) < 2 or not kept[2]:
         raise UserError(
-            f"under the condition with most runs ({condition}) only {len(kept[0])} models and {len(kept[1])} "
-            f"training sets have all scores, and these are missing: {'; '.join(left_out[:5]) or 'nothing'}",
+            f"under the condition with most runs ({condition}) only {count(len(kept[0]), 'model')}, "
+            f"{count(len(kept[1]), 'training set')} and {count(len(kept[2]), 'benchmark')} have all scores"
+            + (f"; left out: {'; '.join(left_out[:5])}" if left_out else ", and the table has no others"),
             place=table.source,
             value=(len(kept[0]), len(kept[1])),
-            expected="two of each",
-            advice="add the scores, or name the benchmarks that count with --benchmarks.",
+            expected="two models and two training sets or more, with scores on one benchmark or more",
+            advice="add the scores, or name the benchmarks that count with --benchmarks."
+            if left_out
+            else "add runs of other models and training sets with these settings.",
         )
     index = np.ix_(*kept)
     return Grid(

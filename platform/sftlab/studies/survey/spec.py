@@ -25,6 +25,7 @@ from sftlab.training.spec import LoRASpec, SFTSpec
 
 Together = Literal["each", "all", "leave-one-out"]
 TOGETHER: tuple[Together, ...] = get_args(Together)
+MOST_EPOCHS = 10_000  # of a run; a plan lists those that are kept
 PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -255,6 +256,8 @@ class SurveySpec(Frozen):
             elif group.data == "leave-one-out" and len(self.data.names) < 2:
                 raise ValueError(f"{where}.data: leave-one-out needs two or more sets")
             epochs = group.epochs or self.sft.epochs
+            if epochs > MOST_EPOCHS:
+                raise ValueError(f"{where}.epochs: {epochs:,} passes over a set; at most {MOST_EPOCHS:,}")
             if isinstance(group.keep_epochs, tuple) and any(not 1 <= n <= epochs for n in group.keep_epochs):
                 raise ValueError(f"{where}.keep_epochs: {group.keep_epochs} are not all within 1 to {epochs}")
         if self.restore is not None:

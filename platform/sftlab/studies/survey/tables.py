@@ -84,7 +84,8 @@ def sets(survey: Survey) -> list[Row]:
                 f"{_column(name)}_low": effect.low,
                 f"{_column(name)}_high": effect.high,
                 f"{_column(name)}_p": corrected[name][d],
-                f"{_column(name)}_detectable": effect.detectable,
+                f"{_column(name)}_detectable": effect.detectable
+                or None,  # gains without variance allow no statement
             }
         rows.append(row)
     return rows

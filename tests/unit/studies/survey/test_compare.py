@@ -13,7 +13,7 @@ from sftlab.studies.survey.about import About, parse_about
 from sftlab.studies.survey.claims import Claim
 from sftlab.studies.survey.compare import Comparison, Options, compare_file, csv_text, summary, write
 from sftlab.studies.survey.report.maps import mean_gain_map
-from sftlab.studies.survey.report.page import render
+from sftlab.studies.survey.report.page import finding, render
 from sftlab.studies.survey.score_table import ScoreTable, read_scores
 from sftlab.studies.survey.survey import Survey, open_survey
 from sftlab.studies.survey.verdicts import Outcome, judge
@@ -94,6 +94,27 @@ def test_mean_gains_are_those_of_the_table_by_hand(tmp_path: Path) -> None:
     assert found["x", "quiz"]["scaled"] == 1 and found["x", "sums"]["scaled"] == -1
     assert found["x", "sums"]["models_better"] == 0.5
     np.testing.assert_allclose(survey.spread, [np.sqrt(5), np.sqrt(8)])
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (0.0, "Nothing can be tested: the gains of each training set are equal on all 2 models"),
+        (3.0, "No training set raises or lowers the scores beyond chance; a mean gain of"),
+    ],
+)
+def test_gains_without_variance_are_said_to_allow_no_test(second: float, said: str, tmp_path: Path) -> None:
+    rows = []
+    for model, level, more in (("a", 10.0, 0.0), ("b", 10.3, second)):
+        rows.append((model, "base", "", 0, 0, "quiz", level))
+        rows += [
+            (model, data, "full", 10, 1, "quiz", level + gain)
+            for data, gain in (("x", 1.1 + more), ("y", -0.7))
+        ]
+    found = compare_file(planted.write(tmp_path / "scores.csv", rows), Options())
+    assert finding(found).startswith(said)
+    assert [row["standardised_detectable"] is None for row in found.tables["sets"]] == [not second, True]
+    render(found)
 
 
 def test_a_planted_copied_baseline_is_found(tmp_path: Path) -> None:

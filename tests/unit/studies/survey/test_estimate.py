@@ -79,6 +79,38 @@ def test_what_is_not_known_is_named_and_counts_nothing() -> None:
     assert "GPU hours and disk of m" in text and "questions of b" in text
 
 
+def test_prompts_of_examples_programs_and_tasks_are_counted_by_hand() -> None:
+    asked = {
+        "pocket": ["sums"],
+        "questions": 7,
+        "files": {"b": {"source": "b.jsonl", "questions": 100, "max_tokens": 50, "shots": 3}},
+        "code": {"files": {"c": {"source": "c.jsonl", "questions": 10, "max_tokens": 500}}},
+        "harness": {"tasks": ["t", "u"], "questions": 20, "shots": 5},
+    }
+    found = of(small(benchmarks=asked))
+    # Of each of nine models: 7 pocket questions of 16 tokens, 100 of 200 and again after three examples of 200, 10
+    # programs of 200, 20 questions of each task after five examples.
+    read = 7 * 16 + 100 * 200 + 100 * 800 + 10 * 200 + 2 * 20 * 1200
+    assert (found.questions, found.prompt_tokens) == (9 * 257, 9 * read)
+    assert found.generated_tokens == 9 * (7 * 24 + 2 * 100 * 50 + 10 * 500)
+    written = found.generated_tokens / 9
+    assert found.gpu_hours["answers"] * 3600 == pytest.approx(9 * 2 * (read + 2 * written) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("shots", "said"),
+    [
+        (5, ("answer lengths of t and u", "`questions` is of each subtask")),
+        (None, ("answer lengths of t and u", "`questions` is of each subtask", "give `shots`")),
+    ],
+)
+def test_what_tasks_of_lm_eval_alone_know_is_named(shots: int | None, said: tuple[str, ...]) -> None:
+    asked = {"harness": {"tasks": ["t", "u"], "questions": 20, "shots": shots}}
+    found = of(small(benchmarks=asked)).unknown
+    assert len(found) == len(said) and all(text in line for text, line in zip(said, found, strict=True))
+    assert not of(small()).unknown
+
+
 def test_weights_of_a_base_without_a_number_are_those_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(4_000))
     found = of(small(bases={"folders": {"m": {"path": str(tmp_path), "family": "m"}}}))

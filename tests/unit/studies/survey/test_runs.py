@@ -106,6 +106,7 @@ def test_equal_runs_of_two_groups_are_one_with_the_epochs_of_both() -> None:
         ({"runs": [{"sizes": [5], "bases": ["b"]}]}, "runs.0.bases: unknown 'b'"),
         ({"runs": [{"sizes": [5], "data": ["lima"]}]}, "runs.0.data: unknown 'lima'"),
         ({"runs": [{"sizes": [5], "keep_epochs": [4]}]}, "runs.0.keep_epochs"),
+        ({"runs": [{"sizes": [5], "epochs": 2**70, "keep_epochs": "all"}]}, "at most 10,000"),
         (
             {"data": {"pocket": ["code"]}, "runs": [{"sizes": [5], "data": "leave-one-out"}]},
             "two or more sets",

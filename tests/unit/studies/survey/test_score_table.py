@@ -166,7 +166,11 @@ def test_a_model_of_unknown_family_is_its_own_family() -> None:
 
 
 def test_a_table_without_a_complete_grid_says_what_is_missing(tmp_path: Path) -> None:
-    with refused("only 1 models and 1 training sets have all scores", expected="two of each"):
+    with refused(
+        "only 1 model, 1 training set and 1 benchmark have all scores, and the table has no others",
+        expected="two models and two training sets",
+        advice="add runs",
+    ):
         main_grid(read(tmp_path, LONG), About())
 
 

@@ -121,7 +121,7 @@ def finding(comparison: Comparison) -> str:
         parts.append(
             f"{listed([row['data'] for row in worst])} {'lowers' if len(worst) == 1 else 'lower'} them"
         )
-    said = "; ".join(parts) if parts else _nothing(rows)
+    said = "; ".join(parts) if parts else _nothing(rows, len(comparison.survey.grid.models))
     copies = comparison.tables["copied_baselines"]
     warning = (
         f" Beware: {count(len(copies), 'pair')} of baselines {'is' if len(copies) == 1 else 'are'} copied, which "
@@ -132,13 +132,20 @@ def finding(comparison: Comparison) -> str:
     return f"{said}.{warning}"
 
 
-def _nothing(rows: Sequence[Mapping[str, Any]]) -> str:
+def _nothing(rows: Sequence[Mapping[str, Any]], models: int) -> str:
     """No set has a sure effect: what the tests could have found."""
-    found = sorted(row["standardised_detectable"] for row in rows)
-    text = "No training set raises or lowers the scores beyond chance"
+    found = sorted(
+        row["standardised_detectable"] for row in rows if row["standardised_detectable"] is not None
+    )
     if not found:
-        return text
-    return f"{text}; a mean gain of {found[len(found) // 2]:.2f} standard deviations would have been detected"
+        return (
+            f"Nothing can be tested: the gains of each training set are equal on all {count(models, 'model')}, so that "
+            "they have no variance"
+        )
+    return (
+        "No training set raises or lowers the scores beyond chance; a mean gain of "
+        f"{found[len(found) // 2]:.2f} standard deviations would have been detected"
+    )
 
 
 def keys(comparison: Comparison) -> list[Key]:

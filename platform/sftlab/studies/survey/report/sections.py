@@ -12,7 +12,7 @@ from sftlab.analysis.components import components_needed
 from sftlab.analysis.effects import mean_test
 from sftlab.analysis.gains import BASELINE_FREE, RAW, STANDARDISED, TREATMENTS
 from sftlab.reporting.section import Section, present
-from sftlab.reporting.table import Entry, Row, Table
+from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import count, listed, number, percent
 from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.report import (
@@ -137,7 +137,9 @@ def _gains(comparison: Comparison) -> Section:
                     tone=max(-1.0, min(1.0, row["baseline_free"])),
                 ),
                 Entry(p_text(row["baseline_free_p"])),
-                Entry(number(row["standardised_detectable"], 2)),
+                NOTHING
+                if row["standardised_detectable"] is None
+                else Entry(number(row["standardised_detectable"], 2)),
                 Entry(percent(row["positive_cells"], 0)),
             ],
         )

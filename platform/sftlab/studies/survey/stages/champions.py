@@ -23,6 +23,7 @@ from sftlab.studies.survey.champions import (
 )
 from sftlab.studies.survey.plan import Model
 from sftlab.studies.survey.stages.scores import read_answers, read_questions
+from sftlab.tracking.records import digest_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,8 +124,10 @@ class Halves:
 
 
 def key_of(model: Model) -> str:
-    """What a model is called in both tables: the id of its step, of a base its name."""
-    return model.base if model.tuned is None else model.tuned.id
+    """What a model is called in both tables: the id of its step, of a base its name, of an edit a hash of both."""
+    if model.tuned is None:
+        return model.base
+    return model.tuned.id if model.rung is None else digest_of(model.tuned.id, model.rung.hashed())
 
 
 def read_scored(build: SurveyBuild) -> list[Scored]:

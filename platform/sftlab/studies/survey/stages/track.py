@@ -12,15 +12,17 @@ from sftlab.errors import UserError
 from sftlab.store.mirror import pull
 from sftlab.store.record import Step
 from sftlab.studies.survey.build import SurveyBuild
+from sftlab.studies.survey.champions import Scored
 from sftlab.studies.survey.measures import Measures, read_measures
 from sftlab.studies.survey.models import MODEL
-from sftlab.studies.survey.plan import Model
+from sftlab.studies.survey.plan import Model, SurveyPlan
 from sftlab.studies.survey.runs import Run
-from sftlab.studies.survey.score_table import Run as Scored
-from sftlab.studies.survey.stages.champions import read_champions, read_scored
+from sftlab.studies.survey.score_table import Run as Row
+from sftlab.studies.survey.stages.champions import Halves, key_of, read_champions, read_scored
 from sftlab.studies.survey.stages.drawn import FILE as EXAMPLES
 from sftlab.studies.survey.stages.questions import FILE as QUESTIONS
 from sftlab.studies.survey.stages.report import report_file
+from sftlab.studies.survey.stages.scores import read_answers
 from sftlab.studies.survey.tracking.log import log_survey
 from sftlab.studies.survey.tracking.records import KeptModel, TrackedRun, TrackedSurvey, survey_key
 from sftlab.tracking.records import TrackedTable, table_of
@@ -61,7 +63,18 @@ def tracked_survey(build: SurveyBuild) -> TrackedSurvey:
         spec=spec,
         tables=[table_of(build.read(step, QUESTIONS), name) for name, step in plan.questions.items()],
         report=report_file(plan, build.store),
+        edited=_edited_scores(build),
     )
+
+
+def _edited_scores(build: SurveyBuild) -> list[Scored]:
+    """The scores of edited models, which are no part of the committed table."""
+    halves = Halves(build)
+    for model in build.plan.scored:
+        if model.rung is not None:
+            for name, step in model.scores.items():
+                halves.add(model, name, read_answers(build, step))
+    return halves.rows
 
 
 def whole_folder(build: SurveyBuild, model: Model) -> Path:
@@ -100,6 +113,36 @@ def _runs(build: SurveyBuild) -> Iterator[TrackedRun]:
         for run, models in kept.items():
             if run.base == base:
                 yield _run(build, run, models, measures, tables)
+        for name, edits in _edits(build.plan).items():
+            if edits[0].base == base:
+                yield _edited(build, name, edits)
+
+
+def _edits(plan: SurveyPlan) -> dict[str, list[Model]]:
+    """By the name of its run in MLflow, the models of a method that edits, or of a ladder of restorations."""
+    found: dict[str, list[Model]] = {}
+    for model in plan.edited:
+        assert model.run is not None
+        found.setdefault(model.run.name, []).append(model)
+    return found | {f"{name}-restored": rungs for name, rungs in plan.ladders.items()}
+
+
+def _edited(build: SurveyBuild, name: str, models: list[Model]) -> TrackedRun:
+    first = models[0]
+    assert first.run is not None and first.rung is not None
+    edit = {key: value for key, value in first.rung.hashed().items() if key != "percent"}
+    return TrackedRun(
+        name=name,
+        labels=_labels(build, first.run),
+        models=[
+            KeptModel(key_of(model), model.epoch, None, percent=model.rung.percent)
+            for model in models
+            if model.rung is not None
+        ],
+        sft=first.run.sft.model_dump(mode="json", exclude_none=True),
+        provenance=_provenance(build, next(iter(first.scores.values()))),
+        edit=edit,
+    )
 
 
 def _run(
@@ -119,13 +162,7 @@ def _run(
     training = read_commit(build.read(last, f"{MODEL}/{COMMIT_FILE}")).result
     return TrackedRun(
         name=run.name,
-        labels={
-            **_base_labels(build, run.base),
-            "data": run.data,
-            "group": _group(build, run),
-            "method": run.method,
-            "size": run.size,
-        },
+        labels=_labels(build, run),
         models=[_kept(build, model, measures) for model in models],
         sft=run.sft.model_dump(mode="json", exclude_none=True),
         table=tables[drawn.id],
@@ -140,13 +177,24 @@ def _run(
 def _kept(build: SurveyBuild, model: Model, measures: Measures) -> KeptModel:
     run = model.run
     assert run is not None and model.tuned is not None
-    scored = Scored(model.base, run.data, run.method, run.size, float(model.epoch), run.sft.schedule)
+    scored = Row(model.base, run.data, run.method, run.size, float(model.epoch), run.sft.schedule)
     folder: Path = build.path(model.tuned) / MODEL
     return KeptModel(model.tuned.id, model.epoch, folder, measures.movement.get(scored))
 
 
 def _base_labels(build: SurveyBuild, base: str) -> dict[str, Any]:
     return {"base": base, "family": build.plan.family(base), "language": build.plan.language(base)}
+
+
+def _labels(build: SurveyBuild, run: Run) -> dict[str, Any]:
+    group = _group(build, run)
+    return {
+        **_base_labels(build, run.base),
+        "data": run.data,
+        "group": group,
+        "method": run.method,
+        "size": run.size,
+    }
 
 
 def _group(build: SurveyBuild, run: Run) -> str | None:

@@ -13,7 +13,9 @@ from sftlab.tracking.records import as_text, flat
 
 HOW_TO_READ = (
     "A run below is one fine-tuning run; its kept epochs are logged models, and its curves have the epoch as their "
-    "step. `score/...` and `form/...` (answers in the asked form) in per cent, `gain/...` in points over the base, "
+    "step. Runs of the kind `edited` have the models of a ladder, or of a method that edits tuned models; the "
+    "percentage is their step, or the epoch where several are kept. `score/...` and `form/...` (answers in the asked "
+    "form) in per cent, `gain/...` in points over the base, "
     "`gain_standardised/...` in standard deviations of the benchmark's gains over all tuned models, `mean` over the "
     "benchmarks, `dev` and `test` on the two halves of the questions. `chosen/...`: the epoch that is best on dev, and "
     "its gains. `perplexity/...` and `bits_per_byte` of the training set under the base, before training. "
@@ -28,9 +30,12 @@ def registered_name(survey: str, base: str) -> str:
 
 def note(survey: TrackedSurvey) -> str:
     """Description of the parent run, Markdown."""
-    runs = [run for run in survey.runs if run.models]
+    runs = survey.trained
     models = sum(len(run.models) for run in runs)
-    bases, benchmarks = len(survey.runs) - len(runs), len({row.benchmark for row in survey.scored})
+    bases, benchmarks = (
+        sum(not run.models for run in survey.runs),
+        len({row.benchmark for row in survey.scored}),
+    )
     text = (
         f"**{survey.name}**: {bases:,} base models, {len(runs):,} runs with {models:,} models, {benchmarks:,} "
         "benchmarks."

@@ -40,6 +40,7 @@ def log_survey(
 
 def _champion(survey: TrackedSurvey, row: Mapping[str, Any], template: str) -> Champion:
     run, model = found_model(survey, row)
+    assert model.path is not None, "champions are no edits"
     name = registered_name(survey.name, run.base)
     card = model_card(survey, row, template)
     return Champion(name, run.key, model.id, model.path, card, headline(survey, row))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from sftlab.analysis.layers import on_grid, positions
 from sftlab.studies.survey.champions import DEV, TEST, Scored, spreads
+from sftlab.tracking.names import percent_text
 from sftlab.tracking.records import (
     LadderModel,
     MetricRow,
@@ -41,17 +42,21 @@ GROWS = ("bases", "data", "benchmarks", "runs", "root")  # fields of a survey th
 
 @dataclass(frozen=True)
 class KeptModel:
-    """A run after one of its epochs: the step that it is, its folder, and the relative change of each layer."""
+    """A run after one of its epochs: the step that it is, its folder, and the relative change of each layer.
+
+    An edit of such a model has no folder; percent: of the edit.
+    """
 
     id: str
     epoch: int
-    path: Path
+    path: Path | None
     movement: npt.NDArray[np.float64] | None = None
+    percent: float | None = None
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """One fine-tuning run, or a base model (without models).
+    """One fine-tuning run, or a base model (without models), or edits of tuned models (with `edit`, their settings).
 
     labels: by the names of LABELS without the epoch. sft: its settings. perplexity: of its training set under the
     base, as `measures.perplexity_schema`. losses, rates: a value a step.
@@ -67,6 +72,7 @@ class TrackedRun:
     rates: Sequence[float] = ()
     seconds: float = 0.0
     provenance: Mapping[str, str] = field(default_factory=dict)
+    edit: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -82,7 +88,8 @@ class TrackedRun:
 class TrackedSurvey:
     """A survey with all that is logged of it.
 
-    key: what its parent run is found again by. champions: rows of `stages.champions.champions_schema`.
+    key: what its parent run is found again by. champions: rows of `stages.champions.champions_schema`. edited: scores
+    of edited models, which take no part in the choice of the best model and in the units of gains.
     """
 
     name: str
@@ -93,6 +100,12 @@ class TrackedSurvey:
     spec: Mapping[str, Any]
     tables: Sequence[TrackedTable] = ()
     report: Path | None = None
+    edited: Sequence[Scored] = ()
+
+    @property
+    def trained(self) -> list[TrackedRun]:
+        """The fine-tuning runs."""
+        return [run for run in self.runs if run.models and not run.edit]
 
 
 def survey_key(name: str, spec: Mapping[str, Any]) -> str:
@@ -103,19 +116,21 @@ def survey_key(name: str, spec: Mapping[str, Any]) -> str:
 
 def run_records(survey: TrackedSurvey) -> list[TrialRecord]:
     """A record for every base and every run, in their order."""
-    metrics = metrics_by_model(survey.scored)
+    metrics = metrics_by_model(survey.scored, survey.edited)
     return [
         _run_record(survey, run, metrics) if run.models else _base_record(survey, run, metrics)
         for run in survey.runs
     ]
 
 
-def metrics_by_model(scored: Sequence[Scored]) -> dict[tuple[str, str], list[MetricRow]]:
-    """Metrics by base and model, in per cent and points; gain_standardised: in `champions.spreads`."""
+def metrics_by_model(
+    scored: Sequence[Scored], edited: Sequence[Scored] = ()
+) -> dict[tuple[str, str], list[MetricRow]]:
+    """Metrics by base and model, in per cent and points; gain_standardised: in `champions.spreads` of `scored`."""
     before = {(row.base, row.benchmark): row for row in scored if row.model == row.base}
     spread = {half: spreads(scored, half) for half in (None, DEV, TEST)}
     by_model: dict[tuple[str, str], list[Scored]] = {}
-    for row in scored:
+    for row in (*scored, *edited):
         by_model.setdefault((row.base, row.model), []).append(row)
     found = {}
     for at, rows in by_model.items():
@@ -175,36 +190,47 @@ def _run_record(
     survey: TrackedSurvey, run: TrackedRun, metrics: Mapping[tuple[str, str], list[MetricRow]]
 ) -> TrialRecord:
     params = {KIND: survey.name, **_texts(run.labels)}
-    own = {key: as_text(value) for key, value in flat("sft", run.sft)}
+    own = {key: as_text(value) for key, value in (*flat("sft", run.sft), *flat("restore", run.edit))}
     last = run.models[-1].epoch
     return TrialRecord(
         key=run.key,
         name=run.name,
-        kind="run",
+        kind="edited" if run.edit else "run",
         params=params | own,
         tags=_texts({**run.labels, "epoch": last}) | provenance_tags(run.provenance),
         # MLflow's comparison of runs begins with the metric that was logged first.
         metrics=[*_chosen(run, metrics), *_before_training(run), *_training(run)],
         tables=[*survey.tables, run.table] if run.table else survey.tables,
-        models=[
-            LadderModel(
-                artifact=model.id,
-                name=f"{run.name} epoch {model.epoch}",
-                kind="tuned",
-                params={**params, "kind": "tuned", "epoch": str(model.epoch), "artifact": model.id[:12]},
-                metrics=[*metrics[run.base, model.id], *_movement(model)],
-                step=model.epoch,
-                path=model.path,
-            )
-            for model in run.models
-        ],
+        models=[_logged(run, model, params, metrics[run.base, model.id]) for model in run.models],
         end_ms=time_ms(run.provenance.get("time")),
         seconds=run.seconds,
     )
 
 
+def _logged(
+    run: TrackedRun, model: KeptModel, shared: Mapping[str, str], metrics: Sequence[MetricRow]
+) -> LadderModel:
+    kind, state, step = "tuned", f"epoch {model.epoch}", model.epoch
+    params = {**shared, "epoch": str(model.epoch), "artifact": model.id[:12]}
+    if model.percent is not None:
+        kind, params["percent"] = "restored", percent_text(model.percent)
+        if len({one.epoch for one in run.models}) == 1:  # a ladder; rounded up, so that only 0 % is at 0
+            state, step = f"{params['percent']} %", math.ceil(model.percent)
+    return LadderModel(
+        artifact=model.id,
+        name=f"{run.name} {state}",
+        kind=kind,
+        params={**params, "kind": kind},
+        metrics=[*metrics, *_movement(model)],
+        step=step,
+        path=model.path,
+    )
+
+
 def _chosen(run: TrackedRun, metrics: Mapping[tuple[str, str], list[MetricRow]]) -> list[MetricRow]:
     """The epoch that is best on dev, and what it does there and on test: what runs are compared by."""
+    if run.edit:
+        return []
     values = {
         model.epoch: {row.key: row.value for row in metrics[run.base, model.id]} for model in run.models
     }
@@ -254,12 +280,13 @@ def _movement(model: KeptModel) -> list[MetricRow]:
 
 def parent_record(survey: TrackedSurvey, note: str) -> ParentRecord:
     """The parent run. What may change when a survey grows is a metric or a tag, never a parameter."""
-    runs = [run for run in survey.runs if run.models]
+    runs = survey.trained
     counts = {
-        "bases": len(survey.runs) - len(runs),
+        "bases": sum(not run.models for run in survey.runs),
         "runs": len(runs),
         "models": sum(len(run.models) for run in runs),
         "benchmarks": len({row.benchmark for row in survey.scored}),
+        "edited": sum(len(run.models) for run in survey.runs if run.edit),
     }
     values: dict[str, float | None] = {f"{KIND}/{name}": value for name, value in counts.items()}
     for row in survey.champions:
