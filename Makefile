@@ -77,13 +77,15 @@ unit: setup
 	$(BIN)/pytest -n 2 --dist worksteal tests/unit $(LATER_TESTS:%=--ignore=%)
 
 # Unit tests that start processes, servers or Ray's launcher, build many models, or draw dozens of pages.
-LATER_TESTS := $(addprefix tests/unit/,cli/test_app.py cli/test_compare.py deploy/test_aws.py \
-	deploy/test_kubernetes.py deploy/test_make_setup.py inference/test_watchdog.py security/test_readers.py \
-	store/test_object_locks.py store/test_object_training.py store/test_objects.py store/test_races.py \
+LATER_TESTS := $(addprefix tests/unit/,cli/test_app.py cli/test_compare.py cli/test_json.py deploy/test_aws.py \
+	deploy/test_guide.py deploy/test_kubernetes.py deploy/test_make_setup.py inference/test_hidden.py \
+	inference/test_watchdog.py measurements/test_sandbox.py security/test_readers.py store/test_object_locks.py \
+	store/test_object_training.py store/test_objects.py store/test_races.py strategies/test_own_strategy.py \
+	studies/knowledge/report/test_findings.py studies/knowledge/report/test_models_page.py \
 	studies/knowledge/report/test_page.py studies/knowledge/report/test_tables.py \
 	studies/knowledge/report/test_ties.py studies/knowledge/results/test_statistics.py \
-	studies/knowledge/results/test_tables.py studies/survey/test_compare.py training/test_shared_weights.py \
-	weights/test_restoration.py)
+	studies/knowledge/results/test_tables.py studies/survey/test_compare.py studies/survey/test_map.py \
+	studies/survey/test_survey_page.py training/test_shared_weights.py weights/test_restoration.py)
 # A real path through each engine: Ray Data and vLLM, Ray Train and DeepSpeed, MLflow in a study; Ray Tune.
 PATH_TESTS := tests/e2e/test_study.py tests/ray/test_sweep_tune.py
 # The tests of a file share its Ray, engines and servers; two files run at a time, in the order given.
