@@ -62,11 +62,11 @@ class TuneRunner(Generic[T]):
         again: list[Config] | None = None
         for left in reversed(range(self.context.runtime.sweep.max_failures + 1)):
             lost: list[Config] = []
-            for one in self._fit(trainable, at_once, scheduler, points, again):
-                if one.error and left and is_lost(one.error):
-                    lost.append(one.config)
-                elif one.error:
-                    failed.append((entry_name(points.trials_of(one.config)), _reason(one.error)))
+            for config, error in self._fit(trainable, at_once, scheduler, points, again):
+                if left and is_lost(error):
+                    lost.append(config)
+                else:
+                    failed.append((entry_name(points.trials_of(config)), _reason(error)))
             self.state.failed -= len(lost)
             self.state.lost += len(lost)
             if not lost:
@@ -81,8 +81,8 @@ class TuneRunner(Generic[T]):
         scheduler: Any,
         points: Points[T],
         again: Sequence[Config] | None,
-    ) -> list[Any]:
-        """One call of Ray Tune on all points, or on these again, so many at once; returns its results."""
+    ) -> list[tuple[Config, BaseException]]:
+        """One call of Ray Tune on all points, or on these again, so many at once; returns those that failed."""
         from ray import tune
 
         param_space, search, count = points.draw(again)
@@ -90,6 +90,7 @@ class TuneRunner(Generic[T]):
         name = f"tune-{uuid4().hex[:12]}"  # never read again: what is finished is in the store
         # It misses the files that are not written (TUNE_DISABLE_AUTO_CALLBACK_LOGGERS).
         logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+        configs: list[Config] = []
         tuner = tune.Tuner(
             tune.with_resources(trainable, RESOURCES),
             param_space=param_space,
@@ -104,14 +105,16 @@ class TuneRunner(Generic[T]):
                 name=name,
                 storage_path=str(folder),
                 verbose=0,
-                callbacks=[_watch(self.state, points, self.search.trials)],
+                callbacks=[_watch(self.state, points, self.search.trials, configs)],
             ),
         )
         try:
             grid = tuner.fit()
         finally:
             shutil.rmtree(folder / name, ignore_errors=True)
-        return [grid[number] for number in range(len(grid))]
+        assert len(configs) == len(grid), "the callback has seen every trial"
+        ended = zip(configs, (grid[number].error for number in range(len(grid))), strict=True)
+        return [(config, error) for config, error in ended if error is not None]
 
     def _scheduler(self) -> Any:
         halving = self.search.halving
@@ -148,8 +151,12 @@ def _run_point(
         tune.report({SCORE: mean.score, "percent": mean.percent, "epochs": rung[0].epochs})
 
 
-def _watch(state: SweepState, points: Points[T], trials: Trials[T]) -> Any:
-    """A callback of Ray Tune that keeps the state that is shown, and marks which trials are done."""
+def _watch(state: SweepState, points: Points[T], trials: Trials[T], configs: list[Config]) -> Any:
+    """A callback of Ray Tune that keeps the state that is shown, and marks which trials are done.
+
+    configs: receives those of all trials in the order of Tune's results, which lack it where a trial was lost before
+    it reported anything.
+    """
     from ray import tune
 
     class Watch(tune.Callback):
@@ -166,6 +173,7 @@ def _watch(state: SweepState, points: Points[T], trials: Trials[T]) -> Any:
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             del iteration, info
+            configs[:] = [one.config for one in trials]
             for marker in points.done_markers(trial.config, str(trial.trial_id)):
                 write_text(marker, "")
                 push(marker)
@@ -174,6 +182,7 @@ def _watch(state: SweepState, points: Points[T], trials: Trials[T]) -> Any:
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             del iteration, info
+            configs[:] = [one.config for one in trials]
             state.failed += 1
             state.running = sum(one.status == "RUNNING" for one in trials if one is not trial)
 

@@ -78,7 +78,10 @@ def test_survey_that_says_nothing_is_named_with_the_reason(tmp_path: Path) -> No
     found = known_gains(store)
     assert found.surveys == () and not found.known.enough
     assert found.left_out[0] == "bare: has no perplexity of every set under every base"
-    assert found.left_out[1].startswith("single: ") and "expected two of each" in found.left_out[1]
+    assert (
+        found.left_out[1].startswith("single: scores.csv: ")
+        and "only 1 model, 4 training sets" in found.left_out[1]
+    )
 
 
 def test_store_without_surveys_knows_nothing(tmp_path: Path) -> None:
