@@ -63,13 +63,13 @@ def stored(objects: Objects) -> dict[str, bytes]:
 
 @contextmanager
 def troubled(server: S3Server) -> Iterator[None]:
-    """Every few seconds two requests are answered with 500, and all others late."""
+    """Every ten seconds two requests are answered with 500, and all others late."""
     over = threading.Event()
 
     def trouble() -> None:
         for late in itertools.count():
             server.order(errors=2, seconds=0.01 + late * 1e-6)  # the same order twice would be one
-            if over.wait(4):
+            if over.wait(10):  # a request is tried six times: the third try must come before the next order
                 return
 
     thread = threading.Thread(target=trouble)
