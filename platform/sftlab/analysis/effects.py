@@ -92,9 +92,8 @@ def mean_p(means: npt.ArrayLike, rng: np.random.Generator) -> float:
     from scipy.stats import ttest_1samp
 
     values = np.asarray(means, dtype=np.float64)
-    if values.size >= FEWEST_FLIPS:
-        return sign_flip_p(values, rng)
-    if np.ptp(values) <= _rounding(values):  # no variance to estimate: only the signs are left
+    # Without variance to estimate only the signs are left.
+    if values.size >= FEWEST_FLIPS or np.ptp(values) <= _rounding(values):
         return sign_flip_p(values, rng)
     return float(ttest_1samp(values, 0.0).pvalue)
 

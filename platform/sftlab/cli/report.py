@@ -17,8 +17,10 @@ from sftlab.cli.common import (
     Shown,
     StoreFolder,
     open_store,
+    recommended_json,
     runtime_of,
     show,
+    shown_progress,
 )
 from sftlab.cli.options import expanded
 from sftlab.cli.study import open_study
@@ -103,7 +105,6 @@ def sweep_report(
 
 def study_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
     """Say what a finished study recommends, and where its report is."""
-    from sftlab.cli.common import recommended_json, shown_progress
     from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.stages.report import report_file
     from sftlab.studies.knowledge.stages.results import study_summary
@@ -150,7 +151,6 @@ def models_report(
 
 def _of_model(file: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> OfModel:
     """The finished results of a file. Raises UserError where they are not there."""
-    from sftlab.cli.common import shown_progress
     from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.models import OfModel
     from sftlab.studies.knowledge.stages.results import read_results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sftlab.reporting.svg import FAINT, INK, drawing, inline
@@ -54,6 +55,43 @@ def stacked_buckets(bars: Mapping[str, Sequence[int]], name: str, title: str) ->
         axes.set_xticks([])
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
+        return inline(figure, name, title)
+
+
+@dataclass(frozen=True)
+class LadderBlocks:
+    """Stacked bars along ladders: a block a group of training sets, a bar a percentage.
+
+    names: of the groups. steps: the percentages. places: of each bar, its group and percentage by number.
+    shares: by label its colour, and its share of each bar.
+    """
+
+    names: Sequence[str]
+    steps: Sequence[float]
+    places: Sequence[tuple[int, int]]
+    shares: Mapping[str, tuple[str, Sequence[float]]]
+
+
+def ladder_blocks(blocks: LadderBlocks, name: str, title: str, tick_size: float = 7) -> str:
+    """The figure of these bars."""
+    width = len(blocks.steps) + 1
+    with drawing(7.4, 3.3) as (figure, axes):
+        places = [number * width + place for number, place in blocks.places]
+        below = [0.0] * len(places)
+        for label, (colour, heights) in blocks.shares.items():
+            axes.bar(places, heights, bottom=below, width=0.9, color=colour, label=label)
+            below = [low + height for low, height in zip(below, heights, strict=True)]
+        axes.set_xticks(
+            places, [f"{blocks.steps[place]:g}" for _, place in blocks.places], fontsize=tick_size
+        )
+        for number in sorted({number for number, _ in blocks.places}):
+            middle = number * width + (len(blocks.steps) - 1) / 2
+            axes.text(middle, 1.02, blocks.names[number], ha="center", fontsize=8.5, color=INK)
+        axes.set_ylim(0, 1.08)
+        axes.set_xlabel("restored, %", color=FAINT)
+        percent_axis(axes)
+        columns = len(blocks.shares)
+        axes.legend(frameon=False, fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.18))
         return inline(figure, name, title)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sftlab.reporting.section import Section, present
-from sftlab.reporting.svg import FAINT, INK, drawing, inline
 from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import number, percent, restored
 from sftlab.studies.knowledge.report.buckets import bucket_name
-from sftlab.studies.knowledge.report.figures import percent_axis
+from sftlab.studies.knowledge.report.figures import LadderBlocks, ladder_blocks
 from sftlab.studies.knowledge.report.lookup import DOMAINS, TEST, Group, VariantView
 from sftlab.studies.knowledge.report.view import View
 from sftlab.studies.knowledge.results.answer_rows import MasteryAfterRow
@@ -97,26 +96,14 @@ def figure(view: VariantView, size: int) -> str | None:
     }
     if not bars:
         return None
-    width = len(steps) + 1
-    with drawing(7.4, 3.3) as (drawn, axes):
-        places = [number * width + place for number, place in bars]
-        below = [0.0] * len(bars)
-        for name, (label, colour) in PARTS.items():
-            heights = [_share(found, name) for found in bars.values()]
-            axes.bar(places, heights, bottom=below, width=0.9, color=colour, label=label)
-            below = [low + height for low, height in zip(below, heights, strict=True)]
-        axes.set_xticks(places, [f"{steps[place]:g}" for _, place in bars], fontsize=7)
-        for number in sorted({number for number, _ in bars}):
-            middle = number * width + (len(steps) - 1) / 2
-            name = bucket_name(groups[number].train_bucket)
-            axes.text(middle, 1.02, name, ha="center", fontsize=8.5, color=INK)
-        axes.set_ylim(0, 1.08)
-        axes.set_xlabel("restored, %", color=FAINT)
-        percent_axis(axes)
-        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))
-        return inline(
-            drawn, f"{view.prefix}mastery-after", f"Known facts after tuning, {size:,} training facts"
-        )
+    shares = {
+        label: (colour, [_share(found, name) for found in bars.values()])
+        for name, (label, colour) in PARTS.items()
+    }
+    blocks = LadderBlocks([bucket_name(group.train_bucket) for group in groups], steps, list(bars), shares)
+    return ladder_blocks(
+        blocks, f"{view.prefix}mastery-after", f"Known facts after tuning, {size:,} training facts"
+    )
 
 
 def _words(view: VariantView, size: int) -> str:
