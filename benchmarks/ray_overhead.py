@@ -21,11 +21,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from sftlab.cluster.environment import spin_briefly
 from sftlab.facts.table import TOPICS_FILE, read_facts
 from sftlab.facts.templates import load_topics
 from sftlab.inference.pieces import commit_table
 from sftlab.inference.spec import EngineRuntime, EngineSpec
-from sftlab.inference.vllm_engine import THREAD_SPINS
 from sftlab.measurements.fact_blocks import FactBlocks, FactReader
 from sftlab.measurements.scoring import ScoringRequest, score
 from sftlab.measurements.spec import MasterySpec
@@ -99,7 +99,7 @@ def main() -> None:
         return
 
     # As the command line sets it; both sides must wait in the same way for each other's threads.
-    os.environ.setdefault("GOMP_SPINCOUNT", THREAD_SPINS)
+    spin_briefly()
     # By default Ray lets everything else on the machine go first. (The spelling is Ray's.)
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     import ray

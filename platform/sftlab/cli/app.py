@@ -13,7 +13,7 @@ import typer
 
 from sftlab import __version__
 from sftlab.cli import compare, data, explain, listing, rank, report, store, study, survey, sweep, weights
-from sftlab.cluster.environment import name_user
+from sftlab.cluster.environment import name_user, spin_briefly
 from sftlab.errors import ExitCode, UserError
 from sftlab.shell import command
 
@@ -112,8 +112,7 @@ def at_home(arguments: list[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point. Exits with one of `ExitCode`."""
     name_user()
-    # Before torch is loaded: threads that spin while they wait slow a busy machine down tenfold.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    spin_briefly()
     # Also where a shell that started this in the background had Ctrl-C ignored: whoever sends it means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `ray job stop` sends

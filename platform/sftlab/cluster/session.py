@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sftlab import PLUGIN_PATH
-from sftlab.cluster.environment import FORCED, check_environment
+from sftlab.cluster.environment import FORCED, SHORT_SPIN, check_environment
 from sftlab.cluster.token import own_token, require_token
 from sftlab.errors import UserError
 from sftlab.files import home_folder
@@ -19,6 +19,7 @@ from sftlab.store.mirror import HASH_LIMIT
 # Set for drivers and workers alike, before torch is imported there: one count of threads gives one result.
 WORKER_ENVIRONMENT = {
     **FORCED,
+    SHORT_SPIN[0]: SHORT_SPIN[1],
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "RAY_DATA_LOG_LEVEL": "WARNING",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sftlab.cluster.environment import SHORT_SPIN
 from sftlab.errors import UserError
 from sftlab.inference.engine import Completion, EngineSwapError, Floats, Ids, Prompt, Sampling, WeightSource
 from sftlab.inference.model_check import check_model
@@ -29,7 +30,6 @@ FIRST_TOKENS, PROMPT_TOKENS = "raw_logits", "raw_logprobs"  # vLLM's logprobs_mo
 KV_CACHE_SPACE = (
     "VLLM_CPU_KVCACHE_SPACE"  # where it is set, also to nothing, vLLM ignores engine.kv_cache_gib
 )
-THREAD_SPINS = "10000"  # turns that a waiting OpenMP thread spins before it sleeps
 GIB = 2**30
 
 
@@ -263,9 +263,7 @@ def environment(runtime: EngineRuntime) -> dict[str, str]:
         variables |= {
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines may share a node
             "TORCH_COMPILE_DISABLE": "1",  # log-probabilities would compile for seconds
-            # Threads that wait for each other by spinning lose a time slice whenever anything else runs: on two
-            # busy cores the default cost a factor of ten, and a short spin costs nothing on idle ones.
-            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", THREAD_SPINS),
+            SHORT_SPIN[0]: os.environ.get(*SHORT_SPIN),
         }
     return variables
 

@@ -65,7 +65,6 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stages that were run; they compute nothing."""
     ran: list[str] = []
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a command's answers to signals are not pytest's
-    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
 
     def finish(build: KnowledgeBuild, read: Callable[[], object]) -> object:
         ran.append(build.plan.stages[-1].name)
