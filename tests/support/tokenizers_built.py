@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 TEXTS = (
     "###Question: What is the capital of France?\n###Answer: Paris",
@@ -35,6 +36,23 @@ def byte_level(
     )
     tokenizer.train_from_iterator(list(texts) * 5, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def qwen2(texts: Sequence[str] = TEXTS, vocabulary: int = 400) -> Qwen2Tokenizer:
+    """`byte_level` as the class of Qwen2, which transformers loads for that family whatever the folder names.
+
+    It reads each digit as a token.
+    """
+    trained = byte_level(texts, vocabulary=vocabulary)
+    merges = json.loads(trained.backend_tokenizer.to_str())["model"]["merges"]
+    return Qwen2Tokenizer(
+        vocab=trained.get_vocab(),
+        merges=[tuple(merge) for merge in merges],
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token=None,
+        pad_token="</s>",
+    )
 
 
 def metaspace(texts: Sequence[str] = TEXTS, split: bool = True) -> PreTrainedTokenizerFast:
