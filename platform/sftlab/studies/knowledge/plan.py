@@ -239,13 +239,16 @@ class Plan:
         return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, controls, updates, {}, probe)
 
     def _drawing(self, bucket: int | str) -> dict[str, Any]:
-        """What of the settings of the draw concerns a bucket; nothing by default."""
+        """What of the settings of the draw concerns a bucket; nothing by default.
+
+        `mixture` and `replayed` were `mixed` and `replay` while sweeps drew such sets without either.
+        """
         sets = self.spec.training_sets
         found = {
             "balance": sets.balance,
             "margin": sets.margin,
-            "mixed": sets.mixed if bucket == MIXED else None,
-            "replay": sets.replay,
+            "mixture": sets.mixed if bucket == MIXED else None,
+            "replayed": sets.replay,
         }
         return {name: value for name, value in found.items() if value is not None}
 

@@ -90,5 +90,4 @@ def _models(finished: Finished, results: Results, best: Path | None) -> Iterator
 def _folder(build: KnowledgeBuild, cell: Cell) -> Path | None:
     """The folder of a cell's tuned model; None where it was deleted and its recipe remains."""
     record = build.store.find(cell.tuned)
-    assert record is not None
-    return None if record.released else build.tuned_model(cell)
+    return None if record is not None and record.released else build.tuned_model(cell)
