@@ -158,15 +158,17 @@ def materialize_model(
         return materialize_of_survey(
             model, model.survey, open_survey(model.survey, runtime_file, store, overrides)
         )
-    from sftlab.strategies import load_plugins
-    from sftlab.studies.knowledge.materialize import materialize
+    from sftlab.studies.knowledge.materialize import target_of, write_model
+    from sftlab.studies.knowledge.rebuild import with_weights
+    from sftlab.weights.restoration import require_new
 
     runtime = runtime_of(runtime_file, store, overrides)
-    opened = open_store(runtime)
-    load_plugins(model.plugins or [], Path.cwd())
-    base = None if model.base is None else local_folder(model.base)
-    with bar_once_begun("writing") as update:
-        folder = materialize(opened, model.id, model.output, base, runtime.tracking, update)
+    opened, recipe = _found(model, runtime)
+    folder = target_of(opened, recipe, model.output)
+    require_new(folder)
+    with with_weights(opened, recipe, runtime, shown_progress().say) as whole:
+        with bar_once_begun("writing") as update:
+            write_model(opened, whole, folder, update)
     return Shown({"path": str(folder)}, str(folder))
 
 
@@ -208,14 +210,16 @@ def push_model(model: Named, target: Target, runtime: Runtime) -> Shown:
 
     from sftlab.store.hub import require_name, upload
     from sftlab.studies.knowledge.materialize import write_model
+    from sftlab.studies.knowledge.rebuild import with_weights
     from sftlab.studies.knowledge.recipe import write_beside
 
     require_name(target.name)
     opened, found = _found(model, runtime)
     with TemporaryDirectory(dir=opened.root, prefix=".push-") as place:
         folder = Path(place) / found.name
-        with bar_once_begun("writing") as update:
-            write_model(opened, found, folder, update)
+        with with_weights(opened, found, runtime, shown_progress().say) as whole:
+            with bar_once_begun("writing") as update:
+                write_model(opened, whole, folder, update)
         write_beside(opened, found, folder)
         message = f"{found.evaluation.slug}: sftlab {found.evaluation.id[:12]}"
         address, commit = upload(folder, target.name, not target.public, message)

@@ -73,18 +73,21 @@ def study_plan(
     """What a study has, lacks and will cost; nothing is computed and nothing but remembered file hashes is written."""
     from sftlab.execution.progress import SilentProgress
     from sftlab.studies.knowledge.build import KnowledgeBuild
+    from sftlab.studies.knowledge.estimate import totals, totals_json, totals_text
     from sftlab.studies.knowledge.stages.training_sets import check_training_sets, sizes_text
 
     plan, runtime, opened = open_study(study, runtime_file, store, overrides)
     build = KnowledgeBuild(plan, opened, runtime, SilentProgress())
-    shown = plan_shown("study", build, previewed(build), every_step, by_default=runtime_file is None)
+    steps = previewed(build)
+    missing = {planned.step.id for planned in steps if not planned.hit}
+    found = totals(plan, runtime, lambda step: step.id in missing)
+    shown = plan_shown("study", build, steps, every_step, by_default=runtime_file is None)
     refuse_early(build)
     check_training_sets(build)
-    text = shown.text
-    if plan.sources.lacks_facts and not plan.sources.fact_counts["train"]:
-        text += "\nHow many facts there are is not known, so the cost leaves out scoring and answering them."
+    text = f"{totals_text(found, runtime.rates)}\n\n{shown.text}"
     sizes = sizes_text(build)
-    return Shown(shown.data, f"{text}\n\n{sizes}" if sizes else text)
+    data = {**shown.data, "totals": totals_json(found, runtime.rates)}
+    return Shown(data, f"{text}\n\n{sizes}" if sizes else text)
 
 
 def study_status(study: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:

@@ -117,7 +117,7 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> Shown
         build_sweep_report,
         build_sweep_results,
     )
-    from sftlab.studies.knowledge.sweep.steps import finish
+    from sftlab.studies.knowledge.sweep.steps import finish, release_models
 
     finished = finish(sweep, trials)
     results = build_sweep_results(sweep, finished)
@@ -125,6 +125,7 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], track: Path | None) -> Shown
     best = build_sweep_best(sweep, finished, results)
     print(f"{summary(finished, results)}\nreport: {report}\nmodel: {best}", flush=True)
     data = {"sweep": sweep.spec.name, "store": str(sweep.store), "report": str(report)}
+    release_models(sweep, trials)
     data |= recommended_json(best.parent)
     if track is not None:
         from sftlab.studies.knowledge.stages import track as tracking

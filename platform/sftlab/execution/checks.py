@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from sftlab.errors import UserError
-from sftlab.execution.runtime import Runtime
+from sftlab.execution.runtime import Keep, Runtime
 from sftlab.inference.model_check import check_model
 from sftlab.inference.spec import EngineSpec
 from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
+from sftlab.reporting.text import listed
 from sftlab.store.objects import is_address, parse_address
 from sftlab.strategies import RestoreSpec
 from sftlab.training.spec import SFTSpec, accumulation_steps, check_runtime, check_spec
@@ -48,6 +49,23 @@ def check_store(runtime: Runtime) -> None:
                 "give an absolute folder that every node reaches, as --store /shared/sftlab/store, or an address, as "
                 "--store s3://BUCKET/PREFIX."
             ),
+        )
+
+
+def check_keep(runtime: Runtime, known: Collection[Keep]) -> None:
+    """Raises UserError where tuned models cannot be kept as the runtime says. known: what this kind of study can."""
+    if runtime.keep not in known:
+        raise UserError(
+            place="runtime.keep",
+            value=runtime.keep,
+            expected=f"{listed(sorted(known), 'or')} for this kind of file",
+        )
+    if runtime.keep != "full" and is_address(runtime.store):
+        raise UserError(
+            f"models are packed or deleted in a folder alone, and runtime.store is the address {runtime.store}",
+            place="runtime.keep",
+            value=runtime.keep,
+            advice="set keep to full, or use a store that is a folder.",
         )
 
 

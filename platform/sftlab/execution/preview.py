@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftlab.config.leaves import flat
 from sftlab.execution.cost import Cost, cost_text
+from sftlab.execution.release import needed_again
 from sftlab.execution.runtime import Runtime
 from sftlab.execution.stage import StudyPlan
 from sftlab.reporting.text import listed
@@ -53,10 +54,12 @@ def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedSte
     planned: set[str] = set()
     to_build: set[str] = set()
     shown: list[PlannedStep] = []
-    for step, cost in plan.steps():
+    priced = list(plan.steps())
+    again = {step.id for step in needed_again(store, plan.stages, [step for step, _ in priced])}
+    for step, cost in priced:
         of_results = not planned.isdisjoint(step.inputs.values())
         planned.add(step.id)
-        if store.find(step) is not None:
+        if step.id not in again and store.find(step) is not None:
             shown.append(PlannedStep(step, True, "", Cost()))
             continue
         engines = step.stage, step.inputs.get("model")
@@ -66,12 +69,15 @@ def _preview(plan: StudyPlan, store: Store, runtime: Runtime) -> list[PlannedSte
         damage, begun = store.damage(step), store.is_begun(step)
         first = [name for name, id in step.inputs.items() if id in to_build]
         reason = _needs(first) if first else why_not(step, records[step.stage], of_results)
-        if damage is not None:
+        if step.id in again:
+            reason = "deleted to save space (runtime.keep: recipe), and a missing step needs it"
+        elif damage is not None:
             reason = f"damaged ({damage}), will be quarantined"
         else:
             reason += "; begun, will be resumed" if begun else ""
         to_build.add(step.id)
-        shown.append(PlannedStep(step, False, reason, cost, begun and damage is None, damage))
+        begun = begun and damage is None and step.id not in again
+        shown.append(PlannedStep(step, False, reason, cost, begun, damage))
     return shown
 
 

@@ -11,8 +11,10 @@ from typing import TypeVar
 from sftlab.cluster.environment import check_environment
 from sftlab.cluster.session import joins_first, ray_cluster
 from sftlab.execution.build import Build
+from sftlab.execution.release import needed_again, release
 from sftlab.execution.repair import repairing
 from sftlab.execution.stage import Stage, stages_until
+from sftlab.files import bytes_text
 from sftlab.store.record import Step
 
 Done = TypeVar("Done")
@@ -51,7 +53,9 @@ def finish_study(
             run.build_missing()
             return read()
 
-        return repairing(finish, build.store, build.progress, run.all_steps, run.guard)
+        found = repairing(finish, build.store, build.progress, run.all_steps, run.guard)
+        run.release()
+        return found
 
 
 @dataclass
@@ -81,13 +85,18 @@ class _Run:
         """Build the missing steps of all stages."""
         build = self.build
         with build.store.listed(*self.steps):
-            lacking = [stage for stage in self.stages if build.missing(*self.steps[stage.name])]
+            again = needed_again(build.store, self.stages, self.all_steps())
+            stages = {step.stage for step in (*again, *build.missing(*self.all_steps()))}
+        lacking = [stage for stage in self.stages if stage.name in stages]
         if not lacking:
             return
         if any(stage.needs_ray for stage in lacking):
             check_environment()
         build.plan.check(lacking, build.progress.say)
         self.hold_store(self.waiting)
+        for step in again:
+            build.progress.say(f"{step.stage}/{step.folder} was deleted to save space; built again")
+            build.store.recall(step)
         early = any(stage.needs_ray for stage in lacking) and joins_first(build.runtime.most_bundles)
         for stage in self.stages:
             with build.store.listed(stage.name):
@@ -99,6 +108,16 @@ class _Run:
             for step in missing:
                 build.path(step).mkdir(parents=True, exist_ok=True)
             stage.builder()(build)
+
+    def release(self) -> None:
+        """Delete the results that nothing of the study needs any more, where the runtime says so."""
+        build = self.build
+        if build.runtime.keep != "recipe":
+            return
+        self.hold_store(self.waiting)
+        freed = release(build.store, build.plan.stages, [step for step, _ in build.plan.steps()])
+        if freed:
+            build.progress.say(f"deleted {bytes_text(freed)} of tuned models (runtime.keep: recipe)")
 
     def hold_store(self, waiting: Waiting | None) -> None:
         """Keep other runs from building in the store until this run ends."""

@@ -14,6 +14,8 @@ from sftlab.pocket.spec import PocketRuntime
 from sftlab.tracking.settings import TrackingSettings
 from sftlab.training.spec import TrainingRuntime
 
+Keep = Literal["full", "delta", "recipe"]
+
 
 class SweepRuntime(Frozen):
     """What the trials of a sweep share."""
@@ -87,10 +89,12 @@ class Runtime(Frozen):
         description="files above this are compared by size alone when they are read, and their shards of checkpoints "
         "have no hash; all hashes every file, which reads the weights of large models twice",
     )
-    keep: Literal["folder", "delta"] = Field(
-        "folder",
-        description="how a survey keeps tuned models: as folders, or as lossless deltas to their bases, a fifth to a "
-        "third of the size in bfloat16 (`sftlab unpack` writes the folder again); delta needs a store that is a folder",
+    keep: Keep = Field(
+        "full",
+        description="how tuned models are kept: full, as folders; delta, as lossless differences from their bases, a "
+        "fifth to a third of the size in bfloat16 (`sftlab unpack` writes the folder again); recipe, for studies and "
+        "sweeps: deleted once all that needs them is computed (`sftlab materialize` trains a model again). delta and "
+        "recipe need a store that is a folder",
     )
     logical_cpus: Annotated[int | None, Field(ge=1), AUTO] = Field(
         None, description="CPUs of a local Ray; auto: twice the real ones, at least 4"

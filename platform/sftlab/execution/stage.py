@@ -22,7 +22,8 @@ class Stage:
     and is called with the study's build; the module is imported when the stage is built. needs_ray: whether it runs in
     a Ray session. starts_engines: the group of the runtime whose engines it starts, if any. reads: the groups of files
     outside the store that it reads, such as "model" for base models. per_cell: whether it has a step for each cell of
-    the grid, which a trial of a sweep builds by itself.
+    the grid, which a trial of a sweep builds by itself. remains: the files of a result that are kept where
+    `runtime.keep` deletes the others, which a later need builds again; empty where results are never deleted.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Stage:
     starts_engines: Literal["engine", "evaluation"] | None = None
     reads: tuple[str, ...] = ()
     per_cell: bool = False
+    remains: tuple[str, ...] = ()
 
     def builder(self) -> Callable[[Any], None]:
         """The function that `build` names."""

@@ -47,6 +47,15 @@ def count(value: int, noun: str, plural: str | None = None) -> str:
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
 
 
+def short_count(value: float) -> str:
+    """'950', '24.8 k', '1.8 G': a large number to three digits."""
+    for unit in ("", " k", " M", " G"):
+        if value < 1000 or unit == " G":
+            break
+        value /= 1000
+    return f"{value:,.0f}{unit}" if value >= 100 or not unit else f"{value:,.1f}{unit}"
+
+
 def between(low: str, high: str) -> str:
     """'12.1 to 93.4', or one of the two where both are written alike."""
     return low if low == high else f"{low} to {high}"

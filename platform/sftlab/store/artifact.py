@@ -7,25 +7,29 @@ folders. Where the results are, `backend` alone knows.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sftlab.errors import UserError
-from sftlab.files import make_folder
+from sftlab.files import make_folder, write_text
 from sftlab.store.backend import DAMAGED, Backend
 from sftlab.store.fingerprint import canonical
 from sftlab.store.hashes import HASHES, FileHashes
 from sftlab.store.hub import origin_of
 from sftlab.store.local import Folder, payload
 from sftlab.store.locks import Holder
-from sftlab.store.mirror import default_mirrors, display_path, make_mirror
+from sftlab.store.mirror import default_mirrors, display_path, forget, make_mirror
 from sftlab.store.objects import is_address, parse_address
 from sftlab.store.provenance import provenance
 from sftlab.store.record import (
     FOLDER_DIGITS,
     PART,
     RECORD,
+    RELEASED,
     STEP_FOLDER,
     WORK,
     Damaged,
@@ -33,6 +37,7 @@ from sftlab.store.record import (
     Step,
     belongs,
     differences,
+    file_entry,
     quarantine_path,
     read_record,
 )
@@ -155,12 +160,48 @@ class Store:
         quarantined is never deleted. Only for a builder that holds the step's lock.
         """
         what = self.damage(step)
+        record = self.find(step)
+        if what is None and thoroughly and record is not None and record.released:
+            self.recall(step)
+            return f"{step.stage}/{step.folder} was deleted to save space; built again"
         if what is None and thoroughly:
             try:
                 self._verify_one(self.path(step))
             except Damaged as damaged:
                 what = damaged.what
         return None if what is None else self._move_away(self.path(step), what)
+
+    def release(self, step: Step, remains: Collection[str]) -> int:
+        """Delete the files of a committed result but for those that remain; returns how many bytes were freed.
+
+        The result stays committed, as `Record.released`, with the sizes and hashes of what was deleted in `RELEASED`.
+        Only in a folder, and for one who holds the store or the step's lock. After a kill it is called again.
+        """
+        record, folder = self.find(step), self.path(step)
+        if record is None:
+            return 0
+        if not record.released:
+            gone = {name: entry for name, entry in record.files.items() if name not in remains}
+            write_text(folder / RELEASED, json.dumps(gone, indent=1) + "\n")
+            kept = {name: entry for name, entry in record.files.items() if name in remains}
+            files = kept | {RELEASED: file_entry(folder / RELEASED)}
+            write_text(folder / RECORD, replace(record, files=files).text)
+            forget(folder)
+        freed = 0
+        for name, entry in json.loads((folder / RELEASED).read_text()).items():
+            if (folder / name).exists():
+                (folder / name).unlink()
+                freed += entry["bytes"]
+        return freed
+
+    def recall(self, step: Step) -> None:
+        """Delete what is left of a released result, so that it is built again."""
+        folder = self.path(step)
+        left = folder.with_name(f".{folder.name}.released")
+        shutil.rmtree(left, ignore_errors=True)  # of one that was killed
+        folder.rename(left)
+        shutil.rmtree(left)
+        forget(folder)
 
     def _move_away(self, folder: Path, what: str) -> str:
         to = f"{DAMAGED}/{quarantine_path(folder)}"

@@ -17,6 +17,7 @@ from sftlab.store.fingerprint import canonical, file_hash, fingerprint
 
 RECORD = "record.json"
 WORK = "work"
+RELEASED = "released.json"  # in a result whose other files were deleted to save space: their sizes and hashes
 PART = ".part"  # end of the names of unfinished files, which a killed run may leave behind
 FOLDER_DIGITS = 12  # of an id, in the name of a result's folder
 STEP_FOLDER = re.compile(rf".+-[0-9a-f]{{{FOLDER_DIGITS}}}")
@@ -91,6 +92,11 @@ class Record:
     @property
     def bytes(self) -> int:
         return sum(int(entry["bytes"]) for entry in self.files.values())
+
+    @property
+    def released(self) -> bool:
+        """Whether files of the result were deleted to save space (`Store.release`)."""
+        return RELEASED in self.files
 
     @property
     def step(self) -> Step:

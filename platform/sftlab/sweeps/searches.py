@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol
 
 from sftlab.errors import UserError
-from sftlab.execution.cost import Cost
+from sftlab.execution.cost import Cost, most
 from sftlab.store.mirror import pull
 from sftlab.sweeps.records import done_marker, points_done, read_records, record_file
 from sftlab.sweeps.search import HalvingSpec, Range, SearchSpec
@@ -229,14 +229,7 @@ class Sampler(Search[T]):
     def _cost(self, pricing: Pricing[T], points: int) -> Cost:
         """A sampler's points are not known beforehand: each counts as the most expensive one of the space."""
         each = [pricing.trials([trial]) for trial in self.trials.most_expensive()]
-        seeds = self.trials.seeds
-        most = Cost(
-            completions=seeds * max(cost.completions for cost in each),
-            generated_tokens=seeds * max(cost.generated_tokens for cost in each),
-            trained_tokens=seeds * max(cost.trained_tokens for cost in each),
-            bytes_written=seeds * max(cost.bytes_written for cost in each),
-        )
-        return sum([most] * points, Cost())
+        return most(each).times(self.trials.seeds * points)
 
     @property
     def _total(self) -> int:

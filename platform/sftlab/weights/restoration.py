@@ -175,8 +175,7 @@ def write_model(
 
     Raises UserError if `target` exists, and as `write_restored`.
     """
-    if target.exists():
-        raise UserError("exists already", place=target, advice="give another --output, or delete it first.")
+    require_new(target)
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:
@@ -184,6 +183,12 @@ def write_model(
         folder.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def require_new(target: Path) -> None:
+    """Raises UserError where the folder that is to be written exists."""
+    if target.exists():
+        raise UserError("exists already", place=target, advice="give another --output, or delete it first.")
 
 
 def _write_cuts(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftlab.execution.build import Build
+from sftlab.store.record import Damaged
 from sftlab.studies.knowledge.plan import Cell, Plan
+
+MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,13 @@ class KnowledgeBuild(Build):
                 bar.update(done, len(cells), cell.name)
                 work(self, cell)
             bar.update(len(cells), len(cells))
+
+    def tuned_model(self, cell: Cell) -> Path:
+        """The folder of a cell's tuned model. Raises Damaged where it was deleted, so that it is built again."""
+        record, folder = self.store.find(cell.tuned), self.path(cell.tuned)
+        if record is not None and record.released:
+            raise Damaged(folder, "deleted to save space, as runtime.keep: recipe says")
+        return folder / MODEL
 
     @property
     def model_folder(self) -> Path:

@@ -10,7 +10,7 @@ from sftlab.datasets.conversations import exchange
 from sftlab.datasets.encode import Encoder
 from sftlab.datasets.templates import make_template
 from sftlab.errors import UserError
-from sftlab.execution.checks import check_paths, check_resources
+from sftlab.execution.checks import check_keep, check_paths, check_resources
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
 from sftlab.facts.templates import Topic, study_topics
@@ -26,6 +26,7 @@ from sftlab.weights.regions import check_layers
 def check(spec: StudySpec, runtime: Runtime) -> None:
     """Raises UserError where fields of the runtime contradict each other or do not go with the study."""
     check_resources(runtime, [spec.sft])
+    check_keep(runtime, ("full", "delta", "recipe"))
     check_paths(
         {
             "facts.source": spec.facts.source if spec.facts else None,

@@ -70,9 +70,25 @@ def materialize(
     that are no longer there, and for an output that exists.
     """
     recipe = find_recipe(store, id, base, tracking)
-    target = Path(output) if output is not None else store.root / "materialized" / recipe.name
+    _require_weights(store, recipe)
+    target = target_of(store, recipe, output)
     write_model(store, recipe, target, progress)
     return target
+
+
+def target_of(store: Store, recipe: Recipe, output: Path | str | None) -> Path:
+    """Where the folder of a model goes: `materialized/` below the store if no output is named."""
+    return Path(output) if output is not None else store.root / "materialized" / recipe.name
+
+
+def _require_weights(store: Store, recipe: Recipe) -> None:
+    tuned = record_of(store, "tuned", recipe.evaluation.inputs["tuned"], recipe.evaluation.slug)
+    if tuned.released:
+        raise UserError(
+            f"the weights of its tuned model {tuned.id[:FOLDER_DIGITS]} were deleted (runtime.keep: recipe)",
+            place=recipe.evaluation.slug,
+            advice=f"`sftlab materialize {recipe.evaluation.id[:FOLDER_DIGITS]}` trains it again.",
+        )
 
 
 def find_recipe(
@@ -175,14 +191,20 @@ def _require_method(evaluation: Record, restore: RestoreSpec) -> None:
 
 
 def _tuned_folder(store: Store, evaluation: Record) -> Path:
-    found = store.records("tuned", evaluation.inputs["tuned"])
+    return _folder(store, record_of(store, "tuned", evaluation.inputs["tuned"], evaluation.slug)) / "model"
+
+
+def record_of(store: Store, stage: str, id: str, place: str) -> Record:
+    """The whole result of this id, which `place` is made of. Raises UserError where it is not there."""
+    found = store.records(stage, id)
     if not found:
+        name = "tuned model" if stage == "tuned" else stage
         raise UserError(
-            f"its tuned model {evaluation.inputs['tuned'][:FOLDER_DIGITS]} is no longer in {store}",
-            place=evaluation.slug,
+            f"its {name} {id[:FOLDER_DIGITS]} is no longer in {store}",
+            place=place,
             advice="run its study or sweep again, which builds what is missing.",
         )
-    return _folder(store, _whole(store, found[0])) / "model"
+    return _whole(store, found[0])
 
 
 def _folder(store: Store, record: Record) -> Path:
@@ -223,9 +245,12 @@ def cuts_of(store: Store, recipe: Recipe) -> Mapping[str, Cut]:
         return {}
     label = percent_label(recipe.percent)
     ranking = _ranking(recipe.restore.model_dump())
-    slug = recipe.tuned.parent.name.rpartition("-")[0]  # a change has the name of its tuned model's cell
+    id = recipe.evaluation.inputs["tuned"]
+    slug = record_of(
+        store, "tuned", id, recipe.evaluation.slug
+    ).slug  # a change has the name of its model's cell
     for record in store.records("change", slug=slug):
-        if record.inputs.get("tuned") != recipe.evaluation.inputs["tuned"]:
+        if record.inputs.get("tuned") != id:
             continue
         if _ranking(record.spec) == ranking:
             cuts = read_profile(_folder(store, record) / CHANGE_FILE).cuts

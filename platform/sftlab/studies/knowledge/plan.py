@@ -27,7 +27,11 @@ from sftlab.training.spec import MaskSpec, SFTSpec
 REVISIONS = {stage.name: stage.revision for stage in STAGES}
 AFTER_SPLITS = ("test", "test_ood")  # of which mastery is scored after tuning
 EVALUATION_SPLITS = ("dev", "dev_ood", "test", "test_ood")
-TOKENS_PER_EXAMPLE = 32  # prompt and target of one question, for estimates alone
+# For estimates alone. In EntityQuestions a filled template has 43 characters on average and a question's prompt 62, and
+# the markers of the prompt are several tokens each.
+TOKENS_PER_EXAMPLE = 32  # prompt and target of one question
+QUESTION_TOKENS = 24  # prompt of one question
+TEMPLATE_TOKENS = 12  # one filled mapping template
 
 
 @dataclass(frozen=True)
@@ -235,13 +239,16 @@ class Plan:
         return Cell(bucket, size, seed, sft, restore, drawn, tuned, change, controls, updates, {}, probe)
 
     def _drawing(self, bucket: int | str) -> dict[str, Any]:
-        """What of the settings of the draw concerns a bucket; nothing by default."""
+        """What of the settings of the draw concerns a bucket; nothing by default.
+
+        `mixture` and `replayed` were `mixed` and `replay` while sweeps drew such sets without either.
+        """
         sets = self.spec.training_sets
         found = {
             "balance": sets.balance,
             "margin": sets.margin,
-            "mixed": sets.mixed if bucket == MIXED else None,
-            "replay": sets.replay,
+            "mixture": sets.mixed if bucket == MIXED else None,
+            "replayed": sets.replay,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -351,13 +358,14 @@ class Plan:
             yield cell.updates, Cost()
         for step in self.gradients:
             yield step, Cost()
-        yield self.base_evaluation, self.answering(0)
+        yield self.base_evaluation, self.answering(0, 0)
         for cell in self.cells:
-            for step in cell.evaluations.values():
-                yield step, self.answering(self.drawn(cell))
+            for percent, step in cell.evaluations.items():
+                yield step, self.answering(percent, self.drawn(cell))
         for cell in self.cells:
-            for step in cell.mastery_after.values():
-                yield step, self.scoring([self.sources.fact_counts[split] for split in AFTER_SPLITS])
+            for at, step in cell.mastery_after.items():
+                scored = self.scoring([self.sources.fact_counts[split] for split in AFTER_SPLITS])
+                yield step, scored + self.loading(at)
         yield self.results, Cost()
         yield self.best, Cost(bytes_written=size)
         yield self.report, Cost()
@@ -369,8 +377,13 @@ class Plan:
 
     def scoring(self, counts: Iterable[int]) -> Cost:
         """What scoring the mastery of so many facts takes."""
-        scored = round(sum(counts) * self.spec.mastery.samples * self.sources.templates)
-        return Cost(completions=scored, generated_tokens=scored * self.spec.mastery.max_tokens)
+        prompts = sum(counts) * self.sources.templates  # each is read once for all of its samples
+        scored = round(prompts * self.spec.mastery.samples)
+        return Cost(
+            completions=scored,
+            generated_tokens=scored * self.spec.mastery.max_tokens,
+            prompt_tokens=round(prompts * TEMPLATE_TOKENS),
+        )
 
     def tuning(self, cell: Cell) -> Cost:
         """What the fine-tuning of a cell takes."""
@@ -384,7 +397,16 @@ class Plan:
         everything = self.sources.fact_counts["train"]
         return everything if cell.bucket == MIXED else everything // len(BUCKETS)
 
-    def answering(self, trained_on: int) -> Cost:
+    def answering(self, percent: float, trained_on: int) -> Cost:
         """What the answers of one model take, those about the facts that it was trained on included."""
         questions = trained_on + sum(self.sources.fact_counts[split] for split in EVALUATION_SPLITS)
-        return Cost(completions=questions, generated_tokens=questions * self.spec.answers.max_tokens)
+        asked = Cost(
+            completions=questions,
+            generated_tokens=questions * self.spec.answers.max_tokens,
+            prompt_tokens=questions * QUESTION_TOKENS,
+        )
+        return asked + self.loading(percent)
+
+    def loading(self, at: float | str) -> Cost:
+        """The weights that are read for a model of a ladder: of a restored one those of the base and the tuned one."""
+        return Cost(bytes_read=(2 if at else 1) * self.sources.model_bytes)

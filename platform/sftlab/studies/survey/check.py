@@ -10,12 +10,11 @@ from sftlab.datasets.benchmark_file import read_benchmark
 from sftlab.datasets.code_file import read_problems
 from sftlab.datasets.source import open_data
 from sftlab.errors import UserError
-from sftlab.execution.checks import check_base_model, check_paths, check_resources
+from sftlab.execution.checks import check_base_model, check_keep, check_paths, check_resources
 from sftlab.execution.runtime import Runtime
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.measurements.harness import require_harness
 from sftlab.measurements.sandbox import require_sandbox
-from sftlab.store.objects import is_address
 from sftlab.studies.survey.runs import Run, is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
 
@@ -27,13 +26,7 @@ def check(spec: SurveySpec, runtime: Runtime) -> None:
     harness = spec.benchmarks.harness
     check_resources(runtime, dict.fromkeys(run.sft for run in runs_of(spec)))
     check_rows(spec)
-    if runtime.keep == "delta" and is_address(runtime.store):
-        raise UserError(
-            f"models are packed in a folder alone, and runtime.store is the address {runtime.store}",
-            place="runtime.keep",
-            value=runtime.keep,
-            advice="keep folders, or use a store that is a folder.",
-        )
+    check_keep(runtime, ("full", "delta"))
     check_paths(
         {
             **{f"bases.folders.{name}.path": base.path for name, base in spec.bases.folders.items()},

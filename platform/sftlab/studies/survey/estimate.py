@@ -1,19 +1,19 @@
 """What a survey amounts to: runs, models, questions, tokens, GPU hours and disk, for its plan. Nothing is measured.
 
-GPU hours are arithmetic on `Rates`: 2 P operations a token that is read or written, 6 P a token that is trained on,
-4 P with LoRA (the gradients of the frozen weights are not computed), with P the number of weights.
+GPU hours are those of `execution.gpu_time`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sftlab.execution.gpu_time import DELTA_SHARES, SECONDS, GPUTime, Speed, aligned, hours, hours_lines
 from sftlab.execution.runtime import Rates
 from sftlab.files import bytes_text
-from sftlab.reporting.text import count, listed
+from sftlab.reporting.text import count, listed, short_count
 from sftlab.store.record import Step
 from sftlab.studies.survey.plan import BFLOAT16_BYTES, Model, SurveyPlan
 from sftlab.studies.survey.spec import BenchmarksSpec
@@ -22,12 +22,7 @@ QUESTION_TOKENS = (
     200  # of a question in a file or of a task, and of an example before it, with template; assumed
 )
 POCKET_QUESTION_TOKENS = 16
-FULL, LORA, READ = 6, 4, 2  # operations a token and weight
-# Share of a packed model, by the bytes of a weight: the larger trained pair of docs/results/deltas.md in bfloat16, and
-# the largest change there in float32.
-DELTA_SHARES = {"bfloat16": 0.31, "float32": 0.70}
 KINDS = ("training", "answers", "perplexity", "measures", "weights")
-SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -61,30 +56,25 @@ class Totals:
 
 @dataclass
 class _Seconds:
-    """Sums of GPU seconds by kind: of everything, and of what is left."""
+    """Sums of GPU seconds by kind, of everything and of what is left; `missing` says what is."""
 
     missing: Callable[[Step], bool]
-    every: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
-    left: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
+    sums: GPUTime
 
     def add(self, kind: str, step: Step, seconds: float) -> None:
-        self.every[kind] += seconds
-        if self.missing(step):
-            self.left[kind] += seconds
-
-    def hours(self, sums: Mapping[str, float]) -> dict[str, float]:
-        return {kind: seconds / SECONDS for kind, seconds in sums.items()}
+        self.sums.add(kind, seconds, self.missing(step))
 
 
 def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> Totals:
     """The amounts of a survey; `missing` says whether a step is still to be built."""
-    spec, seconds = plan.spec, _Seconds(missing)
+    spec, seconds = plan.spec, _Seconds(missing, GPUTime.of_kinds(KINDS))
     weights = {base: parameters(plan, base) for base in spec.bases.folders}
     for model in plan.scored:
         known = weights.get(model.base)
         if known:
-            _add_model(plan, rates, model, known, seconds)
-            _add_measures(plan, rates, model, known, seconds)
+            speed = Speed(rates, known)
+            _add_model(plan, speed, model, seconds)
+            _add_measures(plan, speed, model, seconds)
     tuned = [model for model in plan.models if model.run is not None]
     asked = {name: plan.questions_of(name) or 0 for name in spec.benchmarks.names}
     of_one, scored = sum(asked.values()), len(plan.scored)
@@ -101,8 +91,8 @@ def totals(plan: SurveyPlan, rates: Rates, missing: Callable[[Step], bool]) -> T
         prompt_tokens=scored * sum(n * prompt_tokens(spec.benchmarks, name) for name, n in asked.items()),
         generated_tokens=scored * sum(n * plan.max_tokens(name) for name, n in asked.items()),
         trained_tokens=sum(plan.set_tokens(run) * run.sft.epochs for run in trained),
-        gpu_hours=seconds.hours(seconds.every),
-        gpu_hours_left=seconds.hours(seconds.left),
+        gpu_hours=hours(seconds.sums.every),
+        gpu_hours_left=hours(seconds.sums.left),
         disk_bytes=sum(disk.values()),
         delta_bytes=round(sum(_share(plan, model) * disk[model.name] for model in tuned)),
         unknown=_unknown(plan, weights),
@@ -136,27 +126,24 @@ def epoch_hours(folder: Path, tokens: int, rates: Rates) -> float:
 
     with Checkpoint.open(folder) as checkpoint:
         weights = sum(checkpoint.numel(name) for name in checkpoint.names)
-    return FULL * weights * tokens / (rates.peak_tflops * 1e12 * rates.training_share) / SECONDS
+    return Speed(rates, weights).train(tokens) / SECONDS
 
 
-def _add_model(plan: SurveyPlan, rates: Rates, model: Model, weights: int, seconds: _Seconds) -> None:
-    peak = rates.peak_tflops * 1e12
-    run, start = model.run, rates.engine_start_seconds
+def _add_model(plan: SurveyPlan, speed: Speed, model: Model, seconds: _Seconds) -> None:
+    run, start = model.run, speed.rates.engine_start_seconds
     for name, step in model.scores.items():
         questions = plan.questions_of(name) or 0
         tokens = questions * prompt_tokens(plan.spec.benchmarks, name)
-        read = READ * weights * tokens / (peak * rates.prefill_share)
-        written = READ * weights * questions * plan.max_tokens(name) / (peak * rates.decode_share)
-        seconds.add("answers", step, read + written)
-    moved = BFLOAT16_BYTES * weights / (1e9 * rates.gigabytes_per_second)
+        written = speed.write(questions * plan.max_tokens(name))
+        seconds.add("answers", step, speed.read(tokens) + written)
+    moved = speed.move(BFLOAT16_BYTES * speed.weights)
     first = next(iter(model.scores.values()))
     if run is None or model.tuned is None:
         seconds.add("weights", first, start + moved)
         for (name, size), step in plan.perplexities[model.base].items():
             drawn = next(one for one in plan.runs if (one.data, one.size) == (name, size))
             # Responses and whole texts are read each.
-            read = 2 * READ * weights * plan.set_tokens(drawn) / (peak * rates.prefill_share)
-            seconds.add("perplexity", step, read)
+            seconds.add("perplexity", step, speed.read(2 * plan.set_tokens(drawn)))
         return
     if model.rung is not None:  # the base and the tuned model are mixed while they are read
         seconds.add("weights", first, 2 * moved)
@@ -164,24 +151,21 @@ def _add_model(plan: SurveyPlan, rates: Rates, model: Model, weights: int, secon
     seconds.add("weights", model.tuned, moved)  # written once
     seconds.add("weights", first, moved)  # and read into an engine
     if model.epoch == run.sft.epochs:
-        operations = (
-            (FULL if run.sft.lora is None else LORA) * weights * plan.set_tokens(run) * run.sft.epochs
-        )
-        seconds.add("training", model.tuned, operations / (peak * rates.training_share))
+        tokens = plan.set_tokens(run) * run.sft.epochs
+        seconds.add("training", model.tuned, speed.train(tokens, run.sft.lora is not None))
 
 
-def _add_measures(plan: SurveyPlan, rates: Rates, model: Model, weights: int, seconds: _Seconds) -> None:
+def _add_measures(plan: SurveyPlan, speed: Speed, model: Model, seconds: _Seconds) -> None:
     """What the survey measures of a model on request."""
-    measured, peak = plan.measured, rates.peak_tflops * 1e12
-    read = READ * weights * QUESTION_TOKENS / (peak * rates.prefill_share)
-    written = READ * weights / (peak * rates.decode_share)
+    measured = plan.measured
+    read, written = speed.read(QUESTION_TOKENS), speed.write(1)
     if step := measured.likelihood_maps.get(model.name):
         seconds.add("measures", step, measured.map_cost.scored_texts * read)
     if step := measured.geometries.get(model.name):
         seconds.add("measures", step, measured.states_cost.scored_texts * read)
     if step := measured.layer_maps.get(model.name):
         cost = measured.swaps_cost(model.base, plan.asking)
-        moved = BFLOAT16_BYTES * weights / (1e9 * rates.gigabytes_per_second)
+        moved = speed.move(BFLOAT16_BYTES * speed.weights)
         swaps = measured.swaps(model.base)
         seconds.add(
             "measures", step, cost.completions * read + cost.generated_tokens * written + swaps * moved
@@ -235,8 +219,7 @@ def _scored(found: Totals) -> str:
 
 def totals_text(found: Totals, rates: Rates) -> str:
     """The amounts in lines."""
-    hours, left = sum(found.gpu_hours.values()), sum(found.gpu_hours_left.values())
-    read, written = _short(found.prompt_tokens), _short(found.generated_tokens)
+    read, written = short_count(found.prompt_tokens), short_count(found.generated_tokens)
     folders, packed = bytes_text(found.disk_bytes), bytes_text(found.delta_bytes)
     bases, sets, asked = (
         count(found.bases, "base"),
@@ -249,26 +232,10 @@ def totals_text(found: Totals, rates: Rates) -> str:
             "runs",
             f"{found.runs:,}; {found.scored:,} models scored: {_scored(found)}",
         ),
-        ("questions", f"{_short(found.questions)}: {read} tokens read, at most {written} written"),
-        ("training", f"about {_short(found.trained_tokens)} tokens"),
+        ("questions", f"{short_count(found.questions)}: {read} tokens read, at most {written} written"),
+        ("training", f"about {short_count(found.trained_tokens)} tokens"),
         ("disk", f"{folders} of tuned models as folders; about {packed} packed as lossless deltas"),
     ]
-    if hours:
-        kinds = ", ".join(f"{kind} {value:,.0f}" for kind, value in found.gpu_hours.items())
-        rest = "" if left == hours else f"; left to build: {left:,.0f}"
-        shares = f"training {rates.training_share:g}, reading {rates.prefill_share:g}, writing {rates.decode_share:g}"
-        assumed = (
-            f"assumed, not measured: {rates.peak_tflops:g} TFLOP/s a GPU, of which {shares} (runtime.rates)"
-        )
-        lines += [("GPU hours", f"about {hours:,.0f} ({kinds}){rest}"), ("", assumed)]
+    lines += hours_lines(found.gpu_hours, found.gpu_hours_left, rates)
     lines += [("not counted", text) for text in found.unknown]
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
-
-
-def _short(value: float) -> str:
-    for unit in ("", " k", " M", " G"):
-        if value < 1000 or unit == " G":
-            break
-        value /= 1000
-    return f"{value:,.0f}{unit}" if value >= 100 or not unit else f"{value:,.1f}{unit}"
+    return aligned(lines)

@@ -195,7 +195,7 @@ def test_facts_that_are_not_there_have_no_known_cost(tmp_path: Path) -> None:
     path = own_study(tmp_path, {("A", "train"): 8, ("A", "dev"): 1})
     (tmp_path / "facts.jsonl").unlink()
     out = study_plan(path, None, tmp_path / "store", [], False).text
-    assert "Not here yet" in out and "How many facts there are is not known" in out
+    assert "Not here yet" in out and "how many there are is not known" in out
     assert build_of(path, tmp_path).plan.sources.fact_counts["train"] == 0
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sftlab.files import write_text
+from sftlab.store.mirror import pull
 from sftlab.strategies import edit_for
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.results.tables import Results
@@ -36,7 +37,7 @@ def write_best(finished: Finished, results: Results) -> None:
     folder, target = best_folder(finished, results), build.path(finished.best)
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     edits = {percent_label(best.percent): edit}
-    write_restored(build.model_folder, build.read(cell.tuned, "model"), edits, target)
+    write_restored(build.model_folder, pull(build.tuned_model(cell)), edits, target)
     write_text(folder / "README.md", card_of(finished, results))
     choice = asdict(best.choice) | {"cell": cell.name, "seed": cell.seed}
     write_text(target / "choice.json", json.dumps(choice, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sftlab.store.mirror import pull
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.weights.change_profile import ChangeProfile, profile, read_profile, write_profile
@@ -22,7 +23,7 @@ def build_change(build: KnowledgeBuild, cell: Cell) -> None:
     restore = cell.restore
     found = profile(
         build.model_folder,
-        build.read(cell.tuned, "model"),
+        pull(build.tuned_model(cell)),
         [percent_label(percent) for percent in restore.percents],
         **restore.selection,
     )

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 from sftlab.files import write_text
+from sftlab.store.mirror import pull
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.stages.change import read_change
@@ -24,7 +25,7 @@ def build_controls(build: KnowledgeBuild) -> None:
 
 def build_cell_controls(build: KnowledgeBuild, cell: Cell) -> None:
     """Measure the controls of one tuned model and commit them."""
-    found = controls_for(build.model_folder, build.read(cell.tuned, "model"), read_change(build, cell), SEED)
+    found = controls_for(build.model_folder, pull(build.tuned_model(cell)), read_change(build, cell), SEED)
     write_text(build.path(cell.controls) / FILE, json.dumps(asdict(found), indent=1) + "\n")
     build.commit(cell.controls)
 

@@ -105,7 +105,7 @@ def _items(
             continue
         asked = {**facts, TRAIN_SET: _training_facts(build, cell)}
         cuts = read_change(build, cell).cuts
-        tuned = str(build.path(cell.tuned) / "model")
+        tuned = str(build.tuned_model(cell))
         for percent, step in cell.evaluations.items():
             if step.id in missing:
                 add(step, ModelSource(base, tuned, edit_for(plan.spec.restore, percent, cuts)), asked)

@@ -137,7 +137,7 @@ def job_of(build: KnowledgeBuild, asked: Asked, cell: Cell | None) -> GradientJo
     if cell is not None:
         assert build.plan.spec.gradients is not None
         cut = read_change(build, cell).cuts[percent_label(build.plan.spec.gradients.percent)]
-        trained = Trained(str(build.path(cell.tuned) / "model"), training_file(build, cell), cell.sft, cut)
+        trained = Trained(str(build.tuned_model(cell)), training_file(build, cell), cell.sft, cut)
     return GradientJob(
         str(build.model_folder),
         [asked.texts[fact] for fact in facts],

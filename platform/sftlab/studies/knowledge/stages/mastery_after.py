@@ -90,7 +90,7 @@ def _missing(build: KnowledgeBuild) -> tuple[dict[str, Step], list[EvaluationIte
                 same.append((step, cell.mastery_after[percent]))
                 continue
             edit = edit_for(plan.spec.restore, percent, read_change(build, cell).cuts)
-            source = ModelSource(base, str(build.path(cell.tuned) / "model"), edit)
+            source = ModelSource(base, str(build.tuned_model(cell)), edit)
             steps[step.id[:16]] = step
             items.append(EvaluationItem(step.id[:16], source, {MASTERY: again}, build.path(step)))
     return steps, items, same

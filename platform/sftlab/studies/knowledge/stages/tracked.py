@@ -9,6 +9,7 @@ from pathlib import Path
 from sftlab.facts.table import SPLITS
 from sftlab.store.mirror import pull_all
 from sftlab.studies.knowledge.build import KnowledgeBuild
+from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.results.tables import Results
 from sftlab.studies.knowledge.stages.finished import Finished
 from sftlab.studies.knowledge.stages.results import model_name
@@ -77,10 +78,16 @@ def _models(finished: Finished, results: Results, best: Path | None) -> Iterator
             if at in seen:
                 continue
             seen.add(at)
-            path = build.path(cell.tuned) / "model" if not percent else None
+            path = None if percent else _folder(build, cell)
             if chosen is not None and at == chosen.model:
                 path = best
             record = build.store.find(step)
             assert record is not None
             table: TrackedTable = train_set(Path(training_file(build, cell)), cell.name)
             yield variant, TrackedModel(step.id, cell.name, percent, path, table, record.provenance)
+
+
+def _folder(build: KnowledgeBuild, cell: Cell) -> Path | None:
+    """The folder of a cell's tuned model; None where it was deleted and its recipe remains."""
+    record = build.store.find(cell.tuned)
+    return None if record is not None and record.released else build.tuned_model(cell)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sftlab.datasets.examples import PROMPT, TARGET
@@ -180,7 +180,7 @@ def build_training_sets(build: KnowledgeBuild, candidates: Callable[[], Candidat
     """Draw and write every training set that is missing, in the order in which it is trained on.
 
     candidates: `read_candidates` of the study, for a caller who builds many plans: reading takes ten times as long
-    as a draw.
+    as a draw. Each plan draws by its rule.
     """
     import pyarrow.parquet as pq
 
@@ -189,7 +189,8 @@ def build_training_sets(build: KnowledgeBuild, candidates: Callable[[], Candidat
     cells = [cell for cell in wanted.values() if build.missing(cell.training_set)]
     if not cells:
         return
-    given = read_candidates(build) if candidates is None else candidates()
+    # A strategy of a sweep may set another rule than the study's, such as replay.
+    given = read_candidates(build) if candidates is None else replace(candidates(), rule=_rule(build))
     if candidates is None:
         build.progress.say(sizes_text(build))
     for cell, chosen in zip(cells, draw_all(given, cells), strict=True):

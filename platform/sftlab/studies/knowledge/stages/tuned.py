@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sftlab.cluster.session import await_gpus
 from sftlab.store.mirror import drop
-from sftlab.studies.knowledge.build import KnowledgeBuild
+from sftlab.studies.knowledge.build import MODEL, KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
 from sftlab.studies.knowledge.stages.change import build_change, read_change
 from sftlab.studies.knowledge.stages.training_sets import trained_facts, training_file
@@ -16,8 +16,6 @@ from sftlab.weights.cut import percent_label
 
 if TYPE_CHECKING:
     from sftlab.training.records import ProbeMask, SFTRun
-
-MODEL = "model"
 
 
 def build_tuned(build: KnowledgeBuild) -> None:
@@ -37,7 +35,10 @@ def build_tuned(build: KnowledgeBuild) -> None:
 def commit_tuned(build: KnowledgeBuild, cell: Cell) -> None:
     """Commit a cell's tuned model. Where two trained it at once, their weights must agree, and not their times."""
     from sftlab.training.records import COMMIT_FILE
+    from sftlab.weights.pack_in_place import pack_in_place
 
+    if build.runtime.keep == "delta":
+        pack_in_place(build.model_folder, build.path(cell.tuned) / MODEL, [COMMIT_FILE])
     build.commit(cell.tuned, varying=[f"{MODEL}/{COMMIT_FILE}"])
 
 
@@ -63,7 +64,7 @@ def probe_mask(build: KnowledgeBuild, cell: Cell) -> ProbeMask | None:
         return None
     assert cell.sft.mask is not None
     cuts = read_change(build, cell.probe).cuts
-    return ProbeMask(str(build.path(cell.probe.tuned) / MODEL), cuts[percent_label(cell.sft.mask.percent)])
+    return ProbeMask(str(build.tuned_model(cell.probe)), cuts[percent_label(cell.sft.mask.percent)])
 
 
 def _train(build: KnowledgeBuild, missing: Sequence[Cell], title: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from sftlab.store.mirror import pull
 from sftlab.store.tables import filled, read_table
 from sftlab.studies.knowledge.build import KnowledgeBuild
 from sftlab.studies.knowledge.plan import Cell
@@ -36,7 +37,7 @@ def build_cell_updates(build: KnowledgeBuild, cell: Cell) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [asdict(size) for size in update_sizes(build.model_folder, build.read(cell.tuned, "model"))]
+    rows = [asdict(size) for size in update_sizes(build.model_folder, pull(build.tuned_model(cell)))]
     folder = build.path(cell.updates)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=updates_schema()), folder / FILE)

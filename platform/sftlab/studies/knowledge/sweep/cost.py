@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from sftlab.errors import UserError
 from sftlab.execution.cost import Cost, cost_text
+from sftlab.execution.gpu_time import Speed, hours, hours_lines
 from sftlab.store.record import Step
+from sftlab.studies.knowledge.estimate import parameters
 from sftlab.studies.knowledge.pipeline import CELL_STAGES
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sweep.sweep import Sweep, is_finished
@@ -18,7 +20,7 @@ from sftlab.studies.knowledge.sweep.trials import Trial
 def rung_steps(sweep: Sweep, rung: Trial) -> Iterator[tuple[Step, Cost]]:
     """The steps of one rung of a trial, those of its probe first, and what each takes."""
     plan, cell = sweep.plan_of(rung), sweep.cell(rung)
-    answering = plan.answering(plan.drawn(cell))
+    drawn = plan.drawn(cell)
     for part in [cell] if cell.probe is None else [cell.probe, cell]:
         yield part.training_set, Cost()
         yield part.tuned, plan.tuning(part)
@@ -26,8 +28,8 @@ def rung_steps(sweep: Sweep, rung: Trial) -> Iterator[tuple[Step, Cost]]:
         if part is cell:
             yield part.controls, Cost()
             yield part.updates, Cost()
-        for step in part.evaluations.values():
-            yield step, answering
+        for percent, step in part.evaluations.items():
+            yield step, plan.answering(percent, drawn)
 
 
 def shared_steps(plan: Plan) -> list[tuple[Step, Cost]]:
@@ -143,4 +145,22 @@ def plan_sweep(sweep: Sweep) -> str:
     cost, most = planned.cost, "at most " if planned.at_most else ""
     if cost != Cost() or any(step.stage == "evaluation" for step, _ in shared):
         cost += Cost(engine_starts=sweep.runtime.sweep.engines or sweep.runtime.engine.engines)
-    return "\n".join([*planned.lines, *first, f"to build: {most}{cost_text(before + cost) or 'nothing'}"])
+    total = f"to build: {most}{cost_text(before + cost) or 'nothing'}"
+    return "\n".join([*planned.lines, *first, total, *_gpu_lines(sweep, before + cost)])
+
+
+def _gpu_lines(sweep: Sweep, cost: Cost) -> list[str]:
+    """The GPU hours of a cost, in lines; none for a pocket model. Adapters count as full fine-tuning."""
+    weights, rates = parameters(sweep.base.plan), sweep.runtime.rates
+    if not weights:
+        return []
+    speed = Speed(rates, weights)
+    starts = cost.engine_starts * rates.engine_start_seconds
+    found = hours(
+        {
+            "training": speed.train(cost.trained_tokens),
+            "answers": speed.read(cost.prompt_tokens) + speed.write(cost.generated_tokens),
+            "weights": speed.move(cost.bytes_written + cost.bytes_read) + starts,
+        }
+    )
+    return [f"{name or 'which is'}: {text}" for name, text in hours_lines(found, found, rates)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sftlab.cluster.session import ray_cluster
@@ -76,15 +77,15 @@ def _run_missing(
             context = TrialContext(
                 sweep.store, sweep.runtime, name, sweep.spec.search.metric, sweep.spec.plugins
             )
-            _draw_training_sets(sweep, pending)
+            draw_training_sets(sweep, pending)
             ray.get(training.submit.remote(_first_runs(sweep, pending)))
             _answer_with_base(base, engines)
             return run_points(sweep.search, points, context, state, sweep.progress)
 
 
-def _draw_training_sets(sweep: Sweep, pending: Sequence[Trial]) -> None:
+def draw_training_sets(sweep: Sweep, pending: Sequence[Trial]) -> None:
     """All training sets first: a bucket with too few facts is reported before anything is trained."""
-    candidates = cache(partial(read_candidates, sweep.base))
+    candidates = cache(lambda: replace(read_candidates(sweep.base), sizes=sweep.spec.axes.size))
     with sweep.progress.bar("training sets") as bar:
         for done, trial in enumerate(pending):
             bar.update(done, len(pending), trial.cell)

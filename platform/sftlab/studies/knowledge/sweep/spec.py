@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from sftlab.config.frozen import Frozen
-from sftlab.strategies.treatment import Bucket, Percent
+from sftlab.strategies.treatment import Bucket, Percent, Size
 from sftlab.studies.knowledge.results.choice import METRICS
 from sftlab.sweeps.search import HalvingSpec, Limits, Range, SearchSpec, check_length
 from sftlab.weights.cut import Order, Region
@@ -34,7 +34,9 @@ class Axes(Frozen):
         description="a list of buckets, mixed sets and mixtures, such as [0, 3, mixed, '0:0.5+4:0.5'], or "
         "mixture, which lets a search choose the shares",
     )
-    size: tuple[Annotated[int, Field(ge=1)], ...] = Field((240, 1920), min_length=1)
+    size: tuple[Size, ...] = Field(
+        (240, 1920), min_length=1, description="facts of each set, or all for everything that a bucket holds"
+    )
     seed: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     strategy: tuple[StrategyChoice, ...] = Field((StrategyChoice(name="restore"),), min_length=1)
     learning_rate: tuple[Annotated[float, Field(gt=0)], ...] | Range | None = Field(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sftlab.execution.release import release
+from sftlab.files import bytes_text
 from sftlab.store.record import Step
+from sftlab.studies.knowledge.pipeline import STAGES
 from sftlab.studies.knowledge.results.tables import SWEEP
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell
 from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_trials
@@ -58,3 +61,18 @@ def steps_of_sweep(sweep: Sweep) -> Iterator[Step]:
         yield from steps_of(sweep.cell(trial))
     done = finish(sweep, trials)
     yield from (done.results, done.report, done.best)
+
+
+def release_models(sweep: Sweep, trials: Sequence[Trial]) -> None:
+    """Delete the tuned models of finished trials, where the runtime keeps recipes. Waits for other runs."""
+    if sweep.runtime.keep != "recipe":
+        return
+
+    def wait() -> None:
+        sweep.progress.say(f"another run builds in {sweep.store}; waiting for it, to delete tuned models")
+
+    steps = [step for trial in trials for step in steps_of(sweep.cell(trial))]
+    with sweep.store.exclusive(wait):
+        freed = release(sweep.store, STAGES, steps)
+    if freed:
+        sweep.progress.say(f"deleted {bytes_text(freed)} of tuned models (runtime.keep: recipe)")

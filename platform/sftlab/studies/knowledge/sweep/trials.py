@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -13,6 +13,7 @@ from sftlab.errors import UserError, within
 from sftlab.execution.checks import check_base_model
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.mastery import BUCKETS
+from sftlab.facts.training_sets import ALL
 from sftlab.strategies import Strategy, get_strategy
 from sftlab.strategies.base import changed
 from sftlab.studies.knowledge.check import check, check_pocket_layers
@@ -39,7 +40,7 @@ class Trial:
     settings: Mapping[str, Any]
     spec: StudySpec
     data: int | str
-    size: int
+    size: int | str
     seed: int
 
     @property
@@ -75,7 +76,7 @@ class Point:
 
     strategy: StrategyChoice
     data: int | str
-    size: int
+    size: int | str
     seed: int
     learning_rate: float | None = None
     epochs: int | None = None
@@ -190,7 +191,7 @@ class TrialMaker:
         return Point(
             strategy=axes.strategy[int(config["strategy"])],
             data=data,
-            size=int(config["size"]),
+            size=config["size"],
             seed=seed,
             learning_rate=None if rate is None else float(f"{rate:.3g}"),
             epochs=config.get("epochs"),
@@ -225,9 +226,16 @@ class TrialMaker:
         percents = (0.0, axes.percent.high) if isinstance(axes.percent, Range) else axes.percent
         drawn = (mixture([1.0] * len(BUCKETS)),) if axes.data == "mixture" else axes.data
         return [
-            self.trial(Point(strategy, data, max(axes.size), axes.seed[0], None, epochs, percents))
-            for strategy, data in product(axes.strategy, drawn)
+            self.trial(Point(strategy, data, size, axes.seed[0], None, epochs, percents))
+            for strategy, data, size in product(axes.strategy, drawn, largest(axes.size))
         ]
+
+
+def largest(sizes: Sequence[int | str]) -> list[int | str]:
+    """The largest number among sizes, and ALL, of which nobody knows before scoring whether it is larger."""
+    numbers = [size for size in sizes if isinstance(size, int)]
+    found: list[int | str] = [max(numbers)] if numbers else []
+    return [*found, ALL] if ALL in sizes else found
 
 
 def mixture(weights: list[float]) -> int | str:

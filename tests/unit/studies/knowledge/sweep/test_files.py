@@ -63,7 +63,7 @@ def told(tmp_path: Path, fields: dict[str, Any]) -> str:
         ({"strategy": [3]}, r"FILE: axes\.strategy\.0: expected keys with values"),
         ({"strategy": [{"nme": "restore"}]}, r"FILE: axes\.strategy\.0\.name: is required\.$"),
         ({"seed": ["a"]}, r"FILE: axes\.seed\.0: .*valid integer"),
-        ({"size": [0]}, r"FILE: axes\.size\.0: .*greater than or equal to 1"),
+        ({"size": [0]}, r"FILE: axes\.size\.0: .*a whole number of at least 1, or all"),
     ],
 )
 def test_a_wrong_axis_is_one_line_with_field_and_form(

@@ -1,0 +1,46 @@
+"""Results that are deleted once all that is made of them is there, and built again where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sftlab.execution.stage import Stage
+from sftlab.store.artifact import Store
+from sftlab.store.record import Step
+
+
+def release(store: Store, stages: Sequence[Stage], steps: Iterable[Step]) -> int:
+    """Delete what `Stage.remains` does not name of the results that no missing step needs; returns the freed bytes.
+
+    steps: all steps of a study, of which those that are made of a result have its id among their inputs.
+    """
+    listed = list(steps)
+    lacking = {id for step in listed if store.find(step) is None for id in step.inputs.values()}
+    remains = {stage.name: stage.remains for stage in stages if stage.remains}
+    unused = [step for step in listed if step.stage in remains and step.id not in lacking]
+    return sum(store.release(step, remains[step.stage]) for step in unused)
+
+
+def needed_again(store: Store, stages: Sequence[Stage], steps: Sequence[Step]) -> list[Step]:
+    """The released results that a missing step is made of, or another one that is needed again.
+
+    steps: in the order in which they are built.
+    """
+    kinds = {stage.name for stage in stages if stage.remains}
+    deleted = {step.id for step in steps if step.stage in kinds and _is_released(store, step)}
+    if not deleted:
+        return []
+    needed: set[str] = set()
+    found = []
+    for step in reversed(steps):
+        again = step.id in deleted and step.id in needed
+        if again:
+            found.append(step)
+        if again or store.find(step) is None:
+            needed.update(step.inputs.values())
+    return found[::-1]
+
+
+def _is_released(store: Store, step: Step) -> bool:
+    record = store.find(step)
+    return record is not None and record.released

@@ -1,0 +1,72 @@
+"""What the trials of a sweep are trained on: each set as its strategy draws it, and the size `all`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from sftlab.errors import UserError
+from sftlab.execution.progress import SilentProgress
+from sftlab.execution.runtime import Runtime
+from sftlab.store.artifact import Store
+from sftlab.studies.knowledge.sources import resolve
+from sftlab.studies.knowledge.stages.training_sets import drawn_size
+from sftlab.studies.knowledge.sweep.cost import plan_sweep
+from sftlab.studies.knowledge.sweep.run import draw_training_sets
+from sftlab.studies.knowledge.sweep.sweep import Sweep
+from sftlab.studies.knowledge.sweep.trials import largest
+from sftlab.studies.load import load_sweep
+from tests.unit.studies.knowledge.test_explain import scored
+from tests.unit.studies.knowledge.test_plan_refuses import own_study
+
+COUNTS = {("A", "train"): 8, ("A", "test"): 2, ("A", "dev"): 1}  # all train facts are of bucket 4
+
+
+def sweep_of(folder: Path, size: Sequence[int | str], *strategies: object) -> Sweep:
+    axes = {"data": [4], "size": list(size), "seed": [0], "strategy": list(strategies)}
+    study = own_study(folder, COUNTS)
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"name": "s", "study": str(study), "axes": axes}))
+    spec, loaded = load_sweep(folder / "sweep.yaml")
+    store = Store(folder / "store")
+    sweep = Sweep(spec, loaded, resolve(loaded, store.root), store, Runtime(), SilentProgress())
+    scored(sweep.base)
+    return sweep
+
+
+def drawn(sweep: Sweep) -> dict[str, list[str]]:
+    """The facts of each trial, by its name."""
+    trials = list(sweep.listed())
+    draw_training_sets(sweep, trials)
+    files = {t.name: sweep.store.path(sweep.cell(t).training_set) / "train.parquet" for t in trials}
+    return {name: pq.read_table(file)["fact_id"].to_pylist() for name, file in files.items()}
+
+
+def test_each_strategy_of_a_sweep_draws_by_its_rule(tmp_path: Path) -> None:
+    found = drawn(sweep_of(tmp_path, [3], "restore", {"name": "replay", "share": 0.5}))
+    plain, replayed = found["bucket4-n3-s0 restore"], found["bucket4-n3-s0 replay share=0.5"]
+    assert len(plain) == 3 and len(replayed) == 5 and set(plain) < set(replayed)
+
+
+def test_a_sweep_trains_on_all_facts_of_a_bucket(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, [3, "all"], "restore")
+    found = drawn(sweep)
+    assert {name: len(facts) for name, facts in found.items()} == {
+        "bucket4-n3-s0 restore": 3,
+        "bucket4-nall-s0 restore": 8,
+    }
+    assert [drawn_size(sweep.build(trial), sweep.cell(trial)) for trial in sweep.listed()] == [3, 8]
+    assert "sweep s: 2 trials, 0 finished" in plan_sweep(sweep)
+
+
+def test_a_size_of_a_sweep_that_is_everything_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds 8 facts, so the sizes 8 and all are the same training set"):
+        drawn(sweep_of(tmp_path, [8, "all"], "restore"))
+
+
+def test_the_largest_size_is_not_known_where_all_is_one() -> None:
+    assert largest([60, 1920]) == [1920] and largest(["all", 60, 240]) == [240, "all"]
+    assert largest(["all"]) == ["all"]
