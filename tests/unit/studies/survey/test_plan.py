@@ -127,6 +127,13 @@ def test_grid_of_the_paper_has_its_number_of_models() -> None:
     assert len({step.id for step, _ in survey.steps()}) == len(list(survey.steps()))
 
 
+def test_benchmarks_of_the_paper_are_eight_tasks_and_two_files_of_programs() -> None:
+    asked = load_survey(CONFIGS / "massive-sft-benchmarks.yaml").benchmarks
+    assert len(asked.tasks) == 8 and set(asked.programs) == {"humaneval", "mbpp"}
+    assert asked.harness is not None and asked.harness.shots == 0
+    assert asked.code is not None and not asked.code.allow
+
+
 def test_table_5_restores_the_two_models_of_llama_3_at_the_percentages_of_the_paper() -> None:
     spec = load_survey(CONFIGS / "table5.yaml")
     rungs = set(published()["restoration_other_tasks"]["restore_percent"])
