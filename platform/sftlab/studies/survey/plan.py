@@ -179,6 +179,8 @@ class SurveyPlan:
             "bases": {name: [self.family(name), self.language(name)] for name in self.spec.bases.names},
             "models": [self._label(model) for model in self.named],
         }
+        if about := self.spec.about and self.spec.about.model_dump(exclude_defaults=True):
+            labels["about"] = about
         inputs = {f"{m.name}/{name}": step.id for m in self.scored for name, step in m.scores.items()}
         inputs |= {f"{m.name}/movement": m.movement.id for m in self.models if m.movement is not None}
         for base, sets in self.perplexities.items():

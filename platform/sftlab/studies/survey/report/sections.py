@@ -106,7 +106,9 @@ def _faults(comparison: Comparison) -> Section:
     )
     see = "Every table is checked for these faults." if found else "Nothing was found."
     if not tables["below_chance"] and CHAMPIONS not in tables:
-        see += " No chance level is known; give some with --about to find scores below chance."
+        see += (
+            " No chance level is known; give some (--about, or `about` of a survey) to find scores below it."
+        )
     if comparison.rare:
         see += f" Less than half of the runs have {listed(list(comparison.rare))}, which no grid uses."
     names = ("copied_baselines", "below_chance", "missing_scores", "missing_runs", "totals")
