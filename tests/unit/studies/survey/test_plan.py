@@ -46,6 +46,7 @@ def test_tiny_survey_has_two_bases_seven_runs_and_nine_models() -> None:
         # models, a layer map
         "scores": 36 + 6 + 16 + 4 + 9 + 1,
         "geometry": 2 + 6,  # bases and the models of the first group of runs
+        "embedding": 2 * (3 + 4),  # bases; sets and benchmarks
         "survey-results": 1,
         "survey-report": 1,
     }

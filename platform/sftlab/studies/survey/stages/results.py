@@ -1,4 +1,4 @@
-"""Stage 8: the table of scores, from which `sftlab compare` computes everything else, and the forms of the answers."""
+"""Stage 9: the table of scores, from which `sftlab compare` computes everything else, and the forms of the answers."""
 
 from __future__ import annotations
 
