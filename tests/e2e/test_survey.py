@@ -25,6 +25,7 @@ MADE = {
     "change": ["change.json"],
     "scores": ["answers.parquet", "likelihoods.parquet", "layer-map.parquet"],
     "geometry": ["geometry.parquet"],
+    "embedding": ["embedding.parquet"],
     "survey-results": ["*.csv", "*.parquet", "about.json"],
     "survey-report": ["*.csv"],
 }
@@ -93,6 +94,11 @@ def test_models_are_mapped_swapped_and_looked_into(finished: Path) -> None:
     }
     assert near["base"] > 0.7
     assert len(rows("layer_maps")) == 4 * 3 - 2
+    alike = {
+        (row["data"], row["benchmark"]): float(row["similarity_embeddings"]) for row in rows("similarities")
+    }
+    assert len(alike) == 3 * 4
+    assert alike["sums-steps", "sums"] > alike["sums-steps", "facts"] + 0.3
     layers = rows("geometry_layers")
     assert len(layers) == 2 * 3
     assert all(1 < float(row["dimension_base"]) < 64 for row in layers)

@@ -59,14 +59,18 @@ def load_tokenizer(folder: str | Path) -> Any:
 def embedding_rows(folder: str | Path) -> int | None:
     """Rows of the input embedding that a checkpoint stores; None where no tensor has a name of one."""
     with Checkpoint.open(folder) as checkpoint:
-        rows = [
-            checkpoint.shape(name)[0]
-            for name in checkpoint.names
-            if name.endswith(".weight")
-            and name.split(".")[-2] in _EMBEDDINGS
-            and len(checkpoint.shape(name)) == 2
-        ]
-    return min(rows, default=None)
+        return min((checkpoint.shape(name)[0] for name in input_embeddings(checkpoint)), default=None)
+
+
+def input_embeddings(checkpoint: Checkpoint) -> list[str]:
+    """The tensors that have a name of an input embedding, one in most checkpoints."""
+    return [
+        name
+        for name in checkpoint.names
+        if name.endswith(".weight")
+        and name.split(".")[-2] in _EMBEDDINGS
+        and len(checkpoint.shape(name)) == 2
+    ]
 
 
 def check_tokenizer(

@@ -26,25 +26,30 @@ class AboutModel(Frozen):
 
 
 class AboutData(Frozen):
-    """`length`: mean words or tokens of an example. `group`: a kind of sets, such as maths."""
+    """What is known about a training set."""
 
-    length: float | None = Field(default=None, gt=0)
-    group: str | None = None
+    length: float | None = Field(default=None, gt=0, description="Mean words or tokens of an example.")
+    group: str | None = Field(default=None, description="A kind of sets, such as maths.")
 
 
 class AboutBenchmark(Frozen):
-    """`chance` and scores share a unit. `mean_of`: the benchmarks whose mean this one is said to be.
+    """What is known about a benchmark."""
 
-    `main`: whether the main analysis uses it. `transfer`: of benchmarks with the same questions in several
-    languages, the language.
-    """
-
-    chance: float | None = None
-    questions: int | None = Field(default=None, gt=0)
-    group: str | None = None
-    main: bool = False
-    transfer: str | None = None
-    mean_of: tuple[str, ...] = ()
+    chance: float | None = Field(
+        default=None, description="Score of guessing, in the unit of the scores (per cent in a survey)."
+    )
+    questions: int | None = Field(default=None, gt=0, description="Questions that were asked.")
+    group: str | None = Field(default=None, description="A kind of benchmarks, such as maths.")
+    main: bool = Field(
+        default=False, description="Whether the main analysis uses it; if none is marked, it uses all."
+    )
+    transfer: str | None = Field(
+        default=None,
+        description="Of benchmarks with the same questions in several languages, the language, such as ja.",
+    )
+    mean_of: tuple[str, ...] = Field(
+        default=(), description="The benchmarks whose mean this one is said to be."
+    )
 
 
 class About(Frozen):

@@ -75,7 +75,7 @@ def _labels(survey: Survey, claim: Claim) -> Measured:
     labels = survey.about.labels(survey.grid.models, test.label)
     block = survey.about.labels(survey.grid.models, test.across) if test.across else None
     if not np.isfinite(agreement.label_contrast(np.zeros((len(labels),) * 2), labels, block)):
-        raise NotDefined(f"no two models share a {test.label}, or all do; name them with --about")
+        raise NotDefined(f"no two models share a {test.label}, or all do; name them (--about)")
     found = {}
     for name in TREATMENTS:
         matrix = agreement.model_correlations(survey.gains[name])
@@ -192,7 +192,9 @@ def _sets_permuted(cells: Floats, rng: np.random.Generator) -> Floats:
 def _length(survey: Survey, claim: Claim) -> Measured:
     known = set_lengths(survey)
     if known is None:
-        raise NotDefined("the length of the training sets is not known; give it with --about")
+        raise NotDefined(
+            "the length of the training sets is not known; give it (--about, or `about` of a survey)"
+        )
     found = {}
     for name in LEVELS:
         cells = survey.gains[name].mean(axis=2)
@@ -276,7 +278,9 @@ def _transfer(survey: Survey, claim: Claim) -> Measured:
     assert isinstance(test, TransferClaim)
     at = survey.benchmarks_at(list(transfer_benchmarks(survey)))
     if len(at) < 2:
-        raise NotDefined("no two benchmarks ask the same questions in two languages; name them with --about")
+        raise NotDefined(
+            "no two benchmarks ask the same questions in two languages; name them (--about, or `about` of a survey)"
+        )
     statistic, test_p, how = {
         "weakest": (
             transfer.weakest,

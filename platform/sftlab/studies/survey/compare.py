@@ -144,6 +144,7 @@ def _makers(survey: Survey) -> dict[str, Callable[[], Sequence[Row]]]:
         "structure_tests": lambda: tables.structure_tests(survey),
         "variance": lambda: tables.variance(survey),
         "lengths": lambda: tables.lengths(survey),
+        "length_points": lambda: tables.length_points(survey),
         "transfer": lambda: tables.language_transfer(survey),
         "shots": lambda: factor_tables.shot_gains(survey),
         "methods": lambda: factor_tables.methods(survey),

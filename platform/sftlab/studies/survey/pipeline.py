@@ -22,6 +22,7 @@ STAGES = (
         reads=("model", "benchmarks"),
     ),
     Stage("geometry", 1, f"{_STAGES}.geometry:build_geometry", needs_ray=True, reads=("model",)),
-    Stage("survey-results", 4, f"{_STAGES}.results:build_results", reads=("benchmarks",)),
-    Stage("survey-report", 5, f"{_STAGES}.report:build_report"),
+    Stage("embedding", 1, f"{_STAGES}.embeddings:build_embeddings", reads=("model",)),
+    Stage("survey-results", 6, f"{_STAGES}.results:build_results", reads=("benchmarks",)),
+    Stage("survey-report", 6, f"{_STAGES}.report:build_report"),
 )

@@ -15,6 +15,7 @@ from sftlab.store.outside import outside_id
 from sftlab.store.record import Step
 from sftlab.strategies import RestoreSpec
 from sftlab.studies.survey.asked import how_asked, max_tokens, question_steps, questions_of
+from sftlab.studies.survey.embedding_plan import Text, embedding_steps, slug_of
 from sftlab.studies.survey.ladders import Rung, rungs
 from sftlab.studies.survey.measure_plan import MeasurePlan
 from sftlab.studies.survey.models import Model as Model  # other modules import it from here
@@ -157,6 +158,19 @@ class SurveyPlan:
         asked = {name: self.questions[name] for name in self.spec.benchmarks.plain}
         return MeasurePlan(self.spec, self.models, asked, self.drawn, self.base_id)
 
+    @cached_property
+    def embeddings(self) -> dict[str, dict[Text, Step]]:
+        """By base, its mean embeddings of the sets that its runs are trained on alone, and of the benchmarks."""
+        return {
+            base: embedding_steps(
+                base,
+                self.base_id(base),
+                {(name, size): self.drawn[(name,), size] for name, size in sets},
+                self.questions,
+            )
+            for base, sets in self.perplexities.items()
+        }
+
     @property
     def named(self) -> list[Model]:
         """The models in the table of scores."""
@@ -179,11 +193,18 @@ class SurveyPlan:
             "bases": {name: [self.family(name), self.language(name)] for name in self.spec.bases.names},
             "models": [self._label(model) for model in self.named],
         }
+        if about := self.spec.about and self.spec.about.model_dump(exclude_defaults=True):
+            labels["about"] = about
         inputs = {f"{m.name}/{name}": step.id for m in self.scored for name, step in m.scores.items()}
         inputs |= {f"{m.name}/movement": m.movement.id for m in self.models if m.movement is not None}
         for base, sets in self.perplexities.items():
             inputs |= {f"{base}/perplexity/{name}-n{size}": step.id for (name, size), step in sets.items()}
         inputs |= {f"questions/{name}": step.id for name, step in self.questions.items()}
+        inputs |= {
+            f"{base}/embedding/{slug_of(text)}": step.id
+            for base, steps in self.embeddings.items()
+            for text, step in steps.items()
+        }
         if judged := self.spec.benchmarks.judged:
             labels["judged"] = {name: file.model_dump(exclude={"source"}) for name, file in judged.items()}
             inputs |= {f"judged/{name}": outside_id(self.sources.benchmarks[name]) or "" for name in judged}
@@ -218,6 +239,8 @@ class SurveyPlan:
             if model.run is None:
                 yield from ((step, Cost()) for step in self.perplexities[model.base].values())
         yield from self.measured.steps(self.asking)
+        embeddings = {s.id: s for steps in self.embeddings.values() for s in steps.values()}
+        yield from ((step, Cost()) for step in embeddings.values())
         yield self.results, Cost()
         yield self.report, Cost()
 

@@ -20,6 +20,7 @@ from sftlab.pocket.skills import SKILLS
 from sftlab.pocket.spec import FamilySpec
 from sftlab.strategies import RestoreSpec, with_method
 from sftlab.strategies.treatment import Percent
+from sftlab.studies.survey.about import AboutBenchmark, AboutData
 from sftlab.studies.survey.measure_spec import MeasureSpec
 from sftlab.training.spec import LoRASpec, SFTSpec
 
@@ -210,6 +211,15 @@ class LadderSpec(RestoreSpec):
         return percents
 
 
+class AboutSpec(Frozen):
+    """What the report uses of names, as `sftlab compare --about` has it; no model is built again for it."""
+
+    data: dict[str, AboutData] = Field(default_factory=dict, description="Facts about sets, by name.")
+    benchmarks: dict[str, AboutBenchmark] = Field(
+        default_factory=dict, description="Facts about benchmarks, by name."
+    )
+
+
 class SurveySpec(Frozen):
     """One survey: bases x sets x methods x sizes x epochs, scored on benchmarks."""
 
@@ -233,6 +243,9 @@ class SurveySpec(Frozen):
     )
     runs: tuple[RunsSpec, ...] = Field(min_length=1, description="Groups of runs.")
     measure: MeasureSpec = Field(default=MeasureSpec(), description="Further measurements.")
+    about: AboutSpec | None = Field(
+        default=None, description="Chance levels, languages and lengths that the report uses."
+    )
     restore: LadderSpec | None = Field(
         default=None, description="Restoration of some of the tuned models; none if unset."
     )
@@ -263,6 +276,7 @@ class SurveySpec(Frozen):
         if self.restore is not None:
             _check_known("restore.bases", self.restore.bases or (), self.bases.names)
         self._check_measure()
+        self._check_about()
         for field, names in (
             ("bases", self.bases.names),
             ("data", self.data.names),
@@ -286,6 +300,19 @@ class SurveySpec(Frozen):
                 )
         if geometry is not None and self.runs[geometry.group].data in ("all", "leave-one-out"):
             raise ValueError(f"measure.geometry.group: {geometry.group} has no runs on single sets")
+
+    def _check_about(self) -> None:
+        if self.about is None:
+            return
+        asked = (*self.benchmarks.names, *self.benchmarks.judged)
+        _check_known("about.data", tuple(self.about.data), self.data.names)
+        _check_known("about.benchmarks", tuple(self.about.benchmarks), asked)
+        for name, found in self.about.benchmarks.items():
+            _check_known(f"about.benchmarks.{name}.mean_of", found.mean_of, asked)
+            if found.chance is not None and not 0 <= found.chance <= 100:
+                raise ValueError(
+                    f"about.benchmarks.{name}.chance: {found.chance:g} is no percentage from 0 to 100"
+                )
 
 
 def rooted(survey: SurveySpec) -> SurveySpec:

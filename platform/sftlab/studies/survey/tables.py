@@ -238,6 +238,19 @@ def lengths(survey: Survey) -> list[Row]:
     ]
 
 
+def length_points(survey: Survey) -> list[Row]:
+    """Of each model and set the length of the set and the mean standardised gain (Figure 4b)."""
+    known = set_lengths(survey)
+    if known is None:
+        return []
+    cells = survey.gains[STANDARDISED].mean(axis=2)
+    return [
+        {"model": model, "data": data, "length": float(known[d]), "standardised_gain": float(cells[m, d])}
+        for m, model in enumerate(survey.grid.models)
+        for d, data in enumerate(survey.grid.sets)
+    ]
+
+
 def set_lengths(survey: Survey) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     """The length of each set of the grid; None where one is unknown, all are equal or there are less than three."""
     known = survey.about.data

@@ -17,7 +17,7 @@ from tests.support.refusals import refused
 CONFIGS = Path(__file__).parents[4] / "jobs/configs/surveys"
 
 
-@pytest.mark.parametrize("name", ["tiny", "pocket", "massive-sft", "table5"])
+@pytest.mark.parametrize("name", ["tiny", "pocket", "massive-sft", "massive-sft-benchmarks", "table5"])
 def test_surveys_of_the_repository_end_in_a_report(name: str) -> None:
     spec = load_survey(CONFIGS / f"{name}.yaml")
     check_rows(spec)

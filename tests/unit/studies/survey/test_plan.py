@@ -46,6 +46,7 @@ def test_tiny_survey_has_two_bases_seven_runs_and_nine_models() -> None:
         # models, a layer map
         "scores": 36 + 6 + 16 + 4 + 9 + 1,
         "geometry": 2 + 6,  # bases and the models of the first group of runs
+        "embedding": 2 * (3 + 4),  # bases; sets and benchmarks
         "survey-results": 1,
         "survey-report": 1,
     }
@@ -125,6 +126,13 @@ def test_grid_of_the_paper_has_its_number_of_models() -> None:
     }
     assert sum(kinds.values()) == 1070  # section 3
     assert len({step.id for step, _ in survey.steps()}) == len(list(survey.steps()))
+
+
+def test_benchmarks_of_the_paper_are_eight_tasks_and_two_files_of_programs() -> None:
+    asked = load_survey(CONFIGS / "massive-sft-benchmarks.yaml").benchmarks
+    assert len(asked.tasks) == 8 and set(asked.programs) == {"humaneval", "mbpp"}
+    assert asked.harness is not None and asked.harness.shots == 0
+    assert asked.code is not None and not asked.code.allow
 
 
 def test_table_5_restores_the_two_models_of_llama_3_at_the_percentages_of_the_paper() -> None:

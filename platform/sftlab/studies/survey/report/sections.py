@@ -106,7 +106,9 @@ def _faults(comparison: Comparison) -> Section:
     )
     see = "Every table is checked for these faults." if found else "Nothing was found."
     if not tables["below_chance"] and CHAMPIONS not in tables:
-        see += " No chance level is known; give some with --about to find scores below chance."
+        see += (
+            " No chance level is known; give some (--about, or `about` of a survey) to find scores below it."
+        )
     if comparison.rare:
         see += f" Less than half of the runs have {listed(list(comparison.rare))}, which no grid uses."
     names = ("copied_baselines", "below_chance", "missing_scores", "missing_runs", "totals")
@@ -297,9 +299,11 @@ def _length(comparison: Comparison) -> Section | None:
     rows, lengths = comparison.tables["lengths"], set_lengths(comparison.survey)
     if not rows or lengths is None:
         return None
-    values = [row["r"] for row in rows[:-1]]
-    mean = number(rows[-1]["r"], 2)
-    see = f"r is {number(min(values), 2)} to {number(max(values), 2)} by model, {mean} for the mean of the models."
+    values = [row["r"] for row in rows[:-1] if np.isfinite(row["r"])]
+    see = "r is not defined: no model's gain varies over the sets."
+    if values:
+        mean = number(rows[-1]["r"], 2)
+        see = f"r is {number(min(values), 2)} to {number(max(values), 2)} by model, {mean} for the mean of the models."
     table = plain_table(
         "Length and gain",
         "model",
@@ -314,5 +318,5 @@ def _length(comparison: Comparison) -> Section | None:
         see,
         [figures.length_points(comparison.survey, lengths)],
         present(table),
-        data=("lengths",),
+        data=("lengths", "length_points"),
     )

@@ -1,4 +1,4 @@
-"""Stage 9: the report page, the tables behind it, and what it found in short."""
+"""Stage 10: the report page, the tables behind it, and what it found in short."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sftlab.studies.survey.report.champion_section import CHAMPIONS
 from sftlab.studies.survey.score_table import read_scores
 from sftlab.studies.survey.similarity import similarity_cells, similarity_prediction
 from sftlab.studies.survey.stages.champions import key_of, read_champions
+from sftlab.studies.survey.stages.embeddings import read_embedded
 from sftlab.studies.survey.stages.results import ABOUT, SCORES
 from sftlab.studies.survey.stages.similarity import read_similarity
 
@@ -47,11 +48,11 @@ def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison
     found = parse_about(document, str(about))
     scores = replace(read_scores(folder / SCORES), source=build.plan.name)
     comparison = compare(scores, found, 0, progress, read_measures(folder))
-    similarities = read_similarity(build)
+    alike = read_similarity(build), read_embedded(build)
     more = {
         CHAMPIONS: _champions(build),
-        "similarities": similarity_cells(comparison.survey, similarities),
-        "similarity": similarity_prediction(comparison.survey, similarities),
+        "similarities": similarity_cells(comparison.survey, *alike),
+        "similarity": similarity_prediction(comparison.survey, *alike),
     }
     return replace(comparison, tables={**comparison.tables, **more})
 

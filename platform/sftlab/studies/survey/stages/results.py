@@ -1,4 +1,4 @@
-"""Stage 8: the table of scores, from which `sftlab compare` computes everything else, and the forms of the answers."""
+"""Stage 9: the table of scores, from which `sftlab compare` computes everything else, and the forms of the answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sftlab.store.record import Step
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.champions import DEV, TEST, dev_questions
 from sftlab.studies.survey.compare import csv_text
+from sftlab.studies.survey.described import described, mean_tokens
 from sftlab.studies.survey.judged import read_judged
 from sftlab.studies.survey.measures import (
     FORMS,
@@ -85,7 +86,9 @@ def build_results(build: SurveyBuild) -> None:
         )
     write_similarity(build, folder)
     write_measured(build, folder)
-    (folder / ABOUT).write_text(json.dumps(_about(build), indent=1), encoding="utf-8")
+    questions = {name: read_questions(build, name).num_rows for name in build.plan.questions}
+    about = described(build.plan, questions, mean_tokens(surprise))
+    (folder / ABOUT).write_text(json.dumps(about.model_dump(exclude_none=True), indent=1), encoding="utf-8")
     build.commit(build.plan.results)
 
 
@@ -177,26 +180,4 @@ def perplexities(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "bits_per_byte": bits_per_byte(sums, [row["bytes"] for row in responses]) if responses else None,
         "tokens": sum(tokens) / len(tokens) if tokens else None,
         "errors": sum(row["error"] is not None for row in rows),
-    }
-
-
-def _about(build: SurveyBuild) -> dict[str, Any]:
-    """What `studies.survey.about.About` holds, from the survey's file and the questions."""
-    plan = build.plan
-    benchmarks = {
-        name: {
-            "questions": read_questions(build, name).num_rows,
-            "main": name not in plan.spec.benchmarks.few_shot,
-        }
-        for name in plan.questions
-    } | {name: {"main": True} for name in plan.spec.benchmarks.judged}
-    return {
-        "models": {
-            name: {"family": plan.family(name), "language": plan.language(name)}
-            for name in plan.spec.bases.names
-        },
-        "data": {name: {} for name in plan.spec.data.names},
-        "benchmarks": benchmarks,
-        "mixture": "all",
-        "without": "all-",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ def write_similarity(build: SurveyBuild, folder: Path) -> None:
     for (members, size), step in build.plan.drawn.items():
         if len(members) > 1:
             continue
-        texts = _texts(build, step)
+        texts = [words(text) for text in first_examples(build, step)]
         rows += [
             {
                 "data": members[0],
@@ -63,7 +62,8 @@ def read_similarity(build: SurveyBuild) -> Similarities:
     return {(row["data"], row["size"], row["benchmark"]): row["similarity"] for row in rows}
 
 
-def _texts(build: SurveyBuild, step: Step) -> Sequence[list[str]]:
+def first_examples(build: SurveyBuild, step: Step) -> list[str]:
+    """The texts of the first examples of a set."""
     file = build.read(step, EXAMPLES)
     examples = conversations_of(read_table(file, examples_schema()).slice(0, MOST), str(file))
-    return [words(" ".join(turn.text for turn in example.turns)) for example in examples]
+    return [" ".join(turn.text for turn in example.turns) for example in examples]
