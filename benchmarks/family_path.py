@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def prepare(family: str, tokenizer: str, folder: Path) -> dict[str, Any]:
         shutil.rmtree(made) if made.is_dir() else made.unlink()
     base = folder / "base"
     write_model(base, family, **FAMILIES[family])
-    _write_tokenizer(tokenizer, base, family)
+    write_tokenizer(tokenizer, base, family, QUESTIONS, vocabulary=290)
     spec = SFTSpec(batch_size=4, learning_rate=1e-2, precision="fp32")
     try:
         check_model(base, on_cpu=True)
@@ -70,13 +71,14 @@ def prepare(family: str, tokenizer: str, folder: Path) -> dict[str, Any]:
     return {"lost": lost, "same": _same_form(base, restored), "reference": _logits(restored, torch)}
 
 
-def _write_tokenizer(kind: str, folder: Path, family: str) -> None:
+def write_tokenizer(kind: str, folder: Path, family: str, texts: Sequence[str], vocabulary: int) -> None:
+    """Put a tokenizer of these texts in place of that of a model folder."""
     from tests.support import inference_toys, tokenizers_built
 
     byte_level = tokenizers_built.qwen2 if family == "qwen2" else tokenizers_built.byte_level
     made = {
-        "byte-level": lambda: byte_level(QUESTIONS, vocabulary=290),
-        "metaspace": lambda: tokenizers_built.metaspace(QUESTIONS),
+        "byte-level": lambda: byte_level(texts, vocabulary=vocabulary),
+        "metaspace": lambda: tokenizers_built.metaspace(texts),
         "bytes": inference_toys.byte_tokenizer,
     }[kind]()
     for file in folder.glob("tokenizer*"):
