@@ -18,8 +18,9 @@ from sftlab.facts.mastery import bucket_of, contains_answer
 from sftlab.facts.prompts import answer_target, prompt_ids, question_prompt
 from sftlab.facts.table import SPLITS, read_facts
 from sftlab.facts.templates import load_topics
+from sftlab.pocket.at_once import BaseTask, pretrain_bases
 from sftlab.pocket.pretrain import CHECKPOINT_FILE, build_facts, pack, pretrain
-from sftlab.pocket.spec import FactCounts, PocketRuntime
+from sftlab.pocket.spec import FactCounts, FamilySpec, PocketRuntime, Shape
 from tests.support.pocket_worlds import TINY
 
 pytestmark = pytest.mark.slow
@@ -180,6 +181,39 @@ def test_a_checkpoint_that_is_cut_off_is_not_resumed(
     pretrain(SHORT, tmp_path / "facts", tmp_path / "model", RUNTIME, lambda step, *_: steps.append(step))
     assert steps[0] == 1
     assert f"{checkpoint}: is damaged" in caplog.text
+
+
+def test_bases_have_the_same_bits_in_processes_as_in_this_one(tmp_path: Path) -> None:
+    shape = Shape(hidden=32, layers=2, heads=2, intermediate=64, vocabulary=400)
+
+    def tasks(folder: Path) -> dict[str, BaseTask]:
+        def base(name: str, scale: float, after: str | None = None) -> BaseTask:
+            start = None if after is None else folder / after
+            return BaseTask(
+                FamilySpec(scale=scale, shape=shape), (0, 24), folder / name, RUNTIME, start, after
+            )
+
+        return {"a": base("a", 0.01), "b": base("b", 0.005), "a2": base("a2", 0.004, after="a")}
+
+    steps: dict[str, list[int]] = {"a": [], "b": [], "a2": []}
+    ends: list[str] = []
+    pretrain_bases(tasks(tmp_path / "one"), 1, lambda *_: None, lambda _: None)
+    pretrain_bases(tasks(tmp_path / "two"), 2, lambda name, done, *_: steps[name].append(done), ends.append)
+    assert sorted(ends) == ["a", "a2", "b"] and ends.index("a") < ends.index("a2")
+    for name, seen in steps.items():
+        assert seen == list(range(1, len(seen) + 1)) and seen
+        assert _digests(tmp_path / "one" / name) == _digests(tmp_path / "two" / name)
+
+
+def test_the_error_of_a_base_in_a_process_names_its_file(tmp_path: Path) -> None:
+    shape = Shape(hidden=32, layers=2, heads=2, intermediate=64, vocabulary=400)
+    tasks = {
+        name: BaseTask(FamilySpec(scale=0.002, shape=shape), (0, 24), tmp_path / name, RUNTIME)
+        for name in ("a", "b")
+    }
+    (tmp_path / "b" / "model.safetensors").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"b/model\.safetensors: cannot be written"):
+        pretrain_bases(tasks, 2, lambda *_: None, lambda _: None)
 
 
 def test_a_folder_without_exposure_is_refused_by_name(tmp_path: Path) -> None:

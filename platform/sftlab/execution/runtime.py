@@ -48,6 +48,21 @@ class EvaluationRuntime(Frozen):
     )
 
 
+class FineTuningRuntime(Frozen):
+    """The worker groups that train many runs side by side, as those of a survey; other stages train in one group of
+    `training`.
+    """
+
+    groups: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        None,
+        description="worker groups that train at once; auto: as many as the GPUs hold, or without GPUs the cores and "
+        "the memory",
+    )
+    workers: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        None, description="ranks of each of these groups; auto: training.workers"
+    )
+
+
 class Rates(Frozen):
     """What a plan estimates GPU hours from; no measurement of this machine. Replace them after a trial run."""
 
@@ -104,6 +119,7 @@ class Runtime(Frozen):
     )
     engine: EngineRuntime = EngineRuntime()
     training: TrainingRuntime = TrainingRuntime()
+    fine_tuning: FineTuningRuntime = FineTuningRuntime()
     evaluation: EvaluationRuntime = EvaluationRuntime()
     sweep: SweepRuntime = SweepRuntime()
     pocket: PocketRuntime = PocketRuntime()
@@ -128,8 +144,20 @@ class Runtime(Frozen):
         return bundles_of(self.training.workers, self.training.gpus_per_worker)
 
     @property
+    def group_training(self) -> TrainingRuntime:
+        """`training` with the workers of `fine_tuning`."""
+        workers = self.fine_tuning.workers or self.training.workers
+        return self.training.model_copy(update={"workers": workers})
+
+    @property
+    def group_bundles(self) -> list[Bundle]:
+        """What the groups of `fine_tuning` take at least, all that are asked for together; empty on CPUs."""
+        workers = (self.fine_tuning.groups or 1) * self.group_training.workers
+        return bundles_of(workers, self.training.gpus_per_worker)
+
+    @property
     def most_bundles(self) -> list[Bundle]:
         """What engines or training workers, whichever need more GPUs, take together; empty on CPUs."""
         evaluation = self.evaluation_engine
         many = bundles_of(evaluation.engines, evaluation.gpus_per_engine)
-        return max(self.engine_bundles, many, self.training_bundles, key=gpus_in)
+        return max(self.engine_bundles, many, self.training_bundles, self.group_bundles, key=gpus_in)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from sftlab.config.frozen import Frozen
+from sftlab.config.words import AUTO
 
 Knot = tuple[float, float]
 
@@ -149,7 +150,12 @@ class FamilySpec(Frozen):
 
 
 class PocketRuntime(Frozen):
-    """How the pocket model is pre-trained on this machine; the same threads give the same bits."""
+    """How pocket models are pre-trained on this machine; the same threads give the same bits."""
 
-    threads: int = Field(default=2, ge=1, description="CPU threads of PyTorch")
+    threads: int = Field(default=2, ge=1, description="CPU threads of PyTorch for the model of a study")
+    bases: Annotated[int | None, Field(ge=1), AUTO] = Field(
+        default=None,
+        description="bases of a survey that are pre-trained at once; auto: as many as the cores hold",
+    )
+    base_threads: int = Field(default=1, ge=1, description="CPU threads of PyTorch for each of these bases")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")

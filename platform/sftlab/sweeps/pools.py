@@ -18,8 +18,9 @@ from sftlab.inference.engine import EngineFactory
 from sftlab.inference.vllm_engine import VllmEngine
 from sftlab.store.artifact import Store
 from sftlab.sweeps.engine_pool import SweepEnginePool
-from sftlab.sweeps.training_pool import Train, TrainingPool
+from sftlab.sweeps.training_pool import TrainingPool
 from sftlab.training.sft import train_runs
+from sftlab.training.side_by_side import Train
 
 SPARE_CALLS = 8  # besides those of the trials, whose calls block inside the actors
 FEWEST_TRIALS = 8

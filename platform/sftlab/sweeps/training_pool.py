@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 
@@ -14,18 +14,14 @@ from sftlab.cluster.session import await_gpus
 from sftlab.execution.runtime import Runtime
 from sftlab.store.artifact import Store
 from sftlab.sweeps.usage import Meter, Usage
-from sftlab.training.records import SFTResult, SFTRun, TrainingEvent
+from sftlab.training.records import SFTRun, TrainingEvent
 from sftlab.training.sft import train_runs
-from sftlab.training.spec import TrainingRuntime
+from sftlab.training.side_by_side import Train, cut, work_of
 
 GATHER_SECONDS = 1.0  # a worker group costs seconds to start, so that it waits this long for more runs
 MOST_RUNS = 256  # of one worker group: each is locked until all are done, by a claim in an object store
 
 log = logging.getLogger(__name__)
-
-Train = Callable[
-    [Sequence[SFTRun], TrainingRuntime, Callable[[TrainingEvent], None] | None, str], list[SFTResult]
-]
 
 
 class TrainingPool:
@@ -41,8 +37,11 @@ class TrainingPool:
         self.waits = waits
         self.queue: queue.Queue[SFTRun] = queue.Queue()
         self.futures: dict[str, Future[float]] = {}
+        self.work: dict[str, float] = {}
         self.meter = Meter(groups)
         self.lock = threading.Lock()
+        self.gathering = threading.Lock()  # of the group that takes runs from the queue
+        self.free = groups
         for number in range(groups):
             threading.Thread(target=self._serve, name=f"group-{number}", daemon=True).start()
 
@@ -59,7 +58,9 @@ class TrainingPool:
             if known:
                 continue
             check_runs([run], self.runtime.training)
+            work = work_of(run)
             with self.lock:
+                self.work[run.run_id] = work
                 if run.run_id not in self.futures:
                     self.futures[run.run_id] = Future()
                     self.meter.add(waiting=1)
@@ -87,14 +88,29 @@ class TrainingPool:
 
     def _serve(self) -> None:
         while True:
-            batch = [self.queue.get()]
-            time.sleep(GATHER_SECONDS)
-            while len(batch) < MOST_RUNS and not self.queue.empty():
-                try:
-                    batch.append(self.queue.get_nowait())
-                except queue.Empty:
-                    break
-            self.take(batch)
+            with self.gathering:
+                batch = self._gather()
+            try:
+                self.take(batch)
+            finally:
+                with self.lock:
+                    self.free += 1
+
+    def _gather(self) -> list[SFTRun]:
+        """What waits, less the shares of the other groups that are free."""
+        found = [self.queue.get()]
+        time.sleep(GATHER_SECONDS)
+        with self.lock:
+            free, self.free = self.free, self.free - 1
+        while len(found) < free * MOST_RUNS and not self.queue.empty():
+            try:
+                found.append(self.queue.get_nowait())
+            except queue.Empty:
+                break
+        batch = cut(found, [self.work[run.run_id] for run in found], free)[0][:MOST_RUNS]
+        for run in found[len(batch) :]:
+            self.queue.put(run)
+        return batch
 
     def take(self, batch: list[SFTRun]) -> None:
         """Train what no other sweep trains. Where locks cannot be had, the error reaches the trials that wait."""

@@ -133,4 +133,7 @@ def make_engine(model: Any, spec: SFTSpec, runtime: TrainingRuntime) -> tuple[An
         # DeepSpeed takes a step on zero gradients here to make the states, which spoils AdamW's bias
         # correction: the first true step would count as the second.
         optimizer.state.clear()
+    if runtime.zero_stage == 0 and spec.precision == "fp32" and runtime.workers == 1:
+        # It would copy all gradients to a buffer and back to average them over one rank. `take_step` fills gaps.
+        engine.enable_backward_allreduce = False
     return engine, optimizer

@@ -21,10 +21,19 @@ def take_step(engine: Any) -> float | None:
     """The optimiser step of a DeepSpeed engine; returns the L2 norm of the gradients before clipping.
 
     Optimisers that partition or widen gradients know the norm after the step. Others leave the summed gradients at the
-    parameters until it.
+    parameters until it. With one rank, which averages nothing, a parameter without a gradient gets zeros here, as with
+    several; it may be of an expert that no token chose.
     """
-    known = hasattr(engine.optimizer, "_global_grad_norm")
-    before = None if known else l2_norm(parameter.grad for parameter in engine.module.parameters())
+    import torch
+
+    before = None
+    if not hasattr(engine.optimizer, "_global_grad_norm"):
+        trained = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+        if not engine.enable_backward_allreduce:  # which would do so
+            for parameter in trained:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        before = l2_norm(parameter.grad for parameter in trained)
     engine.step()
     if not hasattr(engine.optimizer, "_global_grad_norm"):
         return before

@@ -144,7 +144,7 @@ def train_step(training: Training, me: Rank, step: int) -> None:
         group["lr"] = rate
     total = torch.zeros((), device=me.device)
     for number, part in enumerate(parts):
-        torch.manual_seed(dropout_seed(run.spec.seed, step, me.rank, number))
+        seed_generators(dropout_seed(run.spec.seed, step, me.rank, number), me.device)
         tensors = collate([training.examples[i] for i in part], training.pad_id)
         tensors = {name: tensor.to(me.device) for name, tensor in tensors.items()}
         engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
@@ -158,7 +158,8 @@ def train_step(training: Training, me: Rank, step: int) -> None:
         # DeepSpeed averages gradients over the ranks; the sum is wanted.
         engine.backward(loss * me.workers, scale_wrt_gas=False)
     norm = take_step(engine)
-    dist.all_reduce(total)
+    if me.workers > 1:
+        dist.all_reduce(total)
     history = training.history
     history.gradient_norms += [None] * (
         len(history.losses) - len(history.gradient_norms)
@@ -168,6 +169,15 @@ def train_step(training: Training, me: Rank, step: int) -> None:
     history.learning_rates.append(rate)
     history.answer_tokens += answer_tokens
     history.tokens += sum(len(training.examples[i].ids) for i in batch)
+
+
+def seed_generators(seed: int, device: Any) -> None:
+    """Seed what the model may draw from: `torch.manual_seed` also looks for all other kinds of devices, for 2 ms."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def train(training: Training, me: Rank) -> None:
@@ -229,7 +239,8 @@ def from_rank0(value: Shared | None, me: Rank) -> Shared:
     import torch.distributed as dist
 
     box: list[Any] = [value]
-    dist.broadcast_object_list(box, src=0, device=me.device)
+    if me.workers > 1:
+        dist.broadcast_object_list(box, src=0, device=me.device)
     shared: Shared = box[0]
     return shared
 

@@ -135,20 +135,22 @@ def check_prevention(run: SFTRun) -> None:
         weight_files(Path(run.mask.probe))
 
 
-def check_resources(runtime: TrainingRuntime) -> None:
-    """Raises UserError where the Ray cluster lacks the GPUs or CPUs that the runtime asks for."""
+def check_resources(runtime: TrainingRuntime, groups: int = 1) -> None:
+    """Raises UserError where the Ray cluster lacks the GPUs or CPUs of so many worker groups."""
     import ray
 
     assert ray.is_initialized(), "train_runs: call ray.init first"
     have = ray.cluster_resources()
     for kind, each in (("GPU", runtime.gpus_per_worker), ("CPU", runtime.cpus_per_worker)):
-        wanted = runtime.workers * each
+        wanted = groups * runtime.workers * each
         if wanted > have.get(kind, 0):
+            several = f"{groups} groups of " if groups > 1 else ""
             raise UserError(
-                f"training asks for {wanted:g} {kind}s ({runtime.workers} workers x {each:g}) and the Ray cluster has "
-                f"{have.get(kind, 0):g}",
+                f"training asks for {wanted:g} {kind}s ({several}{runtime.workers} workers x {each:g}) and the Ray "
+                f"cluster has {have.get(kind, 0):g}",
                 value=wanted,
-                advice=f"lower training.workers or training.{kind.lower()}s_per_worker.",
+                advice=f"lower training.workers or training.{kind.lower()}s_per_worker"
+                f"{', or the number of groups' if several else ''}.",
             )
 
 

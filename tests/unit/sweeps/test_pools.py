@@ -102,6 +102,24 @@ def test_runs_that_wait_share_a_worker_group_and_each_is_trained_once(
     assert 2 <= use.starts <= 3 and max(map(len, trainer.batches)) <= 4
 
 
+def test_two_groups_share_what_waits(
+    runs: list[SFTRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_pool, "GATHER_SECONDS", 0.2)
+    together = threading.Barrier(2)  # the calls of both groups
+
+    class Both(Trainer):
+        def __call__(self, *given: Any) -> list[SFTResult]:
+            together.wait(SECONDS)
+            return super().__call__(*given)
+
+    trainer = Both()
+    pool = TrainingPool(2, Runtime(), Store(tmp_path / "store"), trainer)
+    pool.submit(runs)
+    assert set(call_all(pool, runs).values()) == {"trained"}
+    assert sorted(trainer.batches) == [["run0", "run1", "run2"], ["run3", "run4", "run5"]]
+
+
 def test_a_run_that_fails_is_told_the_others_are_trained_and_it_can_be_asked_for_again(
     runs: list[SFTRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

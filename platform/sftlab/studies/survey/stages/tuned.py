@@ -1,4 +1,4 @@
-"""Stage 4: fine-tuning, all missing runs in one worker group; before them the probes that masks come from."""
+"""Stage 4: fine-tuning, all missing runs in a few worker groups; before them the probes that masks come from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sftlab.studies.survey.stages.changes import build_change, read_cuts
 from sftlab.studies.survey.stages.drawn import FILE
 
 if TYPE_CHECKING:
+    from sftlab.execution.runtime import Runtime
     from sftlab.training.records import ProbeMask, SFTRun
 
 AGAIN = "trained-again"  # models of runs whose last epoch is committed and an earlier one is not
@@ -25,7 +26,7 @@ AGAIN = "trained-again"  # models of runs whose last epoch is committed and an e
 def build_tuned(build: SurveyBuild) -> None:
     """Train every run of which a kept model is missing; each model is committed as it is finished.
 
-    Probes are trained first, in a worker group of their own, and their changes profiled.
+    Probes are trained first, in other worker groups, and their changes profiled.
     """
     plan = build.plan
     _train(build, plan.probes.values(), "fine-tuning probes")
@@ -36,15 +37,15 @@ def build_tuned(build: SurveyBuild) -> None:
 
 
 def _train(build: SurveyBuild, models: Iterable[Model], title: str) -> None:
-    """Train the missing ones of these models in one worker group."""
+    """Train the missing ones of these models in worker groups side by side."""
     from sftlab.training.records import TrainingEvent
-    from sftlab.training.sft import train_runs
+    from sftlab.training.side_by_side import train_side_by_side
 
     wanted = {found.id: found for found in _wanted(build, models)}
     if not wanted:
         return
     if os.environ.get("RAY_ADDRESS"):
-        await_gpus(build.runtime.training_bundles, build.runtime.gpu_wait_minutes, build.progress.say)
+        await_gpus(build.runtime.group_bundles, build.runtime.gpu_wait_minutes, build.progress.say)
     finished: set[str] = set()
     with build.progress.bar(title) as bar:
 
@@ -60,11 +61,24 @@ def _train(build: SurveyBuild, models: Iterable[Model], title: str) -> None:
             bar.update(done, sum(one.examples for one in wanted.values()), note)
 
         scratch = str(build.store.root / "ray-train")
-        train_runs([run.sft_run(build) for run in wanted.values()], build.runtime.training, report, scratch)
+        runs = [run.sft_run(build) for run in wanted.values()]
+        train_side_by_side(runs, build.runtime.group_training, _groups(build.runtime), report, scratch)
     for run in wanted.values():
         run.commit(build)
     drop(build.store.root / "ray-train")
     drop(build.store.root / AGAIN)
+
+
+def _groups(runtime: Runtime) -> int:
+    """How many worker groups train at once on the cluster that this process has joined."""
+    import ray
+
+    from sftlab.training.side_by_side import fitting_groups
+
+    resources = ray.cluster_resources()
+    on_cluster = os.environ.get("RAY_ADDRESS")
+    cores = int(resources.get("CPU", 1)) if on_cluster else len(os.sched_getaffinity(0))
+    return runtime.fine_tuning.groups or fitting_groups(runtime.group_training, resources, cores)
 
 
 @dataclass(frozen=True)
