@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,7 +111,9 @@ def unpack(archives: Path, site: Path) -> None:
 
 def search_path(site: Path, vllm: str | None) -> list[str]:
     """Folders of modules: the chosen vLLM or the newest, other packages, the project, and what its tests share."""
-    found = sorted(site.glob(f"vllm-{vllm or '*'}"))
+    found = sorted(
+        site.glob(f"vllm-{vllm or '*'}"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)]
+    )
     unpacked = [*found[-1:], site / "packages"] if site.is_dir() else []
     return [str(path) for path in (*unpacked, ROOT / "platform", ROOT, ROOT / "tests" / "ray")]
 
