@@ -87,8 +87,9 @@ class Maker:
             fetch = ["download", "--no-deps", "--only-binary=:all:", "-d", str(wheels), f"{name}=={version}"]
             subprocess.run([*self.pip, *fetch], check=True)
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         (wheel,) = wheels.glob(f"{name}-{version}-*.whl")
-        subprocess.run(["unzip", "-q", str(wheel), "-d", str(folder)], check=True)
+        subprocess.run(["unzip", "-q", str(wheel), "-d", str(folder)], check=True)  # keeps modes of files
         return folder
 
     def packages(self) -> Path:
