@@ -1,21 +1,23 @@
-"""Tokens a second of scoring against bare vLLM, and of training against plain DeepSpeed, on the same work.
+"""Tokens a second of scoring against bare vLLM, and of training against plain DeepSpeed and torch, on the same work.
 
-    python -m benchmarks.gpu_throughput scoring  --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 640]
-    python -m benchmarks.gpu_throughput training --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 1024] [--gpus 1]
+    python -m benchmarks.gpu.throughput scoring  --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 640]
+    python -m benchmarks.gpu.throughput training --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 1024] [--gpus 1]
+    python -m benchmarks.gpu.throughput torch    --model MODEL_FOLDER --facts FACTS_FOLDER [--limit 1024]
 
 Scoring: one engine of the GPU profile under Ray Data, from the commit of the first block, which holds the
 engine's start, to the driver's word of the last; the peer is one call of `vllm.LLM.generate` with all other
 prompts, warmed up with those of the first block. Training: one run under Ray Train, by the driver's clock from
 the first step that it hears of to the last; the peer is transformers' own loss under `deepspeed.initialize` with
-the same configuration and batches, its first step left out. Each side runs in separate processes and reports
-its tokens. Exit code 1 below the share of the peer's rate that is wanted, or where the tokens of both sides
-differ by more than a hundredth.
+the same configuration and batches, its first step left out. With `torch` the peer of the same run is a loop of
+plain torch on one device: float32 weights, bfloat16 arithmetic, fused AdamW. Each side runs in separate processes
+and reports its tokens. Exit code 1 below the share of the peer's rate that is wanted, or where the tokens of both
+sides differ by more than a hundredth.
 
 `--gpus 0` takes the CPU, to try the program; `sftlab pocket --output DIR` makes a model and facts for it. Runs of
-seconds say little of the ratio.
+seconds say little of the ratio. A model with random weights needs `--samples 1` there, for it writes to the limit.
 
-    python -m benchmarks.gpu_throughput scoring --gpus 0 --max-model-len 128 --limit 128 --repeats 1 ...
-    python -m benchmarks.gpu_throughput training --gpus 0 --limit 512 --repeats 1 ...
+    python -m benchmarks.gpu.throughput scoring --gpus 0 --max-model-len 128 --limit 128 --repeats 1 ...
+    python -m benchmarks.gpu.throughput training --gpus 0 --limit 512 --repeats 1 ...
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import time
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,6 +54,7 @@ from sftlab.training.spec import SFTSpec, TrainingRuntime
 WANTED = 0.95
 SAME = 0.01  # share by which the tokens of both sides may differ: a draw may fall otherwise in another batch
 SPLIT = "train"
+PROGRAM = "benchmarks.gpu.throughput"
 MEASURED = "measured.json"  # what a side found, in its scratch folder: libraries print what they like
 
 
@@ -77,6 +81,10 @@ def engine_runtime(options: argparse.Namespace) -> EngineRuntime:
     return EngineRuntime(gpus_per_engine=min(options.gpus, 1), max_model_len=options.max_model_len)
 
 
+def mastery_spec(options: argparse.Namespace) -> MasterySpec:
+    return MasterySpec(samples=options.samples)
+
+
 def start_ray(options: argparse.Namespace) -> None:
     import ray
 
@@ -86,7 +94,7 @@ def start_ray(options: argparse.Namespace) -> None:
 
 def scoring_pipeline(options: argparse.Namespace) -> Measured:
     """`score`."""
-    folder, spec = options.scratch / "scoring", MasterySpec()
+    folder, spec = options.scratch / "scoring", mastery_spec(options)
     (folder / "facts").mkdir(parents=True)
     pq.write_table(some_facts(options), folder / "facts" / f"{SPLIT}.parquet")
     blocks = FactBlocks.of(folder / "facts", spec.block_facts, [SPLIT])
@@ -110,8 +118,12 @@ def scoring_peer(options: argparse.Namespace) -> Measured:
     from vllm import LLM, SamplingParams
 
     llm = LLM(**engine_arguments(options.model, EngineSpec(), engine_runtime(options)))
-    tokenizer, topics, spec = llm.get_tokenizer(), load_topics(options.facts / TOPICS_FILE), MasterySpec()
-    prompts: list[dict[str, list[int]]] = []
+    tokenizer, topics, spec = (
+        llm.get_tokenizer(),
+        load_topics(options.facts / TOPICS_FILE),
+        mastery_spec(options),
+    )
+    prompts: list[Any] = []
     params: list[SamplingParams] = []
     warm = 0
     for number, fact in enumerate(some_facts(options).to_pylist()):
@@ -199,7 +211,7 @@ def training_peer(options: argparse.Namespace) -> Measured:
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
     processes = [
         subprocess.Popen(
-            [sys.executable, *sys.argv],
+            [sys.executable, "-m", PROGRAM, *sys.argv[1:]],
             env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(ranks)
@@ -218,7 +230,7 @@ def plain_deepspeed(options: argparse.Namespace, rank: int, ranks: int) -> Measu
     import deepspeed
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     from sftlab.training.batches import collate, micro_batches, step_batches
     from sftlab.training.data import read_examples
@@ -260,9 +272,47 @@ def plain_deepspeed(options: argparse.Namespace, rank: int, ranks: int) -> Measu
     return Measured(tokens, seconds)
 
 
+def plain_torch(options: argparse.Namespace) -> Measured:
+    """A loop of plain torch over the batches of the run."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from sftlab.training.batches import collate, step_batches
+    from sftlab.training.data import read_examples
+
+    spec, _ = training_spec(options)
+    device = "cuda" if options.gpus else "cpu"
+    torch.set_num_threads(options.threads)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        options.model, dtype=torch.float32, local_files_only=True
+    )
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, fused=True)
+    ((examples, pad_id),) = read_examples([training_run(options)])
+    tokens, started = 0, 0.0
+    for step, batch in enumerate(step_batches(len(examples), spec)):
+        tensors = {name: t.to(device) for name, t in collate([examples[i] for i in batch], pad_id).items()}
+        with torch.autocast(device, torch.bfloat16):
+            loss = model(**tensors).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), spec.max_grad_norm or float("inf"))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if options.gpus and step == 0:
+            torch.cuda.synchronize()
+        if step == 0:
+            started = time.perf_counter()
+        else:
+            tokens += sum(len(examples[i].ids) for i in batch)
+    if options.gpus:
+        torch.cuda.synchronize()
+    return Measured(tokens, time.perf_counter() - started)
+
+
 SIDES = {
     "scoring": (scoring_pipeline, scoring_peer, "bare vLLM"),
     "training": (training_pipeline, training_peer, "plain DeepSpeed"),
+    "torch": (training_pipeline, plain_torch, "plain torch"),
 }
 
 
@@ -279,6 +329,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--zero-stage", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of a training rank")
+    parser.add_argument("--samples", type=int, default=MasterySpec().samples, help="completions of a prompt")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", type=int, choices=(0, 1), help="one side (used by the benchmark)")
     parser.add_argument("--scratch", type=Path)
@@ -286,6 +337,8 @@ def main() -> None:
     ours, peer, name = SIDES[options.what]
     if options.limit < (least := 2 * MasterySpec().block_facts):
         parser.error(f"--limit {options.limit}: at least {least} facts, for the first block is left out")
+    if options.what == "torch" and options.gpus > 1:
+        parser.error("torch compares on one GPU")
     if options.side is not None:
         found = (ours, peer)[options.side](options)
         if os.environ.get("RANK", "0") == "0":
@@ -295,7 +348,8 @@ def main() -> None:
     for _ in range(options.repeats):
         for side in (1, 0):
             with tempfile.TemporaryDirectory() as scratch:
-                command = [sys.executable, __file__, *sys.argv[1:], "--side", str(side), "--scratch", scratch]
+                words = [*sys.argv[1:], "--side", str(side), "--scratch", scratch]
+                command = [sys.executable, "-m", PROGRAM, *words]
                 subprocess.run(command, check=True)
                 sides[side].append(read_measured(Path(scratch)))
         shown = [
