@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -44,13 +45,15 @@ def qwen2(texts: Sequence[str] = TEXTS, vocabulary: int = 400) -> Qwen2Tokenizer
     It reads each digit as a token.
     """
     trained = byte_level(texts, vocabulary=vocabulary)
-    merges = json.loads(trained.backend_tokenizer.to_str())["model"]["merges"]
+    merges: Any = [
+        tuple(merge) for merge in json.loads(trained.backend_tokenizer.to_str())["model"]["merges"]
+    ]
     return Qwen2Tokenizer(
         vocab=trained.get_vocab(),
-        merges=[tuple(merge) for merge in merges],
+        merges=merges,
         bos_token="<s>",
         eos_token="</s>",
-        unk_token=None,
+        unk_token="</s>",
         pad_token="</s>",
     )
 
