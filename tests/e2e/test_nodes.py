@@ -30,6 +30,7 @@ def nodes(folder: Path) -> Iterator[Nodes]:
         yield started
 
 
+@pytest.mark.rest
 @pytest.mark.timeout(1200)
 def test_a_study_on_three_nodes_has_the_bits_of_one(nodes: Nodes, folder: Path, finished: Study) -> None:
     run = calm(nodes, folder, STUDY, PLAIN)
