@@ -76,16 +76,23 @@ test-fast: setup
 unit: setup
 	$(BIN)/pytest -n 2 --dist worksteal tests/unit $(LATER_TESTS:%=--ignore=%)
 
-# Unit tests that start processes, servers or Ray's launcher, build many models, or draw dozens of pages.
-LATER_TESTS := $(addprefix tests/unit/,cli/test_app.py cli/test_compare.py cli/test_json.py deploy/test_aws.py \
-	deploy/test_guide.py deploy/test_kubernetes.py deploy/test_make_setup.py inference/test_hidden.py \
-	inference/test_watchdog.py measurements/test_sandbox.py security/test_readers.py store/test_object_locks.py \
+# Unit tests that start processes, servers or Ray's launcher, build many models, draw dozens of pages, or compare
+# thousands of drawn inputs with a second formulation: whatever takes seconds.
+LATER_TESTS := $(addprefix tests/unit/,analysis/test_accuracy.py analysis/test_geometry.py \
+	analysis/test_statistics.py cli/test_app.py cli/test_compare.py cli/test_json.py deploy/test_aws.py \
+	deploy/test_guide.py deploy/test_kubernetes.py deploy/test_make_setup.py facts/test_facts.py \
+	inference/test_hidden.py inference/test_watchdog.py measurements/test_fact_gradients.py \
+	measurements/test_sandbox.py security/test_readers.py store/test_backends.py store/test_object_locks.py \
 	store/test_object_training.py store/test_objects.py store/test_races.py strategies/test_own_strategy.py \
-	studies/knowledge/report/test_findings.py studies/knowledge/report/test_models_page.py \
-	studies/knowledge/report/test_page.py studies/knowledge/report/test_tables.py \
-	studies/knowledge/report/test_ties.py studies/knowledge/results/test_statistics.py \
-	studies/knowledge/results/test_tables.py studies/survey/test_compare.py studies/survey/test_map.py \
-	studies/survey/test_survey_page.py training/test_shared_weights.py weights/test_restoration.py)
+	studies/knowledge/report/test_findings.py studies/knowledge/report/test_golden.py \
+	studies/knowledge/report/test_models_page.py studies/knowledge/report/test_page.py \
+	studies/knowledge/report/test_tables.py studies/knowledge/report/test_ties.py \
+	studies/knowledge/results/test_statistics.py studies/knowledge/results/test_tables.py \
+	studies/knowledge/test_materialize.py studies/survey/test_compare.py studies/survey/test_map.py \
+	studies/survey/test_similarity_of_sets.py studies/survey/test_survey_page.py test_errors.py \
+	test_python_examples.py training/test_shared_weights.py weights/test_controls.py weights/test_delta.py \
+	weights/test_edits.py weights/test_layout.py weights/test_packing.py weights/test_packing_faults.py \
+	weights/test_restoration.py weights/test_selection.py weights/test_update_size.py)
 # A real path through each engine: Ray Data and vLLM, Ray Train and DeepSpeed, MLflow in a study; Ray Tune.
 PATH_TESTS := tests/e2e/test_study.py tests/ray/test_sweep_tune.py
 # The tests of a file share its Ray, engines and servers; two files run at a time, in the order given.
