@@ -29,6 +29,8 @@ from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
 
 if TYPE_CHECKING:
+    from sftlab.store.record import Step
+    from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.models import OfModel
 
 PAGES = "comparisons"  # folder below the store for pages of several base models
@@ -105,16 +107,14 @@ def sweep_report(
 
 def study_report(path: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:
     """Say what a finished study recommends, and where its report is."""
-    from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.stages.report import report_file
     from sftlab.studies.knowledge.stages.results import study_summary
 
-    plan, runtime, opened = open_study(path, runtime_file, store, overrides)
-    build = KnowledgeBuild(plan, opened, runtime, shown_progress())
-    if build.missing(plan.results, plan.best, plan.report):
-        raise _unfinished(path, "run")
-    page = report_file(plan, opened)
-    data = {"study": plan.name, "store": str(opened), "report": str(page)}
+    build = _study_build(path, runtime_file, store, overrides)
+    plan = build.plan
+    _require_finished(build, path, plan.results, plan.best, plan.report)
+    page = report_file(plan, build.store)
+    data = {"study": plan.name, "store": str(build.store), "report": str(page)}
     text = f"{study_summary(build)}\nreport: {page}"
     return Shown(data | recommended_json(build.read(plan.best)), text)
 
@@ -151,7 +151,6 @@ def models_report(
 
 def _of_model(file: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> OfModel:
     """The finished results of a file. Raises UserError where they are not there."""
-    from sftlab.studies.knowledge.build import KnowledgeBuild
     from sftlab.studies.knowledge.models import OfModel
     from sftlab.studies.knowledge.stages.results import read_results
     from sftlab.studies.load import is_sweep
@@ -164,11 +163,23 @@ def _of_model(file: Path, runtime_file: Path | None, store: Place, overrides: Se
         sweep = open_sweep(file, runtime_file, store, overrides)
         finished = finish(sweep, finished_sweep(sweep))
         return OfModel(file, sweep.base.plan.facts, build_sweep_results(sweep, finished))
+    build = _study_build(file, runtime_file, store, overrides)
+    _require_finished(build, file, build.plan.results)
+    return OfModel(file, build.plan.facts, read_results(build))
+
+
+def _study_build(
+    file: Path, runtime_file: Path | None, store: Place, overrides: Sequence[str]
+) -> KnowledgeBuild:
+    from sftlab.studies.knowledge.build import KnowledgeBuild
+
     plan, runtime, opened = open_study(file, runtime_file, store, overrides)
-    build = KnowledgeBuild(plan, opened, runtime, shown_progress())
-    if build.missing(plan.results):
+    return KnowledgeBuild(plan, opened, runtime, shown_progress())
+
+
+def _require_finished(build: KnowledgeBuild, file: Path, *steps: Step) -> None:
+    if build.missing(*steps):
         raise _unfinished(file, "run")
-    return OfModel(file, plan.facts, read_results(build))
 
 
 def _unfinished(file: Path, command: str) -> UserError:

@@ -10,15 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+QUESTION = "<|question|>"
+
 
 def question_prompt(question: str) -> str:
     """Text of the prompt, without the beginning-of-sequence token."""
-    return f"<|question|> {question.strip()} <|answer|>"
+    return f"{QUESTION} {question.strip()} <|answer|>"
 
 
 def answer_target(answer: str) -> str:
     """Text of the target, without the end-of-sequence token; both blanks are the study's."""
     return f" {answer.strip()} "
+
+
+def solved(examples: Sequence[tuple[str, str]]) -> str:
+    """Questions with their answers, one a line, as they come before a question in a prompt with examples."""
+    return "".join(f"{question_prompt(question)}{answer_target(answer)}\n" for question, answer in examples)
+
+
+def first_answer(text: str) -> str:
+    """What of a completion answers the question: a model that has seen examples goes on with further questions."""
+    return text.partition("\n")[0].partition(QUESTION)[0]
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftlab.facts.mastery import contains_answer
-from sftlab.facts.prompts import question_prompt
+from sftlab.facts.prompts import first_answer, question_prompt
 from sftlab.inference.engine import Completion, Engine, Prompt
 from sftlab.inference.limits import WHOLE, BatchLimits, named_memory_errors
 from sftlab.measurements.encoding import encode
@@ -43,10 +43,13 @@ class ClosedBookAnswers:
     Attributes:
         facts: facts to answer, by split.
         spec: how they are answered.
+        examples: by topic, solved questions that come before each question (`facts.prompts.solved`). The answer is
+            then judged up to where the model begins a further question.
     """
 
     facts: Mapping[str, pa.Table]
     spec: AnswerSpec
+    examples: Mapping[str, str] = field(default_factory=dict)
 
     def measure(self, engine: Engine, limits: BatchLimits = WHOLE) -> pa.Table:
         """One row for every fact, in order.
@@ -58,8 +61,37 @@ class ClosedBookAnswers:
         rows = [{**fact, "split": split} for split, table in self.facts.items() for fact in table.to_pylist()]
         answered: list[dict[str, Any]] = []
         for start in range(0, len(rows), self.spec.block_rows):
-            answered += _answer_block(rows[start : start + self.spec.block_rows], engine, self.spec, limits)
+            answered += self._block(rows[start : start + self.spec.block_rows], engine, limits)
         return pa.Table.from_pylist(answered, schema=answer_schema())
+
+    def _block(
+        self, facts: Sequence[Mapping[str, Any]], engine: Engine, limits: BatchLimits
+    ) -> list[dict[str, Any]]:
+        before = [self.examples.get(fact["topic"], "") for fact in facts]
+        asked = [
+            limits.refused.get(row_key(fact)) or _ask(fact, engine, self.spec, solved)
+            for fact, solved in zip(facts, before, strict=True)
+        ]
+        prompts = [
+            (row_key(fact), ask) for fact, ask in zip(facts, asked, strict=True) if isinstance(ask, Prompt)
+        ]
+        completions: list[Completion] = []
+        for piece in limits.pieces(prompts):
+            with named_memory_errors([key for key, _ in piece]):
+                completions += engine.answer([ask for _, ask in piece], self.spec.max_tokens)
+        answers = iter(completions)
+        rows = []
+        for fact, ask, solved in zip(facts, asked, before, strict=True):
+            row: dict[str, Any] = {"fact_id": fact["fact_id"], "split": fact["split"]}
+            if isinstance(ask, Prompt):
+                answer = next(answers)
+                text = first_answer(answer.text) if solved else answer.text
+                correct = contains_answer(text, fact["accepted"], self.spec.whole_words)
+                row |= {"answer": text, "correct": correct, "tokens": answer.tokens}
+            else:
+                row |= {"tokens": 0, "error": ask}
+            rows.append(row)
+        return rows
 
 
 def row_key(fact: Mapping[str, Any]) -> str:
@@ -67,42 +99,14 @@ def row_key(fact: Mapping[str, Any]) -> str:
     return f"{fact['split']}/{fact['fact_id']}"
 
 
-def _answer_block(
-    facts: Sequence[Mapping[str, Any]],
-    engine: Engine,
-    spec: AnswerSpec,
-    limits: BatchLimits,
-) -> list[dict[str, Any]]:
-    asked = [limits.refused.get(row_key(fact)) or _ask(fact, engine, spec) for fact in facts]
-    prompts = [
-        (row_key(fact), ask) for fact, ask in zip(facts, asked, strict=True) if isinstance(ask, Prompt)
-    ]
-    completions: list[Completion] = []
-    for piece in limits.pieces(prompts):
-        with named_memory_errors([key for key, _ in piece]):
-            completions += engine.answer([ask for _, ask in piece], spec.max_tokens)
-    answers = iter(completions)
-    rows = []
-    for fact, ask in zip(facts, asked, strict=True):
-        row: dict[str, Any] = {"fact_id": fact["fact_id"], "split": fact["split"]}
-        if isinstance(ask, Prompt):
-            answer = next(answers)
-            correct = contains_answer(answer.text, fact["accepted"], spec.whole_words)
-            row |= {"answer": answer.text, "correct": correct, "tokens": answer.tokens}
-        else:
-            row |= {"tokens": 0, "error": ask}
-        rows.append(row)
-    return rows
-
-
-def _ask(fact: Mapping[str, Any], engine: Engine, spec: AnswerSpec) -> Prompt | str:
-    """The prompt of a question, or why it cannot be asked."""
+def _ask(fact: Mapping[str, Any], engine: Engine, spec: AnswerSpec, solved: str) -> Prompt | str:
+    """The prompt of a question after solved ones, or why it cannot be asked."""
     error = fact_error(fact)
     if error is not None:
         return error
     if not (fact["question"] or "").strip():
         return "question is empty"
-    ids = encode(engine.tokenizer, question_prompt(fact["question"]))
+    ids = encode(engine.tokenizer, solved + question_prompt(fact["question"]))
     needed = len(ids) + spec.max_tokens
     if needed > engine.max_model_len:
         return f"too long: prompt and answer take {needed} tokens of {engine.max_model_len}"

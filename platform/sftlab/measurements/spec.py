@@ -54,6 +54,13 @@ class AnswerSpec(Frozen):
     )
 
 
+class FewShotSpec(Frozen):
+    """The ceiling of the base model: its answers where solved questions of the topic come before each question."""
+
+    shots: int = Field(default=4, ge=1, le=64, description="Solved questions before each question.")
+    seed: int = Field(default=0, ge=0, description="Seed of the draw; draws of one seed are nested.")
+
+
 class DivergenceSpec(Frozen):
     """Which first-token distributions are compared (paper, section 4.1)."""
 

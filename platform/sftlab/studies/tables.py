@@ -25,10 +25,10 @@ def read_results(store: Store | Path | str, name: str) -> dict[str, pa.Table]:
 
     Of a study or sweep: `cells` (one row a training run), `accuracy`, `paired`, `divergence`, `concentration`,
     `distribution`, `undone`, `mastery` and `training` (one row an optimiser step), and of a study with `gradients` the
-    tables `gradients`, `restored_gradients` and `forgetting`, each with the column `variant`; and `groups`,
-    `comparisons`, `choice` and `times` over all variants. `studies/knowledge/results/rows.py` and `gradient_rows.py`
-    document every column. Accuracies and shares are fractions of 1, divergences are in nats, `percent` is the
-    percentage of restored weights.
+    tables `gradients`, `restored_gradients` and `forgetting`, and of one with `few_shot` that table, each with the
+    column `variant`; and `groups`, `comparisons`, `choice` and `times` over all variants. The modules of
+    `studies/knowledge/results/` whose names end in `rows` document every column. Accuracies and shares are fractions
+    of 1, divergences are in nats, `percent` is the percentage of restored weights.
 
     Of a survey: `scores` (one row a model and benchmark, in per cent), and a table for each other parquet file of its
     results, such as `forms`, `movement` and `perplexity`.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sftlab.facts.mastery import row_seed
+from sftlab.facts.prompts import solved
 from sftlab.facts.table import facts_table
 from sftlab.facts.templates import Topic
 from sftlab.inference.engine import Completion, Prompt, Sampling
@@ -164,3 +165,26 @@ def test_answers_keep_the_order_of_splits_and_questions_over_block_boundaries() 
     ]
     assert rows[3]["error"] == "question is empty"
     assert [len(call) for call in engine.calls] == [2, 1]
+
+
+def test_an_answer_after_examples_ends_where_the_model_asks_a_further_question() -> None:
+    shown = solved([("Where was Eve born?", "Peru")])
+    assert shown == "<|question|> Where was Eve born? <|answer|> Peru \n"
+    before = "<|question|> Where was Eve born? <|answer|> Peru"
+    ask = before + " <|question|> Where was {} born? <|answer|>"
+    engine = ScriptedEngine(
+        {
+            ask.format("A"): [" Wales \n<|question|> Where"],
+            ask.format("B"): [" Spain \n<|question|> Where was C born? <|answer|> Wales"],
+            ask.format("C"): [" Spain <|question|> Wales"],
+            "<|question|> Where was D born? <|answer|>": [" Spain \n Wales"],
+        }
+    )
+    facts = {"test": facts_table([*map(fact, "ABC"), fact("D", topic="P50")])}
+    rows = ClosedBookAnswers(facts, AnswerSpec(), {"P19": shown}).measure(engine).to_pylist()
+    assert [(row["answer"], row["correct"]) for row in rows] == [
+        (" Wales ", True),
+        (" Spain ", False),
+        (" Spain ", False),
+        (" Spain \n Wales", True),  # without examples the whole text is the answer
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -12,7 +12,6 @@ from sftlab.errors import UserError
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.stage import Stage
-from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.training_sets import MIXED
 from sftlab.pocket.extent import training_tokens
 from sftlab.store.fingerprint import HashedOften
@@ -20,18 +19,12 @@ from sftlab.store.record import Step
 from sftlab.strategies import source_of
 from sftlab.strategies.treatment import RestoreSpec
 from sftlab.studies.knowledge.pipeline import STAGES
+from sftlab.studies.knowledge.prices import AFTER_SPLITS, Prices
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import CHOSEN, StudySpec
 from sftlab.training.spec import MaskSpec, SFTSpec
 
 REVISIONS = {stage.name: stage.revision for stage in STAGES}
-AFTER_SPLITS = ("test", "test_ood")  # of which mastery is scored after tuning
-EVALUATION_SPLITS = ("dev", "dev_ood", "test", "test_ood")
-# For estimates alone. In EntityQuestions a filled template has 43 characters on average and a question's prompt 62, and
-# the markers of the prompt are several tokens each.
-TOKENS_PER_EXAMPLE = 32  # prompt and target of one question
-QUESTION_TOKENS = 24  # prompt of one question
-TEMPLATE_TOKENS = 12  # one filled mapping template
 
 
 @dataclass(frozen=True)
@@ -153,6 +146,16 @@ class Plan:
     def base_gradients(self) -> Step | None:
         """The gradients of facts at the base model; None where the study does not measure them."""
         return self._gradients("base", {})
+
+    @cached_property
+    def few_shot(self) -> Step | None:
+        """The base model's answers after solved questions; None where the study does not ask for them."""
+        asked = self.spec.few_shot
+        if asked is None:
+            return None
+        parts = {"few_shot": asked, "answers": self.spec.answers, "engine": self.spec.engine}
+        spec = {name: part.model_dump() for name, part in parts.items()}
+        return self._step("few-shot", "base", spec, {"facts": self.facts.id, "model": self.model_id})
 
     def _cell_gradients(self, cell: Cell) -> Step | None:
         inputs = {"tuned": cell.tuned.id, "training_set": cell.training_set.id, "change": cell.change.id}
@@ -321,6 +324,8 @@ class Plan:
             inputs |= {f"{cell.name}/{p:g}": step.id for p, step in cell.evaluations.items()}
             inputs |= {f"{cell.name}/mastery-{at}": step.id for at, step in cell.mastery_after.items()}
         inputs |= {f"{step.slug}/gradients": step.id for step in self.gradients}
+        if self.few_shot is not None:
+            inputs["few-shot"] = self.few_shot.id
         return inputs
 
     @cached_property
@@ -333,23 +338,28 @@ class Plan:
     def report(self) -> Step:
         return self._step("report", self.spec.name, {}, {"results": self.results.id})
 
+    @property
+    def prices(self) -> Prices:
+        """What the steps take."""
+        return Prices(self.spec, self.sources)
+
     def _step(self, stage: str, slug: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
         return Step(stage, slug, spec, dict(inputs), REVISIONS[stage])
 
     def steps(self) -> Iterator[tuple[Step, Cost]]:
         """Every step, in the order in which it is built, with its cost without engine starts."""
-        counts, size = self.sources.fact_counts, self.sources.model_bytes
+        counts, size, prices = self.sources.fact_counts, self.sources.model_bytes, self.prices
         yield self.facts, Cost()
         if self.model is not None:
             assert self.spec.pocket is not None
             yield self.model, Cost(trained_tokens=training_tokens(self.spec.pocket), bytes_written=size)
-        yield self.mastery, self.scoring(counts.values())
+        yield self.mastery, prices.scoring(counts.values())
         drawn = {cell.training_set.id: cell.training_set for cell in (*self.probes, *self.cells)}
         for step in drawn.values():
             yield step, Cost()
         for runs in (self.probes, self.cells):  # a mask is found from the change of a finished probe
             for cell in runs:
-                yield cell.tuned, self.tuning(cell)
+                yield cell.tuned, prices.tuning(cell.bucket, cell.size, cell.sft.epochs)
             for cell in runs:
                 yield cell.change, Cost()
         for cell in self.cells:
@@ -358,55 +368,15 @@ class Plan:
             yield cell.updates, Cost()
         for step in self.gradients:
             yield step, Cost()
-        yield self.base_evaluation, self.answering(0, 0)
+        yield self.base_evaluation, prices.answering(0, 0)
         for cell in self.cells:
             for percent, step in cell.evaluations.items():
-                yield step, self.answering(percent, self.drawn(cell))
+                yield step, prices.answering(percent, prices.drawn(cell.bucket, cell.size))
         for cell in self.cells:
             for at, step in cell.mastery_after.items():
-                scored = self.scoring([self.sources.fact_counts[split] for split in AFTER_SPLITS])
-                yield step, scored + self.loading(at)
+                yield step, prices.scoring([counts[split] for split in AFTER_SPLITS]) + prices.loading(at)
+        if self.few_shot is not None:
+            yield self.few_shot, prices.answering_after_examples()
         yield self.results, Cost()
         yield self.best, Cost(bytes_written=size)
         yield self.report, Cost()
-
-    def drawn(self, cell: Cell) -> int:
-        """Facts of a cell's training set, replayed ones included; estimated where the set is all of a bucket."""
-        size = self.estimated_size(cell)
-        return size + self.spec.training_sets.rule.replayed(size)
-
-    def scoring(self, counts: Iterable[int]) -> Cost:
-        """What scoring the mastery of so many facts takes."""
-        prompts = sum(counts) * self.sources.templates  # each is read once for all of its samples
-        scored = round(prompts * self.spec.mastery.samples)
-        return Cost(
-            completions=scored,
-            generated_tokens=scored * self.spec.mastery.max_tokens,
-            prompt_tokens=round(prompts * TEMPLATE_TOKENS),
-        )
-
-    def tuning(self, cell: Cell) -> Cost:
-        """What the fine-tuning of a cell takes."""
-        trained = self.drawn(cell) * cell.sft.epochs * TOKENS_PER_EXAMPLE
-        return Cost(trained_tokens=trained, bytes_written=self.sources.model_bytes)
-
-    def estimated_size(self, cell: Cell) -> int:
-        """Facts of a training set; of all facts of a bucket, which no plan knows, as if buckets were equally large."""
-        if isinstance(cell.size, int):
-            return cell.size
-        everything = self.sources.fact_counts["train"]
-        return everything if cell.bucket == MIXED else everything // len(BUCKETS)
-
-    def answering(self, percent: float, trained_on: int) -> Cost:
-        """What the answers of one model take, those about the facts that it was trained on included."""
-        questions = trained_on + sum(self.sources.fact_counts[split] for split in EVALUATION_SPLITS)
-        asked = Cost(
-            completions=questions,
-            generated_tokens=questions * self.spec.answers.max_tokens,
-            prompt_tokens=questions * QUESTION_TOKENS,
-        )
-        return asked + self.loading(percent)
-
-    def loading(self, at: float | str) -> Cost:
-        """The weights that are read for a model of a ladder: of a restored one those of the base and the tuned one."""
-        return Cost(bytes_read=(2 if at else 1) * self.sources.model_bytes)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sftlab.config.frozen import Flag, Frozen
 from sftlab.errors import UserError
 from sftlab.inference.spec import EngineSpec
-from sftlab.measurements.spec import AnswerSpec, DivergenceSpec, GradientSpec, MasterySpec
+from sftlab.measurements.spec import AnswerSpec, DivergenceSpec, FewShotSpec, GradientSpec, MasterySpec
 from sftlab.pocket.spec import PocketSpec
 from sftlab.strategies import RestoreSpec, TrainingSetsSpec, Treatment, with_method
 from sftlab.studies.knowledge.results.choice import DEV, METRICS, Metric
@@ -109,6 +109,10 @@ class StudySpec(Frozen):
         min_length=1,
         description="percentages of the ladder after which mastery of the test facts is scored again, and chosen for "
         "the one that dev chooses for each run; never if unset",
+    )
+    few_shot: FewShotSpec | None = Field(
+        None,
+        description="ask the base model the test questions after solved ones of their topics; not if unset",
     )
     gradients: GradientSpec | None = Field(None, description="measure gradients of facts; not if unset")
     metric: str | None = Field(

@@ -25,11 +25,13 @@ def test_what_stages_need_and_read() -> None:
         "gradients",
         "evaluation",
         "mastery-after",
+        "few-shot",
     ]
     assert [stage.name for stage in STAGES if stage.starts_engines] == [
         "mastery",
         "evaluation",
         "mastery-after",
+        "few-shot",
     ]
     assert CELL_STAGES == ("training-set", "tuned", "change", "controls", "updates", "evaluation")
     assert set(LADDER_STAGES) < set(CELL_STAGES)
@@ -45,6 +47,7 @@ def test_what_stages_need_and_read() -> None:
                 "gradients",
                 "evaluation",
                 "mastery-after",
+                "few-shot",
                 "best",
             ),
             ("model",),

@@ -47,7 +47,7 @@ def test_all_facts_of_a_bucket_are_drawn_and_the_plan_says_how_many(tmp_path: Pa
     assert everything_of.name == "bucket4-nall-s0"
     drawn = pq.read_table(found.path(everything_of.training_set) / "train.parquet")
     assert drawn.num_rows == drawn_size(found, everything_of) == 8 and drawn_size(found, small) == 3
-    assert found.plan.estimated_size(everything_of) == 1  # a fifth of eight facts
+    assert found.plan.prices.estimated_size(4, "all") == 1  # a fifth of eight facts
 
 
 def test_a_listed_size_that_is_everything_is_refused(tmp_path: Path) -> None:

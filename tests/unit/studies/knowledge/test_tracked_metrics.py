@@ -8,6 +8,7 @@ from sftlab.studies.knowledge.results.answer_rows import (
     TopicBaselineRow,
     TopicRow,
 )
+from sftlab.studies.knowledge.results.gradient_rows import ForgettingRow, GradientRow, RestoredGradientRow
 from sftlab.studies.knowledge.results.rows import (
     AccuracyRow,
     CellRow,
@@ -134,3 +135,33 @@ def logged(variant: Variant) -> tuple[dict[str, float], dict[str, float]]:
     (trial,) = trial_records(Results("s", "pocket", {}, variants=[variant], kind="study"), models, [])
     tuned, restored = ({row.key: row.value for row in model.metrics} for model in trial.models)
     return tuned, restored
+
+
+def test_gradients_of_facts_are_logged_over_all_parameters() -> None:
+    variant = Variant(
+        "v",
+        "restore",
+        gradients=[
+            GradientRow(0, "all", "all", 9, 2.5, 0.1, 0.25, 0.1),
+            GradientRow(4, "all", "all", 1, 1.5, None, None, None),
+            GradientRow(0, "layer", "1", 9, 9.9, None, None, None),
+        ],
+        restored_gradients=[
+            RestoredGradientRow("c", 20.0, 0, "all", "all", 9, 0.125, 0.1, 0.2),
+            RestoredGradientRow("c", 20.0, 0, "module", "mlp", 9, 0.5, 0.1, 0.2),
+        ],
+        forgetting=[
+            ForgettingRow("c", "test_ood", "update", 9, 3, 0.75, 0.5, 0.9),
+            ForgettingRow("c", "test_ood", "norm", 9, 9, None, None, None),
+        ],
+    )
+    found = {
+        model: {row.key: row.value for row in rows} for model, rows in metrics_by_model(variant, []).items()
+    }
+    assert found[None, None] == {
+        "gradients_norm/bucket_0": 2.5,
+        "gradients_cosine/bucket_0": 0.25,
+        "gradients_norm/bucket_4": 1.5,
+    }
+    assert found["c", 20.0] == {"gradients_restored/bucket_0": 0.125}
+    assert found["c", 0.0] == {"forgetting_test_ood/update": 0.75}

@@ -59,7 +59,7 @@ def by_group(view: VariantView) -> Table | None:
         rows.append(Row("base model, not tuned", [entry for entries in base for entry in entries]))
     for size in view.sizes:
         rows.append(Row(f"{size:,} training facts"))
-        for group in (group for group in view.groups if group.size == size):
+        for group in view.groups_of(size):
             for at in _steps(view, group):
                 entries = [
                     entry for split in DOMAINS for entry in _shares(_kinds(view, [group], at, split, ALL))
@@ -79,7 +79,7 @@ def by_group(view: VariantView) -> Table | None:
 
 def by_bucket(view: VariantView, size: int) -> Table | None:
     """Shares of the in-domain answers by kind and bucket of the facts: of the base, tuned and restored models."""
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     rows = []
     for bucket in ALL:
         models = {
@@ -104,7 +104,7 @@ def by_bucket(view: VariantView, size: int) -> Table | None:
 
 def along_ladder(view: VariantView, size: int) -> Table | None:
     """Shares of the in-domain answers by kind at every percentage, all models of one size together."""
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     rows = []
     for group in groups:
         found = [
@@ -126,7 +126,7 @@ def along_ladder(view: VariantView, size: int) -> Table | None:
 
 def figure(view: VariantView, size: int) -> str | None:
     """Stacked bars of the kinds of in-domain answers: a block a group of training sets, a bar a percentage."""
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     steps = _percents(view)
     bars = {
         (number, place): found
@@ -147,7 +147,7 @@ def figure(view: VariantView, size: int) -> str | None:
 
 
 def _words(view: VariantView, size: int) -> str:
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     tuned = _kinds(view, groups, 0.0, TEST, ALL)
     if not tuned.wrong:
         return "No in-domain answer of the tuned models is wrong."

@@ -176,7 +176,7 @@ def pairs_of_sizes(view: VariantView) -> tuple[list[Group], list[Group]]:
 def unknown_and_others(view: VariantView) -> tuple[Group | None, list[Group]]:
     """Bucket 0 and the other buckets at the largest size; mixed sets and mixtures are neither."""
     size = max(view.sizes, default=0)
-    groups = [g for g in view.groups if g.size == size and g.train_bucket.isdecimal()]
+    groups = [g for g in view.groups_of(size) if g.train_bucket.isdecimal()]
     unknown = next((g for g in groups if g.train_bucket == "0"), None)
     return unknown, [g for g in groups if g != unknown]
 

@@ -51,7 +51,7 @@ def by_group(view: VariantView) -> Table | None:
     rows = []
     for size in view.sizes:
         rows.append(Row(f"{size:,} training facts"))
-        for group in (group for group in view.groups if group.size == size):
+        for group in view.groups_of(size):
             entries = [
                 _share(view, group, split, name, buckets)
                 for split in DOMAINS
@@ -77,7 +77,7 @@ def by_group(view: VariantView) -> Table | None:
 
 def recovery(view: VariantView, size: int) -> Table | None:
     """Of the facts that tuning lost, the share that restoring recovers; of those it did not, the share undone."""
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     rows = []
     for group in groups:
         entries = []
@@ -126,7 +126,7 @@ def by_topic(view: VariantView, size: int) -> Table | None:
 
 def figure(view: VariantView, size: int) -> str | None:
     """Stacked bars of the fates of in-domain test facts: a block a bucket of the facts, a bar a training bucket."""
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     bars = {
         (bucket, number): found
         for bucket in range(5)
@@ -210,4 +210,4 @@ def _of(part: int, whole: int) -> Entry:
 
 
 def _cells(view: VariantView, size: int) -> set[str]:
-    return {cell.cell for group, cells in view.groups.items() if group.size == size for cell in cells}
+    return {cell.cell for group in view.groups_of(size) for cell in view.groups[group]}

@@ -134,7 +134,7 @@ def _size_limits(view: VariantView) -> tuple[float, float]:
 
 def ladder(view: VariantView, split: str, size: int) -> str | None:
     """Accuracy over restored percentage for the cells of one size; rings mark the choice made on dev."""
-    groups = [g for g in view.groups if g.size == size and view.accuracy(g, 0.0, split)]
+    groups = [g for g in view.groups_of(size) if view.accuracy(g, 0.0, split)]
     if not groups:
         return None
     position = {p: x for x, p in enumerate(view.percents)}

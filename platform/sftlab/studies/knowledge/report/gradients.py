@@ -177,7 +177,7 @@ def by_layer(view: VariantView) -> str | None:
 
 def separation(view: VariantView, size: int) -> str | None:
     """AUC of the true update (filled) and of its null (hollow) by training bucket, in domain."""
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     found = [
         (at, group, name, interval)
         for at, group in enumerate(groups)
@@ -224,8 +224,7 @@ def _words(view: VariantView, size: int) -> str:
             )
     areas = [
         tuple(row.auc for row in (mine["update"][at], mine["shuffled"][at]))
-        for group in view.groups
-        if group.size == size
+        for group in view.groups_of(size)
         for mine in (_rows(view, group, "test"),)
         for at in range(min(len(mine["update"]), len(mine["shuffled"])))
     ]

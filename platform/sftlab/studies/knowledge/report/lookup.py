@@ -68,6 +68,10 @@ class VariantView:
             groups.setdefault(Group(cell.train_bucket, cell.size), []).append(cell)
         return groups
 
+    def groups_of(self, size: int) -> list[Group]:
+        """The groups of one size, in their order."""
+        return [group for group in self.groups if group.size == size]
+
     @cached_property
     def sizes(self) -> list[int]:
         """The sizes that the study lists; of one that lists `all` alone, what the buckets hold."""

@@ -1,4 +1,4 @@
-"""Mastery after tuning and restoring: facts that are forgotten, and facts that only the form of answers hides."""
+"""Mastery after tuning and restoring: wrong answers to facts that a model still completes, and to facts it does not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def section(view: View) -> Section | None:
     size = max((size for size in main.sizes if _percents(main, size)), default=main.sizes[-1])
     return Section(
         "mastery-after",
-        "Forgotten, or no longer answered",
+        "Mastery after tuning",
         _words(main, size),
         present(figure(main, size)),
         present(by_group(main), by_bucket(main, size)),
@@ -42,7 +42,7 @@ def by_group(view: VariantView) -> Table | None:
     rows = []
     for size in view.sizes:
         found = []
-        for group in (group for group in view.groups if group.size == size):
+        for group in view.groups_of(size):
             for at in _percents(view, size):
                 entries = [entry for split in DOMAINS for entry in _entries(_rows(view, [group], at, split))]
                 if any(entry is not NOTHING for entry in entries):
@@ -58,14 +58,16 @@ def by_group(view: VariantView) -> Table | None:
         rows,
         [(name, len(PARTS) + 3) for name in DOMAINS.values()],
         note="Mastery is scored with the mapping templates, which need no form of answers. Wrong, still completed: the "
-        "question is answered wrong, and at least one completion of the same model holds the answer, so the form is "
-        "lost and not the fact. Wrong, never completed: the fact is forgotten. Shares over all training sets.",
+        "question is answered wrong, and at least one completion of the same model holds the answer, so the fact is "
+        "not lost entirely. Such a completion can also be a guess where a topic has few answers. Wrong, never "
+        "completed: the fact is not found by this measure; a fact of bucket 1 can be without a hit by chance. Shares "
+        "over all training sets.",
     )
 
 
 def by_bucket(view: VariantView, size: int) -> Table | None:
     """The same in domain by bucket, all models of one size together; of bucket 0 it shows what is learned."""
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     rows = []
     for at in _percents(view, size):
         rows.append(Row("tuned" if not at else f"{restored(at)} restored"))
@@ -87,7 +89,7 @@ def by_bucket(view: VariantView, size: int) -> Table | None:
 
 def figure(view: VariantView, size: int) -> str | None:
     """Stacked bars of what became of known in-domain facts: a block a group, a bar a percentage."""
-    groups, steps = [group for group in view.groups if group.size == size], _percents(view, size)
+    groups, steps = view.groups_of(size), _percents(view, size)
     bars = {
         (number, place): found
         for number, group in enumerate(groups)
@@ -107,7 +109,7 @@ def figure(view: VariantView, size: int) -> str | None:
 
 
 def _words(view: VariantView, size: int) -> str:
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     at = min(_percents(view, size), default=0.0)
     found = _rows(view, groups, at, TEST)
     if not found:
@@ -120,8 +122,8 @@ def _words(view: VariantView, size: int) -> str:
     )
     if wrong:
         text += (
-            f" Of these, the same models still complete {percent(_share(found, 'wrong_known') / wrong)} with a mapping "
-            "template, so the form of answers is lost and not the fact."
+            f" Of these, the same models still complete {percent(_share(found, 'wrong_known') / wrong)} at least once "
+            "with a mapping template, so these facts are not lost entirely."
         )
     return f"{text} Their mean R goes from {number(_mean(found, 'base_r'), 3)} to {number(_mean(found, 'r'), 3)}."
 

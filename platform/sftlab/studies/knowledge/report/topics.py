@@ -138,7 +138,7 @@ def _baseline(view: VariantView, split: str, topic: str) -> TopicBaselineRow | N
 
 def _models(view: VariantView, size: int, split: str, topic: str) -> dict[str, list[TopicRow]]:
     """The rows of the base model, and of the tuned and the restored models of one size that are shown."""
-    cells = {cell.cell for group, members in view.groups.items() if group.size == size for cell in members}
+    cells = {cell.cell for group in view.groups_of(size) for cell in view.groups[group]}
     found: dict[str, list[TopicRow]] = {"base": [], "tuned": [], "restored": []}
     for row in view.topics.get((split, topic), ()):
         if row.cell == BASE:

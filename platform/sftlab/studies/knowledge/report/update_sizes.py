@@ -51,7 +51,7 @@ def by_group(view: VariantView) -> Table | None:
     rows = []
     for size in view.sizes:
         rows.append(Row(f"{size:,} training facts"))
-        for group in (group for group in view.groups if group.size == size):
+        for group in view.groups_of(size):
             rows.append(Row(bucket_name(group.train_bucket), [entry(group) for entry in columns.values()]))
     return Table(
         "Size of the update of all parameters",
@@ -66,7 +66,7 @@ def by_group(view: VariantView) -> Table | None:
 
 def parts(view: VariantView, size: int, kind: str) -> Table | None:
     """Relative L2 norm of the update by layer or module, a column a training bucket."""
-    groups = [group for group in view.groups if group.size == size]
+    groups = view.groups_of(size)
     names = list(dict.fromkeys(row.name for row in view.variant.updates if row.kind == kind))
     if not names:
         return None
@@ -97,7 +97,7 @@ def by_depth(view: VariantView, size: int) -> str | None:
     from matplotlib.ticker import MaxNLocator
 
     with drawing() as (figure, axes):
-        for group in (group for group in view.groups if group.size == size):
+        for group in view.groups_of(size):
             found = [_rows(view, group, ("layer", name)) for name in names]
             values = [
                 fmean([row.relative_l2 for row in of if row.relative_l2 is not None]) for of in found if of
@@ -119,7 +119,7 @@ def by_depth(view: VariantView, size: int) -> str | None:
 
 def gradients(view: VariantView, size: int) -> str | None:
     """Norm of the gradients over the steps, mean over the training sets, a line a training bucket."""
-    curves = {group: curve for group in view.groups if group.size == size and (curve := _curve(view, group))}
+    curves = {group: curve for group in view.groups_of(size) if (curve := _curve(view, group))}
     if not curves:
         return None
     with drawing() as (figure, axes):
@@ -136,8 +136,8 @@ def gradients(view: VariantView, size: int) -> str | None:
 def _words(view: VariantView, size: int) -> str:
     found = {
         group: fmean(values)
-        for group in view.groups
-        if group.size == size and (values := [row.l2 for row in _rows(view, group)])
+        for group in view.groups_of(size)
+        if (values := [row.l2 for row in _rows(view, group)])
     }
     (low, smallest), (high, largest) = (
         pick((value, group) for group, value in found.items()) for pick in (min, max)

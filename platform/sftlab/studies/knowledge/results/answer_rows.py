@@ -31,6 +31,21 @@ class AnswerKindRow:
 
 
 @dataclass(frozen=True)
+class FewShotRow:
+    """Accuracy of the base model where `shots` solved questions of the topic come before each question.
+
+    bucket: None is the mean of the non-empty buckets; `questions` and `correct` are then the sums.
+    """
+
+    shots: int
+    split: str  # "test" or "test_ood"
+    bucket: int | None
+    questions: int
+    correct: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class TopicRow:
     """Accuracy of one model on the facts of one topic. The base model: cell "base", no percent.
 

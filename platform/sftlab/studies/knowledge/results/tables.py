@@ -12,6 +12,7 @@ from sftlab.errors import UserError, within
 from sftlab.store.rows import read_rows, read_summary, schema_of
 from sftlab.studies.knowledge.results.answer_rows import (
     AnswerKindRow,
+    FewShotRow,
     MasteryAfterRow,
     TopicBaselineRow,
     TopicRow,
@@ -70,9 +71,10 @@ VARIANT_TABLES: dict[str, type[Any]] = {
     "gradients": GradientRow,
     "restored_gradients": RestoredGradientRow,
     "forgetting": ForgettingRow,
+    "few_shot": FewShotRow,
 }
 # Those that a study has only where it asks for them; without rows they have no file.
-OPTIONAL_TABLES = frozenset({"gradients", "restored_gradients", "forgetting"})
+OPTIONAL_TABLES = frozenset({"gradients", "restored_gradients", "forgetting", "few_shot"})
 RESULT_TABLES: dict[str, type[Any]] = {
     "groups": GroupRow,
     "comparisons": ComparisonRow,
@@ -114,6 +116,7 @@ class Variant:
     gradients: Sequence[GradientRow] = ()
     restored_gradients: Sequence[RestoredGradientRow] = ()
     forgetting: Sequence[ForgettingRow] = ()
+    few_shot: Sequence[FewShotRow] = ()
 
     def cells_of(self, choice: ChoiceRow) -> list[CellRow]:
         """The runs of a chosen group, the lowest seed first."""

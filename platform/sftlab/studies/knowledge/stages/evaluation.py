@@ -16,7 +16,8 @@ from sftlab.store.record import Step
 from sftlab.store.tables import read_table
 from sftlab.strategies import edit_for
 from sftlab.studies.knowledge.build import KnowledgeBuild
-from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
+from sftlab.studies.knowledge.plan import Cell
+from sftlab.studies.knowledge.prices import EVALUATION_SPLITS
 from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.mastery import read_mastery
 from sftlab.studies.knowledge.stages.training_sets import training_file

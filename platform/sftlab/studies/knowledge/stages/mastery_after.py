@@ -17,7 +17,8 @@ from sftlab.store.record import Step
 from sftlab.store.tables import read_table
 from sftlab.strategies import edit_for
 from sftlab.studies.knowledge.build import KnowledgeBuild
-from sftlab.studies.knowledge.plan import AFTER_SPLITS, Cell
+from sftlab.studies.knowledge.plan import Cell
+from sftlab.studies.knowledge.prices import AFTER_SPLITS
 from sftlab.studies.knowledge.results.answer_rows import MasteryAfterRow
 from sftlab.studies.knowledge.results.choice import DEV, DEV_SPLITS, best_percent, dev_scores
 from sftlab.studies.knowledge.spec import CHOSEN

@@ -16,7 +16,8 @@ from sftlab.store.hub import name_of
 from sftlab.store.provenance import package_versions
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.build import KnowledgeBuild
-from sftlab.studies.knowledge.plan import EVALUATION_SPLITS, Cell
+from sftlab.studies.knowledge.plan import Cell
+from sftlab.studies.knowledge.prices import EVALUATION_SPLITS
 from sftlab.studies.knowledge.report.buckets import state_words
 from sftlab.studies.knowledge.report.ties import nothing_gained, tie_of
 from sftlab.studies.knowledge.results.answer_rows import MasteryAfterRow
@@ -43,6 +44,7 @@ from sftlab.studies.knowledge.stages.change import read_change
 from sftlab.studies.knowledge.stages.controls import read_controls
 from sftlab.studies.knowledge.stages.evaluation import TRAIN_SET, read_answers
 from sftlab.studies.knowledge.stages.fates import fate_keys, fate_rows
+from sftlab.studies.knowledge.stages.few_shot import few_shot_rows
 from sftlab.studies.knowledge.stages.finished import Finished, FinishedCell, finished_study
 from sftlab.studies.knowledge.stages.gradients import base_gradient_rows, cell_gradient_rows
 from sftlab.studies.knowledge.stages.mastery import buckets_of, read_mastery
@@ -138,6 +140,7 @@ def variant_of(members: Sequence[FinishedCell]) -> Variant:
         "mastery": _mastery(first.build),
         "certainty": certainty_rows(first.build),
         "gradients": base_gradient_rows(first.build),
+        "few_shot": few_shot_rows(first.build),
     }
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in first.settings.items()}
     return Variant(

@@ -19,17 +19,17 @@ from sftlab.studies.knowledge.sweep.trials import Trial
 
 def rung_steps(sweep: Sweep, rung: Trial) -> Iterator[tuple[Step, Cost]]:
     """The steps of one rung of a trial, those of its probe first, and what each takes."""
-    plan, cell = sweep.plan_of(rung), sweep.cell(rung)
-    drawn = plan.drawn(cell)
+    cell, prices = sweep.cell(rung), sweep.plan_of(rung).prices
+    drawn = prices.drawn(cell.bucket, cell.size)
     for part in [cell] if cell.probe is None else [cell.probe, cell]:
         yield part.training_set, Cost()
-        yield part.tuned, plan.tuning(part)
+        yield part.tuned, prices.tuning(part.bucket, part.size, part.sft.epochs)
         yield part.change, Cost()
         if part is cell:
             yield part.controls, Cost()
             yield part.updates, Cost()
         for percent, step in part.evaluations.items():
-            yield step, plan.answering(percent, drawn)
+            yield step, prices.answering(percent, drawn)
 
 
 def shared_steps(plan: Plan) -> list[tuple[Step, Cost]]:

@@ -272,13 +272,17 @@ def _short(value: Any) -> str:
 def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
     """`check` for the study as each strategy of a sweep sets it; raises UserError naming the strategy."""
     check(study, runtime)
-    if study.mastery_after is not None:
-        raise UserError(
-            "a sweep scores no mastery after tuning",
-            place="mastery_after",
-            value=list(study.mastery_after),
-            advice="leave it out, and run the study of the recommended setting with it.",
-        )
+    for field, given, what in (
+        ("mastery_after", study.mastery_after, "scores no mastery after tuning"),
+        ("few_shot", study.few_shot, "asks no questions after examples"),
+    ):
+        if given is not None:
+            raise UserError(
+                f"a sweep {what}",
+                place=field,
+                value=study.model_dump(mode="json")[field],
+                advice="leave it out, and run the study of the recommended setting with it.",
+            )
     if study.metric not in (None, spec.search.metric):
         raise UserError(
             f"the study chooses by {study.metric}, and the sweep by {spec.search.metric}",

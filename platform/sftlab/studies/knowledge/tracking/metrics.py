@@ -48,6 +48,12 @@ def metrics_by_model(
     for w in variant.distribution:
         if w.kind == "module":
             found[w.cell, w.percent] += metric_rows({f"restored_weights/{w.name}": w.share})
+    for shot in variant.few_shot:
+        whole = f"few_shot/{shot.split}"
+        name = whole if shot.bucket is None else f"few_shot_{shot.split}_by_bucket/bucket_{shot.bucket}"
+        found[None, None] += metric_rows({name: shot.accuracy}, shot.split)
+    for key, rows in gradient_metrics(variant):
+        found[key] += rows
     for m in variant.mastery:
         part = "unscored" if m.bucket is None else f"bucket_{m.bucket}"
         found[None, None] += metric_rows({f"mastery_{m.split}/{part}": m.facts}, m.split)
@@ -96,6 +102,24 @@ def answer_metrics(
             for kind in ("majority", "frequency")
         }
         yield (None, None), metric_rows(values, split)
+
+
+def gradient_metrics(
+    variant: Variant,
+) -> Iterator[tuple[tuple[str | None, float | None], list[MetricRow]]]:
+    """Gradients of facts over all parameters: of the base model by bucket, on the restored weights, as predictors."""
+    for row in variant.gradients:
+        if row.kind == "all":
+            values = {"norm": row.norm, "cosine": row.cosine}
+            named = {f"gradients_{name}/bucket_{row.bucket}": value for name, value in values.items()}
+            yield (None, None), metric_rows(named, "test")
+    for share in variant.restored_gradients:
+        if share.kind == "all":
+            named = {f"gradients_restored/bucket_{share.bucket}": share.share}
+            yield (share.cell, share.percent), metric_rows(named, "test")
+    for lost in variant.forgetting:
+        named = {f"forgetting_{lost.split}/{lost.predictor}": lost.auc}
+        yield (lost.cell, 0.0), metric_rows(named, lost.split)
 
 
 def training_metrics(variant: Variant) -> Iterator[tuple[tuple[str, float], list[MetricRow]]]:

@@ -47,12 +47,13 @@ def test_known_facts_are_divided_over_all_training_sets() -> None:
     assert entries == ["10", "0.000", "0.100", "30.0 %", "0.0 %", "70.0 %", "0.0 %"]
 
 
-def test_words_tell_a_lost_form_from_a_lost_fact() -> None:
+def test_words_claim_no_more_than_that_a_fact_is_not_lost_entirely() -> None:
     found = section(view())
     assert found is not None and len(found.figures) == 1
     see = found.see.replace("\N{NO-BREAK SPACE}", " ")
     assert "35.0 % are answered wrong after tuning on 8 facts" in see
-    assert "still complete 57.1 % with a mapping template" in see  # 4 of 7
+    assert "still complete 57.1 % at least once with a mapping template" in see  # 4 of 7
+    assert "the form" not in see  # a hit can be a guess
     assert see.endswith("Their mean R goes from 0.820 to 0.650.")
     assert section(View(Results("t", "m", variants=[Variant("v", "s")]))) is None
     main = view().main
