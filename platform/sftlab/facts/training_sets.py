@@ -31,16 +31,21 @@ class DrawRule:
     balance: "even" over the topics; "fill" as even as the topics reach, where the others give what a small topic
     lacks; "none", whatever the topic. mixed: what the bucket "mixed" is: "even" over the buckets, or "population",
     facts of all buckets as often as they occur (the paper's random mixture). replay: facts of the highest bucket that a
-    set has beside its others, as a share of its size.
+    set has beside its others, as a share of its size. leave_out: a topic of which no set has a fact.
     """
 
     balance: Balance = "even"
     mixed: Mixture = "even"
     replay: float = 0
+    leave_out: str | None = None
 
     def replayed(self, size: int) -> int:
         """The facts that are replayed in a set of this size; at least one where any are."""
         return ceil(size * Fraction(str(self.replay)))
+
+    def candidates(self, topic_of: Mapping[str, str], bucket_of: Mapping[str, int]) -> dict[str, int]:
+        """The buckets of the facts that sets are drawn from."""
+        return {f: bucket for f, bucket in bucket_of.items() if topic_of.get(f) != self.leave_out}
 
 
 EVEN = DrawRule()
@@ -71,7 +76,8 @@ def draw_training_set(
     Raises UserError naming the bucket, the topic and both numbers where a topic has too few facts, or with "fill" and
     "none" a bucket.
     """
-    topics = sorted(set(topic_of.values()))
+    topics = sorted(set(topic_of.values()) - {rule.leave_out})
+    bucket_of = rule.candidates(topic_of, bucket_of)
     if size < 1 or not topics:
         raise UserError(
             f"a training set of {size} facts over {len(topics)} topics",
@@ -103,7 +109,7 @@ def draw_everything(
     Of a mixture the buckets that are not used up are drawn as even over the topics as these reach, or with the balance
     "none" whatever the topic. Arguments as `draw_training_set`. Raises UserError where there is no such fact.
     """
-    size = all_sizes(bucket_of, [bucket], rule)[str(bucket)]
+    size = all_sizes(rule.candidates(topic_of, bucket_of), [bucket], rule)[str(bucket)]
     if not size:
         raise UserError(
             "holds no facts, so there is no training set of all of them",

@@ -87,9 +87,14 @@ class TrainingSetsSpec(Frozen):
         "if unset",
     )
 
+    leave_out: str | None = Field(
+        None,
+        description="topic in domain of which no set has a fact, to see what its test facts lose; none if unset",
+    )
+
     @property
     def rule(self) -> DrawRule:
-        return DrawRule(self.balance or "even", self.mixed or "even", self.replay or 0)
+        return DrawRule(self.balance or "even", self.mixed or "even", self.replay or 0, self.leave_out)
 
     @field_validator("balance", "mixed")
     @classmethod

@@ -13,7 +13,7 @@ from sftlab.errors import UserError
 from sftlab.execution.checks import check_keep, check_paths, check_resources
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
-from sftlab.facts.templates import Topic, study_topics
+from sftlab.facts.templates import DOMAINS, Topic, study_topics
 from sftlab.inference.model_check import context_length
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.pocket.spec import Shape
@@ -36,6 +36,37 @@ def check(spec: StudySpec, runtime: Runtime) -> None:
         }
     )
     check_engine_size(spec.model, runtime)
+    check_left_out(spec)
+
+
+def check_left_out(spec: StudySpec) -> None:
+    """Raises UserError where the topic that training sets leave out is not in domain, or is the only one."""
+    topic = spec.training_sets.leave_out
+    if topic is None:
+        return
+    if spec.pocket is not None:
+        known = list(spec.pocket.in_domain)
+    else:
+        assert spec.facts is not None
+        templates = Path(spec.facts.templates) if spec.facts.templates else None
+        if templates is not None and not templates.exists():
+            return  # the plan names the missing file
+        topics = study_topics(templates, spec.facts.in_domain)
+        known = [name for name, found in topics.items() if found.domain == DOMAINS[0]]
+    if topic not in known:
+        raise UserError(
+            "is no topic in domain, from which training sets are drawn",
+            place="training_sets.leave_out",
+            value=topic,
+            expected=f"one of {', '.join(known)}",
+        )
+    if len(known) == 1:
+        raise UserError(
+            "is the only topic in domain, so that nothing is left to train on",
+            place="training_sets.leave_out",
+            value=topic,
+            advice="leave it out of the study's file, or give more topics.",
+        )
 
 
 def check_engine_size(model: ModelSpec | None, runtime: Runtime) -> None:

@@ -252,6 +252,7 @@ class Plan:
             "margin": sets.margin,
             "mixture": sets.mixed if bucket == MIXED else None,
             "replayed": sets.replay,
+            "leave_out": sets.leave_out,
         }
         return {name: value for name, value in found.items() if value is not None}
 

@@ -101,7 +101,9 @@ def fill_tables(measured: Results, answers: Answers) -> Results:
             value=reference,
             expected=f"one of {', '.join(names)}",
         )
-    plain = reference or next((v.name for v in measured.variants if v.strategy in PLAIN_STRATEGIES), None)
+    plains = [variant for variant in measured.variants if variant.strategy in PLAIN_STRATEGIES]
+    plains.sort(key=lambda variant: variant.left_out is not None)  # those that train on all topics come first
+    plain = reference or next((variant.name for variant in plains), None)
     groups = [group for variant in measured.variants for group in groups_of(variant)]
     scores = [row for group in groups for row in group_rows(group, answers)]
     choice = choose([group.members for group in groups], scores, measured.metric)

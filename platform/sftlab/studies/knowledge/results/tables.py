@@ -118,6 +118,12 @@ class Variant:
     forgetting: Sequence[ForgettingRow] = ()
     few_shot: Sequence[FewShotRow] = ()
 
+    @property
+    def left_out(self) -> str | None:
+        """The topic of which no training set has a fact."""
+        found: str | None = (self.spec.get("training_sets") or {}).get("leave_out")
+        return found
+
     def cells_of(self, choice: ChoiceRow) -> list[CellRow]:
         """The runs of a chosen group, the lowest seed first."""
         found = [c for c in self.cells if (c.train_bucket, c.size) == (choice.train_bucket, choice.size)]

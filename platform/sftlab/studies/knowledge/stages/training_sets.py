@@ -127,8 +127,9 @@ def sizes_text(build: KnowledgeBuild) -> str:
     if build.missing(plan.facts, plan.mastery):
         return ""
     given = read_candidates(build)
-    counts = Counter((given.topic_of[fact], bucket) for fact, bucket in given.buckets.items())
-    topics = sorted(set(given.topic_of.values()))
+    drawn_from = given.rule.candidates(given.topic_of, given.buckets)
+    counts = Counter((given.topic_of[fact], bucket) for fact, bucket in drawn_from.items())
+    topics = sorted(set(given.topic_of.values()) - {given.rule.leave_out})
     width = max(map(len, (*topics, "training facts")))
     header = " ".join(
         [f"{'training facts':<{width}}", *(f"{f'bucket {b}':>9}" for b in BUCKETS), f"{MIXED:>9}"]
@@ -136,10 +137,10 @@ def sizes_text(build: KnowledgeBuild) -> str:
     rows = [
         " ".join([f"{topic:<{width}}", *(f"{counts[topic, b]:>9,}" for b in BUCKETS)]) for topic in topics
     ]
-    sizes = largest_sizes(given.topic_of, given.buckets, given.rule).values()
+    sizes = largest_sizes(given.topic_of, drawn_from, given.rule).values()
     rows.append(" ".join([f"{'largest set':<{width}}", *(f"{n:>9,}" for n in sizes)]))
     if ALL in given.sizes:
-        found = all_sizes(given.buckets, [*BUCKETS, MIXED, *plan.spec.training_sets.buckets], given.rule)
+        found = all_sizes(drawn_from, [*BUCKETS, MIXED, *plan.spec.training_sets.buckets], given.rule)
         numbers = [f"{found.pop(str(bucket)):>9,}" for bucket in (*BUCKETS, MIXED)]
         rows.append(" ".join([f"{f'size {ALL}':<{width}}", *numbers]))
         rows += [f"size {ALL} of {mixture}: {size:,}" for mixture, size in found.items()]

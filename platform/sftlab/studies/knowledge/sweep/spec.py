@@ -50,6 +50,11 @@ class Axes(Frozen):
     order: tuple[Order, ...] | None = Field(
         None, min_length=1, description="orders of restoration, for every strategy that has one, likewise"
     )
+    leave_out: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="topics in domain of which no training set has a fact, one at a time, and none for all topics",
+    )
     percent: tuple[Percent, ...] | Range | None = Field(
         None, description="a ladder such as [0, 10, 40], or in a search a range such as {low: 0, high: 40}"
     )
@@ -80,7 +85,9 @@ class Axes(Frozen):
             raise ValueError(f"the range begins at {given.low:g}, and a rate must be above 0")
         return given
 
-    @field_validator("region", "order", "epochs", "size", "seed", "data", "strategy", "learning_rate")
+    @field_validator(
+        "region", "order", "epochs", "size", "seed", "data", "strategy", "learning_rate", "leave_out"
+    )
     @classmethod
     def _once(cls, given: Any) -> Any:
         twice = None
@@ -102,6 +109,7 @@ class Axes(Frozen):
             self.epochs,
             self.region,
             self.order,
+            self.leave_out,
         )
         return len(self.seed) * prod(len(axis) for axis in counted if isinstance(axis, tuple))
 

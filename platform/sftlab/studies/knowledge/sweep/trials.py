@@ -16,7 +16,7 @@ from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.training_sets import ALL
 from sftlab.strategies import Strategy, get_strategy
 from sftlab.strategies.base import changed
-from sftlab.studies.knowledge.check import check, check_pocket_layers
+from sftlab.studies.knowledge.check import check, check_left_out, check_pocket_layers
 from sftlab.studies.knowledge.plan import Plan, cell_name
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
@@ -24,6 +24,7 @@ from sftlab.studies.knowledge.sweep.spec import StrategyChoice, SweepSpec
 from sftlab.sweeps.search import Range
 from sftlab.sweeps.trial import Config, Space
 
+NO_TOPIC = "none"  # of the axis of topics that are left out: nothing is
 SHARE_STEPS = 20  # a search draws shares of a mixture in steps of 1/20
 
 
@@ -83,6 +84,7 @@ class Point:
     percents: tuple[float, ...] | None = None
     region: str | None = None
     order: str | None = None
+    leave_out: str | None = None  # a topic, or NO_TOPIC
 
 
 class TrialMaker:
@@ -102,10 +104,10 @@ class TrialMaker:
         name, spec, settings, chosen = self._variant(
             strategy.name,
             parameters,
-            point.learning_rate,
-            point.epochs,
+            (("learning_rate", point.learning_rate), ("epochs", point.epochs)),
             point.percents,
             (("region", point.region), ("order", point.order)),
+            point.leave_out,
         )
         buckets = spec.training_sets.buckets
         data = chosen.training_set(
@@ -117,29 +119,31 @@ class TrialMaker:
         self,
         strategy: str,
         parameters: tuple[tuple[str, Any], ...],
-        learning_rate: float | None,
-        epochs: int | None,
+        training: tuple[tuple[str, float | None], ...],
         percents: tuple[float, ...] | None,
         choice: tuple[tuple[str, str | None], ...],
+        leave_out: str | None,
     ) -> tuple[str, StudySpec, dict[str, Any], Strategy]:
         axes, given = self.sweep.axes, dict(parameters)
         known = type(get_strategy(strategy, given)).model_fields
         # What an entry sets itself is kept, and a strategy without a region or an order has none to vary.
         given |= {key: value for key, value in choice if value and key in known and key not in given}
-        sft: dict[str, Any] = {}
-        if learning_rate is not None:
-            sft["learning_rate"] = learning_rate
-        if epochs is not None:
-            sft["epochs"] = epochs
+        sft = {key: value for key, value in training if value is not None}
         treatment = self.study.treatment
         treatment = treatment.model_copy(update={"sft": treatment.sft.model_copy(update=sft)})
         if percents is not None:
             treatment = changed(treatment, "restore", percents=percents)
+        without: dict[str, Any] = {} if leave_out is None else {"leave_out": leave_out}
+        if leave_out is not None:
+            topic = None if leave_out == NO_TOPIC else leave_out
+            treatment = changed(treatment, "training_sets", leave_out=topic)
         chosen = get_strategy(strategy, given)
         spec = self.study.with_treatment(chosen.apply(treatment))
         shown = {key: value for key, value in sft.items() if _varied(axes, key)}
-        label = " ".join([strategy, *(f"{key}={_short(value)}" for key, value in (given | shown).items())])
-        return label, spec, given | sft, chosen
+        label = " ".join(
+            [strategy, *(f"{key}={_short(value)}" for key, value in (given | shown | without).items())]
+        )
+        return label, spec, given | sft | without, chosen
 
     def grid(self) -> Iterator[Trial]:
         """All points of the grid, data and sizes innermost, so that a variant's trials follow each other."""
@@ -148,11 +152,14 @@ class TrialMaker:
         rates = axes.learning_rate or (None,)
         epochs = axes.epochs or (None,)
         assert not isinstance(rates, Range) and not isinstance(axes.percent, Range)
-        variants = product(axes.strategy, axes.region or (None,), axes.order or (None,), rates, epochs)
-        for (strategy, region, order, rate, passes), seed, size, data in product(
+        regions, orders, topics = (values or (None,) for values in (axes.region, axes.order, axes.leave_out))
+        variants = product(axes.strategy, regions, orders, topics, rates, epochs)
+        for (strategy, region, order, topic, rate, passes), seed, size, data in product(
             variants, axes.seed, axes.size, axes.data
         ):
-            yield self.trial(Point(strategy, data, size, seed, rate, passes, axes.percent, region, order))
+            yield self.trial(
+                Point(strategy, data, size, seed, rate, passes, axes.percent, region, order, topic)
+            )
 
     @property
     def seeds(self) -> int:
@@ -167,7 +174,7 @@ class TrialMaker:
         else:
             found["data"] = axes.data
         found["size"] = axes.size
-        for name in ("learning_rate", "epochs", "region", "order"):
+        for name in ("learning_rate", "epochs", "region", "order", "leave_out"):
             values = getattr(axes, name)
             if values is not None:
                 found[name] = values
@@ -198,6 +205,7 @@ class TrialMaker:
             percents=percents,
             region=config.get("region"),
             order=config.get("order"),
+            leave_out=config.get("leave_out"),
         )
 
     def rungs_of(self, trial: Trial) -> list[Trial]:
@@ -298,6 +306,10 @@ def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
             check(trial.spec, runtime)
         except UserError as error:
             raise within(f"strategy {strategy.name}", error) from error
+    for topic in spec.axes.leave_out or ():
+        if topic != NO_TOPIC:
+            sets = study.training_sets.model_copy(update={"leave_out": topic})
+            check_left_out(study.model_copy(update={"training_sets": sets}))
 
 
 def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:

@@ -12,13 +12,14 @@ import yaml
 from sftlab.errors import UserError
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.runtime import Runtime
+from sftlab.facts.table import read_facts
 from sftlab.store.artifact import Store
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.stages.training_sets import drawn_size
 from sftlab.studies.knowledge.sweep.cost import plan_sweep
 from sftlab.studies.knowledge.sweep.run import draw_training_sets
 from sftlab.studies.knowledge.sweep.sweep import Sweep
-from sftlab.studies.knowledge.sweep.trials import largest
+from sftlab.studies.knowledge.sweep.trials import check_sweep, largest
 from sftlab.studies.load import load_sweep
 from tests.unit.studies.knowledge.test_explain import scored
 from tests.unit.studies.knowledge.test_plan_refuses import own_study
@@ -28,13 +29,29 @@ COUNTS = {("A", "train"): 8, ("A", "test"): 2, ("A", "dev"): 1}  # all train fac
 
 def sweep_of(folder: Path, size: Sequence[int | str], *strategies: object) -> Sweep:
     axes = {"data": [4], "size": list(size), "seed": [0], "strategy": list(strategies)}
-    study = own_study(folder, COUNTS)
+    return swept(folder, COUNTS, axes)
+
+
+def swept(folder: Path, counts: dict[tuple[str, str], int], axes: dict[str, object]) -> Sweep:
+    """A sweep over facts of these topics and splits, whose training facts are all of bucket 4; C is in domain too."""
+    study = own_study(folder, counts)
+    topics = folder / "topics.yaml"
+    line = (
+        '- {topic: C, domain: in-domain, question: "Which C is {subject}?", templates: ["{subject} was"]}\n'
+    )
+    topics.write_text(topics.read_text() + (line if any(topic == "C" for topic, _ in counts) else ""))
     (folder / "sweep.yaml").write_text(yaml.safe_dump({"name": "s", "study": str(study), "axes": axes}))
     spec, loaded = load_sweep(folder / "sweep.yaml")
     store = Store(folder / "store")
     sweep = Sweep(spec, loaded, resolve(loaded, store.root), store, Runtime(), SilentProgress())
-    scored(sweep.base)
+    if sweep.base.missing(sweep.base.plan.mastery):
+        scored(sweep.base)
     return sweep
+
+
+def topic_of(sweep: Sweep, fact: str) -> str:
+    table = read_facts(sweep.store.path(sweep.base.plan.facts), "train").to_pylist()
+    return next(str(row["topic"]) for row in table if row["fact_id"] == fact)
 
 
 def drawn(sweep: Sweep) -> dict[str, list[str]]:
@@ -70,3 +87,29 @@ def test_a_size_of_a_sweep_that_is_everything_is_refused(tmp_path: Path) -> None
 def test_the_largest_size_is_not_known_where_all_is_one() -> None:
     assert largest([60, 1920]) == [1920] and largest(["all", 60, 240]) == [240, "all"]
     assert largest(["all"]) == ["all"]
+
+
+def test_a_topic_is_left_out_of_the_training_sets_of_its_variant_alone(tmp_path: Path) -> None:
+    axes = {"data": [4], "size": [2], "seed": [0], "leave_out": ["none", "A"]}
+    counts = {(topic, split): n for topic in "AC" for split, n in (("train", 4), ("test", 2), ("dev", 1))}
+    sweep = swept(tmp_path, counts, axes)
+    found = drawn(sweep)
+    topics = {name: {topic_of(sweep, fact) for fact in facts} for name, facts in found.items()}
+    assert topics == {
+        "bucket4-n2-s0 restore leave_out=none": {"A", "C"},
+        "bucket4-n2-s0 restore leave_out=A": {"C"},
+    }
+    plain = swept(tmp_path, counts, {**axes, "leave_out": ["none"]})
+    without = swept(tmp_path, counts, {key: value for key, value in axes.items() if key != "leave_out"})
+    ids = [next(iter(s.listed())).plan(s.sources).cells[0].tuned.id for s in (plain, without)]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(
+    ("topic", "message"),
+    [("B", "is no topic in domain.*expected one of A, C"), ("X", "is no topic in domain")],
+)
+def test_a_topic_that_cannot_be_left_out_is_refused(tmp_path: Path, topic: str, message: str) -> None:
+    sweep = swept(tmp_path, COUNTS | {("C", "train"): 8}, {"data": [4], "size": [2], "leave_out": [topic]})
+    with pytest.raises(UserError, match=message):
+        check_sweep(sweep.spec, sweep.study, Runtime())
