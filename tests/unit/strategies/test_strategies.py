@@ -152,8 +152,9 @@ def test_replay_keeps_the_buckets_and_adds_to_what_a_cell_trains_on(tmp_path: Pa
     )
     for one, other in zip(plain.cells, replayed.cells, strict=True):
         assert one.training_set.id != other.training_set.id and one.name == other.name
-        assert (plain.drawn(one), replayed.drawn(other)) == (30, 38)
-        assert replayed.tuning(other).trained_tokens == 38 * 32
+        assert plain.prices.drawn(one.bucket, one.size) == 30
+        assert replayed.prices.drawn(other.bucket, other.size) == 38
+        assert replayed.prices.tuning(other.bucket, other.size, 1).trained_tokens == 38 * 32
 
 
 def test_contradictions_with_the_study_are_refused() -> None:
