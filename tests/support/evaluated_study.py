@@ -21,6 +21,7 @@ PERCENTS = "restore.percents=[0, 10, 40]"
 
 def build_of(tmp_path: Path, *overrides: str, strategy: str | None = None) -> KnowledgeBuild:
     """A study of one cell, with a pocket model, or a model that the user brings."""
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "study.yaml").write_text("name: t\n")
     if not overrides:
         overrides = ("pocket={}",)

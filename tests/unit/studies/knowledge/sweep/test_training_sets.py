@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,12 +14,15 @@ from sftlab.errors import UserError
 from sftlab.execution.progress import SilentProgress
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.table import read_facts
+from sftlab.files import write_text
 from sftlab.store.artifact import Store
 from sftlab.studies.knowledge.sources import resolve
 from sftlab.studies.knowledge.stages.training_sets import drawn_size
 from sftlab.studies.knowledge.sweep.cost import plan_sweep
 from sftlab.studies.knowledge.sweep.run import draw_training_sets
+from sftlab.studies.knowledge.sweep.steps import release_models
 from sftlab.studies.knowledge.sweep.sweep import Sweep
+from sftlab.studies.knowledge.sweep.trial import steps_of
 from sftlab.studies.knowledge.sweep.trials import check_sweep, largest
 from sftlab.studies.load import load_sweep
 from tests.unit.studies.knowledge.test_explain import scored
@@ -113,3 +117,25 @@ def test_a_topic_that_cannot_be_left_out_is_refused(tmp_path: Path, topic: str, 
     sweep = swept(tmp_path, COUNTS | {("C", "train"): 8}, {"data": [4], "size": [2], "leave_out": [topic]})
     with pytest.raises(UserError, match=message):
         check_sweep(sweep.spec, sweep.study, Runtime())
+
+
+def test_tuned_models_of_a_finished_sweep_are_deleted_where_recipes_are_kept(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, [3], "restore", "wise-ft")
+    trials = list(sweep.listed())
+    first, second = (sweep.cell(trial) for trial in trials)
+    assert first.tuned.id == second.tuned.id
+    for step in {step.id: step for cell in (first, second) for step in steps_of(cell)}.values():
+        write_text(sweep.store.path(step) / "model" / "training.json", "{}")
+        write_text(sweep.store.path(step) / "model" / "model.safetensors", "weights")
+        if step.id != next(reversed(second.evaluations.values())).id:
+            sweep.store.commit(step)
+    weights = sweep.store.path(first.tuned) / "model" / "model.safetensors"
+    kept, deleting = (replace(sweep, runtime=Runtime(keep=keep)) for keep in ("full", "recipe"))
+    release_models(deleting, trials)
+    assert weights.exists()  # one evaluation that needs it is missing
+    sweep.store.commit(next(reversed(second.evaluations.values())))
+    release_models(kept, trials)
+    assert weights.exists()
+    release_models(deleting, trials)
+    assert not weights.exists() and (weights.parent / "training.json").exists()
+    assert (sweep.store.path(first.change) / "model" / "model.safetensors").exists()
