@@ -5,8 +5,8 @@
 Each rate fine-tunes the pocket model on the sizes of the pocket study, 25 and 100 facts of every bucket, with every
 seed; nothing is restored. The score of a model is the mean of its accuracy on dev in domain and out of domain, the
 metric by which sweeps choose. The rate with the highest mean score over all training sets is chosen; the smaller one
-where two are equal. A table for each size shows what it would choose alone. Test questions take no part, and their accuracy
-is shown beside the choice. The difference of a rate to the chosen one is paired by training set, with a 95 % t
+where two are equal. A table for each size shows what it would choose alone. Test questions take no part, and their
+accuracy is shown beside the choice. The difference of a rate to the chosen one is paired by training set, with a 95 % t
 interval. A second run with the same --store finds everything.
 """
 

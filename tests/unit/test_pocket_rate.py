@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from benchmarks.pocket_rate import DEV, RATES, TEST, chosen, scores_of, sweep_file, table
+from benchmarks.pocket_rate import DEV, RATES, TEST, chosen, of_size, scores_of, sweep_file, table
 
 from sftlab.studies.load import load_sweep
 
@@ -58,3 +58,9 @@ def test_the_sweep_is_one_of_four_rates_without_restoration(tmp_path: Path) -> N
     sweep, study = load_sweep(file)
     assert (sweep.axes.learning_rate, sweep.axes.percent, sweep.axes.seed) == (RATES, (0,), (0, 1))
     assert study.name == "pocket"
+
+
+def test_scores_of_a_size_are_those_of_its_training_sets_at_every_rate() -> None:
+    scores = {0.001: {"bucket0-n25-s0": 0.1, "bucket0-n100-s0": 0.4}, 0.003: {"bucket0-n25-s0": 0.2}}
+    assert of_size(scores, 25) == {0.001: {"bucket0-n25-s0": 0.1}, 0.003: {"bucket0-n25-s0": 0.2}}
+    assert of_size(scores, 100) == {0.001: {"bucket0-n100-s0": 0.4}, 0.003: {}}
