@@ -9,16 +9,25 @@ from sftlab.store.artifact import Store
 from sftlab.store.record import Step
 
 
-def release(store: Store, stages: Sequence[Stage], steps: Iterable[Step]) -> int:
-    """Delete what `Stage.remains` does not name of the results that no missing step needs; returns the freed bytes.
+def unused(store: Store, stages: Sequence[Stage], steps: Iterable[Step]) -> list[Step]:
+    """The results that no missing step needs and that have files which `Stage.remains` does not name.
 
     steps: all steps of a study, of which those that are made of a result have its id among their inputs.
     """
     listed = list(steps)
     lacking = {id for step in listed if store.find(step) is None for id in step.inputs.values()}
     remains = {stage.name: stage.remains for stage in stages if stage.remains}
-    unused = [step for step in listed if step.stage in remains and step.id not in lacking]
-    return sum(store.release(step, remains[step.stage]) for step in unused)
+    return [
+        step
+        for step in listed
+        if step.stage in remains and step.id not in lacking and store.spare_files(step, remains[step.stage])
+    ]
+
+
+def release(store: Store, stages: Sequence[Stage], steps: Iterable[Step]) -> int:
+    """Delete these files of the `unused` results; returns the freed bytes. Only for one who holds the store."""
+    remains = {stage.name: stage.remains for stage in stages}
+    return sum(store.release(step, remains[step.stage]) for step in unused(store, stages, steps))
 
 
 def needed_again(store: Store, stages: Sequence[Stage], steps: Sequence[Step]) -> list[Step]:

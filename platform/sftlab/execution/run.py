@@ -11,7 +11,7 @@ from typing import TypeVar
 from sftlab.cluster.environment import check_environment
 from sftlab.cluster.session import joins_first, ray_cluster
 from sftlab.execution.build import Build
-from sftlab.execution.release import needed_again, release
+from sftlab.execution.release import needed_again, release, unused
 from sftlab.execution.repair import repairing
 from sftlab.execution.stage import Stage, stages_until
 from sftlab.files import bytes_text
@@ -111,13 +111,13 @@ class _Run:
 
     def release(self) -> None:
         """Delete the results that nothing of the study needs any more, where the runtime says so."""
-        build = self.build
-        if build.runtime.keep != "recipe":
+        build, stages = self.build, self.build.plan.stages
+        steps = [step for step, _ in build.plan.steps()]
+        if build.runtime.keep != "recipe" or not unused(build.store, stages, steps):
             return
         self.hold_store(self.waiting)
-        freed = release(build.store, build.plan.stages, [step for step, _ in build.plan.steps()])
-        if freed:
-            build.progress.say(f"deleted {bytes_text(freed)} of tuned models (runtime.keep: recipe)")
+        freed = release(build.store, stages, steps)
+        build.progress.say(f"deleted {bytes_text(freed)} of tuned models (runtime.keep: recipe)")
 
     def hold_store(self, waiting: Waiting | None) -> None:
         """Keep other runs from building in the store until this run ends."""

@@ -171,6 +171,15 @@ class Store:
                 what = damaged.what
         return None if what is None else self._move_away(self.path(step), what)
 
+    def spare_files(self, step: Step, remains: Collection[str]) -> list[str]:
+        """The files that `release` would delete of a committed result, also those that a killed call left."""
+        record, folder = self.find(step), self.path(step)
+        if record is None:
+            return []
+        if not record.released:
+            return [name for name in record.files if name not in remains]
+        return [name for name in json.loads((folder / RELEASED).read_text()) if (folder / name).exists()]
+
     def release(self, step: Step, remains: Collection[str]) -> int:
         """Delete the files of a committed result but for those that remain; returns how many bytes were freed.
 
@@ -187,11 +196,10 @@ class Store:
             files = kept | {RELEASED: file_entry(folder / RELEASED)}
             write_text(folder / RECORD, replace(record, files=files).text)
             forget(folder)
-        freed = 0
-        for name, entry in json.loads((folder / RELEASED).read_text()).items():
-            if (folder / name).exists():
-                (folder / name).unlink()
-                freed += entry["bytes"]
+        names = self.spare_files(step, remains)
+        freed = sum((folder / name).stat().st_size for name in names)
+        for name in names:
+            (folder / name).unlink()
         return freed
 
     def recall(self, step: Step) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sftlab.execution.release import release
+from sftlab.execution.release import release, unused
 from sftlab.files import bytes_text
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.pipeline import STAGES
@@ -65,14 +65,13 @@ def steps_of_sweep(sweep: Sweep) -> Iterator[Step]:
 
 def release_models(sweep: Sweep, trials: Sequence[Trial]) -> None:
     """Delete the tuned models of finished trials, where the runtime keeps recipes. Waits for other runs."""
-    if sweep.runtime.keep != "recipe":
+    steps = [step for trial in trials for step in steps_of(sweep.cell(trial))]
+    if sweep.runtime.keep != "recipe" or not unused(sweep.store, STAGES, steps):
         return
 
     def wait() -> None:
         sweep.progress.say(f"another run builds in {sweep.store}; waiting for it, to delete tuned models")
 
-    steps = [step for trial in trials for step in steps_of(sweep.cell(trial))]
     with sweep.store.exclusive(wait):
         freed = release(sweep.store, STAGES, steps)
-    if freed:
-        sweep.progress.say(f"deleted {bytes_text(freed)} of tuned models (runtime.keep: recipe)")
+    sweep.progress.say(f"deleted {bytes_text(freed)} of tuned models (runtime.keep: recipe)")
