@@ -48,6 +48,7 @@ def sections(comparison: Comparison) -> list[Section]:
         measured_sections.layers,
         layer_sections.layer_maps,
         geometry_sections.geometry,
+        geometry_sections.states,
         map_sections.model_map,
         factor_sections.methods,
         factor_sections.sizes_and_epochs,
