@@ -215,7 +215,7 @@ def run_fields() -> list[tuple[str, Any]]:
 
 
 def forms_schema() -> pa.Schema:
-    """Columns of FORMS."""
+    """Columns of FORMS; tokens: written in all answers, null for judgments from elsewhere."""
     import pyarrow as pa
 
     share = pa.float64()
@@ -225,7 +225,8 @@ def forms_schema() -> pa.Schema:
         ("in_form", share),
         ("score_given_form", share),
     ]
-    return pa.schema([*run_fields(), *own, ("errors", pa.int64()), ("right_by_likelihood", share)])
+    counts = [("errors", pa.int64()), ("tokens", pa.int64())]
+    return pa.schema([*run_fields(), *own, *counts, ("right_by_likelihood", share)])
 
 
 def perplexity_schema() -> pa.Schema:
@@ -245,14 +246,14 @@ def restored_schema() -> pa.Schema:
     """Columns of RESTORED: of a tuned model and of its restorations, by benchmark and half of its questions.
 
     percent: of the restored weights, 0 for the tuned model; half: `dev` or `test`, see `champions.dev_questions`;
-    in_form, score_given_form, right_by_likelihood: shares.
+    in_form, score_given_form, right_by_likelihood: shares; tokens: written in all answers.
     """
     import pyarrow as pa
 
     share = pa.float64()
     part = [("percent", share), ("benchmark", pa.string()), ("half", pa.string()), ("questions", pa.int64())]
     shares = [(name, share) for name in ("in_form", "score_given_form", "right_by_likelihood")]
-    return pa.schema([*run_fields(), *part, *shares, ("errors", pa.int64())])
+    return pa.schema([*run_fields(), *part, *shares, ("errors", pa.int64()), ("tokens", pa.int64())])
 
 
 def map_schema() -> pa.Schema:
