@@ -37,7 +37,7 @@ def change_and_gain(rows: Rows) -> str | None:
         axes.set_xlabel(f"relative change at position {rows[0]['position']:g} (%)")
         axes.set_ylabel("mean gain (standard deviations)")
         axes.legend(frameon=False, fontsize=7)
-        axes.set_title("Change in the upper middle and gain")
+        axes.set_title(f"Change at position {rows[0]['position']:g} and gain")
         return inline(
             figure, "layer-points", "Change of weights at one position against the mean gain, by base"
         )
@@ -66,7 +66,7 @@ def module_lines(rows: Rows) -> str | None:
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.set_xlabel("relative change (%), mean over sets")
-        axes.legend(frameon=False, fontsize=6.5, ncols=2)
+        axes.legend(frameon=False, fontsize=6.5, ncols=4, loc="upper center", bbox_to_anchor=(0.45, -0.14))
         axes.set_title("Change of weights, by module")
         return inline(figure, "modules", "Relative change of each module, by base")
 
