@@ -33,6 +33,14 @@ def on_grid(values: npt.ArrayLike, points: int = POINTS) -> Floats:
     return found
 
 
+def at_position(values: npt.ArrayLike, position: float) -> Floats:
+    """Values [..., layers] at one position of the network, interpolated linearly: [...]. Ends are held constant."""
+    layers = np.asarray(values, dtype=np.float64)
+    at = positions(layers.shape[-1])
+    found: Floats = np.apply_along_axis(lambda row: np.interp(position, at, row), -1, layers)
+    return found
+
+
 def gain_correlations(changes: Mapping[str, npt.ArrayLike], gains: Mapping[str, npt.ArrayLike]) -> Floats:
     """[models, points], Pearson r over the data sets between change and mean gain (Figure 5a).
 

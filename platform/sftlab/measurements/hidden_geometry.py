@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sftlab.analysis.geometry.layer_geometry import layer_geometry
+from sftlab.analysis.geometry.model_map import coordinates
 from sftlab.cluster.out_of_memory import is_out_of_memory
 from sftlab.errors import UserError
 from sftlab.inference.hidden import last_states
@@ -15,6 +16,7 @@ from sftlab.weights.restoration import ModelSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
 
 def geometry_schema() -> pa.Schema:
@@ -39,6 +41,16 @@ def geometry_schema() -> pa.Schema:
     )
 
 
+def state_map_schema() -> pa.Schema:
+    """Columns of the table: a row a prompt.
+
+    label: the set of the prompt; x, y: the state of the last layer in the plane by t-SNE.
+    """
+    import pyarrow as pa
+
+    return pa.schema([("label", pa.string()), ("x", pa.float64()), ("y", pa.float64())])
+
+
 class GeometryWorker:
     """The process that computes and reduces hidden states; one model at a time."""
 
@@ -53,16 +65,7 @@ class GeometryWorker:
         self, source: ModelSource, dtype: str, prompts: Sequence[Sequence[int]], labels: Sequence[str]
     ) -> list[dict[str, Any]]:
         """Rows of `geometry_schema` of one model. Raises UserError where it does not fit into memory."""
-        try:
-            states = last_states(source, prompts, dtype, self.device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise UserError(
-                f"does not fit into the memory of one process for measure.geometry ({error})",
-                place=source.folder,
-                advice="leave measure.geometry out of the survey, or run on a larger machine.",
-            ) from error
+        states = self._states(source, dtype, prompts)
         rows = []
         for layer, state in enumerate(states):  # one layer in float64 at a time
             found = layer_geometry(state.double().numpy(), labels)
@@ -80,3 +83,29 @@ class GeometryWorker:
                 }
             )
         return rows
+
+    def draw(
+        self, source: ModelSource, dtype: str, prompts: Sequence[Sequence[int]], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Rows of `state_map_schema` of one model, none of fewer than four prompts. Raises UserError as `measure`."""
+        points = coordinates(self._states(source, dtype, prompts)[-1].double().numpy())
+        if points is None:
+            return []
+        return [
+            {"label": label, "x": float(x), "y": float(y)}
+            for label, (x, y) in zip(labels, points, strict=True)
+        ]
+
+    def _states(
+        self, source: ModelSource, dtype: str, prompts: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        try:
+            return last_states(source, prompts, dtype, self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"does not fit into the memory of one process for measure.geometry ({error})",
+                place=source.folder,
+                advice="leave measure.geometry out of the survey, or run on a larger machine.",
+            ) from error

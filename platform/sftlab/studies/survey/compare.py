@@ -22,6 +22,7 @@ from sftlab.studies.survey import (
     layer_tables,
     map_tables,
     measure_tables,
+    module_tables,
     restore_tables,
     tables,
 )
@@ -165,6 +166,8 @@ def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequ
         "form_parts": lambda: measure_tables.form_parts(survey, measures),
         "forms": lambda: measure_tables.forms(survey, measures),
         "layers": lambda: measure_tables.layers(survey, measures),
+        "layer_points": lambda: module_tables.changes_and_gains(survey, measures),
+        "modules": lambda: module_tables.modules(survey, measures),
         "restorations": lambda: restore_tables.restorations(survey, measures),
         "chosen_restorations": lambda: restore_tables.chosen_restorations(measures),
         "repaired": lambda: restore_tables.repaired(survey, measures),
@@ -174,6 +177,7 @@ def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequ
         "geometry_layers": lambda: geometry_tables.geometry_layers(measures),
         "geometry_consistency": lambda: geometry_tables.consistency(measures),
         "geometry_scales": lambda: geometry_tables.scales(measures),
+        "state_map": lambda: geometry_tables.state_map(measures),
         "map": lambda: map_tables.model_map(survey, measures),
         "map_groups": lambda: map_tables.map_groups(survey, measures),
     }

@@ -123,6 +123,21 @@ def scales(measures: Measures) -> list[Row]:
     return rows
 
 
+def state_map(measures: Measures) -> list[Row]:
+    """The states of the last layer in the plane (Figure A.4): a row a prompt, base models before their tuned ones."""
+    return [
+        {
+            "model": row["model"],
+            "trained_on": row["data"],
+            "method": row["method"],
+            "prompt_of": row["label"],
+            "x": row["x"],
+            "y": row["y"],
+        }
+        for row in measures.states
+    ]
+
+
 def _by_base(measures: Measures) -> dict[str, list[Sequence[Layer]]]:
     """Of each base that was measured, the layers of the models tuned from it; bases without any are left out."""
     found: dict[str, list[Sequence[Layer]]] = {}

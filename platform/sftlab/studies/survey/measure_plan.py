@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -85,14 +85,28 @@ class MeasurePlan:
         measured = self.spec.measure.geometry
         if measured is None:
             return {}
-        tuned = [model for model, _ in self.models_of(measured.group)]
+        return self._states("", self.spec.bases.names)
+
+    @cached_property
+    def state_maps(self) -> dict[str, Step]:
+        """By model, the states of its last layer in the plane: of the bases that are drawn, and of their models."""
+        measured = self.spec.measure.geometry
+        if measured is None or not measured.pictures:
+            return {}
+        return self._states("-picture", measured.pictures, picture=True)
+
+    def _states(self, suffix: str, bases: Collection[str], **more: Any) -> dict[str, Step]:
+        """Steps of hidden states of bases and of the models of a group of runs that are tuned from them."""
+        measured = self.spec.measure.geometry
+        assert measured is not None
+        tuned = [model for model, _ in self.models_of(measured.group) if model.base in bases]
         names = {name for model in tuned for name in (model.name, model.base)}
         spec = HashedOften(
-            engine=self.spec.engine.model_dump(), template=self._template, prompts=measured.prompts
+            engine=self.spec.engine.model_dump(), template=self._template, prompts=measured.prompts, **more
         )
         sets = {f"training_set/{name}": step.id for name, step in self.geometry_sets.items()}
         return {
-            model.name: step_of("geometry", model.name, spec, {**self._tensors(model), **sets})
+            model.name: step_of("geometry", f"{model.name}{suffix}", spec, {**self._tensors(model), **sets})
             for model in self.models
             if model.name in names
         }
@@ -106,6 +120,7 @@ class MeasurePlan:
                 ("map", self.likelihood_maps),
                 ("layers", self.layer_maps),
                 ("geometry", self.geometries),
+                ("states", self.state_maps),
             )
             for name, step in steps.items()
         }
@@ -117,7 +132,7 @@ class MeasurePlan:
         bases = {model.name: model.base for model in self.models}
         for name, step in self.layer_maps.items():
             yield step, self.swaps_cost(bases[name], asking)
-        for step in self.geometries.values():
+        for step in (*self.geometries.values(), *self.state_maps.values()):
             yield step, self.states_cost
 
     @property

@@ -48,6 +48,10 @@ class GeometrySpec(Frozen):
         ge=0,
         description="Group of `runs` whose single sets give the prompts, and whose bases and models are measured.",
     )
+    pictures: tuple[str, ...] | None = Field(
+        default=None,
+        description="Bases that are drawn, with their models: t-SNE of the states of the last layer (Figure A.4).",
+    )
 
 
 class MeasureSpec(Frozen):

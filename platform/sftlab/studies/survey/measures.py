@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
+Key = TypeVar("Key", int, str)
 FORMS, MOVEMENT, PERPLEXITY = "forms.parquet", "movement.parquet", "perplexity.parquet"
 RESTORED = "restored.parquet"
 MAP, LAYER_MAPS, GEOMETRY = "map.parquet", "layer_maps.parquet", "geometry.parquet"
+STATES = "states.parquet"
 """Names of the files, with the columns that identify a run."""
 
 
@@ -52,6 +54,7 @@ class Measures:
         forms: by run and benchmark, the share of answers in the asked form and the score of these (NaN without any),
             both in [0, 1].
         movement: by run, the relative Frobenius change of each layer: [layers].
+        modules: by run, the relative Frobenius change of each module over all layers, and of what is outside of them.
         by_likelihood: by run and benchmark, the share of questions of which the right choice is the likeliest.
         perplexity: by base, set and size, the numbers of `perplexity_schema`.
         restored: rows of `restored_schema`.
@@ -59,6 +62,7 @@ class Measures:
             [models, texts].
         layer_maps: by tuned model, the scores of its swaps.
         geometry: by model, the rows of its layers in their order, as `geometry_rows_schema`.
+        states: rows of `state_map_rows_schema`.
     """
 
     forms: Mapping[tuple[Run, str], tuple[float, float]] = field(default_factory=dict)
@@ -69,6 +73,8 @@ class Measures:
     maps: Mapping[str, tuple[tuple[Run, ...], Floats]] = field(default_factory=dict)
     layer_maps: Mapping[Run, LayerMap] = field(default_factory=dict)
     geometry: Mapping[Run, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    modules: Mapping[Run, Mapping[str, float]] = field(default_factory=dict)
+    states: Sequence[Mapping[str, Any]] = ()
 
     def forms_of(self, grid: Grid) -> tuple[Floats, Floats, Floats, Floats] | None:
         """Form and score given form of the grid [models, sets, benchmarks], and of the bases [models, 1, benchmarks].
@@ -125,16 +131,10 @@ def read_measures(folder: Path) -> Measures:
         forms[_run(row), str(row["benchmark"])] = (float(row["in_form"]), float(given))
         if row["right_by_likelihood"] is not None:
             by_likelihood[_run(row), str(row["benchmark"])] = float(row["right_by_likelihood"])
-    layers: dict[Run, dict[int, list[float]]] = defaultdict(dict)
-    for row in _rows(folder / MOVEMENT, movement_rows_schema()):
-        if row["layer"] is not None:
-            sums = layers[_run(row)].setdefault(int(row["layer"]), [0.0, 0.0])
-            sums[0] += float(row["squared_change"])
-            sums[1] += float(row["squared_base"])
-    movement = {
-        run: np.sqrt([moved / size if size else np.nan for _, (moved, size) in sorted(found.items())])
-        for run, found in layers.items()
-    }
+    moved = _rows(folder / MOVEMENT, movement_rows_schema())
+    layers = _relative((_run(row), int(row["layer"]), row) for row in moved if row["layer"] is not None)
+    movement = {run: np.array([found[layer] for layer in sorted(found)]) for run, found in layers.items()}
+    modules = _relative((_run(row), _module(row), row) for row in moved)
     perplexity = {
         (row["model"], row["data"], row["size"]): row
         for row in _rows(folder / PERPLEXITY, perplexity_schema())
@@ -145,7 +145,29 @@ def read_measures(folder: Path) -> Measures:
     for row in _rows(folder / GEOMETRY, geometry_rows_schema()):
         geometry[_run(row)].append(row)
     restored = _rows(folder / RESTORED, restored_schema())
-    return Measures(forms, movement, by_likelihood, perplexity, restored, maps, layer_maps, geometry)
+    states = _rows(folder / STATES, state_map_rows_schema())
+    return Measures(
+        forms, movement, by_likelihood, perplexity, restored, maps, layer_maps, geometry, modules, states
+    )
+
+
+def _relative(rows: Iterable[tuple[Run, Key, Mapping[str, Any]]]) -> dict[Run, dict[Key, float]]:
+    """By run and key the relative Frobenius change of all its rows; NaN where the base is zero."""
+    sums: dict[Run, dict[Key, list[float]]] = defaultdict(dict)
+    for run, key, row in rows:
+        found = sums[run].setdefault(key, [0.0, 0.0])
+        found[0] += float(row["squared_change"])
+        found[1] += float(row["squared_base"])
+    return {
+        run: {key: float(np.sqrt(moved / size)) if size else np.nan for key, (moved, size) in found.items()}
+        for run, found in sums.items()
+    }
+
+
+def _module(row: Mapping[str, Any]) -> str:
+    """The module of a row, whatever its layer; the norm after the last layer is a part of its own."""
+    module = str(row["module"])
+    return f"final {module}" if row["layer"] is None and module == "norm" else module
 
 
 def _layer_maps(rows: Sequence[Mapping[str, Any]]) -> dict[Run, LayerMap]:
@@ -193,7 +215,7 @@ def run_fields() -> list[tuple[str, Any]]:
 
 
 def forms_schema() -> pa.Schema:
-    """Columns of FORMS."""
+    """Columns of FORMS; tokens: written in all answers, null for judgments from elsewhere."""
     import pyarrow as pa
 
     share = pa.float64()
@@ -203,7 +225,8 @@ def forms_schema() -> pa.Schema:
         ("in_form", share),
         ("score_given_form", share),
     ]
-    return pa.schema([*run_fields(), *own, ("errors", pa.int64()), ("right_by_likelihood", share)])
+    counts = [("errors", pa.int64()), ("tokens", pa.int64())]
+    return pa.schema([*run_fields(), *own, *counts, ("right_by_likelihood", share)])
 
 
 def perplexity_schema() -> pa.Schema:
@@ -223,14 +246,14 @@ def restored_schema() -> pa.Schema:
     """Columns of RESTORED: of a tuned model and of its restorations, by benchmark and half of its questions.
 
     percent: of the restored weights, 0 for the tuned model; half: `dev` or `test`, see `champions.dev_questions`;
-    in_form, score_given_form, right_by_likelihood: shares.
+    in_form, score_given_form, right_by_likelihood: shares; tokens: written in all answers.
     """
     import pyarrow as pa
 
     share = pa.float64()
     part = [("percent", share), ("benchmark", pa.string()), ("half", pa.string()), ("questions", pa.int64())]
     shares = [(name, share) for name in ("in_form", "score_given_form", "right_by_likelihood")]
-    return pa.schema([*run_fields(), *part, *shares, ("errors", pa.int64())])
+    return pa.schema([*run_fields(), *part, *shares, ("errors", pa.int64()), ("tokens", pa.int64())])
 
 
 def map_schema() -> pa.Schema:
@@ -263,6 +286,15 @@ def geometry_rows_schema() -> pa.Schema:
     from sftlab.measurements.hidden_geometry import geometry_schema
 
     return pa.schema([*run_fields(), *geometry_schema()])
+
+
+def state_map_rows_schema() -> pa.Schema:
+    """Columns of STATES: those of `measurements.hidden_geometry.state_map_schema`, a model after another."""
+    import pyarrow as pa
+
+    from sftlab.measurements.hidden_geometry import state_map_schema
+
+    return pa.schema([*run_fields(), *state_map_schema()])
 
 
 def movement_rows_schema() -> pa.Schema:

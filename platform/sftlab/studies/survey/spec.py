@@ -298,6 +298,8 @@ class SurveySpec(Frozen):
                 raise ValueError(
                     f"measure.{name}.group: {measured.group}; the survey has {len(self.runs)} groups of runs"
                 )
+        if geometry is not None:
+            _check_known("measure.geometry.pictures", geometry.pictures or (), self.bases.names)
         if geometry is not None and self.runs[geometry.group].data in ("all", "leave-one-out"):
             raise ValueError(f"measure.geometry.group: {geometry.group} has no runs on single sets")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,22 +11,46 @@ import pytest
 
 from sftlab.studies.survey.about import About
 from sftlab.studies.survey.compare import Comparison, compare
-from sftlab.studies.survey.measures import GEOMETRY, geometry_rows_schema, read_measures
-from sftlab.studies.survey.report.geometry_sections import geometry
+from sftlab.studies.survey.measures import (
+    GEOMETRY,
+    STATES,
+    geometry_rows_schema,
+    read_measures,
+    state_map_rows_schema,
+)
+from sftlab.studies.survey.report import geometry_figures
+from sftlab.studies.survey.report.geometry_sections import geometry, states
 from sftlab.studies.survey.score_table import read_scores
 from tests.support import survey_tables as planted
 from tests.support.refusals import refused
-from tests.unit.studies.survey.test_plan import plan
+from tests.unit.studies.survey.test_plan import ids, plan
 
 
 def test_bases_and_models_of_one_group_are_measured_on_prompts_of_its_sets() -> None:
-    measured = plan("measure.geometry.prompts=20")
+    measured = plan("measure.geometry={prompts: 20}")
     assert set(measured.measured.geometry_sets) == {"facts-short", "sums-steps", "chatty"}
     assert len(measured.measured.geometries) == 2 + 6
+    assert measured.measured.state_maps == {}
     second = plan("measure.geometry.prompts=20", "measure.geometry.group=1")
     assert set(second.measured.geometries) == {"a", "a-facts-short-n40-lora-e1"}
     costs = [cost.scored_texts for step, cost in measured.steps() if step.stage == "geometry"]
     assert costs == [3 * 20] * 8
+
+
+def test_pictures_are_of_the_named_bases_and_move_no_other_step() -> None:
+    plain, drawn = (
+        plan("measure.geometry={prompts: 20}"),
+        plan("measure.geometry={prompts: 20, pictures: [a2]}"),
+    )
+    assert set(drawn.measured.state_maps) == {
+        "a2",
+        *(f"a2-{data}-n40-full-e1" for data in ("facts-short", "sums-steps", "chatty")),
+    }
+    assert drawn.measured.geometries == plain.measured.geometries
+    moved = {step.stage for step, _ in drawn.steps() if step.id not in ids(plain)}
+    assert moved == {"geometry", "survey-results", "survey-report"}
+    with refused(r"measure\.geometry\.pictures: unknown 'b'; known are a, a2"):
+        plan("measure.geometry={prompts: 20, pictures: [b]}")
 
 
 def test_group_of_mixtures_has_no_sets_to_take_prompts_from() -> None:
@@ -67,10 +92,22 @@ def rows() -> list[dict[str, object]]:
     return found
 
 
+def points() -> list[dict[str, object]]:
+    """One base and one model tuned from it, with three prompts of each of two sets."""
+    run = {"model": "m0", "size": 1000, "epoch": 3.0, "schedule": ""}
+    return [
+        {**run, "data": data, "method": method, "label": label, "x": float(n), "y": -1.5}
+        for data, method in (("base", ""), ("good", "full"))
+        for label in ("good", "bad")
+        for n in range(3)
+    ]
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     folder: Path = tmp_path_factory.mktemp("geometry")
     pq.write_table(pa.Table.from_pylist(rows(), schema=geometry_rows_schema()), folder / GEOMETRY)
+    pq.write_table(pa.Table.from_pylist(points(), schema=state_map_rows_schema()), folder / STATES)
     table = read_scores(planted.write(folder / "scores.csv", planted.rows()))
     return compare(table, About(), measures=read_measures(folder))
 
@@ -116,3 +153,32 @@ def test_section_compares_base_and_tuned_models(compared: Comparison) -> None:
     )
     assert len(section.figures) == 4
     assert len(section.tables) == 3
+
+
+def test_states_are_a_picture_a_model_and_a_table_of_all_prompts(
+    compared: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = compared.tables["state_map"]
+    assert len(table) == 12
+    assert table[11] == {
+        "model": "m0",
+        "trained_on": "good",
+        "method": "full",
+        "prompt_of": "bad",
+        "x": 2.0,
+        "y": -1.5,
+    }
+    section = states(compared)
+    assert section is not None and section.data == ("state_map",)
+    assert len(section.figures) == 1 + 2
+    assert "m0 (base)" in section.figures[1] and "m0, good" in section.figures[2]
+    assert "has at most" not in section.see
+    monkeypatch.setattr("sftlab.studies.survey.report.geometry_sections.MOST_DRAWN", 4)
+    monkeypatch.setattr(geometry_figures, "MOST_DRAWN", 4)
+    fewer = states(compared)
+    assert fewer is not None and fewer.see.endswith("A picture has at most 4 of 6 states.")
+    assert section.figures[1].count("<use") == 6 and fewer.figures[1].count("<use") == 3
+
+
+def test_survey_without_pictures_has_no_such_section(compared: Comparison) -> None:
+    assert states(replace(compared, tables={**compared.tables, "state_map": []})) is None

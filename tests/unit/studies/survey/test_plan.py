@@ -45,7 +45,10 @@ def test_tiny_survey_has_two_bases_seven_runs_and_nine_models() -> None:
         # nine models, the perplexity of three sets under two bases, four restored models, one of WiSE-FT, a map of nine
         # models, a layer map
         "scores": 36 + 6 + 16 + 4 + 9 + 1,
-        "geometry": 2 + 6,  # bases and the models of the first group of runs
+        "geometry": 2
+        + 6
+        + 1
+        + 3,  # bases and the models of the first group of runs; pictures of those of one base
         "embedding": 2 * (3 + 4),  # bases; sets and benchmarks
         "survey-results": 1,
         "survey-report": 1,

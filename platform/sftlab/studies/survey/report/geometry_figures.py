@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftlab.reporting.svg import INK, drawing, inline
-from sftlab.studies.survey.report.figures import COLOURS
+from sftlab.studies.survey.report.figures import COLOURS, MARKERS
+from sftlab.studies.survey.report.maps import short
 
 Row = Mapping[str, Any]
+MOST_DRAWN = 500  # points of a picture; the table has all of them
 
 
 def by_position(name: str, rows: Sequence[Row], layers: Sequence[Row], title: str, label: str) -> str:
@@ -28,3 +30,33 @@ def by_position(name: str, rows: Sequence[Row], layers: Sequence[Row], title: st
         axes.legend(frameon=False, fontsize=6.5, ncols=2)
         axes.set_title(title)
         return inline(figure, f"geometry-{name}", f"{title} by position, base and tuned models")
+
+
+def state_points(rows: Sequence[Row], sets: Sequence[str], title: str, name: str) -> str:
+    """Figure A.4: the states of one model, coloured by the set of the prompt; every nth of many."""
+    with drawing(2.9, 2.7) as (figure, axes):
+        for place, one in enumerate(sets):
+            here = [row for row in rows[:: -(-len(rows) // MOST_DRAWN)] if row["prompt_of"] == one]
+            axes.scatter([row["x"] for row in here], [row["y"] for row in here], s=7, **_look(place))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(visible=False)
+        axes.set_title(short(title, 26))
+        return inline(figure, name, f"States of the last layer of {title}, coloured by the set of the prompt")
+
+
+def state_legend(sets: Sequence[str]) -> str:
+    """What the colours of `state_points` mean."""
+    with drawing(2.9, 2.7) as (figure, axes):
+        for place, one in enumerate(sets):
+            axes.scatter([], [], s=16, label=short(one), **_look(place))
+        axes.set_axis_off()
+        axes.legend(frameon=False, fontsize=8, loc="center left", ncols=1 + (len(sets) > 8))
+        axes.set_title("Set of the prompt")
+        return inline(figure, "states-legend", f"Colours of the sets {', '.join(sets)}")
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Colour and marker of a set; together they are unique."""
+    marker = MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
+    return {"color": COLOURS[place % len(COLOURS)], "marker": marker, "alpha": 0.8, "linewidths": 0}

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sftlab.analysis.effects import mean_test
 from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import number
 from sftlab.studies.survey.compare import Comparison
-from sftlab.studies.survey.report.geometry_figures import by_position
+from sftlab.studies.survey.report.geometry_figures import (
+    MOST_DRAWN,
+    by_position,
+    state_legend,
+    state_points,
+)
 from sftlab.studies.survey.report.plain import Rows, p_text, plain_table, signed, with_words
 
 TITLES = {
@@ -49,6 +57,33 @@ def geometry(comparison: Comparison) -> Section | None:
             _differences(named), consistency, with_words(scales, note="GRIDE compares neighbours n and 2n.")
         ),
         data=("geometry", "geometry_layers", "geometry_consistency", "geometry_scales"),
+    )
+
+
+def states(comparison: Comparison) -> Section | None:
+    """Figure A.4: a picture of each model, and what the colours mean."""
+    rows = comparison.tables["state_map"]
+    if not rows:
+        return None
+    sets = list(dict.fromkeys(row["prompt_of"] for row in rows))
+    models: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        models.setdefault((row["model"], row["trained_on"], row["method"]), []).append(row)
+    plots = [
+        state_points(here, sets, f"{model}, {data}" if method else f"{model} (base)", f"states-{number}")
+        for number, ((model, data, method), here) in enumerate(models.items())
+    ]
+    drawn = max(len(here) for here in models.values())
+    some = f" A picture has at most {MOST_DRAWN} of {drawn:,} states." if drawn > MOST_DRAWN else ""
+    return Section(
+        "states",
+        "Hidden states of the last layer (Figure A.4)",
+        "Each picture is a t-SNE of one model's states after the last token of the prompts, coloured by the set "
+        "that the prompt is from. Distances between groups mean little in such a picture; the table of nearest "
+        f"neighbours above has the numbers.{some}",
+        [state_legend(sets), *plots],
+        data=("state_map",),
+        small=True,
     )
 
 

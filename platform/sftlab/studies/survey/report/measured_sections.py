@@ -10,7 +10,7 @@ from sftlab.reporting.table import Entry, Row, Table
 from sftlab.reporting.text import number
 from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.measure_tables import PREDICTORS
-from sftlab.studies.survey.report import measured_figures
+from sftlab.studies.survey.report import measured_figures, module_figures
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed
 
 
@@ -52,7 +52,7 @@ def perplexity(comparison: Comparison) -> Section | None:
 
 
 def layers(comparison: Comparison) -> Section | None:
-    """Figures 5a and 5c."""
+    """Figures 5a to 5c."""
     rows = comparison.tables["layers"]
     if not rows:
         return None
@@ -69,9 +69,20 @@ def layers(comparison: Comparison) -> Section | None:
         )
     else:
         see += "It is not correlated with gains: the mean gains of a base do not vary over its sets."
-    plots = [measured_figures.layer_curves(rows), measured_figures.layer_agreement(rows)]
+    modules = comparison.tables["modules"]
+    plots = [
+        measured_figures.layer_curves(rows),
+        module_figures.change_and_gain(comparison.tables["layer_points"]),
+        measured_figures.layer_agreement(rows),
+        module_figures.module_lines(modules),
+    ]
     return Section(
-        "layers", "Change of weights by layer (Figures 5a, 5c)", see, present(*plots), data=("layers",)
+        "layers",
+        "Change of weights by layer and module (Figures 5a to 5c)",
+        see,
+        present(*plots),
+        present(module_figures.module_table(modules)),
+        data=("layers", "layer_points", "modules"),
     )
 
 

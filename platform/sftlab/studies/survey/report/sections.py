@@ -26,6 +26,7 @@ from sftlab.studies.survey.report import (
     restore_section,
 )
 from sftlab.studies.survey.report.champion_section import CHAMPIONS, champions
+from sftlab.studies.survey.report.cost_section import costs
 from sftlab.studies.survey.report.plain import p_text, plain_table, signed, with_words
 from sftlab.studies.survey.report.similarity_section import similarity
 from sftlab.studies.survey.tables import set_lengths
@@ -48,6 +49,7 @@ def sections(comparison: Comparison) -> list[Section]:
         measured_sections.layers,
         layer_sections.layer_maps,
         geometry_sections.geometry,
+        geometry_sections.states,
         map_sections.model_map,
         factor_sections.methods,
         factor_sections.sizes_and_epochs,
@@ -55,7 +57,7 @@ def sections(comparison: Comparison) -> list[Section]:
         factor_sections.transfer,
         measured_sections.form,
         restore_section.restoration,
-        *((_faults,) if of_survey else (factor_sections.beyond,)),
+        *((_faults, costs) if of_survey else (factor_sections.beyond,)),
     )
     return present(*(make(comparison) for make in makers))
 

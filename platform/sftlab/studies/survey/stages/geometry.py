@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sftlab.store.record import Step
 from sftlab.store.tables import read_table
 from sftlab.studies.survey.build import SurveyBuild
 from sftlab.studies.survey.models import MODEL, Model
@@ -15,7 +16,7 @@ from sftlab.weights.restoration import ModelSource
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILE = "geometry.parquet"
+FILE, PICTURE = "geometry.parquet", "picture.parquet"
 
 
 @dataclass(frozen=True)
@@ -26,38 +27,59 @@ class Prompts:
     labels: Sequence[str]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One table of one model: the numbers of its layers, or its last layer in the plane."""
+
+    model: Model
+    step: Step
+    picture: bool
+
+    @property
+    def method(self) -> str:
+        return "draw" if self.picture else "measure"
+
+
 def build_geometry(build: SurveyBuild) -> None:
-    """Measure every model that is missing, as many at a time as there are engines."""
+    """Measure and draw every model that is missing, as many at a time as there are engines."""
     import ray
 
     from sftlab.inference.actors import actor_options, result
     from sftlab.measurements.hidden_geometry import GeometryWorker
 
-    steps = build.plan.measured.geometries
-    missing = [
-        model for model in build.plan.models if model.name in steps and build.missing(steps[model.name])
-    ]
+    missing = _missing(build)
     if not missing:
         return
     runtime = build.runtime.evaluation_engine
     worker = ray.remote(GeometryWorker).options(**actor_options(runtime))
     idle: list[Any] = [worker.remote(runtime) for _ in range(min(runtime.engines, len(missing)))]
-    prompts = {base: _prompts(build, base) for base in dict.fromkeys(model.base for model in missing)}
-    running: dict[Any, tuple[Any, Model]] = {}
+    prompts = {base: _prompts(build, base) for base in dict.fromkeys(job.model.base for job in missing)}
+    running: dict[Any, tuple[Any, _Job]] = {}
     queue = iter(missing)
     with build.progress.bar("geometry of hidden states") as bar:
         for done in range(len(missing)):
-            while idle and (model := next(queue, None)) is not None:
-                actor, asked = idle.pop(), prompts[model.base]
-                source, dtype = _source(build, model), _dtype(build, model)
-                running[actor.measure.remote(source, dtype, asked.ids, asked.labels)] = (actor, model)
+            while idle and (job := next(queue, None)) is not None:
+                actor, asked = idle.pop(), prompts[job.model.base]
+                source, dtype = _source(build, job.model), _dtype(build, job.model)
+                call = getattr(actor, job.method)
+                running[call.remote(source, dtype, asked.ids, asked.labels)] = (actor, job)
             (ready,), _ = ray.wait(list(running), num_returns=1)
-            actor, model = running.pop(ready)
-            _commit(build, model, result(ready))
+            actor, job = running.pop(ready)
+            _commit(build, job, result(ready))
             idle.append(actor)
-            bar.update(done + 1, len(missing), model.name)
+            bar.update(done + 1, len(missing), job.model.name)
     for actor in idle:
         ray.kill(actor)
+
+
+def _missing(build: SurveyBuild) -> list[_Job]:
+    measured = build.plan.measured
+    return [
+        _Job(model, step, picture)
+        for picture, steps in ((False, measured.geometries), (True, measured.state_maps))
+        for model in build.plan.models
+        if (step := steps.get(model.name)) is not None and build.missing(step)
+    ]
 
 
 def read_geometry(build: SurveyBuild, model: Model) -> list[dict[str, Any]]:
@@ -66,6 +88,15 @@ def read_geometry(build: SurveyBuild, model: Model) -> list[dict[str, Any]]:
 
     file = build.read(build.plan.measured.geometries[model.name], FILE)
     rows: list[dict[str, Any]] = read_table(file, geometry_schema()).to_pylist()
+    return rows
+
+
+def read_state_map(build: SurveyBuild, model: Model) -> list[dict[str, Any]]:
+    """The committed states of the last layer of a model in the plane, a row a prompt."""
+    from sftlab.measurements.hidden_geometry import state_map_schema
+
+    file = build.read(build.plan.measured.state_maps[model.name], PICTURE)
+    rows: list[dict[str, Any]] = read_table(file, state_map_schema()).to_pylist()
     return rows
 
 
@@ -109,14 +140,14 @@ def _dtype(build: SurveyBuild, model: Model) -> str:
     return checkpoint_dtype(str(build.base_folder(model.base))) if dtype == "auto" else dtype
 
 
-def _commit(build: SurveyBuild, model: Model, rows: Sequence[dict[str, Any]]) -> None:
+def _commit(build: SurveyBuild, job: _Job, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from sftlab.measurements.hidden_geometry import geometry_schema
+    from sftlab.measurements.hidden_geometry import geometry_schema, state_map_schema
 
-    step = build.plan.measured.geometries[model.name]
-    folder = build.path(step)
+    name, schema = (PICTURE, state_map_schema()) if job.picture else (FILE, geometry_schema())
+    folder = build.path(job.step)
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=geometry_schema()), folder / FILE)
-    build.commit(step)
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), folder / name)
+    build.commit(job.step)

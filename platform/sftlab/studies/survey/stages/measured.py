@@ -11,12 +11,14 @@ from sftlab.studies.survey.measures import (
     GEOMETRY,
     LAYER_MAPS,
     MAP,
+    STATES,
     geometry_rows_schema,
     layer_map_rows_schema,
     map_schema,
+    state_map_rows_schema,
 )
 from sftlab.studies.survey.models import Model
-from sftlab.studies.survey.stages.geometry import read_geometry
+from sftlab.studies.survey.stages.geometry import read_geometry, read_state_map
 from sftlab.studies.survey.stages.layer_maps import read_layer_map
 from sftlab.studies.survey.stages.scores import read_answers, read_likelihoods
 
@@ -37,6 +39,10 @@ def write_measured(build: SurveyBuild, folder: Path) -> None:
         measured = [model for model in plan.models if model.name in plan.measured.geometries]
         rows = [{**run_key(model), **row} for model in measured for row in read_geometry(build, model)]
         _write(rows, geometry_rows_schema(), folder / GEOMETRY)
+    if plan.measured.state_maps:
+        drawn = [model for model in plan.models if model.name in plan.measured.state_maps]
+        rows = [{**run_key(model), **row} for model in drawn for row in read_state_map(build, model)]
+        _write(rows, state_map_rows_schema(), folder / STATES)
 
 
 def _write(rows: Sequence[dict[str, Any]], schema: pa.Schema, path: Path) -> None:

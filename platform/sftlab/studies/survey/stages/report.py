@@ -12,18 +12,21 @@ from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
 from sftlab.studies.survey.about import parse_about
 from sftlab.studies.survey.build import SurveyBuild
-from sftlab.studies.survey.compare import PAGE, Comparison, Progress, compare, summary, write
+from sftlab.studies.survey.compare import PAGE, TABLES, Comparison, Progress, compare, summary, write
 from sftlab.studies.survey.measures import read_measures
 from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.report.champion_section import CHAMPIONS
+from sftlab.studies.survey.report.cost_section import COSTS
 from sftlab.studies.survey.score_table import read_scores
 from sftlab.studies.survey.similarity import similarity_cells, similarity_prediction
 from sftlab.studies.survey.stages.champions import key_of, read_champions
+from sftlab.studies.survey.stages.costs import cost_rows
 from sftlab.studies.survey.stages.embeddings import read_embedded
 from sftlab.studies.survey.stages.results import ABOUT, SCORES
 from sftlab.studies.survey.stages.similarity import read_similarity
 
 SUMMARY = "summary.json"
+TIMED = (PAGE, f"{TABLES}/{COSTS}.csv", f"{TABLES}/{COSTS}.parquet")  # they say how long the survey took
 
 
 def build_report(build: SurveyBuild) -> None:
@@ -37,7 +40,7 @@ def build_report(build: SurveyBuild) -> None:
     write(found, render(found), folder)
     short = {"finding": finding(found), **summary(found)}
     (folder / SUMMARY).write_text(json.dumps(short, indent=1, ensure_ascii=False), encoding="utf-8")
-    build.commit(build.plan.report)
+    build.commit(build.plan.report, varying=TIMED)
 
 
 def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison:
@@ -51,6 +54,7 @@ def compared(build: SurveyBuild, progress: Progress | None = None) -> Comparison
     alike = read_similarity(build), read_embedded(build)
     more = {
         CHAMPIONS: _champions(build),
+        COSTS: cost_rows(build),
         "similarities": similarity_cells(comparison.survey, *alike),
         "similarity": similarity_prediction(comparison.survey, *alike),
     }

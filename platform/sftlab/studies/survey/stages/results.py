@@ -58,6 +58,7 @@ def build_results(build: SurveyBuild) -> None:
                 {
                     **row,
                     **form_of(answers.to_pylist()),
+                    "tokens": tokens_of(answers.to_pylist()),
                     "right_by_likelihood": by_likelihood(build, step, labels[name]),
                 }
             )
@@ -67,7 +68,7 @@ def build_results(build: SurveyBuild) -> None:
         for model, found in judgments:
             row = {**run_key(model), "benchmark": name}
             scores.append({**row, "score": 100 * _mean(found)})
-            forms.append({**row, **form_of(_as_answers(found)), "right_by_likelihood": None})
+            forms.append({**row, **form_of(_as_answers(found)), "tokens": None, "right_by_likelihood": None})
     surprise = [
         {"model": base, "data": name, "size": size, **perplexities(read_likelihoods(build, step))}
         for base, sets in build.plan.perplexities.items()
@@ -114,7 +115,11 @@ def restored_rows(build: SurveyBuild) -> list[dict[str, Any]]:
                         k: v for k, v in labels[benchmark].items() if (k in dev[benchmark]) == (half == DEV)
                     }
                     by_choice = None if likeliest is None else right_choices(likeliest, right)
-                    found = {**form_of(kept), "right_by_likelihood": by_choice}
+                    found = {
+                        **form_of(kept),
+                        "tokens": tokens_of(kept),
+                        "right_by_likelihood": by_choice,
+                    }
                     rows.append({**key, "benchmark": benchmark, "half": half, **found})
     return rows
 
@@ -138,6 +143,11 @@ def form_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "score_given_form": sum(kept) / len(kept) if kept else None,
         "errors": sum(row["error"] is not None for row in rows),
     }
+
+
+def tokens_of(rows: Sequence[Mapping[str, Any]]) -> int:
+    """The tokens that a model wrote in its answers."""
+    return sum(row["tokens"] or 0 for row in rows)
 
 
 def labels_of(questions: pa.Table) -> dict[str, int]:
