@@ -73,7 +73,7 @@ def test_archives_hold_what_the_programs_import() -> None:
 
 def test_archives_are_unpacked_and_the_chosen_vllm_comes_first(tmp_path: Path) -> None:
     (tmp_path / "content").write_text("x")
-    for name in ("packages", "libraries", "vllm-0.10.1", "vllm-0.10.1-attention", "vllm-0.8.0"):
+    for name in ("project", "packages", "libraries", "vllm-0.10.1", "vllm-0.10.1-attention", "vllm-0.8.0"):
         with tarfile.open(tmp_path / f"{name}.tar.xz", "w:xz") as archive:
             archive.add(tmp_path / "content", arcname=f"module/{name}")
     site = tmp_path / "site"
@@ -89,6 +89,14 @@ def test_archives_are_unpacked_and_the_chosen_vllm_comes_first(tmp_path: Path) -
     assert call.search_path(site, None)[:2] == [str(site / "vllm-0.10.1"), str(site / "packages")]
     assert call.search_path(site, "0.8.0")[0] == str(site / "vllm-0.8.0")
     assert call.search_path(tmp_path / "none", None)[0] == str(call.ROOT / "platform")
+
+
+def test_modules_that_are_not_installed_are_named() -> None:
+    asked = ["json", "no_such_module", "os.path", "no.such"]
+    assert call.lacking(dict(os.environ), asked) == ["no_such_module", "no.such"]
+        "no_such_module",
+        "no.such",
+    ]
 
 
 def step(tmp_path: Path, code: str, limit: float = 20.0) -> bool:
