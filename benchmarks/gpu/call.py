@@ -32,7 +32,8 @@ PROJECT = "project.tar.xz"  # holds this program
 # What steps import, other than the standard library.
 MODULES = (
     "torch transformers peft pyarrow safetensors numpy pandas scipy sklearn matplotlib PIL cv2 vllm ray deepspeed "
-    "pydantic typer jinja2 fastapi openai aiohttp grpc google.protobuf requests msgpack einops prometheus_client tiktoken sentencepiece pytest"
+    "pydantic typer jinja2 fastapi openai aiohttp grpc google.protobuf requests msgpack einops "
+    "prometheus_client tiktoken sentencepiece pytest"
 )
 MARK = "##"
 MEASURED = "(wanted: at least"  # of `throughput`, whose exit code says whether the rate is reached
