@@ -215,7 +215,10 @@ def run(groups: list[list[Step]], options: argparse.Namespace) -> list[str]:
             failed.append(running.step.label)
 
     for group in groups:
-        if options.cpu:
+        if time.monotonic() >= end:
+            print(f"no time left for {', '.join(step.label for step in group)}", flush=True)
+            failed += [step.label for step in group]
+        elif options.cpu:
             for step in group:
                 finish(begin(step))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import struct
@@ -115,6 +116,17 @@ def test_a_step_prints_its_rows_and_ends_at_its_limit(
     assert step(tmp_path, "print('0.8 of x (wanted: at least 0.95)'); raise SystemExit(1)")
     assert not step(tmp_path, "import time; time.sleep(60)", 0.1)
     assert "one: over its limit" in capsys.readouterr().out
+
+
+def test_steps_for_which_no_time_is_left_are_not_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = argparse.Namespace(
+        work=tmp_path, site=tmp_path / "site", vllm=None, seconds=0.0, cpu=True, data=None
+    )
+    assert call.run(call.steps_of(1, [], []), options) == ["inputs", "restore"]
+    shown = capsys.readouterr().out
+    assert "no time left for restore" in shown and "->" not in shown
 
 
 def test_labels_choose_steps() -> None:
