@@ -3,7 +3,8 @@
     python -m benchmarks.gpu.bundle --output runs/gpu --python python3.12 [--data data/entity_questions.zip]
 
 Made for a machine that has the Python version of --python and, for it, torch (CUDA 13), transformers, peft, pyarrow,
-safetensors and what these need; `--add NAME ...` adds packages of requirements/gpu.lock that it lacks.
+safetensors, pandas, scipy, scikit-learn, matplotlib, opencv-python-headless and what these need; `--add NAME ...` adds
+packages of requirements/gpu.lock that it lacks. packages.txt lists what is always there.
 
 | folder | content |
 |---|---|
@@ -26,6 +27,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.gpu.call import PROJECT
 from benchmarks.gpu.machine_code import blanked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,7 +182,7 @@ def main() -> None:
     for part in ("p0", "p1", "p2"):
         shutil.rmtree(options.output / part, ignore_errors=True)
     maker = Maker(options)
-    maker.pack("p0/project.tar.xz", ROOT, project_files())
+    maker.pack(f"p0/{PROJECT}", ROOT, project_files())
     if options.data:
         shutil.copy(options.data, options.output / "p0" / options.data.name)
     site = maker.packages()

@@ -28,6 +28,13 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "site"  # where packages are unpacked, one folder for each vLLM and one for all others
+PROJECT = "project.tar.xz"  # holds this program
+# What steps import, other than the standard library.
+MODULES = (
+    "torch transformers peft pyarrow safetensors numpy pandas scipy sklearn matplotlib PIL cv2 vllm ray deepspeed "
+    "pydantic typer jinja2 fastapi openai aiohttp grpc google.protobuf requests msgpack einops "
+    "prometheus_client tiktoken sentencepiece pytest"
+)
 MARK = "##"
 MEASURED = "(wanted: at least"  # of `throughput`, whose exit code says whether the rate is reached
 SLOWER = 3  # factor on the limits with --cpu
@@ -39,6 +46,20 @@ OFFLINE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",  # a RAM disk counts as used memory
 }
+
+
+FIND = """
+import sys
+from importlib.util import find_spec
+
+def found(name):
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of the parent
+        return False
+
+print(*[name for name in sys.argv[1:] if not found(name)])
+"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ def steps_of(call: int, only: list[str], skip: list[str]) -> list[list[Step]]:
 
 
 def unpack(archives: Path, site: Path) -> None:
-    """Unpack every archive of a folder side by side: vllm-VERSION*.tar.xz below vllm-VERSION, others below packages."""
+    """Unpack the archives of packages side by side: vllm-VERSION*.tar.xz below vllm-VERSION, others below packages."""
 
     def one(file: Path) -> None:
         name = "-".join(file.name.removesuffix(".tar.xz").split("-")[:2])
@@ -106,7 +127,8 @@ def unpack(archives: Path, site: Path) -> None:
             archive.extractall(target, filter="data")
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(one, sorted(archives.glob("*.tar.xz"))))
+        files = sorted(file for file in archives.glob("*.tar.xz") if file.name != PROJECT)
+        list(pool.map(one, files))
 
 
 def search_path(site: Path, vllm: str | None) -> list[str]:
@@ -116,6 +138,12 @@ def search_path(site: Path, vllm: str | None) -> list[str]:
     )
     unpacked = [*found[-1:], site / "packages"] if site.is_dir() else []
     return [str(path) for path in (*unpacked, ROOT / "platform", ROOT, ROOT / "tests" / "ray")]
+
+
+def lacking(environment: dict[str, str], modules: list[str]) -> list[str]:
+    """Modules that steps could not import; vLLM comes with the second transfer."""
+    words = [sys.executable, "-c", FIND, *modules]
+    return subprocess.run(words, check=True, capture_output=True, text=True, env=environment).stdout.split()
 
 
 class Running:
@@ -166,6 +194,8 @@ def run(groups: list[list[Step]], options: argparse.Namespace) -> list[str]:
     environment = {**os.environ, **OFFLINE, "TMPDIR": str(options.work / "tmp")}
     environment["PYTHONPATH"] = os.pathsep.join(search_path(options.site, options.vllm))
     Path(environment["TMPDIR"]).mkdir(exist_ok=True)
+    if lacks := lacking(environment, MODULES.split()):
+        print(f"not installed: {', '.join(lacks)}", flush=True)
     end = time.monotonic() + options.seconds
     factor = SLOWER if options.cpu else 1
     failed = []
@@ -185,7 +215,10 @@ def run(groups: list[list[Step]], options: argparse.Namespace) -> list[str]:
             failed.append(running.step.label)
 
     for group in groups:
-        if options.cpu:
+        if time.monotonic() >= end:
+            print(f"no time left for {', '.join(step.label for step in group)}", flush=True)
+            failed += [step.label for step in group]
+        elif options.cpu:
             for step in group:
                 finish(begin(step))
         else:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.bench import Bench, arguments, run
+from sftlab.facts.table import TOPICS_FILE
 
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 # family, tied, vocabulary, hidden, intermediate, layers, heads, heads of keys and values
@@ -162,7 +163,8 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
     if not bench.cpu:
         with bench.part("machine"):
             describe_machine(bench)
-    write_facts(bench, options.data)
+    if not (bench.facts / TOPICS_FILE).exists():  # a later call may add a model
+        write_facts(bench, options.data)
     tokenizer = write_tokenizer(bench, options.tokenizer)
     for name in options.only:
         with bench.part(f"model {name}"):

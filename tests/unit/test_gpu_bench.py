@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import struct
@@ -73,7 +74,7 @@ def test_archives_hold_what_the_programs_import() -> None:
 
 def test_archives_are_unpacked_and_the_chosen_vllm_comes_first(tmp_path: Path) -> None:
     (tmp_path / "content").write_text("x")
-    for name in ("packages", "libraries", "vllm-0.10.1", "vllm-0.10.1-attention", "vllm-0.8.0"):
+    for name in ("project", "packages", "libraries", "vllm-0.10.1", "vllm-0.10.1-attention", "vllm-0.8.0"):
         with tarfile.open(tmp_path / f"{name}.tar.xz", "w:xz") as archive:
             archive.add(tmp_path / "content", arcname=f"module/{name}")
     site = tmp_path / "site"
@@ -89,6 +90,11 @@ def test_archives_are_unpacked_and_the_chosen_vllm_comes_first(tmp_path: Path) -
     assert call.search_path(site, None)[:2] == [str(site / "vllm-0.10.1"), str(site / "packages")]
     assert call.search_path(site, "0.8.0")[0] == str(site / "vllm-0.8.0")
     assert call.search_path(tmp_path / "none", None)[0] == str(call.ROOT / "platform")
+
+
+def test_modules_that_are_not_installed_are_named() -> None:
+    asked = ["json", "no_such_module", "os.path", "no.such"]
+    assert call.lacking(dict(os.environ), asked) == ["no_such_module", "no.such"]
 
 
 def step(tmp_path: Path, code: str, limit: float = 20.0) -> bool:
@@ -110,6 +116,17 @@ def test_a_step_prints_its_rows_and_ends_at_its_limit(
     assert step(tmp_path, "print('0.8 of x (wanted: at least 0.95)'); raise SystemExit(1)")
     assert not step(tmp_path, "import time; time.sleep(60)", 0.1)
     assert "one: over its limit" in capsys.readouterr().out
+
+
+def test_steps_for_which_no_time_is_left_are_not_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = argparse.Namespace(
+        work=tmp_path, site=tmp_path / "site", vllm=None, seconds=0.0, cpu=True, data=None
+    )
+    assert call.run(call.steps_of(1, [], []), options) == ["inputs", "restore"]
+    shown = capsys.readouterr().out
+    assert "no time left for restore" in shown and "->" not in shown
 
 
 def test_labels_choose_steps() -> None:

@@ -102,11 +102,12 @@ def measure(job: GradientJob) -> Products:
     from sftlab.store.mirror import pull
     from sftlab.training.batches import Example
     from sftlab.training.data import load_encoder
+    from sftlab.training.deepspeed import repeat_bits
     from sftlab.training.hf_model import load_model
     from sftlab.training.spec import SFTSpec
 
     torch.set_num_threads(job.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    repeat_bits(job.gpu)
     base = pull(Path(job.base))
     model = load_model(base, SFTSpec(precision="fp32"), None).to("cuda" if job.gpu else "cpu").eval()
     encoded = load_encoder(job.base, "text").encode_all([exchange(*texts) for texts in job.texts])

@@ -60,8 +60,6 @@ def prepare_process(runtime: TrainingRuntime) -> None:
         del os.environ[name]
     if runtime.gpus_per_worker == 0:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    else:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
@@ -96,9 +94,22 @@ def start_deepspeed(runtime: TrainingRuntime) -> None:
     if runtime.gpus_per_worker == 0:
         disable_shared_memory_op()
     torch.set_num_threads(runtime.threads)
+    repeat_bits(on_gpu=runtime.gpus_per_worker > 0)
+    deepspeed.init_distributed(dist_backend="nccl" if runtime.gpus_per_worker else "gloo", verbose=False)
+
+
+def repeat_bits(on_gpu: bool) -> None:
+    """Deterministic algorithms in this process, so that a rerun gives the same bits; call before the first product.
+
+    torch only warns where an operation has none. cuBLAS repeats its sums where its workspace has a fixed size, which it
+    reads when it starts.
+    """
+    import torch
+
+    if on_gpu:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    deepspeed.init_distributed(dist_backend="nccl" if runtime.gpus_per_worker else "gloo", verbose=False)
 
 
 def adamw(model: Any, spec: SFTSpec) -> Any:
