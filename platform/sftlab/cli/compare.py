@@ -64,6 +64,8 @@ def compare_scores(scores: Path, choices: Choices, output: Path) -> Shown:
     write(found, render(found), output)
     page = output / PAGE
     lines = [finding(found)]
+    if left_out := found.survey.grid.left_out:
+        lines.append(f"not in the main grid: {'; '.join(left_out)}")
     if counts := found.counts():
         lines.append(f"claims: {', '.join(f'{word} {number}' for word, number in counts.items())}")
     return Shown({**summary(found), "page": str(page)}, "\n".join([*lines, f"report: {page}"]))

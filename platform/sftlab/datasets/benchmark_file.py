@@ -157,11 +157,22 @@ def _answers(row: Mapping[str, Any], where: str) -> tuple[list[str], list[str], 
                 "has a label and no choices", place=where, expected="a list of choices, or an answer"
             )
         given = row.get("answers") if row.get("answers") is not None else row.get("answer")
+        if given is None:
+            raise UserError(
+                "has no answer", place=where, advice="give answer, answers, or choices with a label."
+            )
         named = "answers" if row.get("answers") is not None else "answer"
         return _texts(given if isinstance(given, list) else [given], named, where), [], None
     if len(choices) < 2 or len(set(choices)) < len(choices):
         raise UserError(f"choices are {choices}", place=where, expected="two or more different texts")
-    label = _label(row.get("label", row.get("answer")), choices, where)
+    given = row.get("label", row.get("answer"))
+    if given is None:
+        raise UserError(
+            "has choices and no label",
+            place=where,
+            advice="give `label`: the right text, its place from 0, or a letter from A.",
+        )
+    label = _label(given, choices, where)
     return [choices[label]], choices, label
 
 

@@ -94,17 +94,38 @@ def _readable(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into a UserError."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"is not UTF-8 text ({error.reason})",
+            place=_undecodable(path),
+            advice="save the file as UTF-8.",
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot be read ({error})", place=path, advice=f"{SUFFIXES}.") from error
 
 
+def _undecodable(path: Path) -> str:
+    """The line of a file that is no UTF-8 text, counted as an editor does."""
+    with _unpacked(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_ROW), b""), start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"{path}, line {number}"
+    return str(path)
+
+
 def _opened(path: Path) -> TextIO:
+    # Some editors put a mark before the first line.
+    return io.TextIOWrapper(_unpacked(path), encoding="utf-8-sig")
+
+
+def _unpacked(path: Path) -> BinaryIO:
     raw: BinaryIO = path.open("rb")
     if path.suffix == ".gz":
         unpacked = _Bounded(cast(BinaryIO, gzip.GzipFile(fileobj=raw)), path)
         raw = cast(BinaryIO, io.BufferedReader(unpacked, CHUNK))
-    # Some editors put a mark before the first line.
-    return io.TextIOWrapper(raw, encoding="utf-8-sig")
+    return raw
 
 
 class _Bounded(io.RawIOBase):

@@ -13,11 +13,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, redirect_stderr
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from sftlab.config.documents import nearest
 from sftlab.datasets.conversations import Conversation, Turn
 from sftlab.datasets.rendered import Template
 from sftlab.errors import UserError
@@ -240,22 +241,46 @@ def _model(log_likelihoods: Callable[..., Any], generate: Callable[..., Any]) ->
     return Recorded()
 
 
-def _load(name: str, spec: HarnessSpec) -> Any:
-    """lm-eval's task and group of a name, without the network."""
+def require_tasks(spec: HarnessSpec) -> None:
+    """Raises UserError for names that are no tasks; their data are not read."""
+    _work_offline()
+    for name in spec.tasks:
+        _manager(name, spec)
+
+
+def _manager(name: str, spec: HarnessSpec) -> Any:
+    """What knows the task of a name: of the survey's folder first. Raises UserError where nothing does."""
+    folder = _folder(spec)
+    for defaults in (False, True) if folder else (True,):
+        manager = _tasks(folder, defaults)
+        if name in manager.all_tasks:
+            return manager
+    near = nearest(name, manager.all_tasks)
+    raise UserError(
+        "unknown",
+        place=f"benchmarks.harness: task {name}",
+        value=name,
+        advice=f"{f'did you mean {near!r}? ' if near else ''}`lm_eval ls tasks` lists the tasks, `include` names a "
+        "folder with others.",
+    )
+
+
+@cache
+def _tasks(folder: str | None, defaults: bool) -> Any:
+    """The index of tasks in a folder, with lm-eval's or without them."""
     from lm_eval.tasks import TaskManager
 
+    return TaskManager(include_path=folder, include_defaults=defaults)
+
+
+def _folder(spec: HarnessSpec) -> str | None:
+    return None if spec.include is None else str(Path(spec.include).resolve())
+
+
+def _load(name: str, spec: HarnessSpec) -> Any:
+    """lm-eval's task and group of a name, without the network."""
     _work_offline()
-    where = f"benchmarks.harness: task {name}"
-    folder = None if spec.include is None else str(Path(spec.include).resolve())
-    manager = TaskManager(include_path=folder, include_defaults=False) if folder else None
-    if manager is None or name not in manager.all_tasks:
-        manager = TaskManager(include_path=folder)
-    if name not in manager.all_tasks:
-        raise UserError(
-            "unknown",
-            place=where,
-            advice="`lm_eval ls tasks` lists the tasks, `include` names a folder with others.",
-        )
+    where, folder, manager = f"benchmarks.harness: task {name}", _folder(spec), _manager(name, spec)
     try:
         with chdir(folder or "."):  # data files of a task are relative to the folder
             loaded = manager.load([name])

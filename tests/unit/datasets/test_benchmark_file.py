@@ -76,7 +76,8 @@ def test_label_is_a_place_a_letter_or_the_text(tmp_path: Path, label: int | str)
     ("row", "named"),
     [
         ({"question": " ", "answer": "x"}, "question"),
-        ({"question": "q"}, "answer"),
+        ({"question": "q"}, "has no answer; give answer, answers, or choices with a label"),
+        ({"question": "q", "choices": ["a", "b"]}, "has choices and no label; give `label`"),
         ({"question": "q", "answer": ""}, "answer"),
         ({"question": "q", "choices": ["a", "b"], "label": "C"}, "label"),
         ({"question": "q", "choices": ["a", "b"], "label": True}, "label"),

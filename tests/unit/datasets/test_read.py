@@ -303,7 +303,11 @@ def test_unusable_rows_are_left_out_and_counted_where_the_spec_says_so(tmp_path:
         ("a.json", b'[{"a": 1}', "row 1: is followed by the end of the file"),
         ("a.json", b'[{"a": 1}] x', "goes on after the end of its list ('x')"),
         ("a.json", b'[{"a": "\\ud800"}]', "row 1: is not valid JSON: '\\ud800' is half of a character"),
-        ("a.jsonl", b'{"a": "\xff"}', "cannot be read ('utf-8' codec"),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"a": "\xff"}',
+            "a.jsonl, line 2: is not UTF-8 text (invalid start byte); save the file",
+        ),
         ("a.jsonl.gz", b"no archive", "cannot be read (Not a gzipped file"),
         (
             "a.jsonl.gz",

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from sftlab.errors import UserError
-from sftlab.measurements.harness import Harness, asked_rows, continuation_rows, request_schema, requests_of
+from sftlab.measurements.harness import (
+    Harness,
+    asked_rows,
+    continuation_rows,
+    request_schema,
+    requests_of,
+    require_tasks,
+)
 from sftlab.measurements.spec import HarnessSpec
+from tests.support.refusals import refused
 from tests.unit.measurements.test_rendered_likelihood import template
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install sftlab[harness]")
@@ -128,3 +136,9 @@ def test_tasks_that_cannot_be_asked_are_refused_in_one_line(
 def test_task_that_samples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="do_sample: false"):
         Harness("towns", write_tasks(tmp_path, "true"))
+
+
+def test_name_that_is_no_task_is_refused_with_the_nearest_before_data_are_read(spec: HarnessSpec) -> None:
+    require_tasks(spec)
+    with refused("unknown", place="task town", advice="did you mean 'towns'?"):
+        require_tasks(spec.model_copy(update={"tasks": ("towns", "town")}))

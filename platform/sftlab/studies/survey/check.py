@@ -13,7 +13,7 @@ from sftlab.errors import UserError
 from sftlab.execution.checks import check_base_model, check_keep, check_paths, check_resources
 from sftlab.execution.runtime import Runtime
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
-from sftlab.measurements.harness import require_harness
+from sftlab.measurements.harness import require_harness, require_tasks
 from sftlab.measurements.sandbox import require_sandbox
 from sftlab.studies.survey.runs import Run, is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
@@ -137,6 +137,8 @@ def check_files(spec: SurveySpec, reads: Collection[str]) -> None:
             read_benchmark(benchmark)
         for problems in spec.benchmarks.programs.values():
             read_problems(problems.source, problems.questions, problems.seed)
+        if spec.benchmarks.harness is not None:
+            require_tasks(spec.benchmarks.harness)
     if "data" in reads:
         used = {name for run in runs_of(spec) for name in run.members}
         for name, file in spec.data.files.items():

@@ -54,6 +54,7 @@ class SurveyPlan:
     def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
         """Raises UserError for missing files, rows that cannot be used, and bases that cannot be served or trained."""
         from sftlab.studies.survey.check import check_bases, check_files
+        from sftlab.studies.survey.check_texts import check_texts
         from sftlab.studies.survey.judged import read_judged
 
         self.outside.require()
@@ -61,6 +62,7 @@ class SurveyPlan:
         check_files(self.spec, {name for stage in stages for name in stage.reads})
         if any("model" in stage.reads for stage in stages):
             check_bases(self.spec, say)
+            check_texts(self.spec)
 
     @cached_property
     def bases(self) -> dict[str, Step]:

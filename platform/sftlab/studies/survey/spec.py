@@ -232,7 +232,10 @@ class SurveySpec(Frozen):
     bases: BasesSpec = Field(description="The base models.")
     data: DataSpec = Field(description="The instruction sets.")
     benchmarks: BenchmarksSpec = Field(description="The benchmarks.")
-    template: TemplateSpec = Field(default="paper", description="Renders examples and questions alike.")
+    template: TemplateSpec = Field(
+        default="paper",
+        description="paper, chat, text or {jinja: TEXT}; renders examples and questions alike.",
+    )
     engine: EngineSpec = Field(default=EngineSpec(), description="dtype of the engines.")
     likelihood: LikelihoodSpec = Field(
         default=LikelihoodSpec(), description="How perplexity and choices are measured."

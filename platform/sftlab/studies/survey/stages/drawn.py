@@ -51,7 +51,7 @@ def _drawn(build: SurveyBuild, name: str, size: int, fits: Fits | None) -> list[
         return [exchange(row["prompt"], row["response"], where=name) for row in rows]
     from sftlab.datasets.source import open_data
 
-    return list(draw(open_data(file).conversations(), size, spec.data.draw.seed, fits, name).examples)
+    return list(draw(open_data(file).conversations(), size, spec.data.draw.seed, fits, file.source).examples)
 
 
 def _fits(build: SurveyBuild) -> Fits | None:
