@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from test_training import BF16, LORA, SPEC, Bench, bench, digests
 
 from sftlab.training.records import KeptEpoch, SFTRun, read_result
 from sftlab.training.spec import SFTSpec
+from sftlab.weights.delta_folder import open_tuned
+from sftlab.weights.shards import Checkpoint
 
 pytestmark = pytest.mark.slow
 __all__ = ["bench"]  # the fixture
@@ -120,3 +123,43 @@ def test_an_epoch_that_is_missing_is_trained_again_and_what_is_committed_stays(b
     assert digests(run.kept[0].output_dir) == early
     assert commit.read_bytes() == before
     assert bench.train([run])[0] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "written"),
+    [
+        ("fp32", 0, "weights.delta.json"),
+        ("tied", 2, "weights.delta.json"),
+        ("bf16", 3, "weights.delta.json"),
+        ("lora", 0, "adapter_model.safetensors"),
+    ],
+)
+def test_a_small_form_is_read_as_the_folder_that_would_have_been_written(
+    bench: Bench, kind: str, stage: int, written: str
+) -> None:
+    base, spec = KINDS[kind]
+    whole, small = (bench.run(f"{form}-form-{kind}", base, spec) for form in ("whole", "small"))
+    events, _ = bench.train([whole, replace(small, form="delta")], zero_stage=stage)
+    assert events[-1] == "finished", events
+    folder = Path(small.output_dir)
+    assert (folder / written).is_file() and (folder / "config.json").is_file()
+    assert not list(folder.glob("model*.safetensors")) and not (folder / ".packed").exists()
+    with open_tuned(folder, whole.base_model) as read, Checkpoint.open(whole.output_dir) as expected:
+        assert sorted(read.names) == sorted(expected.names)
+        for name in expected.names:
+            assert torch.equal(read.read(name), expected.read(name)), name
+    assert read_result(small) is not None
+
+
+def test_an_adapter_of_a_run_is_one_that_peft_merges_to_the_same_model(bench: Bench) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = replace(bench.run("peft-form", "llama", LORA), form="delta")
+    whole, _ = bench.result("peft-whole", "llama", LORA)
+    bench.train([run])
+    base = AutoModelForCausalLM.from_pretrained(run.base_model)
+    merged = PeftModel.from_pretrained(base, run.output_dir).merge_and_unload().state_dict()
+    with Checkpoint.open(whole.output_dir) as expected:
+        for name in expected.names:
+            assert torch.equal(merged[name].to(expected.dtype(name)), expected.read(name)), name

@@ -107,9 +107,9 @@ class Runtime(Frozen):
     keep: Keep = Field(
         "full",
         description="how tuned models are kept: full, as folders; delta, as lossless differences from their bases, a "
-        "fifth to a third of the size in bfloat16 (`sftlab unpack` writes the folder again); recipe, for studies and "
-        "sweeps: deleted once all that needs them is computed (`sftlab materialize` trains a model again). delta and "
-        "recipe need a store that is a folder",
+        "fifth to a third of the size in bfloat16 (`sftlab unpack` writes the folder again), or as adapters; recipe, "
+        "for studies and sweeps: deleted once all that needs them is computed (`sftlab materialize` trains a model "
+        "again). delta and recipe need a store that is a folder",
     )
     logical_cpus: Annotated[int | None, Field(ge=1), AUTO] = Field(
         None, description="CPUs of a local Ray; auto: twice the real ones, at least 4"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftlab.errors import UserError
 from sftlab.store.mirror import pull
+from sftlab.weights.adapter import is_adapter
 from sftlab.weights.delta_folder import is_packed
 from sftlab.weights.regions import place
 from sftlab.weights.restoration import ModelSource, write_source
@@ -102,9 +103,9 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 @contextmanager
 def _plain_folder(source: ModelSource) -> Iterator[Path]:
-    """The folder of a model; of a packed one a folder that is written for the time of the context."""
+    """The folder of a model; of a packed one and of an adapter a folder that is written for the time of the context."""
     folder = pull(Path(source.folder))
-    if not is_packed(folder):
+    if not (is_packed(folder) or is_adapter(folder)):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="sftlab-model-") as written:

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from sftlab.store.record import PART
 from sftlab.training.hf_model import adapted_layers, tensor_files, weight_files
-from sftlab.training.records import DivergedError
+from sftlab.training.records import Form
+from sftlab.training.small_export import adapted_modules, export_adapter, export_delta
 from sftlab.training.stored_tensors import Homes, Part, assembled, by_parameter
+from sftlab.training.stored_values import finite, stored_bytes
 from sftlab.weights.companions import companions, copy_files
+from sftlab.weights.shards import DELTA_FILE
 
 if TYPE_CHECKING:
     import torch
@@ -33,16 +36,6 @@ def read_header(file: Path) -> tuple[bytes, dict[str, Any]]:
         length = stream.read(8)
         text = stream.read(struct.unpack("<Q", length)[0])
     return length + text, json.loads(text)
-
-
-def stored_bytes(tensor: torch.Tensor, entry: dict[str, Any]) -> memoryview:
-    """A tensor's values as safetensors stores them (row-major, little-endian) in the header entry's dtype."""
-    import torch
-
-    assert list(tensor.shape) == entry["shape"], (list(tensor.shape), entry)
-    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    cast = tensor.detach().cpu().to(kinds.get(entry["dtype"], tensor.dtype)).contiguous()
-    return cast.flatten().view(torch.uint8).numpy().data
 
 
 def rewrite_file(
@@ -147,21 +140,17 @@ def _set_float32(engine: Any, parameter: Any, value: torch.Tensor, rank: int) ->
 
 
 def lora_delta(layer: Any) -> torch.Tensor:
-    """(alpha / r) B A in float32, in the orientation of the layer's weight (a collective operation)."""
+    """(alpha / r) B A in float32, in the orientation of the layer's weight (a collective operation).
+
+    On the CPU, where an adapter that is kept as one is merged too.
+    """
     import deepspeed
 
     (name,) = layer.lora_A.keys()
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     with deepspeed.zero.GatheredParameters([a, b]):
-        delta: torch.Tensor = layer.scaling[name] * (b.detach().float() @ a.detach().float())
+        delta: torch.Tensor = (b.detach().float().cpu() @ a.detach().float().cpu()) * layer.scaling[name]
     return delta.T if layer.fan_in_fan_out else delta
-
-
-def finite(name: str, value: torch.Tensor) -> torch.Tensor:
-    """The value itself. Raises DivergedError, on all ranks alike, where it holds NaN or infinities."""
-    if not bool(value.isfinite().all()):
-        raise DivergedError(f"{name} is not finite after the last step", value=name)
-    return value
 
 
 class _Values:
@@ -202,34 +191,52 @@ class _Values:
         return whole
 
 
-def export(engine: Any, base: Path, places: Homes, output: Path, rank: int) -> None:
+def export(engine: Any, base: Path, places: Homes, output: Path, rank: int, form: Form = "folder") -> None:
     """Write the engine's model to `output`; all ranks call this together. `places` is stored_tensors.homes(...).
 
     Without LoRA every parameter that trains is the trained one. With LoRA the adapted layers hold the base's
     stored weight plus the update, computed in float32. Every other tensor is the base's, bit for bit.
+    form: a folder, or what is read as that folder: a delta, or with LoRA the adapter.
     Raises DivergedError where a trained weight is not finite.
     """
     adapted = {id(layer.base_layer.weight): layer for layer in adapted_layers(engine.module)}
     values = _Values(engine)
 
-    def value_of(name: str, read: Reader) -> torch.Tensor | None:
+    def value_of(name: str, read: Reader, float32: bool, shape: Sequence[int]) -> torch.Tensor | None:
         parts = places.get(name, ())
         if adapted:
             return _with_updates(name, parts, adapted, read, rank)
         if not any(part.parameter.requires_grad for part in parts):
             return None
-        return values.stored(name, parts, shapes[name], wants_float32[name])
+        return values.stored(name, parts, shape, float32)
 
     if rank == 0:
         output.mkdir(parents=True, exist_ok=True)
+    if form == "delta":
+        modules = adapted_modules(engine.module, places) if adapted else None
+        if modules is not None:
+            (config,) = engine.module.peft_config.values()
+            export_adapter(config.to_dict(), modules, base, output, rank)
+            return
+        export_delta(
+            base,
+            output,
+            rank,
+            lambda name, read, place: value_of(name, read, place.code == "F32", place.shape),
+        )
+        return
+    if rank == 0:
+        (output / DELTA_FILE).unlink(missing_ok=True)  # begun in another form before
         copy_files(companions(base, index=True), output)
     for file in weight_files(base):
         _, header = read_header(file)
-        wants_float32 = {name: entry.get("dtype") == "F32" for name, entry in header.items()}
-        shapes = {name: entry.get("shape", ()) for name, entry in header.items()}
+
+        def stored(name: str, read: Reader, header: dict[str, Any] = header) -> torch.Tensor | None:
+            return value_of(name, read, header[name].get("dtype") == "F32", header[name].get("shape", ()))
+
         # Put in place whole, so that workers that outlive a killed driver cannot truncate a committed file.
         part = output / f"{file.name}{PART}"
-        rewrite_file(file, part if rank == 0 else None, value_of)
+        rewrite_file(file, part if rank == 0 else None, stored)
         if rank == 0:
             with part.open("rb") as written:
                 os.fsync(written.fileno())
@@ -247,5 +254,5 @@ def _with_updates(
     for part, layer in layers:
         delta = finite(name, lora_delta(layer))
         if value is not None:
-            part.in_stored(value).add_(part.in_parameter(delta).cpu())
+            part.in_stored(value).add_(part.in_parameter(delta))
     return value

@@ -257,7 +257,7 @@ def keep(training: Training, me: Rank, kept: KeptEpoch | None = None) -> None:
         return
     output = Path((kept or run).output_dir)
     try:
-        export(live.engine, Path(run.base_model), live.places, output, me.rank)
+        export(live.engine, Path(run.base_model), live.places, output, me.rank, run.form)
     except DivergedError as error:
         raise DivergedError(
             error.problem, place=f"run {run.run_id!r}", value=error.value, advice=advice(run)

@@ -18,6 +18,9 @@ from sftlab.weights.cut import Cut
 
 COMMIT_FILE = "training.json"
 
+Form = Literal["folder", "delta"]
+"""How a model is written: as a folder, or as what is read as the folder: a delta to its base, or an adapter."""
+
 
 class DivergedError(UserError):
     """A loss or a trained weight is not a finite number."""
@@ -45,7 +48,7 @@ class SFTRun:
 
     `template` renders the examples; `text` takes `prompt` and `target` as they are. `mask` is given where `spec.mask`
     is: a cut of the change from `base_model` to the probe. `output_dir` gets the model after the last epoch, and `kept`
-    names the earlier epochs whose models are exported.
+    names the earlier epochs whose models are exported. `form` is how models are written, and no part of the identity.
     """
 
     run_id: str
@@ -56,6 +59,7 @@ class SFTRun:
     mask: ProbeMask | None = None
     template: TemplateSpec = "text"
     kept: tuple[KeptEpoch, ...] = ()
+    form: Form = "folder"
 
 
 @dataclass(frozen=True)

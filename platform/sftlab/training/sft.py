@@ -22,9 +22,10 @@ from sftlab.training.checkpoints import call_token, checkpoint_root, take_over
 from sftlab.training.data import read_conversations
 from sftlab.training.failures import Superseded, TrainingError, explain, verdict
 from sftlab.training.group import make_trainer
-from sftlab.training.hf_model import check_trainable, weight_files
+from sftlab.training.hf_model import check_trainable
 from sftlab.training.records import DivergedError, SFTResult, SFTRun, TrainingEvent, finished_result
 from sftlab.training.spec import SFTSpec, TrainingRuntime, accumulation_steps, check_runtime, check_spec
+from sftlab.weights.delta_folder import open_tuned
 from sftlab.weights.pairs import require_embeddings, tied_aliases
 from sftlab.weights.regions import check_layers
 from sftlab.weights.shards import Checkpoint
@@ -132,7 +133,7 @@ def check_prevention(run: SFTRun) -> None:
             check_layers(run.spec.freeze_layers, base.names, f"sft.freeze_layers: {run.base_model}")
     assert (run.spec.mask is None) == (run.mask is None), f"run {run.run_id!r}: spec and run differ in a mask"
     if run.mask is not None and mirror_of(Path(run.mask.probe)) is None:
-        weight_files(Path(run.mask.probe))
+        open_tuned(run.mask.probe, run.base_model).close()
 
 
 def check_resources(runtime: TrainingRuntime, groups: int = 1) -> None:

@@ -143,9 +143,7 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
                         writer.add(name, partial(tuned.read_into, name))
             writer.finish()
             copy_files(others, staging)
-            with open_packed(staging, base.path) as packed:
-                for name in packed.packed_files:
-                    _restore(packed, name, None, moved)
+            check_restored(staging, base.path, moved)
             size = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
         beside = [one.file for one in others]
         mine = [file for file in (*files, *beside) if file.is_relative_to(tuned.path)]
@@ -153,6 +151,13 @@ def pack(base_dir: Folder, tuned_dir: Folder, output: Folder, progress: Report |
         left = sorted(file.name for file in tuned.path.iterdir() if file.name not in travelled)
         restored = sum(file.stat().st_size for file in (*files, *beside))
         return Packed(restored, size, tuple(writer.whole), tuple(left))
+
+
+def check_restored(folder: Path, base: Path, moved: Progress | None = None) -> None:
+    """Restores a packed folder, to nowhere. Raises UserError where the bytes are not those that were packed."""
+    with open_packed(folder, base) as packed:
+        for name in packed.packed_files:
+            _restore(packed, name, None, Progress(0) if moved is None else moved)
 
 
 def unpack(base_dir: Folder, packed_dir: Folder, output: Folder, progress: Report | None = None) -> int:

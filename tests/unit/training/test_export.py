@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sftlab.errors import UserError
-from sftlab.training.export import finite, read_header, rewrite_file
+from sftlab.training.export import read_header, rewrite_file
 from sftlab.training.hf_model import tensor_files
 from sftlab.training.records import DivergedError
 from sftlab.training.stored_tensors import homes
+from sftlab.training.stored_values import finite
 from sftlab.weights.companions import companions, copy_files
 from sftlab.weights.model_id import model_hash
 from tests.support.refusals import refused

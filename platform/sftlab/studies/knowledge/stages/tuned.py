@@ -53,6 +53,7 @@ def sft_run(build: KnowledgeBuild, cell: Cell) -> SFTRun:
         output_dir=str(build.path(cell.tuned) / MODEL),
         spec=cell.sft,
         mask=probe_mask(build, cell),
+        form="delta" if build.runtime.keep == "delta" else "folder",
     )
 
 

@@ -78,17 +78,28 @@ def _edited_scores(build: SurveyBuild) -> list[Scored]:
 
 
 def whole_folder(build: SurveyBuild, model: Model) -> Path:
-    """The folder of a tuned model as others load it, on this machine; a packed one is written below the store once."""
+    """The folder of a tuned model as others load it, on this machine.
+
+    A packed one is written below the store once, as is the merged model of an adapter.
+    """
+    from sftlab.weights.adapter import is_adapter
     from sftlab.weights.delta_folder import is_packed
     from sftlab.weights.packing import unpack
+    from sftlab.weights.restoration import write_model
 
     assert model.tuned is not None
     folder: Path = pull(build.path(model.tuned) / MODEL)
-    if not is_packed(folder):
+    if not (is_packed(folder) or is_adapter(folder)):
         return folder
-    whole = build.store.root / "materialized" / build.path(model.tuned).name
+    whole, base = (
+        build.store.root / "materialized" / build.path(model.tuned).name,
+        build.base_folder(model.base),
+    )
     if not whole.exists():  # it appears when it is complete
-        unpack(build.base_folder(model.base), folder, whole)
+        if is_packed(folder):
+            unpack(base, folder, whole)
+        else:
+            write_model(base, folder, None, whole)
     return whole
 
 

@@ -112,6 +112,7 @@ class _Wanted:
             template=build.plan.spec.template,
             kept=tuple(KeptEpoch(epoch, folders[epoch]) for epoch in sorted(folders) if epoch != last),
             mask=probe_mask(build, self.run),
+            form="delta" if build.runtime.keep == "delta" else "folder",
         )
 
     def commit(self, build: SurveyBuild) -> None:
