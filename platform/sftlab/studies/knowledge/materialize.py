@@ -10,6 +10,7 @@ from typing import Any
 
 from sftlab.config.overrides import validated
 from sftlab.errors import UserError, within
+from sftlab.shell import command
 from sftlab.store.artifact import Store
 from sftlab.store.mirror import pull
 from sftlab.store.outside import MISSING
@@ -87,7 +88,7 @@ def _require_weights(store: Store, recipe: Recipe) -> None:
         raise UserError(
             f"the weights of its tuned model {tuned.id[:FOLDER_DIGITS]} were deleted (runtime.keep: recipe)",
             place=recipe.evaluation.slug,
-            advice=f"`sftlab materialize {recipe.evaluation.id[:FOLDER_DIGITS]}` trains it again.",
+            advice=f"`{command('sftlab', 'materialize', recipe.evaluation.id[:FOLDER_DIGITS])}` trains it again.",
         )
 
 
