@@ -166,6 +166,7 @@ def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequ
         "form_parts": lambda: measure_tables.form_parts(survey, measures),
         "forms": lambda: measure_tables.forms(survey, measures),
         "layers": lambda: measure_tables.layers(survey, measures),
+        "layers_by_model": lambda: measure_tables.layers_by_model(survey, measures),
         "layer_points": lambda: module_tables.changes_and_gains(survey, measures),
         "modules": lambda: module_tables.modules(survey, measures),
         "restorations": lambda: restore_tables.restorations(survey, measures),

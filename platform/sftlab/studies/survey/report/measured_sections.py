@@ -63,15 +63,15 @@ def layers(comparison: Comparison) -> Section | None:
         strongest = max(known, key=lambda row: abs(row["r_with_gain"]))
         beyond = [row for row in known if not row["null_low"] <= row["r_with_gain"] <= row["null_high"]]
         see += (
-            f"The change correlates with the mean gain of a set by r = {number(strongest['r_with_gain'], 2)} at "
-            f"position {number(strongest['position'], 2)}; at {len(beyond)} of {len(rows)} positions r is outside of "
-            "what shuffled sets give (grey band)."
+            f"The change correlates with the mean gain of a set by r = {number(strongest['r_with_gain'], 2)} (mean of "
+            f"bases; pooled {number(strongest['r_pooled'], 2)}) at position {number(strongest['position'], 2)}; at "
+            f"{len(beyond)} of {len(rows)} positions the mean is outside of what shuffled sets give (grey band)."
         )
     else:
         see += "It is not correlated with gains: the mean gains of a base do not vary over its sets."
     modules = comparison.tables["modules"]
     plots = [
-        measured_figures.layer_curves(rows),
+        measured_figures.layer_curves(rows, comparison.tables["layers_by_model"]),
         module_figures.change_and_gain(comparison.tables["layer_points"]),
         measured_figures.layer_agreement(rows),
         module_figures.module_lines(modules),
@@ -82,7 +82,7 @@ def layers(comparison: Comparison) -> Section | None:
         see,
         present(*plots),
         present(module_figures.module_table(modules)),
-        data=("layers", "layer_points", "modules"),
+        data=("layers", "layers_by_model", "layer_points", "modules"),
     )
 
 
