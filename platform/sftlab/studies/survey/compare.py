@@ -163,6 +163,7 @@ def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequ
     return {
         "perplexities": lambda: measure_tables.perplexities(survey, measures),
         "predictions": lambda: measure_tables.predictions(survey, measures),
+        "predictions_by_benchmark": lambda: measure_tables.predictions_by_benchmark(survey, measures),
         "form_parts": lambda: measure_tables.form_parts(survey, measures),
         "forms": lambda: measure_tables.forms(survey, measures),
         "layers": lambda: measure_tables.layers(survey, measures),

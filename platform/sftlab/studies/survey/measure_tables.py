@@ -122,6 +122,35 @@ def predictions(survey: Survey, measures: Measures) -> list[Row]:
     return rows
 
 
+def predictions_by_benchmark(survey: Survey, measures: Measures) -> list[Row]:
+    """r over the sets of the logarithm of response perplexity with the gain on each benchmark (Figure 4a).
+
+    The Fisher mean over the models whose gains on the benchmark vary, the lowest and the highest of them, and p under
+    permutations of the sets, not corrected.
+    """
+    grid, values = survey.grid, measures.perplexity_of(survey.grid, "response")
+    if values is None or len(grid.sets) < 3 or not (np.isfinite(values) & (values > 0)).all():
+        return []
+    logs, rows = np.log(values), []
+    for b, benchmark in enumerate(grid.benchmarks):
+        gain = survey.gains[STANDARDISED][:, :, b]
+        by_model = r_of_each(logs, gain)
+        known = np.isfinite(by_model)
+        if not known.any():
+            continue
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "r": float(fisher_mean(by_model[known])),
+                "lowest": float(by_model[known].min()),
+                "highest": float(by_model[known].max()),
+                "p": mean_r_of_each_p(logs[known], gain[known], survey.seed_for("prediction", benchmark)),
+                "models": int(known.sum()),
+            }
+        )
+    return rows
+
+
 def layers(survey: Survey, measures: Measures) -> list[Row]:
     """By position in the network: mean relative change, and its r with the mean gain over sets (Figures 5a, 5c).
 

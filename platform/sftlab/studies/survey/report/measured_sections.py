@@ -11,7 +11,7 @@ from sftlab.reporting.text import number
 from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.measure_tables import PREDICTORS
 from sftlab.studies.survey.report import measured_figures, module_figures
-from sftlab.studies.survey.report.plain import p_text, plain_table, signed
+from sftlab.studies.survey.report.plain import Rows, p_text, plain_table, signed
 
 
 def perplexity(comparison: Comparison) -> Section | None:
@@ -46,8 +46,32 @@ def perplexity(comparison: Comparison) -> Section | None:
         "Perplexity before training (Figure 4a)",
         see,
         plots,
-        [table] if predictions else [],
-        data=("perplexities", "predictions"),
+        present(table if predictions else None, _by_benchmark(comparison.tables["predictions_by_benchmark"])),
+        data=("perplexities", "predictions", "predictions_by_benchmark"),
+    )
+
+
+def _by_benchmark(rows: Rows) -> Table | None:
+    """The same correlation with the gain on each benchmark."""
+    if not rows:
+        return None
+    return Table(
+        "r of the logarithm of the response perplexity with the gain on each benchmark, over sets",
+        "benchmark",
+        ["mean r", "lowest", "highest", "p", "bases"],
+        [
+            Row(
+                row["benchmark"],
+                [
+                    *(Entry(number(row[key], 2)) for key in ("r", "lowest", "highest")),
+                    Entry(p_text(row["p"])),
+                    Entry(str(row["models"])),
+                ],
+            )
+            for row in rows
+        ],
+        note="Bases whose gains on the benchmark do not vary over sets are left out. p: not corrected.",
+        folded=f"{len(rows)} benchmarks",
     )
 
 
