@@ -181,7 +181,10 @@ def test_bases_and_data_of_a_survey_come_from_a_hub(hub: Hub) -> None:
             "name": "s",
             "bases": {"folders": {"a": {"path": "org/base", "family": "f"}}},
             "data": {"files": {"d": {"source": "org/set"}}},
-            "benchmarks": {"files": {"b": {"source": "org/set:d.jsonl"}}},
+            "benchmarks": {
+                "files": {"b": {"source": "org/set:d.jsonl"}},
+                "code": {"files": {"p": {"source": "org/set:d.jsonl"}}},
+            },
             "runs": [{"sizes": [1]}],
         }
     )
@@ -189,6 +192,7 @@ def test_bases_and_data_of_a_survey_come_from_a_hub(hub: Hub) -> None:
     assert origin_of(Path(found.bases.folders["a"].path)) is not None
     assert Path(found.data.files["d"].source).read_bytes() == b"{}"
     assert found.data.files["d"].source == found.benchmarks.files["b"].source
+    assert found.data.files["d"].source == found.benchmarks.programs["p"].source
 
 
 @pytest.mark.parametrize(

@@ -163,9 +163,11 @@ def _measured(survey: Survey, measures: Measures) -> dict[str, Callable[[], Sequ
     return {
         "perplexities": lambda: measure_tables.perplexities(survey, measures),
         "predictions": lambda: measure_tables.predictions(survey, measures),
+        "predictions_by_benchmark": lambda: measure_tables.predictions_by_benchmark(survey, measures),
         "form_parts": lambda: measure_tables.form_parts(survey, measures),
         "forms": lambda: measure_tables.forms(survey, measures),
         "layers": lambda: measure_tables.layers(survey, measures),
+        "layers_by_model": lambda: measure_tables.layers_by_model(survey, measures),
         "layer_points": lambda: module_tables.changes_and_gains(survey, measures),
         "modules": lambda: module_tables.modules(survey, measures),
         "restorations": lambda: restore_tables.restorations(survey, measures),

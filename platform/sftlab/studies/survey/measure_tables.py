@@ -17,7 +17,7 @@ from sftlab.analysis.layers import (
     on_grid,
     positions,
 )
-from sftlab.analysis.predictors import mean_r_of_each_p, r_of_each
+from sftlab.analysis.predictors import mean_r_of_each_p, r_by_model, r_of_each
 from sftlab.studies.survey.measures import Measures
 from sftlab.studies.survey.survey import Survey
 
@@ -122,10 +122,40 @@ def predictions(survey: Survey, measures: Measures) -> list[Row]:
     return rows
 
 
+def predictions_by_benchmark(survey: Survey, measures: Measures) -> list[Row]:
+    """r over the sets of the logarithm of response perplexity with the gain on each benchmark (Figure 4a).
+
+    The Fisher mean over the models whose gains on the benchmark vary, the lowest and the highest of them, and p under
+    permutations of the sets, not corrected.
+    """
+    grid, values = survey.grid, measures.perplexity_of(survey.grid, "response")
+    if values is None or len(grid.sets) < 3 or not (np.isfinite(values) & (values > 0)).all():
+        return []
+    logs, rows = np.log(values), []
+    for b, benchmark in enumerate(grid.benchmarks):
+        gain = survey.gains[STANDARDISED][:, :, b]
+        by_model = r_of_each(logs, gain)
+        known = np.isfinite(by_model)
+        if not known.any():
+            continue
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "r": float(fisher_mean(by_model[known])),
+                "lowest": float(by_model[known].min()),
+                "highest": float(by_model[known].max()),
+                "p": mean_r_of_each_p(logs[known], gain[known], survey.seed_for("prediction", benchmark)),
+                "models": int(known.sum()),
+            }
+        )
+    return rows
+
+
 def layers(survey: Survey, measures: Measures) -> list[Row]:
     """By position in the network: mean relative change, and its r with the mean gain over sets (Figures 5a, 5c).
 
-    null_low, null_high: 95 % of the mean r when the gains are shuffled over the sets, the same way in every model.
+    r_with_gain: Fisher mean over models; null_low, null_high: 95 % of it when the gains are shuffled over the sets, the
+    same way in every model. r_pooled: over all models and sets at once.
     """
     grid = survey.grid
     changes = measures.movement_of(grid.models, grid.sets, grid.condition)
@@ -143,6 +173,8 @@ def layers(survey: Survey, measures: Measures) -> list[Row]:
     )
     low, high = np.quantile(null, [0.025, 0.975], axis=0)
     amount = np.mean([on_grid(change).mean(axis=0) for change in changes.values()], axis=0)
+    all_gains = np.concatenate([gains[model] for model in changes])[None]
+    pooled = [r_by_model(at, all_gains)[0] for at in np.concatenate([on_grid(c) for c in changes.values()]).T]
     alike = cross_model(list(changes.values())) if len(changes) > 1 else np.full(POINTS, np.nan)
     return [
         {
@@ -151,8 +183,29 @@ def layers(survey: Survey, measures: Measures) -> list[Row]:
             "r_with_gain": float(r[n]),
             "null_low": float(low[n]),
             "null_high": float(high[n]),
+            "r_pooled": float(pooled[n]),
             "r_between_models": float(alike[n]),
         }
+        for n, position in enumerate(positions(POINTS))
+    ]
+
+
+def layers_by_model(survey: Survey, measures: Measures) -> list[Row]:
+    """Of each model and position the relative change, and its r with the mean gain over sets (Figure 5a)."""
+    grid = survey.grid
+    changes = measures.movement_of(grid.models, grid.sets, grid.condition)
+    if not changes or len(grid.sets) < 3:
+        return []
+    by_set = survey.gains[STANDARDISED].mean(axis=2)
+    r = gain_correlations(changes, {model: by_set[grid.models.index(model)] for model in changes})
+    return [
+        {
+            "model": model,
+            "position": float(position),
+            "relative_change": float(on_grid(change).mean(axis=0)[n]),
+            "r_with_gain": float(r[m, n]),
+        }
+        for m, (model, change) in enumerate(changes.items())
         for n, position in enumerate(positions(POINTS))
     ]
 

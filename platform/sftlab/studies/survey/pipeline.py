@@ -24,5 +24,5 @@ STAGES = (
     Stage("geometry", 1, f"{_STAGES}.geometry:build_geometry", needs_ray=True, reads=("model",)),
     Stage("embedding", 1, f"{_STAGES}.embeddings:build_embeddings", reads=("model",)),
     Stage("survey-results", 8, f"{_STAGES}.results:build_results", reads=("benchmarks",)),
-    Stage("survey-report", 8, f"{_STAGES}.report:build_report"),
+    Stage("survey-report", 10, f"{_STAGES}.report:build_report"),
 )

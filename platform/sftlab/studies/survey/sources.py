@@ -51,13 +51,22 @@ def fetched(spec: SurveySpec, online: bool, report: Report | None = None) -> Sur
             name: file.model_copy(update={"source": place(file.source, "dataset")})
             for name, file in found.items()
         }
-        for part, found in (("data", spec.data.files), ("benchmarks", spec.benchmarks.files))
+        for part, found in (
+            ("data", spec.data.files),
+            ("benchmarks", spec.benchmarks.files),
+            ("programs", spec.benchmarks.programs),
+        )
+    }
+    code = spec.benchmarks.code
+    benchmarks = {
+        "files": files["benchmarks"],
+        "code": code and code.model_copy(update={"files": files["programs"]}),
     }
     return spec.model_copy(
         update={
             "bases": spec.bases.model_copy(update={"folders": folders}),
             "data": spec.data.model_copy(update={"files": files["data"]}),
-            "benchmarks": spec.benchmarks.model_copy(update={"files": files["benchmarks"]}),
+            "benchmarks": spec.benchmarks.model_copy(update=benchmarks),
         }
     )
 

@@ -101,10 +101,29 @@ def test_points_of_figure_5b_are_sets_under_bases(compared: Comparison) -> None:
 
 def test_section_has_the_figures_and_tables_of_modules(compared: Comparison) -> None:
     section = layers(compared)
-    assert section is not None and section.data == ("layers", "layer_points", "modules")
+    assert section is not None and section.data == (
+        "layers",
+        "layers_by_model",
+        "layer_points",
+        "modules",
+    )
     assert len(section.figures) == 4
     (table,) = section.tables
     assert table.columns == ["change", "r, mean of bases", "shuffled sets", "r, m0", "r, m1", "r, m2"]
     assert [row.heading for row in table.rows][:3] == ["attn.q", "final norm", "lm_head"]
     bare = layers(replace(compared, tables={**compared.tables, "modules": [], "layer_points": []}))
     assert bare is not None and len(bare.figures) == 2 and bare.tables == []
+
+
+def test_r_by_position_is_of_each_base_and_pooled_over_all_bases_and_sets(compared: Comparison) -> None:
+    by_model = {(row["model"], row["position"]): row for row in compared.tables["layers_by_model"]}
+    assert len(by_model) == 3 * 20
+    gains = {(row["model"], row["data"]): row["standardised_gain"] for row in compared.tables["layer_points"]}
+    first = [CHANGE[data] for data in CHANGE]  # of layer 0, in all modules alike
+    means = [gains["m0", data] for data in CHANGE]
+    assert by_model["m0", 0.025]["r_with_gain"] == pytest.approx(np.corrcoef(first, means)[0, 1])
+    every = [(CHANGE[data], gains[model, data]) for model in ("m0", "m1", "m2") for data in CHANGE]
+    row = compared.tables["layers"][0]
+    assert row["r_pooled"] == pytest.approx(np.corrcoef(np.array(every).T)[0, 1])
+    mean = np.tanh(np.mean([np.arctanh(by_model[m, 0.025]["r_with_gain"]) for m in ("m0", "m1", "m2")]))
+    assert row["r_with_gain"] == pytest.approx(mean)

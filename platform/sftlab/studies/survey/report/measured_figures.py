@@ -38,8 +38,8 @@ def perplexity_points(rows: Sequence[Row]) -> str:
         return inline(figure, "perplexity", "Perplexity of each set under each base against its mean gain")
 
 
-def layer_curves(rows: Sequence[Row]) -> str:
-    """Figure 5a: change by position, and its correlation with gains over what shuffled sets give."""
+def layer_curves(rows: Sequence[Row], by_model: Sequence[Row] = ()) -> str:
+    """Figure 5a: change by position, and its correlation with gains over what shuffled sets give; thin: each base."""
     x = [row["position"] for row in rows]
     with drawing(4.9, 3.3) as (figure, axes):
         axes.fill_between(
@@ -52,7 +52,14 @@ def layer_curves(rows: Sequence[Row]) -> str:
             label="r, sets shuffled (95 %)",
         )
         axes.axhline(0, color=FAINT, linewidth=0.8)
-        axes.plot(x, [row["r_with_gain"] for row in rows], color=COLOURS[0], label="r of change and gain")
+        for place, model in enumerate(dict.fromkeys(row["model"] for row in by_model)):
+            here = [row["r_with_gain"] for row in by_model if row["model"] == model]
+            axes.plot(
+                x, here, color=COLOURS[0], linewidth=0.6, alpha=0.45, label=None if place else "r, each base"
+            )
+        axes.plot(
+            x, [row["r_with_gain"] for row in rows], color=COLOURS[0], label="r of change and gain, mean"
+        )
         axes.set_ylim(-1.05, 1.05)
         axes.set_xlabel("position (0 input, 1 output)")
         axes.set_ylabel("r of change and gain")

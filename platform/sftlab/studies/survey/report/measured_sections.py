@@ -11,7 +11,7 @@ from sftlab.reporting.text import number
 from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.measure_tables import PREDICTORS
 from sftlab.studies.survey.report import measured_figures, module_figures
-from sftlab.studies.survey.report.plain import p_text, plain_table, signed
+from sftlab.studies.survey.report.plain import Rows, p_text, plain_table, signed
 
 
 def perplexity(comparison: Comparison) -> Section | None:
@@ -46,8 +46,32 @@ def perplexity(comparison: Comparison) -> Section | None:
         "Perplexity before training (Figure 4a)",
         see,
         plots,
-        [table] if predictions else [],
-        data=("perplexities", "predictions"),
+        present(table if predictions else None, _by_benchmark(comparison.tables["predictions_by_benchmark"])),
+        data=("perplexities", "predictions", "predictions_by_benchmark"),
+    )
+
+
+def _by_benchmark(rows: Rows) -> Table | None:
+    """The same correlation with the gain on each benchmark."""
+    if not rows:
+        return None
+    return Table(
+        "r of the logarithm of the response perplexity with the gain on each benchmark, over sets",
+        "benchmark",
+        ["mean r", "lowest", "highest", "p", "bases"],
+        [
+            Row(
+                row["benchmark"],
+                [
+                    *(Entry(number(row[key], 2)) for key in ("r", "lowest", "highest")),
+                    Entry(p_text(row["p"])),
+                    Entry(str(row["models"])),
+                ],
+            )
+            for row in rows
+        ],
+        note="Bases whose gains on the benchmark do not vary over sets are left out. p: not corrected.",
+        folded=f"{len(rows)} benchmarks",
     )
 
 
@@ -63,15 +87,15 @@ def layers(comparison: Comparison) -> Section | None:
         strongest = max(known, key=lambda row: abs(row["r_with_gain"]))
         beyond = [row for row in known if not row["null_low"] <= row["r_with_gain"] <= row["null_high"]]
         see += (
-            f"The change correlates with the mean gain of a set by r = {number(strongest['r_with_gain'], 2)} at "
-            f"position {number(strongest['position'], 2)}; at {len(beyond)} of {len(rows)} positions r is outside of "
-            "what shuffled sets give (grey band)."
+            f"The change correlates with the mean gain of a set by r = {number(strongest['r_with_gain'], 2)} (mean of "
+            f"bases; pooled {number(strongest['r_pooled'], 2)}) at position {number(strongest['position'], 2)}; at "
+            f"{len(beyond)} of {len(rows)} positions the mean is outside of what shuffled sets give (grey band)."
         )
     else:
         see += "It is not correlated with gains: the mean gains of a base do not vary over its sets."
     modules = comparison.tables["modules"]
     plots = [
-        measured_figures.layer_curves(rows),
+        measured_figures.layer_curves(rows, comparison.tables["layers_by_model"]),
         module_figures.change_and_gain(comparison.tables["layer_points"]),
         measured_figures.layer_agreement(rows),
         module_figures.module_lines(modules),
@@ -82,7 +106,7 @@ def layers(comparison: Comparison) -> Section | None:
         see,
         present(*plots),
         present(module_figures.module_table(modules)),
-        data=("layers", "layer_points", "modules"),
+        data=("layers", "layers_by_model", "layer_points", "modules"),
     )
 
 
