@@ -101,7 +101,10 @@ def pretrain_on(
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    for name in ("is_local", "local_files_only"):  # how it was loaded, which would be saved as its settings
+        tokenizer.init_kwargs.pop(name, None)
+    return tokenizer
 
 
 def _load_model(folder: Path) -> Any:

@@ -1,6 +1,7 @@
 """Stage 6: what engines measure: answers and choices of every model, perplexity of the sets under the bases.
 
-The models of one base share its engines, which start once.
+The models of one base share its engines, which start once. So do those of bases that differ in weights alone, such as a
+base and its continuation: every model is swapped in, bases too.
 """
 
 from __future__ import annotations
@@ -65,15 +66,33 @@ def build_scores(build: SurveyBuild) -> None:
     """Measure what is missing of every model; the engines of a base start once."""
     measures = _Measures(build)
     with build.progress.bar("asking models") as bar:
-        for base in build.plan.spec.bases.names:
-            models = _asked(build, measures, base)
+        for bases in _alike(build):
+            models = {name: asked for base in bases for name, asked in _asked(build, measures, base).items()}
             if not models:
                 continue
+            note = ", ".join(bases)
 
-            def report(done: int, rate: float, base: str = base, of: int = len(models)) -> None:
-                bar.update(done, of, f"{base}, {rate:,.0f} rows/s")
+            def report(done: int, rate: float, note: str = note, of: int = len(models)) -> None:
+                bar.update(done, of, f"{note}, {rate:,.0f} rows/s")
 
-            _measure(build, base, models, report)
+            _measure(build, bases[0], models, report)
+
+
+def _alike(build: SurveyBuild) -> list[list[str]]:
+    """The bases, those together that differ in weights alone, in the order of the survey."""
+    found: dict[Any, list[str]] = {}
+    for name in build.plan.spec.bases.names:
+        found.setdefault(all_but_weights(build.base_folder(name)), []).append(name)
+    return list(found.values())
+
+
+def all_but_weights(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Names and hashes of the files of a model folder that travel with its weights: configuration and tokenizer."""
+    from sftlab.store.fingerprint import file_hash
+    from sftlab.store.mirror import pull
+    from sftlab.weights.companions import companions
+
+    return tuple((one.name, file_hash(one.file)) for one in companions(pull(folder)))
 
 
 def _asked(build: SurveyBuild, measures: _Measures, base: str) -> dict[str, _Asked]:
@@ -242,7 +261,7 @@ class _Measures:
 def _measure(
     build: SurveyBuild, base: str, models: Mapping[str, _Asked], report: Callable[[int, float], None]
 ) -> None:
-    """Measure the models of one base, by name; each step is committed as its models are finished."""
+    """Measure models, by name, with engines of a base; each step is committed as its models are finished."""
     from sftlab.inference.evaluator import EvaluationItem, EvaluationRequest, evaluate_with_engines
 
     session = build.store.root / "sessions" / f"survey-{build.plan.base_id(base)[:16]}"
