@@ -159,6 +159,9 @@ class _Process:
 
 def serve(connection: Connection) -> None:
     """Pre-train what the caller sends, until it closes the pipe or dies."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the caller's bar is on the same terminal
     try:
         while True:
             task = connection.recv()
