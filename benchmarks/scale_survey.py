@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale_survey [--runs 1000] [--short]
 
-Ten pocket bases of 30,000 weights, ten training sets, full fine-tuning and LoRA, and five sizes: 1,000 runs and 1,010
+Ten pocket bases of 130,000 weights, ten training sets, full fine-tuning and LoRA, and five sizes: 1,000 runs and 1,010
 models on four benchmarks of 20 questions. Fine-tuning copies the base with a little noise, in two groups; engines are
 real actors, one process each, that answer without a model. All else is real: drawing, checks, commits, movements,
 scores, results and the page. Pre-training comes before the clock starts. Printed are the seconds a run, in all and for
@@ -46,7 +46,7 @@ from sftlab.studies.survey.sources import resolve
 from sftlab.training import side_by_side
 
 BENCHMARKS = ("facts", "sums", "moods", "yes-no")
-SHAPE = {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 64, "vocabulary": 400}
+SHAPE = {"hidden": 64, "layers": 2, "heads": 2, "intermediate": 128, "vocabulary": 400}
 RUNTIME = Path(__file__).parents[1] / "jobs" / "configs" / "runtimes" / "laptop-2cpu.yaml"
 LORA = {"lora": {"rank": 4, "alpha": 8}, "learning_rate": 3e-3}
 
