@@ -7,7 +7,7 @@ from math import isnan
 from sftlab.analysis.effects import mean_test
 from sftlab.reporting.section import Section, present
 from sftlab.reporting.table import Entry, Row, Table
-from sftlab.reporting.text import number
+from sftlab.reporting.text import count, number
 from sftlab.studies.survey.compare import Comparison
 from sftlab.studies.survey.measure_tables import PREDICTORS
 from sftlab.studies.survey.report import measured_figures, module_figures
@@ -71,7 +71,7 @@ def _by_benchmark(rows: Rows) -> Table | None:
             for row in rows
         ],
         note="Bases whose gains on the benchmark do not vary over sets are left out. p: not corrected.",
-        folded=f"{len(rows)} benchmarks",
+        folded=count(len(rows), "benchmark"),
     )
 
 
