@@ -21,7 +21,7 @@ VLLM_SOCKET = "/00000000-0000-0000-0000-000000000000"
 # Whatever another tool left there, Ray Train has to work as this program expects.
 FORCED = {"RAY_TRAIN_V2_ENABLED": "1"}
 # Threads that wait for each other by spinning lose a time slice whenever anything else runs: on two busy cores the
-# default costs a factor of ten, and 10,000 turns one of three. After 100 turns they sleep.
+# default costs a factor of ten in processor time, and 10,000 turns one of five. After 100 turns they sleep.
 SHORT_SPIN = ("GOMP_SPINCOUNT", "100")
 # Variables by which one process of an MPI job says which rank it is; a training worker is another rank.
 MPI_PREFIXES = ("OMPI_", "PMI_", "PMIX_", "MV2_COMM_")
