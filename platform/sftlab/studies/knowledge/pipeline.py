@@ -58,7 +58,7 @@ STAGES = (
     ),
     Stage("results", 11, f"{_STAGES}.results:build_results"),
     Stage("best", 1, f"{_STAGES}.best:build_best", reads=("model",)),
-    Stage("report", 1, f"{_STAGES}.report:build_report"),
+    Stage("report", 2, f"{_STAGES}.report:build_report"),
 )
 
 CELL_STAGES = tuple(stage.name for stage in STAGES if stage.per_cell)

@@ -65,7 +65,9 @@ def _share_entry(found: Sequence[ConcentrationRow], theirs: float | None) -> Ent
     below += [f"shuffled {number(100 * mean(nulls))}"] if nulls else []
     mark = direction(ours - 0.5, ours - 0.5, theirs - 50) if theirs is not None else ""
     return Entry(
-        number(100 * ours), below=below, mark=_or_open(mark, beyond_null([(r.share, r.null) for r in found]))
+        number(100 * ours),
+        below=below,
+        mark=_or_open(mark, beyond_null([(r.cell, r.share, r.null) for r in found], above=True)),
     )
 
 
@@ -109,7 +111,7 @@ def layers(view: View) -> Table | None:
         even = _even_entry(share, len(ours), mean(span) * len(paper))
         if view.main is not None and name in nulls:
             below = [*even.below, f"shuffled {number(nulls[name] * len(ours), 2)}"]
-            beyond = is_beyond_null(view.main, "layer", {name})
+            beyond = is_beyond_null(view.main, "layer", {name}, above=share * len(ours) > 1)
             even = replace(even, below=below, mark=_or_open(even.mark, beyond))
         else:
             even = replace(even, mark=_or_open(even.mark, beyond=False))
@@ -146,7 +148,8 @@ def modules(view: View) -> Table | None:
             known = theirs / paper_all[name] - 1 if theirs is not None else None
             mark = direction(away - EVEN, away + EVEN, known)
         if view.main is not None:
-            mark = _or_open(mark, is_beyond_null(view.main, "module", {name}))
+            above = share > ours_all[name] if name in ours_all else None
+            mark = _or_open(mark, is_beyond_null(view.main, "module", {name}, above))
         below += [f"shuffled {percent(nulls[name])}"] if name in nulls else []
         entry = Entry(percent(share), below=below, mark=mark)
         rows.append(Row(name, [entry, _of_all(name, ours_all, paper_all)]))

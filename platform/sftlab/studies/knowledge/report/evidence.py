@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from sftlab.studies.knowledge.report import published
 from sftlab.studies.knowledge.report.lookup import TEST, Group, VariantView
 from sftlab.studies.knowledge.results.rows import CellRow, DistributionRow
 
+SIZE = re.compile(r"-n(?:\d+|all)(?=-|$)")  # within the name of a cell
 NULL_NOISE = 0.02  # shares that differ from the null by less, relative to it, are no more than the null
 
 
@@ -50,7 +52,7 @@ def null_distribution(view: VariantView, kind: str) -> dict[str, float]:
     return {name: share / total for name, share in layers.items()}
 
 
-def is_beyond_null(view: VariantView, kind: str, names: Collection[str]) -> bool:
+def is_beyond_null(view: VariantView, kind: str, names: Collection[str], above: bool | None = None) -> bool:
     """Whether the share of these layers or modules together is another than with shuffled updates (`beyond_null`)."""
     sums: dict[str, list[float]] = {}
     for name, rows in _rows(view, kind, distribution_percent(view)).items():
@@ -59,20 +61,26 @@ def is_beyond_null(view: VariantView, kind: str, names: Collection[str]) -> bool
                 of_cell = sums.setdefault(row.cell, [0.0, 0.0])
                 of_cell[0] += row.share
                 of_cell[1] += row.null
-    return beyond_null([(share, null) for share, null in sums.values()])
+    return beyond_null([(cell, share, null) for cell, (share, null) in sums.items()], above)
 
 
-def beyond_null(pairs: Sequence[tuple[float, float | None]]) -> bool:
-    """Whether shares are others than those with shuffled updates, by cell; False where these are not measured.
+def beyond_null(shares: Iterable[tuple[str, float, float | None]], above: bool | None = None) -> bool:
+    """Whether shares are others than those with shuffled updates; each has the name of its cell.
 
-    The mean relative difference must be above NULL_NOISE, and its t interval over the cells, where there are several,
-    must not hold 0.
+    above: the share must be more (True) or less (False) than with shuffled updates; either if None. A claim that there
+    is more in one place is not held by less: rounding to bfloat16 alone makes random updates less concentrated than
+    shuffled ones. The mean relative difference must exceed NULL_NOISE, and its t interval over training sets must not
+    hold 0. Cells that differ in size alone have nested sets and count as one. False for a single set, of which no
+    interval exists, and where shuffled updates are not measured.
     """
-    ratios = [share / null - 1 for share, null in pairs if null]
-    if not ratios or abs(mean(ratios)) <= NULL_NOISE:
+    ratios: dict[str, list[float]] = {}
+    for cell, share, null in shares:
+        if null:
+            ratios.setdefault(SIZE.sub("", cell), []).append(share / null - 1)
+    found = over_sets([mean(of_set) for of_set in ratios.values()])
+    if found is None or abs(found.mean) <= NULL_NOISE or found.low <= 0 <= found.high:
         return False
-    found = over_sets(ratios)
-    return found is None or not found.low <= 0 <= found.high
+    return above is None or above == (found.mean > 0)
 
 
 def distribution_percent(view: VariantView) -> float | None:

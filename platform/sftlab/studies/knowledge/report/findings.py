@@ -325,7 +325,7 @@ def concentrated(view: VariantView) -> Finding | None:
     if not rows:
         return None
     shares, nulls = [row.share for row in rows], [row.null for row in rows if row.null is not None]
-    beyond = beyond_null([(row.share, row.null) for row in rows])
+    beyond = beyond_null([(row.cell, row.share, row.null) for row in rows], above=True)
     low, high = published.concentration_range()[1.0]
     return Finding(
         "concentration",
@@ -358,7 +358,10 @@ def layers_first(view: VariantView) -> Finding | None:
     p_ratios = f"{number(paper[0] * len(paper), 2)} and {number(paper[-1] * len(paper), 2)}"
     same = (shares[0] > even) + (shares[-1] < even)
     nulls = list(null_distribution(view, "layer").values())
-    beyond = any(is_beyond_null(view, "layer", {name}) for name, _ in (layers[0], layers[-1]))
+    beyond = any(
+        is_beyond_null(view, "layer", {name}, above)
+        for (name, _), above in ((layers[0], True), (layers[-1], False))
+    )
     null = f"{number(nulls[0] / even, 2)} and {number(nulls[-1] / even, 2)}" if nulls else None
     return Finding(
         "distribution",

@@ -13,6 +13,7 @@ from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import count, listed, percent
 from sftlab.studies.knowledge.report import figures, published
 from sftlab.studies.knowledge.report.buckets import bucket_name, legends
+from sftlab.studies.knowledge.report.caveat import caveat_of
 from sftlab.studies.knowledge.report.lookup import DOMAINS, bucket_order
 from sftlab.studies.knowledge.report.strategies import score_entry, verdict_entry
 from sftlab.studies.knowledge.report.summary import Figure, Summary, recommendation
@@ -68,7 +69,7 @@ def render_models(results: Sequence[Results]) -> str:
         paper=published.PAPER,
         paper_model=published.PAPER_MODEL,
         paper_after="",
-        caveat="",
+        caveat=next(filter(None, (caveat_of(view.results) for view in views.values())), ""),
     )
 
 

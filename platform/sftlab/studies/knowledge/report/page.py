@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sftlab.reporting.page import csv_address, fill_page
 from sftlab.studies.knowledge.report import answer_kinds, fates, published, topics
 from sftlab.studies.knowledge.report.buckets import legends
+from sftlab.studies.knowledge.report.caveat import caveat_of
 from sftlab.studies.knowledge.report.evidence import distribution_percent
 from sftlab.studies.knowledge.report.findings import all_findings
 from sftlab.studies.knowledge.report.lookup import TEST, VariantView
@@ -40,15 +41,8 @@ OF_SHOWN: Mapping[str, Callable[[VariantView], Sequence[object]]] = {
     "topics": topics.shown_rows,
 }
 
+
 # docs/results/knowledge.md has the trials.
-POCKET_CAVEAT = (
-    "The pocket world is a demonstration. Its text and its learning rate were chosen while the paper's effects were "
-    "looked at, the rate by test accuracy among four. So an agreement with the paper is partly built in, above all "
-    "that restoring helps and that restoring too much fails. A disagreement, and the comparison of restoration "
-    "orders, are not built in."
-)
-
-
 def render(results: Results, origin: Origin | None = None) -> str:
     """The page as HTML text. It refers to nothing outside itself; the same results give the same bytes.
 
@@ -69,7 +63,7 @@ def render(results: Results, origin: Origin | None = None) -> str:
         paper=published.PAPER,
         paper_model=published.PAPER_MODEL,
         paper_after="strategies",
-        caveat=POCKET_CAVEAT if results.spec.get("pocket") else "",
+        caveat=caveat_of(results),
     )
 
 

@@ -14,7 +14,7 @@ from sftlab.studies.knowledge.sweep.sweep import Sweep, finished_trials
 from sftlab.studies.knowledge.sweep.trial import steps_of
 from sftlab.studies.knowledge.sweep.trials import Trial
 
-REVISION = 7
+REVISION = 8
 
 
 def finish(sweep: Sweep, trials: Sequence[Trial]) -> Finished:
