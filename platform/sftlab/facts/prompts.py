@@ -2,7 +2,7 @@
 
     bos <|question|> Q <|answer|>      then the target      A  eos
 
-The two markers are plain text and not special tokens, as in the study.
+The two markers are plain text. The paper does not say whether they are special tokens.
 """
 
 from __future__ import annotations
