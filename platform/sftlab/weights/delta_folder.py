@@ -123,6 +123,7 @@ class PackedCheckpoint(Checkpoint):
         self.packed_files = files
         # Two files may hold one tensor, with the same contents, as shards may.
         self._holders = {name: file for file in files.values() for name in file.tensors}
+        self._packed_names = {name: name for name in self._holders}
         places = {name: file.places[name] for name, file in self._holders.items()}
         super().__init__(path, config, tuple(file.data for file in files.values()), places)
 
@@ -130,6 +131,7 @@ class PackedCheckpoint(Checkpoint):
         size = self.numel(name)
         stop = start + out.size
         assert out.dtype == raw_type(self.code(name)) and stop <= size
+        name = self._packed_names[name]
         for first in range(start - start % DELTA_CHUNK, stop, DELTA_CHUNK):
             last = min(first + DELTA_CHUNK, size)
             begin, end = max(first, start), min(last, stop)
@@ -142,6 +144,10 @@ class PackedCheckpoint(Checkpoint):
             whole = np.empty(last - first, out.dtype)
             self._restore(self._holders[name], name, first, whole)
             part[:] = whole[begin - first : end - first]
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        super().rename(names)
+        self._packed_names = {names.get(name, name): packed for name, packed in self._packed_names.items()}
 
     def restored(self, file: PackedFile) -> Iterator[memoryview]:
         """The bytes of a safetensors file as it was packed, in pieces; decoded by several threads."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,9 @@ from sftlab.weights.shards import Checkpoint
 
 _INPUT_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
-WRAPPERS = ("_orig_mod.", "module.")
+# Modules that torch puts around others, at any depth; no model has modules of these names.
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"})
+PARALLEL = "module"  # of data parallelism, around the whole model: a word that a model may have within it
 _STRETCH = 1 << 20
 
 
@@ -129,19 +131,40 @@ def open_pair(base_dir: Folder, tuned_dir: Folder) -> Iterator[tuple[Checkpoint,
 def align(base: Checkpoint, tuned: Checkpoint) -> None:
     """Gives the base model's tensors the tuned model's names, where these differ by a prefix alone.
 
-    A backbone is stored with its prefix (`transformer.`, `model.`) or without. `_orig_mod.` of torch.compile and
-    `module.` of data parallelism are left out on both sides, since no loader knows them.
+    A backbone is stored with its prefix (`transformer.`, `model.`) or without. Wrappers (`unwrapped`) are left out on
+    both sides, since no loader knows them. Raises UserError where two tensors of a model then have one name.
     """
     for checkpoint in (base, tuned):
-        for wrapper in WRAPPERS:
-            if checkpoint.names and all(name.startswith(wrapper) for name in checkpoint.names):
-                checkpoint.rename({name: name.removeprefix(wrapper) for name in checkpoint.names})
+        bare = unwrapped(checkpoint.names)
+        taken: dict[str, str] = {}
+        for name, new in bare.items():
+            if new in taken:
+                raise UserError(
+                    f"holds {taken[new]} and {name}, which are both {new} without their wrappers",
+                    place=checkpoint.path,
+                    value=name,
+                    advice="unwrap the model before it is saved, or fetch it again.",
+                )
+            taken[new] = name
+        checkpoint.rename({name: new for name, new in bare.items() if name != new})
     lacking = [name for name in base.names if name not in tuned.names]
     there = set(tuned.names) - set(base.names)
     tries = [{name: f"{prefix}.{name}" for name in lacking} for prefix in {n.split(".")[0] for n in there}]
     tries.append({name: name.partition(".")[2] for name in lacking})
     found = max(tries, key=lambda renamed: len(there.intersection(renamed.values())))
     base.rename({old: new for old, new in found.items() if new in there})
+
+
+def unwrapped(names: Sequence[str]) -> dict[str, str]:
+    """Each name without the modules that torch.compile, FSDP, activation checkpointing and data parallelism add.
+
+    >>> unwrapped(["module._orig_mod.h.0._fsdp_wrapped_module.weight"])
+    {'module._orig_mod.h.0._fsdp_wrapped_module.weight': 'h.0.weight'}
+    """
+    paths = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in names}
+    while paths and all(len(path) > 1 and path[0] == PARALLEL for path in paths.values()):
+        paths = {name: path[1:] for name, path in paths.items()}
+    return {name: ".".join(path) for name, path in paths.items()}
 
 
 def check_pair(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ import torch
 from sftlab.errors import UserError
 from sftlab.weights.edits import Interpolation
 from sftlab.weights.ladder import restore
+from sftlab.weights.packing import pack
+from sftlab.weights.pairs import unwrapped
 from sftlab.weights.restoration import ModelSource
 from sftlab.weights.shards import Checkpoint
 from tests.support.refusals import refused
@@ -44,6 +48,57 @@ def test_a_prefix_that_one_of_a_pair_lacks_is_recognised(prefix: str, lacking: s
     one, other = (stored(tmp_path / folder / "restored-50") for folder in ("out", "plain"))
     assert one.keys() == other.keys() and all(same_bits(one[name], other[name]) for name in one)
     assert (one[f"{written}{LAYER}"] == tensors(0)[LAYER]).sum() == 6
+
+
+WRAPPED_ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+def _wrapped(draw: Random, names: Iterable[str]) -> dict[str, str]:
+    """Each name -> the name with wrappers around the model, in one order for all, and within it."""
+    around = draw.choices((*WRAPPED_ANYWHERE, "module"), k=draw.randrange(5))
+    found = {}
+    for name in names:
+        parts = list(around)
+        for part in name.split("."):
+            parts += [part, *draw.choices(WRAPPED_ANYWHERE, k=draw.choice((0, 0, 1, 2)))]
+        found[name] = ".".join(parts)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_wrappers_of_all_kinds_orders_and_depths_are_left_out(seed: int, tmp_path: Path) -> None:
+    """A pair with drawn wrappers, the tuned model packed or not, is restored as the pair without them."""
+    draw = Random(seed)
+    head = {"lm_head.weight": torch.ones(5, 3)}
+    for number, name in enumerate(("b", "t")):
+        plain = tensors(number) | head
+        write_checkpoint(tmp_path / name, plain, CONFIG)
+        wrapped = _wrapped(draw, plain)
+        write_checkpoint(tmp_path / f"w{name}", {wrapped[key]: plain[key] for key in plain}, CONFIG)
+    tuned = tmp_path / "wt"
+    if seed % 2:
+        tuned = tmp_path / "packed"
+        pack(tmp_path / "wb", tmp_path / "wt", tuned)
+    restore(tmp_path / "wb", tuned, "50", tmp_path / "out")
+    restore(tmp_path / "b", tmp_path / "t", "50", tmp_path / "plain")
+    one, other = (stored(tmp_path / folder / "restored-50") for folder in ("out", "plain"))
+    assert one.keys() == other.keys() and all(same_bits(one[name], other[name]) for name in one)
+
+
+def test_a_module_within_a_model_keeps_its_name() -> None:
+    """`module` is a wrapper where all names begin with it, and never takes the whole of a name."""
+    names = ["module.h.0.module.weight", "module.module.weight"]
+    assert list(unwrapped(names).values()) == ["h.0.module.weight", "module.weight"]
+    names = ["h.0.module.weight", "module.weight"]
+    assert list(unwrapped(names).values()) == names
+    assert unwrapped([]) == {} and unwrapped(["module"]) == {"module": "module"}
+
+
+def test_two_tensors_that_are_one_without_their_wrappers_are_refused(tmp_path: Path) -> None:
+    for name in ("base", "tuned"):
+        write_checkpoint(tmp_path / name, tensors(0) | {"_orig_mod.wte.weight": torch.ones(5, 3)}, CONFIG)
+    with refused("_orig_mod.wte.weight and wte.weight, which are both wte.weight", place="base"):
+        restore(tmp_path / "base", tmp_path / "tuned", "10", tmp_path / "out")
 
 
 @pytest.mark.parametrize("edit", [None, Interpolation(100, region="layers")])
