@@ -16,7 +16,7 @@ from sftlab.store.objects import is_address, parse_address
 from sftlab.strategies import RestoreSpec
 from sftlab.training.spec import SFTSpec, accumulation_steps, check_runtime, check_spec
 from sftlab.weights.companions import companions
-from sftlab.weights.pairs import require_embeddings, tied_aliases
+from sftlab.weights.pairs import check_ranked, require_embeddings, tied_aliases
 from sftlab.weights.regions import check_layers
 from sftlab.weights.shards import Checkpoint
 
@@ -88,12 +88,16 @@ def check_base_model(
 
     That is: no sound safetensors checkpoint (headers are read, and embeddings that are stored twice), no dtype where
     the engine takes the checkpoint's, files besides the weights that cannot be copied, weights that do not fill the
-    model of config.json, layers that cannot be adapted or frozen as one of `trained` says, or layers that `restore`
+    model of config.json, layers that cannot be adapted or frozen as one of `trained` says, parameters of a type that
+    cannot be ranked where something is trained (its change is measured in all parameters), or layers that `restore`
     names and the model lacks.
     """
+    runs = list(trained)
     with Checkpoint.open(path) as checkpoint:
         require_embeddings(checkpoint)
         tied_aliases(checkpoint)
+        if runs:
+            check_ranked(checkpoint)
         if restore is not None:
             check_layers(restore.layers, checkpoint.names, f"restore.layers: {path}")
     if engine.dtype == "auto":
@@ -103,7 +107,7 @@ def check_base_model(
     check_model(path, on_cpu=False)
     companions(Path(path))
     shapes = {
-        (sft.freeze_layers, sft.lora): sft for sft in trained
+        (sft.freeze_layers, sft.lora): sft for sft in runs
     }  # what decides whether a model can be trained
     for sft in shapes.values():
         check_trainable(Path(path), sft)

@@ -34,6 +34,7 @@ _TYPES = {
     "F32": ("float32", 4),
     "F64": ("float64", 8),
 }
+STORED_TYPES = tuple(_TYPES)  # the types that a checkpoint may store
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _CODES = {name: code for code, (name, _) in _TYPES.items()}
 _EXPONENT = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}

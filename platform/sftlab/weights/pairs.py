@@ -235,15 +235,30 @@ def _difference(base: Checkpoint, tuned: Checkpoint, name: str) -> UserError | N
             value=type_name(tuned.code(name)),
             advice="save both models in one type.",
         )
-    if base.code(name) not in RANKED:
-        return UserError(
-            f"{name} is {type_name(base.code(name))}",
-            place=base.path,
-            value=type_name(base.code(name)),
-            expected="bfloat16, float16 or float32 weights, which alone can be ranked",
-            advice="use the model before quantisation.",
-        )
-    return None
+    return _unranked(base, name)
+
+
+def check_ranked(checkpoint: Checkpoint) -> None:
+    """Raises UserError that names the first parameter of a type that cannot be ranked.
+
+    `check_pair` refuses it too, for the region "all"; a base model is checked before a model is tuned from it.
+    """
+    for name in parameters(checkpoint):
+        why = _unranked(checkpoint, name)
+        if why is not None:
+            raise why
+
+
+def _unranked(checkpoint: Checkpoint, name: str) -> UserError | None:
+    if checkpoint.code(name) in RANKED:
+        return None
+    return UserError(
+        f"{name} is {type_name(checkpoint.code(name))}",
+        place=checkpoint.path,
+        value=type_name(checkpoint.code(name)),
+        expected="bfloat16, float16 or float32 weights, which alone can be ranked",
+        advice="use the model before quantisation, or save it in one of these types.",
+    )
 
 
 def check_finite(checkpoint: Checkpoint, name: str, weights: Raw) -> None:

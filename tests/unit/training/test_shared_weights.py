@@ -235,3 +235,13 @@ def test_tied_embeddings_that_are_stored_as_the_head_alone_are_refused_for_vllm(
     assert torch.equal(load(base).model.embed_tokens.weight, tensors["lm_head.weight"])
     with refused(r"tied, yet lm_head\.weight is stored without the input embedding"):
         check_base_model(str(base), EngineSpec(), [SFTSpec()])
+
+
+def test_a_type_that_cannot_be_ranked_is_refused_before_a_model_is_tuned(tmp_path: Path) -> None:
+    base = save(tmp_path / "base", "llama", tied=True)
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors = stored(base)
+    save_file(tensors | {name: tensors[name].double()}, base / "model.safetensors", metadata={"format": "pt"})
+    check_base_model(str(base), EngineSpec(), [])
+    with refused(f"^{name} is float64", place="base", value="float64"):
+        check_base_model(str(base), EngineSpec(), [SFTSpec()])

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from sftlab.errors import UserError
+from sftlab.weights.bits import STORED_TYPES, torch_type, type_name
 from sftlab.weights.edits import Interpolation
 from sftlab.weights.ladder import restore
 from sftlab.weights.packing import pack
-from sftlab.weights.pairs import unwrapped
+from sftlab.weights.pairs import check_pair, check_ranked, unwrapped
 from sftlab.weights.restoration import ModelSource
 from sftlab.weights.shards import Checkpoint
 from tests.support.refusals import refused
@@ -136,3 +137,30 @@ def test_an_adapter_as_peft_saves_it_is_named_as_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_model.safetensors").touch()
     with refused("is an adapter without its model", advice="it is taken as a tuned model"):
         Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize("kind", STORED_TYPES)
+def test_a_base_model_is_refused_for_the_types_that_its_pair_is_refused_for(
+    kind: str, tmp_path: Path
+) -> None:
+    """Of each type that a checkpoint may store, one parameter, within or outside of the layers."""
+    for name in (LAYER, "wte.weight"):
+        held = tensors(0) | {"lm_head.weight": torch.ones(5, 3), name: torch.ones(SHAPES[name])}
+        held[name] = held[name].to(torch_type(kind))
+        write_checkpoint(tmp_path / name, held, CONFIG)
+        with Checkpoint.open(tmp_path / name) as base:
+            if kind in ("BF16", "F16", "F32"):
+                check_ranked(base)
+                assert set(check_pair(base, base)) == held.keys()
+                continue
+            with refused(f"^{name} is ", place=name, value=type_name(kind), expected="float32 weights"):
+                check_ranked(base)
+            with refused(f"^{name} is ", place=name, value=type_name(kind)):
+                check_pair(base, base)
+
+
+def test_a_buffer_of_another_type_is_no_parameter_that_is_ranked(tmp_path: Path) -> None:
+    mask = {"h.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool), "lm_head.weight": torch.ones(5, 3)}
+    write_checkpoint(tmp_path / "base", tensors(0) | mask, CONFIG)
+    with Checkpoint.open(tmp_path / "base") as base:
+        check_ranked(base)
