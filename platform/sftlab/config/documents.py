@@ -126,25 +126,38 @@ def load_yaml(path: Path, advice: str) -> Any:
     return parse_yaml(text, str(path))
 
 
+class _RepeatedKeyError(Exception):
+    """No ValueError, which means what is no JSON."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice!r} is given twice")
+        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
     return found
 
 
-def parse_json(text: str | bytes, where: str | Place, advice: str, unique: bool = False) -> Any:
-    """The value of a JSON text. Raises UserError naming `where` for what is none, with what to do (`advice`).
-
-    unique: refuse an object that has a key twice, of which the last would count.
+def parse_json(text: str | bytes, where: str | Place, advice: str) -> Any:
+    """The value of a JSON text. Raises UserError naming `where` for what is none, with what to do (`advice`), and
+    for an object that has a key twice, of which other readers take the last in silence.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys if unique else None)
+        value = json.loads(text, object_pairs_hook=_unique_keys)
         json.dumps(
             value, ensure_ascii=False
         ).encode()  # half of a surrogate pair can be neither hashed nor stored
+    except _RepeatedKeyError as error:
+        raise UserError(
+            f"key {error.key!r} is given twice in one object",
+            place=where,
+            value=error.key,
+            advice="keep the one that is right.",
+        ) from error
     except RecursionError as error:
         raise UserError("is not valid JSON: it is nested too deeply", place=where, advice=advice) from error
     except UnicodeEncodeError as error:

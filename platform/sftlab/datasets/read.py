@@ -210,7 +210,7 @@ def _item(decoder: json.JSONDecoder, text: _Window, where: str) -> Any:
     """The value at the window's place; the window is lengthened until it holds all of it."""
     while True:
         try:
-            value, end = decoder.raw_decode(text.text, text.at)
+            _, end = decoder.raw_decode(text.text, text.at)
         except RecursionError as error:
             raise UserError(
                 "is not valid JSON: it is nested too deeply", place=where, advice="give flat objects."
@@ -224,8 +224,7 @@ def _item(decoder: json.JSONDecoder, text: _Window, where: str) -> Any:
             ) from error
         found = text.text[text.at : end]
         text.at = end
-        # Half of a character, which no later step can store, is found as in a line.
-        return parse_json(found, where, "give a list of objects.") if "\\u" in found else value
+        return parse_json(found, where, "give a list of objects.")  # with the checks of a line
 
 
 class _Window:

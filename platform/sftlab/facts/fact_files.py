@@ -118,7 +118,7 @@ def _line_rows(file: TextIO, path: Path) -> Iterator[tuple[Place, Any]]:
                 f"has over {MAX_LINE:,} characters", place=where, advice="give one object a line."
             )
         if line.strip():
-            yield where, parse_json(line, where, "give one object a line.", unique=True)
+            yield where, parse_json(line, where, "give one object a line.")
 
 
 def _list_rows(file: TextIO, path: Path) -> Iterator[tuple[Place, Any]]:
@@ -134,10 +134,10 @@ def _list_rows(file: TextIO, path: Path) -> Iterator[tuple[Place, Any]]:
             if line.strip():
                 yield (
                     where,
-                    parse_json(line, where, "give a list of objects, or one object a line.", unique=True),
+                    parse_json(line, where, "give a list of objects, or one object a line."),
                 )
         return
-    for index, row in enumerate(parse_json(text, str(path), "give a list of objects.", unique=True)):
+    for index, row in enumerate(parse_json(text, str(path), "give a list of objects.")):
         yield Place(str(path), index + 1), row
 
 
