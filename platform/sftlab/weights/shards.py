@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -64,7 +64,7 @@ class Checkpoint:
     @staticmethod
     def open(folder: str | os.PathLike[str]) -> Checkpoint:
         """Reads the headers of all shards. Raises UserError for anything but a sound safetensors checkpoint, and as
-        `layout` does. Logs a warning for a tensor that a shard holds and the index omits; it is read.
+        `layout` does. Logs a warning for a tensor that the index omits or names the wrong shard for; it is read.
         """
         path = pull(Path(folder))
         if not path.is_dir():
@@ -296,8 +296,10 @@ def _indexed(folder: Path, index: Path) -> Layout:
 def _places(found: Layout) -> dict[str, Place]:
     """The tensors of all shards. Raises UserError where one is nowhere, or in two shards with different contents."""
     places: dict[str, Place] = {}
+    holders: dict[str, list[Path]] = {}
     for shard in found.shards:
         for name, place in read_header(shard)[1].items():
+            holders.setdefault(name, []).append(shard)
             if name in places and not _same_bytes(places[name], place):
                 raise UserError(
                     (
@@ -315,19 +317,34 @@ def _places(found: Layout) -> dict[str, Place]:
                 place=found.shards[0].with_name(file),
                 advice="fetch both again.",
             )
-    _report_omissions(found, places)
+    for text in disagreements(found, holders):
+        _report(text)
     return places
 
 
-def _report_omissions(found: Layout, places: Mapping[str, Place]) -> None:
-    """Logs where the index and its shards disagree on a tensor that is read all the same."""
+def disagreements(found: Layout, holders: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Where the index and its shards disagree on tensors that are read all the same: those that it omits, and those
+    that it names the wrong shard for. holders: the shards that hold each tensor.
+    """
     if found.index is None:
-        return
-    for name, place in sorted(places.items()):
-        if name not in found.weight_map:
-            _report(
-                f"{found.index}: omits {name}, which {place.shard} holds; it is read, as transformers does."
-            )
+        return []
+    omitted = sorted(name for name in holders if name not in found.weight_map)
+    wrong = sorted(
+        name for name, file in found.weight_map.items() if file not in {shard.name for shard in holders[name]}
+    )
+    texts = []
+    if omitted:
+        texts.append(f"omits {omitted[0]}, which {holders[omitted[0]][0]} holds{_and_more(omitted)}")
+    if wrong:
+        first = wrong[0]
+        texts.append(
+            f"names {found.weight_map[first]} for {first}, which {holders[first][0]} holds{_and_more(wrong)}"
+        )
+    return [f"{found.index}: {text}; all are read, as transformers does." for text in texts]
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more tensors likewise)" if len(names) > 1 else ""
 
 
 @cache

@@ -20,7 +20,7 @@ from sftlab.errors import UserError
 from sftlab.training.hf_model import weight_files
 from sftlab.weights.ladder import restore
 from sftlab.weights.model_id import model_hash
-from sftlab.weights.shards import INDEX_FILE, SINGLE_FILE, Checkpoint
+from sftlab.weights.shards import INDEX_FILE, SINGLE_FILE, Checkpoint, disagreements, layout
 from tests.support.refusals import refused
 from tests.support.weights_models import same_bits, save_model, save_tuned, stored, write_checkpoint
 
@@ -90,6 +90,18 @@ def test_a_checkpoint_holds_what_transformers_loads_or_is_refused(files: Files) 
             assert checkpoint.names == tuple(sorted(expected))
             assert all(same_bits(checkpoint.read(name), tensor) for name, tensor in expected.items())
             assert set(checkpoint.files.values()) <= set(checkpoint.shards)
+            found = layout(folder)
+        holders = {
+            name: [file for file in found.shards if name in files.held[file.name]] for name in expected
+        }
+        texts = disagreements(found, holders)
+        named = files.weight_map or {}
+        omitted = set(expected) - set(named) if files.weight_map else set()
+        wrong = {name for name, file in named.items() if name not in files.held[file]}
+        assert [(kind in text) for text in texts for kind in ("omits", "names")] == (
+            [True, False] * bool(omitted) + [False, True] * bool(wrong)
+        )
+        assert all(named[min(wrong)] in text and min(wrong) in text for text in texts if "names" in text)
         assert {name for file in weight_files(folder) for name in load_file(file)} == set(expected)
 
 
@@ -126,6 +138,20 @@ def test_a_tensor_that_the_index_omits_is_restored_and_reported(
     )
     (message,) = [text for text in caplog.messages if str(tmp_path / "tuned") in text]
     assert f"{INDEX_FILE}: omits {omitted}, which {tmp_path / 'tuned' / shard} holds" in message
+
+
+def test_a_wrong_shard_in_the_index_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = sharded(tmp_path / "model")
+    held = {name: json.loads((folder / INDEX_FILE).read_text())["weight_map"][name] for name in NAMES}
+    other = {SHARDS[0]: SHARDS[1], SHARDS[1]: SHARDS[0]}
+    edit_index(folder, **{name: other[file] for name, file in held.items()})
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.names == NAMES
+    (message,) = caplog.messages
+    assert message == (
+        f"{folder / INDEX_FILE}: names {other[held['a']]} for a, which {folder / held['a']} holds (and 2 more tensors "
+        "likewise); all are read, as transformers does."
+    )
 
 
 def test_an_index_that_agrees_with_the_only_file_is_accepted(tmp_path: Path) -> None:
