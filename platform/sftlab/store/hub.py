@@ -31,6 +31,7 @@ MODEL_FILES = (
         "*.jinja",
         "vocab.bpe",
         "bpe.codes",
+        "prophetnet.tokenizer",
     ),
     *("LICENSE*", "LICENCE*", "USE_POLICY.md", "NOTICE", "README.md"),
 )

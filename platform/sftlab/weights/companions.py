@@ -16,19 +16,23 @@ from pathlib import Path
 from sftlab.errors import UserError
 from sftlab.files import readable_write_errors
 from sftlab.weights.adapter import is_adapter
-from sftlab.weights.shards import INDEX_FILE, read_json_object
+from sftlab.weights.shards import INDEX_FILE, TOKENIZER_NAMES, read_json_object
 
 TEMPLATES = "additional_chat_templates"  # a folder of transformers, beside chat_template.jinja
 _CONFIGURATION = re.compile(r"(config|generation_config|(video_|audio_)?(pre)?processor_config)\.json")
+# What `vocab_files_names` of the tokenizers of transformers name, and files with further prefixes and endings.
 _TOKENIZER = re.compile(
     r"((tokenizer|special_tokens|added_tokens|chat_template|vocab|merges|dict|bpe\.codes|spiece|sentencepiece|tekken)"
-    r"[\w.-]*\.(json|jinja|txt|model|spm|tiktoken)|[\w.-]+\.(model|spm|tiktoken)|vocab\.bpe|bpe\.codes)"
+    r"[\w.-]*\.(json|jinja|txt|model|spm|tiktoken)|[\w.-]+\.(model|spm|tiktoken)"
+    r"|(byte_maps|emoji|entity_vocab|normalizer|target_vocab|word_pronunciation|word_shape)\.json"
+    rf"|{'|'.join(map(re.escape, TOKENIZER_NAMES))})"
 )
 # One of these holds the words; the other files of a tokenizer say how to use them.
 _VOCABULARY = re.compile(
-    r"tokenizer\.json|tekken\.json|vocab[\w-]*\.txt|dict\.txt|[\w.-]+\.(model|spm|tiktoken)"
+    r"tokenizer\.json|tekken\.json|byte_maps\.json|prophetnet\.tokenizer|vocab[\w-]*\.txt|dict\.txt"
+    r"|[\w.-]+\.(model|spm|tiktoken)"
 )
-_PAIRED = ({"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"})
+_TOGETHER = ({"vocab.json", "merges.txt"}, {"vocab-src.json", "vocab-tgt.json", "merges.txt"})
 _POINTER = b"version https://git-lfs"
 
 
@@ -119,7 +123,7 @@ def model_companions(base: Path, tuned: Path, index: bool = False) -> list[Compa
 def has_vocabulary(files: Iterable[Companion]) -> bool:
     """Whether the files hold a tokenizer that can be loaded, not only settings of one."""
     names = {one.name for one in files}
-    return any(map(_VOCABULARY.fullmatch, names)) or any(pair <= names for pair in _PAIRED)
+    return any(map(_VOCABULARY.fullmatch, names)) or any(group <= names for group in _TOGETHER)
 
 
 def report_gaps(files: Sequence[Companion], model: Path) -> None:

@@ -31,6 +31,7 @@ INDEX_FILE = "model.safetensors.index.json"
 DELTA_FILE = "weights.delta.json"  # what a packed folder holds in place of weights; see delta_folder.py
 # Files next to the weights that belong to a model's identity: configuration and tokenizer; neither pickles nor code.
 COMPANIONS = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt")
+TOKENIZER_NAMES = ("bpe.codes", "prophetnet.tokenizer", "vocab.bpe")  # those with another suffix
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"  # of peft; see adapter.py
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 MAX_JSON = 64 * 2**20  # characters of a config.json or of the index of a sharded checkpoint
@@ -225,7 +226,11 @@ def model_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    companions = [file for file in folder.iterdir() if file.suffix in COMPANIONS and file.is_file()]
+    companions = [
+        file
+        for file in folder.iterdir()
+        if (file.suffix in COMPANIONS or file.name in TOKENIZER_NAMES) and file.is_file()
+    ]
     companions += (folder / "additional_chat_templates").glob("*.jinja")
     weights = layout(folder).shards if has_weights(folder) else ()
     return sorted({*companions, *weights})

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
+from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from sftlab.errors import UserError
+from sftlab.store.hub import MODEL_FILES
 from sftlab.weights.companions import companions, copy_files, has_vocabulary, report_gaps, travelling
+from sftlab.weights.shards import model_files
 from tests.support.refusals import refused
 
 TOKENIZERS = {
@@ -109,3 +115,44 @@ def test_code_that_stays_behind_is_reported(tmp_path: Path, caplog: pytest.LogCa
     (tuned / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": "configuration_x.XConfig"}}))
     report_gaps(companions(tuned), tuned)
     assert "config.json: names code of the model (auto_map), which is never copied" in caplog.text
+
+
+_NAMED = re.compile(r"^VOCAB_FILES_NAMES = (\{.*?\})", re.DOTALL | re.MULTILINE)
+
+
+def tokenizers_of_transformers() -> dict[str, tuple[str, ...]]:
+    """The files that the tokenizers of the installed transformers name, by module; read, since imports take long."""
+    spec = find_spec("transformers")
+    assert spec is not None and spec.origin is not None
+    found = {}
+    for file in sorted(Path(spec.origin).parent.glob("models/*/tokenization_*.py")):
+        if named := _NAMED.search(file.read_text(encoding="utf-8")):
+            found[file.stem] = tuple(ast.literal_eval(named[1]).values())
+    return found
+
+
+def test_files_that_tokenizers_of_transformers_name_travel_and_are_in_the_identity(tmp_path: Path) -> None:
+    kinds = tokenizers_of_transformers()
+    assert len(kinds) > 50 and kinds["tokenization_bertweet"] == ("vocab.txt", "bpe.codes")
+    for kind, named in kinds.items():
+        model = folder(tmp_path / kind, *named)
+        found = companions(model)
+        assert {one.name for one in found} == {"config.json", *named}
+        assert all(one.is_tokenizer for one in found if one.name != "config.json")
+        assert {one.file for one in found} <= set(model_files(model)), "what travels is in the identity"
+        assert all(any(fnmatch(name, pattern) for pattern in MODEL_FILES) for name in named), "and is fetched"
+        # A vocab.json alone is a vocabulary for speech and pictures; of a language model it is half of one.
+        assert has_vocabulary(found) == bool(set(named) - {"vocab.json", "tokenizer_config.json"}), kind
+
+
+def test_files_that_transformers_does_not_read_are_no_vocabulary(tmp_path: Path) -> None:
+    """Names of the first GPT-2: such a model gets the tokenizer of its base."""
+    base = folder(tmp_path / "base", "tokenizer.json")
+    found = names(base, folder(tmp_path / "tuned", "encoder.json", "vocab.bpe"))
+    assert found == {"config.json of tuned", "vocab.bpe of tuned", "tokenizer.json of base"}
+
+
+def test_the_files_of_an_identity_are_those_of_before_and_three_names(tmp_path: Path) -> None:
+    kept = ("notes.txt", "a.spm", "vocab.bpe", "bpe.codes", "prophetnet.tokenizer")
+    model = folder(tmp_path / "model", *kept, "a.bpe", "b.codes", "c.tokenizer", "optimizer.pt", "README.md")
+    assert [file.name for file in model_files(model)] == sorted(("config.json", *kept))
