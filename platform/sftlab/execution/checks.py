@@ -92,13 +92,20 @@ def check_pocket_model(
     shape: Shape, trained: Iterable[SFTSpec], restore: RestoreSpec | None = None, on_cpu: bool = False
 ) -> None:
     """Raises UserError where the pocket model of this shape cannot be served on the CPU (where `on_cpu` says so), or
-    lacks layers that one of `trained` freezes or `restore` names.
+    lacks layers that one of `trained` freezes or adapts or `restore` names.
     """
     if on_cpu:
         check_head_size(shape.hidden // shape.heads, "shape of the pocket model (hidden / heads)")
     names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(shape.layers)]
-    for sft in trained:
-        check_layers(sft.freeze_layers, names, "sft.freeze_layers: the pocket model (shape.layers)")
+    shapes = dict.fromkeys((sft.freeze_layers, sft.lora) for sft in trained)
+    for frozen, _ in shapes:
+        check_layers(frozen, names, "sft.freeze_layers: the pocket model (shape.layers)")
+    for frozen, lora in shapes:
+        if frozen or lora:
+            from sftlab.pocket.pretrain import model_without_weights
+            from sftlab.training.hf_model import check_adapted
+
+            check_adapted(model_without_weights(shape), SFTSpec(freeze_layers=frozen, lora=lora))
     if restore is not None:
         check_layers(restore.layers, names, "restore.layers: the pocket model (shape.layers)")
 

@@ -123,6 +123,27 @@ def test_only_stages_that_start_engines_without_gpus_ask_for_these_heads(stages:
         assert not engines_on_cpu([stage], on_gpu)
 
 
+@pytest.mark.parametrize("kind", PLANS)
+@pytest.mark.parametrize(
+    ("targets", "problem"),
+    [
+        ("nonsense", "no module of the model is named nonsense"),
+        ("q_proj, nonsense, up_prj", "no module of the model is named nonsense or up_prj"),
+        ("embed_tokens", "names an embedding"),
+    ],
+)
+def test_names_of_no_linear_layer_of_a_pocket_model_are_refused_by_the_plan(
+    kind: str, targets: str, problem: str, tmp_path: Path
+) -> None:
+    def planned(names: str) -> None:
+        PLANS[kind](tmp_path, [f"sft.lora={{rank: 2, target_modules: [{names}]}}"])
+
+    planned("q_proj, down_proj")
+    with refused(problem, place="sft.lora.target_modules"):
+        planned(targets)
+    assert not list(tmp_path.glob("store/*/*/"))
+
+
 def test_layers_that_a_base_of_a_survey_lacks_are_refused_by_the_plan(tmp_path: Path) -> None:
     """A ladder restores, and a method freezes, layers of a base that is not made yet."""
     for setting in ("restore.layers=0-9", "sft.freeze_layers=9"):

@@ -165,13 +165,16 @@ def check_bases(spec: SurveySpec, on_cpu: bool, say: Callable[[str], None]) -> N
         trained[run.base].append(run.sft)
         restored[run.base] |= spec.restore is not None and is_selected(spec.restore, run)
     ladders = {name: spec.restore if restored[name] else None for name in restored}
-    for name in spec.bases.pocket:
+    for name in spec.bases.names:
+        folder = spec.bases.folders.get(name)
         try:
-            check_pocket_model(spec.bases.shape(name), trained[name], ladders[name], on_cpu)
+            if folder is None:
+                check_pocket_model(spec.bases.shape(name), trained[name], ladders[name], on_cpu)
+            else:
+                check_base_model(folder.path, spec.engine, trained[name], ladders[name], on_cpu)
         except UserError as error:
             raise within(f"base {name}", error) from error
-    for name, base in spec.bases.folders.items():
-        check_base_model(base.path, spec.engine, trained[name], ladders[name], on_cpu)
+    for base in spec.bases.folders.values():
         lost = check_tokenizer(base.path, load_tokenizer(base.path), embedding_rows(base.path), [])
         if lost:
             say(f"{base.path}: the tokenizer does not keep {', '.join(lost)}")
