@@ -38,7 +38,7 @@ def refuse_early(build: Build) -> None:
         missing = {step.stage for step, _ in plan.steps() if build.store.find(step) is None}
     lacking = [stage for stage in plan.stages if stage.name in missing]
     if lacking and not plan.outside.missing():
-        plan.check(lacking, lambda line: print(line, file=sys.stderr))
+        plan.check(lacking, build.runtime, lambda line: print(line, file=sys.stderr))
 
 
 def previewed(build: Build) -> list[PlannedStep]:

@@ -27,6 +27,7 @@ from sftlab.cli.study import open_study
 from sftlab.cli.survey import open_survey
 from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
+from sftlab.shell import command
 
 if TYPE_CHECKING:
     from sftlab.store.record import Step
@@ -182,7 +183,7 @@ def _require_finished(build: KnowledgeBuild, file: Path, *steps: Step) -> None:
         raise _unfinished(file, "run")
 
 
-def _unfinished(file: Path, command: str) -> UserError:
+def _unfinished(file: Path, builder: str) -> UserError:
     return UserError(
-        "is not finished in this store", place=file, advice=f"run `sftlab {command} {file}` first."
+        "is not finished in this store", place=file, advice=f"run `{command('sftlab', builder, file)}` first."
     )

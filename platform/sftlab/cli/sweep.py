@@ -76,7 +76,7 @@ def sweep_plan(path: Path, runtime_file: Path | None, store: Place, overrides: S
 
     sweep = open_sweep(path, runtime_file, store, overrides)
     if not sweep.sources.outside.missing():
-        check_sweep_model(sweep.spec, sweep.study)
+        check_sweep_model(sweep.spec, sweep.study, sweep.runtime)
     planned = plan_sweep(sweep)
     print(planned, flush=True)
     check_limits(sweep)

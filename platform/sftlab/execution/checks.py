@@ -8,9 +8,11 @@ from pathlib import Path
 
 from sftlab.errors import UserError
 from sftlab.execution.runtime import Keep, Runtime
-from sftlab.inference.model_check import check_model
+from sftlab.execution.stage import Stage
+from sftlab.inference.model_check import check_head_size, check_model
 from sftlab.inference.spec import EngineSpec
 from sftlab.inference.vllm_engine import check_engine_runtime, checkpoint_dtype
+from sftlab.pocket.spec import Shape
 from sftlab.reporting.text import listed
 from sftlab.store.objects import is_address, parse_address
 from sftlab.strategies import RestoreSpec
@@ -81,16 +83,47 @@ def check_paths(named: Mapping[str, str | None]) -> None:
             )
 
 
+def engines_on_cpu(stages: Iterable[Stage], runtime: Runtime) -> bool:
+    """Whether one of these stages starts engines without GPUs."""
+    return not runtime.engine.gpus_per_engine and any(stage.starts_engines for stage in stages)
+
+
+def check_pocket_model(
+    shape: Shape, trained: Iterable[SFTSpec], restore: RestoreSpec | None = None, on_cpu: bool = False
+) -> None:
+    """Raises UserError where the pocket model of this shape cannot be served on the CPU (where `on_cpu` says so), or
+    lacks layers that one of `trained` freezes or adapts or `restore` names.
+    """
+    if on_cpu:
+        check_head_size(shape.hidden // shape.heads, "shape of the pocket model (hidden / heads)")
+    names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(shape.layers)]
+    shapes = dict.fromkeys((sft.freeze_layers, sft.lora) for sft in trained)
+    for frozen, _ in shapes:
+        check_layers(frozen, names, "sft.freeze_layers: the pocket model (shape.layers)")
+    for frozen, lora in shapes:
+        if frozen or lora:
+            from sftlab.pocket.pretrain import model_without_weights
+            from sftlab.training.hf_model import check_adapted
+
+            check_adapted(model_without_weights(shape), SFTSpec(freeze_layers=frozen, lora=lora))
+    if restore is not None:
+        check_layers(restore.layers, names, "restore.layers: the pocket model (shape.layers)")
+
+
 def check_base_model(
-    path: str, engine: EngineSpec, trained: Iterable[SFTSpec], restore: RestoreSpec | None = None
+    path: str,
+    engine: EngineSpec,
+    trained: Iterable[SFTSpec],
+    restore: RestoreSpec | None = None,
+    on_cpu: bool = False,
 ) -> None:
     """Raises UserError where the base model of a folder cannot be served or trained.
 
-    That is: no sound safetensors checkpoint (headers are read, and embeddings that are stored twice), no dtype where
-    the engine takes the checkpoint's, files besides the weights that cannot be copied, weights that do not fill the
-    model of config.json, layers that cannot be adapted or frozen as one of `trained` says, parameters of a type that
-    cannot be ranked where something is trained (its change is measured in all parameters), or layers that `restore`
-    names and the model lacks.
+    on_cpu: whether engines without GPUs serve it. What is refused: no sound safetensors checkpoint (headers are
+    read, and embeddings that are stored twice), no dtype where the engine takes the checkpoint's, files besides
+    the weights that cannot be copied, weights that do not fill the model of config.json, layers that cannot be
+    adapted or frozen as one of `trained` says, parameters of a type that cannot be ranked where something is trained
+    (its change is measured in all parameters), or layers that `restore` names and the model lacks.
     """
     runs = list(trained)
     with Checkpoint.open(path) as checkpoint:
@@ -104,7 +137,7 @@ def check_base_model(
         checkpoint_dtype(path)
     from sftlab.training.hf_model import check_trainable
 
-    check_model(path, on_cpu=False)
+    check_model(path, on_cpu)
     companions(Path(path))
     shapes = {
         (sft.freeze_layers, sft.lora): sft for sft in runs

@@ -92,7 +92,7 @@ class _Run:
             return
         if any(stage.needs_ray for stage in lacking):
             check_environment()
-        build.plan.check(lacking, build.progress.say)
+        build.plan.check(lacking, build.runtime, build.progress.say)
         self.hold_store(self.waiting)
         for step in again:
             build.progress.say(f"{step.stage}/{step.folder} was deleted to save space; built again")

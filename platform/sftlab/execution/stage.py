@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
+from sftlab.execution.runtime import Runtime
 from sftlab.store.outside import Found
 from sftlab.store.record import Step
 
@@ -60,7 +61,7 @@ class StudyPlan(Protocol):
     def outside(self) -> OutsideFiles:
         """The files and folders outside the store that the study names."""
 
-    def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
+    def check(self, stages: Collection[Stage], runtime: Runtime, say: Callable[[str], None]) -> None:
         """Raises UserError for what cannot be built, before one of these stages is; `say` reports the rest."""
 
 

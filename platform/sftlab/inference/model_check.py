@@ -91,18 +91,30 @@ def served_architectures() -> frozenset[str]:
 
 
 def _check_head_size(path: Path, config: dict[str, Any]) -> None:
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict) and "kv_lora_rank" not in part and (size := _head_size(part)) is not None:
+            check_head_size(size, path)
+
+
+def _head_size(config: dict[str, Any]) -> int | None:
     hidden = config.get("hidden_size", config.get("n_embd"))
     heads = config.get("num_attention_heads", config.get("n_head"))
     size = config.get("head_dim")
     if size is None and isinstance(hidden, int) and isinstance(heads, int) and heads:
         size = hidden // heads
-    if isinstance(size, int) and "kv_lora_rank" not in config and size not in CPU_HEAD_SIZES:
+    return size if isinstance(size, int) else None
+
+
+def check_head_size(size: int, place: object) -> None:
+    """Raises UserError where vLLM has no attention on the CPU for heads of this size."""
+    if size not in CPU_HEAD_SIZES:
         raise UserError(
             (
                 f"heads of size {size} are not computed by vLLM on the CPU, which has "
                 f"{', '.join(map(str, CPU_HEAD_SIZES))}"
             ),
-            place=path,
+            place=place,
+            value=size,
             advice="give another model, or run on a GPU (engine.gpus_per_engine).",
         )
 

@@ -159,10 +159,24 @@ def train_tokenizer(documents: Sequence[str], vocabulary: int) -> Any:
 
 def new_model(shape: Shape, tokenizer: Any) -> Any:
     """An untied float32 LlamaForCausalLM with random weights from torch's current seed."""
+    return _model(
+        shape, len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
+    )
+
+
+def model_without_weights(shape: Shape) -> Any:
+    """The model of a shape on torch's meta device, which shows its modules before anything is trained."""
+    import torch
+
+    with torch.device("meta"):
+        return _model(shape, shape.vocabulary)
+
+
+def _model(shape: Shape, vocabulary: int, **tokens: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers,
@@ -170,8 +184,7 @@ def new_model(shape: Shape, tokenizer: Any) -> Any:
         num_key_value_heads=shape.heads,
         max_position_embeddings=max(SHORTEST_CONTEXT, shape.sequence),
         tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        **tokens,
         attn_implementation="sdpa",  # type: ignore[call-arg]  # its base class takes it
         dtype="float32",
     )

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sftlab.config.documents import nearest
 from sftlab.errors import UserError
+from sftlab.reporting.text import listed
 from sftlab.training.spec import LoRASpec, SFTSpec
 from sftlab.training.stored_tensors import Homes, Stretch, assembled, by_parameter, homes
 from sftlab.weights.pairs import OUTPUT_EMBEDDINGS, same_contents
@@ -43,8 +45,6 @@ def check_trainable(folder: Path, spec: SFTSpec) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from sftlab.training.prevention import freeze_layers
-
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
@@ -58,6 +58,13 @@ def check_trainable(folder: Path, spec: SFTSpec) -> None:
         ) from error
     model.tie_weights()
     check_copies(folder, homes(folder, model))
+    check_adapted(model, spec)
+
+
+def check_adapted(model: Any, spec: SFTSpec) -> None:
+    """Raises UserError where the layers of a model cannot be frozen or adapted as `spec` says; changes the model."""
+    from sftlab.training.prevention import freeze_layers
+
     if spec.freeze_layers is not None:
         freeze_layers(model, spec.freeze_layers)
     if spec.lora is not None:
@@ -150,14 +157,15 @@ def fill_partitions(folder: Path, model: Any) -> None:
 def add_lora(model: Any, lora: LoRASpec) -> Any:
     """`model` wrapped by peft: its own weights frozen, adapters on the target modules.
 
-    Raises UserError where no module bears one of the names, where one of them is not a linear layer, and where its
+    Raises UserError where no module bears one of the names, where one that does is no linear layer, and where its
     weight is shared with another module: merged into the shared weight, the update would change both.
     """
     from peft import LoraConfig, get_peft_model
 
     names = names_of(model)
-
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    if not isinstance(targets, str):
+        require_targets(model, targets)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type, unused-ignore]
@@ -180,6 +188,27 @@ def add_lora(model: Any, lora: LoRASpec) -> Any:
     for layer in adapted_layers(wrapped):
         refuse_shared(names[id(layer.base_layer.weight)], f"sft.lora.target_modules = {targets}")
     return wrapped
+
+
+def require_targets(model: Any, targets: Sequence[str]) -> None:
+    """Raises UserError where one of the names is that of no module; peft asks for a match of one of them alone."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    modules = dict(model.named_modules())
+    unknown = [name for name in targets if not any(f".{key}".endswith(f".{name}") for key in modules)]
+    if targets and not unknown:
+        return
+    kinds = (torch.nn.Linear, Conv1D)
+    linear = dict.fromkeys(key.rpartition(".")[2] for key, one in modules.items() if isinstance(one, kinds))
+    near = [name for word in unknown if (name := nearest(word, linear)) is not None]
+    meant = f"did you mean {listed(list(dict.fromkeys(near)))}? " if near else ""
+    raise UserError(
+        f"no module of the model is named {listed(unknown, 'or')}" if unknown else "names no module",
+        place="sft.lora.target_modules",
+        value=unknown or targets,
+        advice=f"{meant}Its linear layers are {listed(list(linear))}.",
+    )
 
 
 def adapted_layers(model: Any) -> list[Any]:

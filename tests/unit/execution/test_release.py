@@ -59,7 +59,7 @@ class Words:
         if self.capitals:
             yield self.made_of("capitals", self.second), Cost()
 
-    def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None: ...
+    def check(self, stages: Collection[Stage], runtime: Runtime, say: Callable[[str], None]) -> None: ...
 
 
 def plan_of(build: Build) -> Words:

@@ -54,7 +54,7 @@ class Letters:
         for step in self.counted():
             yield step, Cost(completions=1)
 
-    def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:  # noqa: ARG002
+    def check(self, stages: Collection[Stage], runtime: Runtime, say: Callable[[str], None]) -> None:  # noqa: ARG002
         self.events.append(f"check {' '.join(stage.name for stage in stages)}")
         if self.refused is not None:
             raise UserError(self.refused)

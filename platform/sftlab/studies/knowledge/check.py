@@ -16,11 +16,7 @@ from sftlab.facts.prompts import all_prompt_ids, answer_target, question_prompt
 from sftlab.facts.templates import DOMAINS, Topic, study_topics
 from sftlab.inference.model_check import context_length
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
-from sftlab.pocket.spec import Shape
-from sftlab.strategies import RestoreSpec
 from sftlab.studies.knowledge.spec import ModelSpec, StudySpec
-from sftlab.training.spec import SFTSpec
-from sftlab.weights.regions import check_layers
 
 
 def check(spec: StudySpec, runtime: Runtime) -> None:
@@ -97,13 +93,6 @@ def check_metric(spec: StudySpec, facts: Mapping[str, int]) -> None:
             value=spec.metric,
             advice=f"give some facts `split: {splits[0]}`, or set another metric.",
         )
-
-
-def check_pocket_layers(shape: Shape, sft: SFTSpec, restore: RestoreSpec) -> None:
-    """Raises UserError where a study freezes or restores layers that its pocket model does not have."""
-    names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(shape.layers)]
-    check_layers(sft.freeze_layers, names, "sft.freeze_layers: the pocket model (pocket.shape.layers)")
-    check_layers(restore.layers, names, "restore.layers: the pocket model (pocket.shape.layers)")
 
 
 def check_context(

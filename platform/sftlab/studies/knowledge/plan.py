@@ -11,6 +11,7 @@ from typing import Any
 from sftlab.errors import UserError
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
+from sftlab.execution.runtime import Runtime
 from sftlab.execution.stage import Stage
 from sftlab.facts.training_sets import MIXED
 from sftlab.pocket.extent import training_tokens
@@ -89,18 +90,19 @@ class Plan:
     def outside(self) -> OutsideFiles:
         return self.sources.outside
 
-    def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
+    def check(self, stages: Collection[Stage], runtime: Runtime, say: Callable[[str], None]) -> None:
         """Raises UserError for missing files, a bad base model, and a tokenizer that reads a text otherwise."""
-        from sftlab.execution.checks import check_base_model
-        from sftlab.studies.knowledge.check import check_base_tokenizer, check_metric, check_pocket_layers
+        from sftlab.execution.checks import check_base_model, check_pocket_model, engines_on_cpu
+        from sftlab.studies.knowledge.check import check_base_tokenizer, check_metric
 
         self.outside.require()
         check_metric(self.spec, self.sources.fact_counts)
+        trained, restored, on_cpu = [self.spec.sft], self.spec.restore, engines_on_cpu(stages, runtime)
         if self.spec.pocket is not None:
-            check_pocket_layers(self.spec.pocket.shape, self.spec.sft, self.spec.restore)
+            check_pocket_model(self.spec.pocket.shape, trained, restored, on_cpu)
         if self.spec.model is None or not any("model" in stage.reads for stage in stages):
             return
-        check_base_model(self.spec.model.path, self.spec.engine, [self.spec.sft], self.spec.restore)
+        check_base_model(self.spec.model.path, self.spec.engine, trained, restored, on_cpu)
         if any(stage.needs_ray for stage in stages) and (lost := check_base_tokenizer(self.spec)):
             say(f"{self.spec.model.path}: the tokenizer or the context does not hold {', '.join(lost)}")
 

@@ -9,14 +9,21 @@ from sftlab.config.leaves import flat
 from sftlab.datasets.benchmark_file import read_benchmark
 from sftlab.datasets.code_file import read_problems
 from sftlab.datasets.source import open_data
-from sftlab.errors import UserError
-from sftlab.execution.checks import check_base_model, check_keep, check_paths, check_resources
+from sftlab.errors import UserError, within
+from sftlab.execution.checks import (
+    check_base_model,
+    check_keep,
+    check_paths,
+    check_pocket_model,
+    check_resources,
+)
 from sftlab.execution.runtime import Runtime
 from sftlab.inference.tokenizer_check import check_tokenizer, embedding_rows, load_tokenizer
 from sftlab.measurements.harness import require_harness, require_tasks
 from sftlab.measurements.sandbox import require_sandbox
 from sftlab.studies.survey.runs import Run, is_selected, runs_of
 from sftlab.studies.survey.spec import SurveySpec
+from sftlab.training.spec import SFTSpec
 
 ROWS = 200  # of an instruction set that are read before anything is computed
 
@@ -147,14 +154,27 @@ def check_files(spec: SurveySpec, reads: Collection[str]) -> None:
                     pass
 
 
-def check_bases(spec: SurveySpec, say: Callable[[str], None]) -> None:
-    """Raises UserError where a base in a folder cannot be served, or not trained as its runs say.
+def check_bases(spec: SurveySpec, on_cpu: bool, say: Callable[[str], None]) -> None:
+    """Raises UserError where a base cannot be served, or not trained as its runs say.
 
-    `say` reports what its tokenizer loses.
+    on_cpu: whether engines without GPUs serve the bases. `say` reports what a tokenizer loses.
     """
-    runs = runs_of(spec)
-    for name, base in spec.bases.folders.items():
-        check_base_model(base.path, spec.engine, [run.sft for run in runs if run.base == name])
+    trained: dict[str, list[SFTSpec]] = {name: [] for name in spec.bases.names}
+    restored = dict.fromkeys(spec.bases.names, False)
+    for run in runs_of(spec):
+        trained[run.base].append(run.sft)
+        restored[run.base] |= spec.restore is not None and is_selected(spec.restore, run)
+    ladders = {name: spec.restore if restored[name] else None for name in restored}
+    for name in spec.bases.names:
+        folder = spec.bases.folders.get(name)
+        try:
+            if folder is None:
+                check_pocket_model(spec.bases.shape(name), trained[name], ladders[name], on_cpu)
+            else:
+                check_base_model(folder.path, spec.engine, trained[name], ladders[name], on_cpu)
+        except UserError as error:
+            raise within(f"base {name}", error) from error
+    for base in spec.bases.folders.values():
         lost = check_tokenizer(base.path, load_tokenizer(base.path), embedding_rows(base.path), [])
         if lost:
             say(f"{base.path}: the tokenizer does not keep {', '.join(lost)}")

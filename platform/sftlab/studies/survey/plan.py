@@ -9,6 +9,7 @@ from typing import Any
 
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
+from sftlab.execution.runtime import Runtime
 from sftlab.execution.stage import Stage
 from sftlab.store.fingerprint import HashedOften
 from sftlab.store.outside import outside_id
@@ -51,8 +52,9 @@ class SurveyPlan:
     def outside(self) -> OutsideFiles:
         return self.sources.outside
 
-    def check(self, stages: Collection[Stage], say: Callable[[str], None]) -> None:
+    def check(self, stages: Collection[Stage], runtime: Runtime, say: Callable[[str], None]) -> None:
         """Raises UserError for missing files, rows that cannot be used, and bases that cannot be served or trained."""
+        from sftlab.execution.checks import engines_on_cpu
         from sftlab.studies.survey.check import check_bases, check_files
         from sftlab.studies.survey.check_texts import check_texts
         from sftlab.studies.survey.judged import read_judged
@@ -61,7 +63,7 @@ class SurveyPlan:
         read_judged(self.spec.benchmarks.judged, self.named)
         check_files(self.spec, {name for stage in stages for name in stage.reads})
         if any("model" in stage.reads for stage in stages):
-            check_bases(self.spec, say)
+            check_bases(self.spec, engines_on_cpu(stages, runtime), say)
             check_texts(self.spec)
 
     @cached_property

@@ -17,7 +17,7 @@ from sftlab.inference.spec import EngineSpec
 from sftlab.measurements.spec import CodeFileSpec, CodeSpec, HarnessSpec, LikelihoodSpec
 from sftlab.pocket.skill_data import SETS
 from sftlab.pocket.skills import SKILLS
-from sftlab.pocket.spec import FamilySpec
+from sftlab.pocket.spec import FamilySpec, Shape
 from sftlab.strategies import RestoreSpec, with_method
 from sftlab.strategies.treatment import Percent
 from sftlab.studies.survey.about import AboutBenchmark, AboutData
@@ -64,6 +64,11 @@ class BasesSpec(Frozen):
     @property
     def names(self) -> tuple[str, ...]:
         return (*self.pocket, *self.folders)
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a pocket base: that of the base with which its chain of continued bases begins."""
+        base = self.pocket[name]
+        return base.shape if base.continues is None else self.shape(base.continues)
 
 
 class DataSpec(Frozen):

@@ -42,7 +42,7 @@ def run_sweep(sweep: Sweep, live: LiveTracking[Trial] | None = None) -> list[Tri
     points = sweep.search.points(pending)
     if points.count:
         sweep.sources.outside.require()
-        check_sweep_model(sweep.spec, sweep.study)
+        check_sweep_model(sweep.spec, sweep.study, sweep.runtime)
         state = SweepState(
             len(entries) or (sweep.spec.search.trials or 0), 0, sweep.spec.search.metric, live=live
         )

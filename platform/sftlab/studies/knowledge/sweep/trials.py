@@ -10,13 +10,14 @@ from itertools import product
 from typing import Any
 
 from sftlab.errors import UserError, within
-from sftlab.execution.checks import check_base_model
+from sftlab.execution.checks import check_base_model, check_pocket_model, engines_on_cpu
 from sftlab.execution.runtime import Runtime
 from sftlab.facts.mastery import BUCKETS
 from sftlab.facts.training_sets import ALL
 from sftlab.strategies import Strategy, get_strategy
 from sftlab.strategies.base import changed
-from sftlab.studies.knowledge.check import check, check_left_out, check_pocket_layers
+from sftlab.studies.knowledge.check import check, check_left_out
+from sftlab.studies.knowledge.pipeline import STAGES
 from sftlab.studies.knowledge.plan import Plan, cell_name
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.knowledge.spec import StudySpec
@@ -312,16 +313,17 @@ def check_sweep(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
             check_left_out(study.model_copy(update={"training_sets": sets}))
 
 
-def check_sweep_model(spec: SweepSpec, study: StudySpec) -> None:
+def check_sweep_model(spec: SweepSpec, study: StudySpec, runtime: Runtime) -> None:
     """`check_base_model` for the study as each strategy of a sweep sets it; raises UserError naming the strategy."""
-    maker = TrialMaker(spec, study)
+    maker, on_cpu = TrialMaker(spec, study), engines_on_cpu(STAGES, runtime)
     for strategy in spec.axes.strategy:
         trial = maker.trial(Point(strategy, 0, 1, 0))
+        trained, restored = [trial.spec.sft], trial.spec.restore
         try:
             if study.pocket is not None:
-                check_pocket_layers(study.pocket.shape, trial.spec.sft, trial.spec.restore)
+                check_pocket_model(study.pocket.shape, trained, restored, on_cpu)
                 continue
             assert study.model is not None
-            check_base_model(study.model.path, study.engine, [trial.spec.sft], trial.spec.restore)
+            check_base_model(study.model.path, study.engine, trained, restored, on_cpu)
         except UserError as error:
             raise within(f"strategy {strategy.name}", error) from error
