@@ -7,7 +7,6 @@ import re
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,7 +24,6 @@ from sftlab.studies.knowledge.report.buckets import (
     mixture,
     step_words,
 )
-from sftlab.studies.knowledge.report.caveat import POCKET_CAVEAT, caveat_of
 from sftlab.studies.knowledge.report.page import csv_links, render
 from sftlab.studies.knowledge.report.summary import p_text, recommendation, summarise
 from sftlab.studies.knowledge.report.view import View
@@ -35,11 +33,9 @@ from sftlab.studies.knowledge.results.statistics import fill_tables
 from sftlab.studies.knowledge.results.tables import OPTIONAL_TABLES, RESULT_TABLES, VARIANT_TABLES, Results
 from sftlab.studies.knowledge.tracking.card import headline
 from sftlab.studies.knowledge.tracking.runs import note
-from sftlab.studies.load import load_sweep
 from tests.support.report_study import paper_study, without_layout
 from tests.support.report_sweep import MadeUp, made_up_sweep
 
-SWEEPS = Path(__file__).parents[5] / "jobs" / "configs" / "sweeps"
 SECTIONS = (
     "summary",
     "strategies",
@@ -396,15 +392,3 @@ def test_words() -> None:
         == "undo 10 % of the absolute change"
     )
     assert step_words("restore", 0.0) == ""
-
-
-def test_the_page_of_a_pocket_world_says_what_it_cannot_show(study: Results, study_html: str) -> None:
-    pocket = render(replace(study, spec={**study.spec, "pocket": {"seed": 0}}))
-    assert (POCKET_CAVEAT in pocket.replace("&#39;", "'"), POCKET_CAVEAT[:30] in study_html) == (True, False)
-
-
-def test_a_sweep_has_the_caveat_of_its_study(study: Results) -> None:
-    for name, pocket in (("pocket", True), ("llama3-8b", False)):
-        sweep, varied = load_sweep(SWEEPS / f"{name}.yaml")
-        spec = {"sweep": sweep.model_dump(mode="json"), "study": varied.model_dump(mode="json")}
-        assert (caveat_of(replace(study, spec=spec)) != "") is pocket
