@@ -172,7 +172,7 @@ def model_without_weights(shape: Shape) -> Any:
         return _model(shape, shape.vocabulary)
 
 
-def _model(shape: Shape, vocabulary: int, **tokens: int) -> Any:
+def _model(shape: Shape, vocabulary: int, **tokens: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
