@@ -32,6 +32,7 @@ ORDER = (
     "e2e/test_sweep.py",
     "e2e/test_object_store.py",
     "e2e/test_nodes.py",
+    "ray/test_training_resume.py",
     "e2e/",
     "ray/",
     "gpu/",
