@@ -11,6 +11,7 @@ import typer
 
 from sftlab.cli.common import JsonFlag, Overrides, Place, RuntimeFile, Shown, StoreFolder, show
 from sftlab.cli.study import Study, open_study
+from sftlab.facts.text import cleaned
 
 if TYPE_CHECKING:
     from sftlab.studies.knowledge.explain import Answer, CellWay, FactWay
@@ -82,7 +83,10 @@ def way_json(found: FactWay) -> dict[str, Any]:
 def way_text(found: FactWay) -> str:
     """The same for a person."""
     fact = found.fact
-    names = [name for name in fact["accepted"] if name != fact["object"]]
+    # A custom fact has forms of a name that look the same.
+    names = [
+        name for name in dict.fromkeys(map(cleaned, fact["accepted"])) if name != cleaned(fact["object"])
+    ]
     lines = [
         f"{fact['fact_id']}  {fact['topic']}, {', '.join(found.splits)}",
         f"  {fact['question']}  {fact['object']}" + (f" (also: {', '.join(names)})" if names else ""),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 from sftlab.config.documents import unknown_hint
 from sftlab.errors import Place, UserError
@@ -25,13 +26,14 @@ MAX_TOTAL = 2**31  # characters of all of them together
 
 @dataclass(frozen=True)
 class UserFacts:
-    """The five splits; and of how many facts the first version of this reader made something else.
+    """The five splits, and the first version of this reader that reads all of these facts so.
 
-    That version kept the normal form and the blanks of accepted names, and gave custom facts the aliases of Table 12.
+    Version 1 kept the normal form and the blanks of accepted names, and gave custom facts the aliases of Table 12.
+    Version 2 did not accept names in decomposed form (NFD), unless they were given so.
     """
 
     tables: dict[str, pa.Table]
-    changed: int
+    version: int
 
 
 def read_user_tables(path: Path, topics: Mapping[str, Topic]) -> dict[str, pa.Table]:
@@ -40,7 +42,9 @@ def read_user_tables(path: Path, topics: Mapping[str, Topic]) -> dict[str, pa.Ta
 
 
 def read_user_facts(path: Path, topics: Mapping[str, Topic]) -> UserFacts:
-    """A user's facts, their texts in composed form (NFC); the form that was given is an accepted name too.
+    """A user's facts, their texts in composed form (NFC).
+
+    The form that was given and the decomposed one (NFD) are accepted names too.
 
     A row's `split` (train, test or dev) is kept; without one it follows from the fact id (8:1:1 in domain,
     half test and half dev out of domain). Out-of-domain facts are never trained on, so a row that puts one
@@ -50,7 +54,7 @@ def read_user_facts(path: Path, topics: Mapping[str, Topic]) -> UserFacts:
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     seen: dict[tuple[str, str], Place] = {}
     aliases = synonyms()
-    characters = changed = 0
+    characters, version = 0, 1
     for where, row in rows_of(path):
         fact, split = _parse(row, where, topics)
         characters += sum(map(len, (fact["subject"], *fact["accepted"])))
@@ -68,10 +72,23 @@ def read_user_facts(path: Path, topics: Mapping[str, Topic]) -> UserFacts:
             )
         seen[key] = where
         rows[split].append(fact)
-        changed += _first_reading(row, aliases) != (fact["subject"], fact["object"], fact["accepted"])
+        version = max(version, _version(row, fact, aliases))
     if not seen:
         raise UserError("holds no facts", place=path, advice=f"each row needs {', '.join(FIELDS)}.")
-    return UserFacts({split: facts_table(facts) for split, facts in rows.items()}, changed)
+    return UserFacts({split: facts_table(facts) for split, facts in rows.items()}, version)
+
+
+def _version(row: Mapping[str, Any], fact: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> int:
+    """The first version of this reader that made this fact of the row."""
+    if _names(row) != fact["accepted"]:
+        return 3
+    return 1 if _first_reading(row, aliases) == (fact["subject"], fact["object"], fact["accepted"]) else 2
+
+
+def _names(row: Mapping[str, Any]) -> list[str]:
+    """The accepted names in composed form, and as they were given, for models whose tokenizer does not compose."""
+    given = (row["object"], *(row.get("accepted") or ()))
+    return list(dict.fromkeys([*map(cleaned, given), *(name.strip() for name in given)]))
 
 
 def _first_reading(row: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> tuple[str, str, list[str]]:
@@ -108,17 +125,16 @@ def _parse(row: Any, where: Place, topics: Mapping[str, Topic]) -> tuple[dict[st
         raise UserError(
             place=where.of("accepted"), value=given, expected="a list of texts with visible characters"
         )
-    # The forms that were given come last: a model whose tokenizer does not compose may write them.
-    accepted = list(
-        dict.fromkeys([obj, *map(cleaned, given), row["object"].strip(), *(a.strip() for a in given)])
-    )
-    longest = max(map(len, (subject, *accepted)))
+    names = _names(row)
+    longest = max(map(len, (subject, *names)))
     if longest > MAX_TEXT:
         raise UserError(
             f"a text of {longest:,} characters is no name",
             place=where,
             advice=f"at most {MAX_TEXT:,} are read.",
         )
+    decomposed = [normalize("NFD", name) for name in (obj, *map(cleaned, given))]
+    accepted = list(dict.fromkeys([*names, *decomposed]))
     key = fact_id(topic.topic, subject, obj)
     fact = {
         "fact_id": key,

@@ -28,7 +28,6 @@ from sftlab.weights.shards import model_files
 
 PUBLISHED_TEMPLATES = 21
 HINTS = {"entity_questions": "`make data` fetches EntityQuestions"}
-READING = "2"  # of custom facts, part of the ids of those that another version of the reader reads otherwise
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
     """
     hashes = FileHashes(root / HASHES)
     model: Found | None = None
-    changed = 0
+    version = 1
     if spec.pocket is not None:
         named = {"source": spec.pocket.source} if spec.pocket.source else {}
         world_topics(spec.pocket)
@@ -95,7 +94,7 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
         named = {"source": spec.facts.source}
         if spec.facts.templates:
             named["templates"] = spec.facts.templates
-        counts, templates, changed = _extent(spec.facts)
+        counts, templates, version = _extent(spec.facts)
         folder = Path(spec.model.path)
         model = hashed_model(folder, hashes)
         weights = [path for path in model_files(folder) if path.suffix == ".safetensors"]
@@ -105,8 +104,8 @@ def resolve(spec: StudySpec, root: Path) -> Sources:
     for outside in found.values():
         if isinstance(outside, Outside) and origin_of(outside.path):
             hashes.saw_folder(outside.sha256, outside.path)
-    if changed:  # facts of which the first reader made something else are other facts
-        facts["reading"] = READING
+    if version > 1:  # facts of which an earlier version of the reader made something else are other facts
+        facts["reading"] = str(version)
     return Sources(
         facts,
         outside_id(model),
@@ -160,7 +159,7 @@ def _linked_folders(root: Path) -> list[Path]:
 
 
 def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
-    """Facts by split, the mean number of templates of a fact, and `UserFacts.changed`.
+    """Facts by split, the mean number of templates of a fact, and `UserFacts.version` (1 for an archive).
 
     Counted in own facts, and where topics are given, which choose among an archive's; else those published. Of own
     facts that are not there nothing is known: 0.
@@ -170,17 +169,17 @@ def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
     missing = not source.exists() or (given is not None and not given.exists())
     own = is_own_facts(source)
     if missing and own:
-        return dict.fromkeys(PUBLISHED_COUNTS, 0), 0.0, 0
+        return dict.fromkeys(PUBLISHED_COUNTS, 0), 0.0, 1
     chosen = None if given is not None and not given.exists() else facts.in_domain
     topics = study_topics(given if given is not None and given.exists() else None, chosen)
     filtered = facts.exclude_overlap or facts.exclude_answered or facts.in_domain is not None
     if missing or (given is None and not own and not filtered):
         counts = {split: min(count, limit.get(split, count)) for split, count in PUBLISHED_COUNTS.items()}
-        return counts, sum(len(topic.templates) for topic in topics.values()) / len(topics), 0
-    changed = 0
+        return counts, sum(len(topic.templates) for topic in topics.values()) / len(topics), 1
+    version = 1
     if own:
         read = read_user_facts(source, topics)
-        tables, changed = read.tables, read.changed
+        tables, version = read.tables, read.version
     else:
         tables, topics = read_source(source, given, chosen)
     tables = excluded(tables, facts.exclude_answered, facts.exclude_overlap)
@@ -189,7 +188,7 @@ def _extent(facts: FactsSpec) -> tuple[dict[str, int], float, int]:
         for split, by_topic in counts_by_topic(tables).items()
     }
     totals = {split: sum(by_topic.values()) for split, by_topic in kept.items()}
-    return totals, _mean_templates(kept, topics), changed
+    return totals, _mean_templates(kept, topics), version
 
 
 def _kept(by_topic: Mapping[str, int], limit: int) -> dict[str, int]:

@@ -96,6 +96,8 @@ def test_facts_that_are_read_otherwise_than_before_are_other_facts(tmp_path: Pat
     file.write_text(file.read_text().replace('"o"', '"Lome\\u0301"'))
     composed = resolve(study, tmp_path / "store").facts
     assert composed["reading"] == "2" and composed["source"] != plain["source"]
+    file.write_text(file.read_text().replace('"Lome\\u0301"', '"Lomé"'))
+    assert resolve(study, tmp_path / "store").facts["reading"] == "3"
 
 
 def test_a_limit_below_zero_is_refused() -> None:
