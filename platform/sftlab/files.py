@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,36 +67,84 @@ def may_write(folder: Path) -> bool:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, output: Path | None = None) -> Iterator[None]:
     """Makes a folder where it is missing, and holds it for this call; one that stays empty is removed again.
 
-    Raises UserError at once where the folder cannot be written, and where another process holds it.
+    output: what a refusal names, where it is not the folder. Raises UserError at once where the folder cannot be
+    written, where another call holds it, and where the file system knows no locks.
     """
+    shown = output or folder
     fresh = not folder.exists()
     make_folder(folder)
-    with readable_write_errors(folder):
-        held = os.open(folder, os.O_RDONLY)
-    try:
+    busy = UserError(
+        "another call writes there at this moment",
+        place=shown,
+        advice="wait for its end, or give another folder.",
+    )
+    with readable_write_errors(shown):
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise UserError(
-                "another call writes there at this moment",
-                place=folder,
-                advice="wait for its end, or give another folder.",
-            ) from error
-        with readable_write_errors(folder):
+            held = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # its call has just ended
+            raise busy from None
+    try:
+        if not _locked(held, shown) or not _is_at(held, folder):
+            raise busy
+        with readable_write_errors(shown):
             probe = folder / f".{uuid4().hex}.part"
             probe.touch()
             probe.unlink()
         yield
     finally:
-        os.close(held)
-        if fresh:
+        if fresh and _is_at(held, folder):
             with suppress(OSError):  # not empty: the results are there
                 folder.rmdir()
+        os.close(held)
+
+
+def _locked(held: int, shown: Path) -> bool:
+    """Locks an open folder; False where another call holds it."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise UserError(
+            f"cannot be locked ({error.strerror})",
+            place=shown,
+            expected="a file system with flock",
+            advice="write elsewhere.",
+        ) from error
+    return True
+
+
+def _is_at(held: int, folder: Path) -> bool:
+    """Whether an open folder still has this name: another call may have removed or renamed it before it was locked."""
+    try:
+        return os.path.samestat(os.fstat(held), folder.stat())
+    except OSError:
+        return False
+
+
+@contextmanager
+def new_output(target: Path, check: Callable[[Path], object]) -> Iterator[Path]:
+    """A path in a hidden sibling of `target`; what the block writes there takes the name `target` when the block ends.
+
+    check: raises UserError where `target` may not be written. The sibling is held for this call and removed after it;
+    what a killed call left in it is removed. Raises UserError as `claimed`.
+    """
+    check(target)
+    make_folder(target.absolute().parent)
+    place = target.absolute().parent / f".{target.absolute().name}.part"
+    with claimed(place, target):
+        check(target)  # another call may have ended since
+        try:
+            for rest in place.iterdir():
+                shutil.rmtree(rest) if rest.is_dir() and not rest.is_symlink() else rest.unlink()
+            yield place / "new"
+            with readable_write_errors(target):
+                (place / "new").rename(target)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

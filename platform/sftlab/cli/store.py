@@ -30,6 +30,7 @@ from sftlab.cli.study import open_study
 from sftlab.cli.survey import open_survey, track_survey_of
 from sftlab.cli.sweep import conclude, open_sweep
 from sftlab.errors import UserError
+from sftlab.files import new_output
 
 if TYPE_CHECKING:
     from sftlab.execution.runtime import Runtime
@@ -165,10 +166,12 @@ def materialize_model(
     runtime = runtime_of(runtime_file, store, overrides)
     opened, recipe = _found(model, runtime)
     folder = target_of(opened, recipe, model.output)
-    require_new(folder)
-    with with_weights(opened, recipe, runtime, shown_progress().say) as whole:
-        with bar_once_begun("writing") as update:
-            write_model(opened, whole, folder, update)
+    with (
+        new_output(folder, require_new) as made,
+        with_weights(opened, recipe, runtime, shown_progress().say) as whole,
+        bar_once_begun("writing") as update,
+    ):
+        write_model(opened, whole, made, update)
     return Shown({"path": str(folder)}, str(folder))
 
 

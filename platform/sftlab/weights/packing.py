@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from sftlab.errors import UserError
-from sftlab.files import readable_write_errors
+from sftlab.files import new_output, readable_write_errors
 from sftlab.weights.bits import Raw, raw_type
 from sftlab.weights.companions import companions, copy_files, model_companions
 from sftlab.weights.delta import DELTA_CHUNK, encode
@@ -37,7 +35,7 @@ from sftlab.weights.delta_folder import (
 from sftlab.weights.headers import Place, in_data_order, read_header
 from sftlab.weights.shards import DELTA_FILE, Checkpoint
 from sftlab.weights.stream import Progress, Report, in_order
-from sftlab.weights.writer import PARTIAL, check_space
+from sftlab.weights.writer import check_space
 
 Fill = Callable[[int, Raw], None]
 """fill(start, out): fills `out` with the bits of the elements start, start+1, ... of a tensor."""
@@ -184,21 +182,18 @@ def unpack(base_dir: Folder, packed_dir: Folder, output: Folder, progress: Repor
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A hidden sibling that takes the name `folder` when the block ends, and vanishes if it fails.
+    """A hidden folder that takes the name `folder` when the block ends, and vanishes if it fails.
 
-    Raises UserError where `folder` holds something already.
+    Raises UserError where `folder` holds something already, and where another call writes it.
     """
+    with new_output(folder, _require_empty) as staging:
+        staging.mkdir()
+        yield staging
+
+
+def _require_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("exists already", place=folder, advice="--output needs a new or empty folder.")
-    staging = folder.absolute().parent / f".{folder.absolute().name}.{token_hex(4)}{PARTIAL}"
-    with readable_write_errors(folder):
-        staging.mkdir(parents=True)
-    try:
-        yield staging
-        with readable_write_errors(folder):
-            staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 class _NewFile:

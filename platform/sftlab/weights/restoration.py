@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from sftlab.errors import UserError
+from sftlab.files import new_output
 from sftlab.weights.bits import Raw, code_of, item_bytes, raw_type, raw_view
 from sftlab.weights.companions import companions, copy_files, travelling
 from sftlab.weights.cut import Cut
@@ -173,16 +173,13 @@ def write_model(
 ) -> None:
     """Writes one model of `write_restored` to `target`, which appears when it is complete; a rest is replaced.
 
-    Raises UserError if `target` exists, and as `write_restored`.
+    Raises UserError if `target` exists, if another call writes it, and as `write_restored`.
     """
-    require_new(target)
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    try:
-        (folder,) = write_restored(base_dir, tuned_dir, {"model": edit}, part, progress=progress).values()
-        folder.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with new_output(target, require_new) as made:
+        (folder,) = write_restored(
+            base_dir, tuned_dir, {"model": edit}, made.parent, progress=progress
+        ).values()
+        folder.rename(made)
 
 
 def require_new(target: Path) -> None:
