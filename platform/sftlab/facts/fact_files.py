@@ -26,6 +26,7 @@ LIST = ".json"
 TABLE = ".parquet"
 PACKED = ".gz"
 GIVE = "give .jsonl, .ndjson or .json (each also as .gz), or .parquet"
+_BETWEEN = frozenset(" \t\r\n,")
 MAX_LINE = 2**20  # characters of a line
 MAX_LIST = 2**26  # characters of a JSON list
 BATCH_ROWS = 16  # each may be as long as the table's longest text, however small the file
@@ -137,8 +138,33 @@ def _list_rows(file: TextIO, path: Path) -> Iterator[tuple[Place, Any]]:
                     parse_json(line, where, "give a list of objects, or one object a line."),
                 )
         return
-    for index, row in enumerate(parse_json(text, str(path), "give a list of objects.")):
+    for index, row in enumerate(_parsed_list(text, path)):
         yield Place(str(path), index + 1), row
+
+
+def _parsed_list(text: str, path: Path) -> Any:
+    """The value of a JSON text that begins as a list. Raises UserError that names the row where only one is wrong."""
+    advice = "give a list of objects."
+    try:
+        return parse_json(text, str(path), advice)
+    except UserError:
+        for index, item in enumerate(_items(text)):
+            parse_json(item, Place(str(path), index + 1), advice)
+        raise
+
+
+def _items(text: str) -> Iterator[str]:
+    """The texts of a list's items, up to the first that is no JSON."""
+    decoder, at = json.JSONDecoder(), text.index("[") + 1
+    while True:
+        while text[at : at + 1] in _BETWEEN:
+            at += 1
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return
+        yield text[at:end]
+        at = end
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sftlab.errors import UserError
 from sftlab.facts.doubts import doubts
-from sftlab.facts.fact_files import is_own_facts
+from sftlab.facts.fact_files import is_own_facts, rows_of
 from sftlab.facts.mastery import contains_answer
 from sftlab.facts.prepare import notices, read_source
 from sftlab.facts.templates import Topic, published_topics
@@ -107,9 +107,32 @@ def test_a_calls_output_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["f.jsonl", "f.json"])
 def test_a_key_that_is_given_twice_is_named(tmp_path: Path, name: str) -> None:
     line = '{"subject": "A", "object": "x", "object": "y", "topic": "capital"}'
-    (tmp_path / name).write_text(f"[{line}]" if name == "f.json" else line)
-    with pytest.raises(UserError, match="key 'object' is given twice"):
+    first = '{"subject": "B", "object": "x", "topic": "capital"}'
+    (tmp_path / name).write_text(f"[{first},\n {line}]" if name == "f.json" else f"{first}\n{line}")
+    with refused(
+        "key 'object' is given twice", place="row 2" if name == "f.json" else "line 2", value="object"
+    ):
         read_user_tables(tmp_path / name, TOPICS)
+
+
+@given(st.lists(st.integers(0, 3) | st.text('[]{},"\\ é', max_size=4), max_size=5), st.data())
+def test_the_row_of_a_list_that_is_wrong_is_named_wherever_it_is(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], data: st.DataObject
+) -> None:
+    """Also behind texts with brackets and commas; a list that is broken itself is refused by its file."""
+    path = tmp_path_factory.getbasetemp() / "f.json"
+    at = data.draw(st.integers(0, len(rows)))
+    items = [json.dumps(row, indent=data.draw(st.sampled_from([None, 1]))) for row in rows]
+    items.insert(
+        at, data.draw(st.sampled_from(['{"a": 1, "a": 2}', '"\\ud800"', '{"b": [{"a": 1, "a": 1}]}']))
+    )
+    text = f" [{data.draw(st.sampled_from([',', ' ,' + chr(10)])).join(items)}]"
+    with refused("given twice|half of a character", place=f"f.json, row {at + 1}"):
+        path.write_text(text)
+        list(rows_of(path))
+    with refused("is not valid JSON", place="f.json"):
+        path.write_text("[1, 2")
+        list(rows_of(path))
 
 
 # ---- dataframes
