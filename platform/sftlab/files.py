@@ -54,10 +54,26 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
-        raise UserError(
-            f"cannot be made a folder: {reason}", place=path, advice="give another folder."
-        ) from error
+        raise _no_folder(path, error) from error
+
+
+def _no_folder(path: Path, error: OSError) -> UserError:
+    reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
+    return UserError(f"cannot be made a folder: {reason}", place=path, advice="give another folder.")
+
+
+def _made(path: Path) -> bool:
+    """`make_folder`; whether the folder was missing. It may be gone again where another call removes it."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError as error:
+        in_the_way = path.is_file() or (path.is_symlink() and not path.is_dir())
+        if in_the_way:
+            raise _no_folder(path, error) from error
+        return False
+    except OSError as error:
+        raise _no_folder(path, error) from error
+    return True
 
 
 def may_write(folder: Path) -> bool:
@@ -74,8 +90,7 @@ def claimed(folder: Path, output: Path | None = None) -> Iterator[None]:
     written, where another call holds it, and where the file system knows no locks.
     """
     shown = output or folder
-    fresh = not folder.exists()
-    make_folder(folder)
+    fresh = _made(folder)
     busy = UserError(
         "another call writes there at this moment",
         place=shown,
@@ -89,15 +104,17 @@ def claimed(folder: Path, output: Path | None = None) -> Iterator[None]:
     try:
         if not _locked(held, shown) or not _is_at(held, folder):
             raise busy
-        with readable_write_errors(shown):
-            probe = folder / f".{uuid4().hex}.part"
-            probe.touch()
-            probe.unlink()
-        yield
+        try:
+            with readable_write_errors(shown):
+                probe = folder / f".{uuid4().hex}.part"
+                probe.touch()
+                probe.unlink()
+            yield
+        finally:
+            if fresh and _is_at(held, folder):
+                with suppress(OSError):  # not empty: the results are there
+                    folder.rmdir()
     finally:
-        if fresh and _is_at(held, folder):
-            with suppress(OSError):  # not empty: the results are there
-                folder.rmdir()
         os.close(held)
 
 
@@ -136,8 +153,8 @@ def new_output(target: Path, check: Callable[[Path], object]) -> Iterator[Path]:
     make_folder(target.absolute().parent)
     place = target.absolute().parent / f".{target.absolute().name}.part"
     with claimed(place, target):
-        check(target)  # another call may have ended since
         try:
+            check(target)  # another call may have ended since
             for rest in place.iterdir():
                 shutil.rmtree(rest) if rest.is_dir() and not rest.is_symlink() else rest.unlink()
             yield place / "new"

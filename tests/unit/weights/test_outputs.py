@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -94,3 +95,22 @@ def test_a_folder_that_was_renamed_before_it_was_locked_is_not_claimed(
     with refused("another call writes there", place="out"), claimed(folder):
         pytest.fail("claimed")
     assert {file.name for file in tmp_path.iterdir()} == {"done", "out"}
+
+
+def test_a_refused_call_leaves_the_folder_that_it_made_to_the_call_that_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other call locks the folder between the two steps of this one."""
+    folder = tmp_path / "out"
+    opened, others = os.open, []
+
+    def late(path: Path, flags: int) -> int:
+        others.append(opened(path, flags))
+        fcntl.flock(others[0], fcntl.LOCK_EX)
+        return opened(path, flags)
+
+    monkeypatch.setattr("sftlab.files.os.open", late)
+    with refused("another call writes there", place="out"), claimed(folder):
+        pytest.fail("claimed")
+    assert folder.is_dir()
+    os.close(others[0])
