@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sftlab.errors import UserError
 from sftlab.inference.engine import Engine, EngineFactory, EngineSwapError, WeightSource
 from sftlab.inference.limits import WHOLE, BatchLimits, EngineMemoryError
 from sftlab.inference.measurement import Measurement
 from sftlab.inference.spec import EngineRuntime, EngineSpec
-from sftlab.inference.swap import CODE_ERRORS
+from sftlab.inference.start_errors import reason_of
 from sftlab.inference.vllm_engine import VllmEngine
 from sftlab.inference.watchdog import process_watchdog
 from sftlab.store.mirror import pull
@@ -59,17 +60,30 @@ class EngineWorker:
         """Started by the first call: Ray keeps the type of a call's error, and not that of an actor's start."""
         folder = pull(Path(self.base.model_dir))
         if self.source is None:
-            return self.factory(str(folder), self.base.spec, self.runtime)
+            return self._start(folder)
         # The engine reads the folder once, while it starts.
         with tempfile.TemporaryDirectory(prefix="sftlab-model-") as place:
             written = write_source(folder, self.source, Path(place) / folder.name)
             _check_whole(folder, written)
-            try:
-                return self.factory(str(written), self.base.spec, self.runtime)
-            except CODE_ERRORS as error:  # vLLM refuses what it cannot load
-                raise EngineSwapError(
-                    f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                ) from error
+            return self._start(written)
+
+    def _start(self, folder: Path) -> Engine:
+        """Raises UserError where the engine refuses the base model, and EngineSwapError where another one."""
+        try:
+            return self.factory(str(folder), self.base.spec, self.runtime)
+        except Exception as error:
+            reason = reason_of(error)
+            if reason is None:
+                raise
+            traceback.print_exception(error)  # into Ray's log of this process
+            if self.source is not None:
+                raise EngineSwapError(reason) from error
+            raise UserError(
+                f"the engine does not start with this model ({reason})",
+                place=self.base.model_dir,
+                advice="change what the reason names: a setting of the runtime's engine, or the model. Ray's log of "
+                "the worker has the traceback.",
+            ) from error
 
     def start(self) -> None:
         """Return when the engine has started. Raises UserError where the folder or the runtime cannot be served."""
