@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, local_folder, show
-from sftlab.cli.options import expanded
+from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, show
+from sftlab.cli.options import DATA, MODEL, expanded
 from sftlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 data = typer.Typer(help="Look at data sets before anything is trained on them.", no_args_is_help=True)
 
 
+@expanded
 def prepare(
     source: Annotated[
-        Path, typer.Option(help="EntityQuestions zip or folder, or your facts (.jsonl, .json, .parquet).")
+        Path,
+        typer.Option(help="EntityQuestions zip or folder, or your facts (.jsonl, .json, .parquet)."),
+        DATA,
     ],
     output: Annotated[Path, typer.Option(help="Folder for the tables.")],
     templates: Annotated[Path | None, typer.Option(help="YAML of topics; the published 24 if unset.")] = None,
@@ -34,13 +37,14 @@ def prepare(
 
     The tables are train, test, test_ood, dev and dev_ood.
     """
-    show(as_json, lambda: prepare_facts(local_folder(source, "dataset"), output, templates))
+    show(as_json, lambda: prepare_facts(source, output, templates))
 
 
+@expanded
 def pocket(
     output: Annotated[Path, typer.Option(help="Folder for `facts/` and `model/`.")],
     source: Annotated[
-        Path | None, typer.Option(help="EntityQuestions zip or folder in place of invented facts.")
+        Path | None, typer.Option(help="EntityQuestions zip or folder in place of invented facts."), DATA
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world and of the model.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
@@ -65,6 +69,7 @@ class Reading:
     models: Annotated[
         list[Path] | None,
         typer.Option("--model", help="Folder of a model whose tokens are shown; repeatable."),
+        MODEL,
     ] = None
     template: Annotated[str, typer.Option(help="paper, chat, text, or a file of Jinja text.")] = "paper"
     format: Annotated[str | None, typer.Option(help="Format of the rows; found by the columns if unset.")] = (
@@ -73,6 +78,7 @@ class Reading:
     benchmarks: Annotated[
         list[Path] | None,
         typer.Option("--benchmark", help="File of questions to look for in the examples; repeatable."),
+        DATA,
     ] = None
     rows: Annotated[int, typer.Option(min=0, help="Examples to print.")] = 3
     max_tokens: Annotated[
@@ -98,6 +104,7 @@ def show_data(
         typer.Argument(
             help="Data set (.jsonl, .ndjson, .json, each also .gz, .parquet), or its id on a hub."
         ),
+        DATA,
     ],
     reading: Reading,
     as_json: JsonFlag = False,
@@ -106,7 +113,7 @@ def show_data(
 
     The format that was found, lengths, repetitions, overlap with benchmarks, and examples as tokens: [[trained part]].
     """
-    show(as_json, lambda: preview_data(local_folder(file, "dataset"), reading))
+    show(as_json, lambda: preview_data(file, reading))
 
 
 def preview_data(file: Path, reading: Reading) -> Shown:
@@ -120,7 +127,7 @@ def preview_data(file: Path, reading: Reading) -> Shown:
 
     rendered = read_template(reading.template)
     source = open_data(_data_file(file, reading.format, reading.overrides or []))
-    measured = [_measured(local_folder(folder), rendered) for folder in reading.models or []]
+    measured = [_measured(folder, rendered) for folder in reading.models or []]
     shown = measured[0].encoder.template if measured else make_template(rendered)
     overlaps = [Overlap(str(path), read_questions(path)) for path in reading.benchmarks or []]
     found = preview(source, shown, measured, overlaps, reading.rows, reading.max_tokens)

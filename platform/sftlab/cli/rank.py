@@ -21,7 +21,7 @@ from sftlab.cli.common import (
     show,
     shown_progress,
 )
-from sftlab.cli.options import expanded
+from sftlab.cli.options import DATA, MODEL, expanded
 from sftlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,10 +37,16 @@ Dtype = Annotated[
 class Candidates:
     """What is ranked, and how it is read."""
 
-    model: Annotated[Path, typer.Option(help="Folder of the base model.")]
-    data: Annotated[list[Path], typer.Option(help="Training sets (.jsonl, .json, .parquet): --data A B C.")]
+    model: Annotated[Path, typer.Option(help="Folder, or id of a hub, of the base model."), MODEL]
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Training sets (.jsonl, .json, .parquet), or ids of a hub: --data A B C."),
+        DATA,
+    ]
     benchmarks: Annotated[
-        list[Path] | None, typer.Option(help="Files of questions to look for in the sets: --benchmarks X Y.")
+        list[Path] | None,
+        typer.Option(help="Files of questions to look for in the sets: --benchmarks X Y."),
+        DATA,
     ] = None
     template: Annotated[str, typer.Option(help="paper, chat, text, or a file of Jinja text.")] = "paper"
     examples: Annotated[int, typer.Option(min=2, help="Examples of each set that are measured.")] = 1000
@@ -55,8 +61,10 @@ class Candidates:
 class Questions:
     """One benchmark, and how it is asked."""
 
-    model: Annotated[Path, typer.Option(help="Folder of the model.")]
-    benchmark: Annotated[Path, typer.Option(help="File of questions (docs/surveys.md).")]
+    model: Annotated[Path, typer.Option(help="Folder, or id of a hub, of the model."), MODEL]
+    benchmark: Annotated[
+        Path, typer.Option(help="File of questions (docs/surveys.md), or id of a hub."), DATA
+    ]
     metric: Annotated[
         str, typer.Option(help="exact, contains, number, f1 or rouge-l, where a question names none.")
     ] = "exact"

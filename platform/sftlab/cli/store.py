@@ -19,13 +19,12 @@ from sftlab.cli.common import (
     Shown,
     StoreFolder,
     bar_once_begun,
-    local_folder,
     open_store,
     runtime_of,
     show,
     shown_progress,
 )
-from sftlab.cli.options import expanded
+from sftlab.cli.options import MODEL, expanded
 from sftlab.cli.study import open_study
 from sftlab.cli.survey import open_survey, track_survey_of
 from sftlab.cli.sweep import conclude, open_sweep
@@ -51,7 +50,7 @@ class Named:
         ),
     ]
     base: Annotated[
-        Path | None, typer.Option(help="Folder of the base model, where the store does not know it.")
+        Path | None, typer.Option(help="Folder of the base model, where the store does not know it."), MODEL
     ] = None
     plugins: Annotated[
         list[str] | None, typer.Option("--plugin", help="Module of a custom strategy that made the model.")
@@ -195,8 +194,7 @@ def _found(model: Named, runtime: Runtime) -> tuple[Store, Recipe]:
 
     opened = open_store(runtime)
     load_plugins(model.plugins or [], Path.cwd())
-    base = None if model.base is None else local_folder(model.base)
-    return opened, find_recipe(opened, model.id, base, runtime.tracking)
+    return opened, find_recipe(opened, model.id, model.base, runtime.tracking)
 
 
 def recipe_of(model: Named, runtime_file: Path | None, store: Place, overrides: Sequence[str]) -> Shown:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, local_folder, show
-from sftlab.cli.options import expanded
+from sftlab.cli.common import JsonFlag, Shown, bar_once_begun, show
+from sftlab.cli.options import MODEL, expanded
 from sftlab.errors import UserError
 from sftlab.files import bytes_text
 
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from sftlab.weights.cut import Measure, Order, Region, SelectionKeys, ShareOf
 
 
-BaseFolder = Annotated[Path, typer.Option(help="Folder, or id of a hub, of the model before fine-tuning.")]
+BaseFolder = Annotated[
+    Path, typer.Option(help="Folder, or id of a hub, of the model before fine-tuning."), MODEL
+]
 TunedFolder = Annotated[
     Path,
     typer.Option(help="Folder of the model after fine-tuning: plain, an adapter, or of `sftlab pack`."),
+    MODEL,
 ]
 
 
@@ -57,7 +60,7 @@ def change(
 
     And how concentrated the movement is.
     """
-    show(as_json, lambda: change_weights(local_folder(base), local_folder(tuned), output, ranked))
+    show(as_json, lambda: change_weights(base, tuned, output, ranked))
 
 
 @expanded
@@ -72,12 +75,15 @@ def restore(
 
     Writes a model for each percentage.
     """
-    show(as_json, lambda: restore_weights(local_folder(base), local_folder(tuned), output, ranked))
+    show(as_json, lambda: restore_weights(base, tuned, output, ranked))
 
 
+@expanded
 def pack(
     base: BaseFolder,
-    tuned: Annotated[Path, typer.Option(help="Folder of the model after fine-tuning, plain or an adapter.")],
+    tuned: Annotated[
+        Path, typer.Option(help="Folder of the model after fine-tuning, plain or an adapter."), MODEL
+    ],
     output: Annotated[Path, typer.Option(help="New folder for the packed model.")],
     as_json: JsonFlag = False,
 ) -> None:
@@ -85,12 +91,13 @@ def pack(
 
     Lossless: `sftlab unpack` writes the same bytes again. `change` and `restore` take the packed folder as --tuned.
     """
-    show(as_json, lambda: pack_weights(local_folder(base), local_folder(tuned), output))
+    show(as_json, lambda: pack_weights(base, tuned, output))
 
 
+@expanded
 def unpack(
     base: BaseFolder,
-    packed: Annotated[Path, typer.Option(help="Folder that `sftlab pack` wrote.")],
+    packed: Annotated[Path, typer.Option(help="Folder that `sftlab pack` wrote."), MODEL],
     output: Annotated[Path, typer.Option(help="New folder for the tuned model.")],
     as_json: JsonFlag = False,
 ) -> None:
@@ -98,7 +105,7 @@ def unpack(
 
     All files are the same, byte for byte; their hashes are checked.
     """
-    show(as_json, lambda: unpack_weights(local_folder(base), packed, output))
+    show(as_json, lambda: unpack_weights(base, packed, output))
 
 
 def change_weights(base: Path, tuned: Path, output: Path, ranked: Ranked) -> Shown:

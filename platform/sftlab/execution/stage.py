@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sftlab.execution.cost import Cost
 from sftlab.execution.outside import OutsideFiles
-from sftlab.execution.runtime import Runtime
 from sftlab.store.outside import Found
 from sftlab.store.record import Step
+
+if TYPE_CHECKING:
+    from sftlab.execution.runtime import Runtime
 
 
 @dataclass(frozen=True)

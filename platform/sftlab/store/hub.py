@@ -19,11 +19,12 @@ Kind = Literal["model", "dataset"]
 Report = Callable[[int, int], None]
 """report(done, total): bytes that are fetched."""
 
-# What a model is read from (`weights.companions`), its licence and an adapter. No pickles, no other formats.
+# What a model is read from (`weights.companions`), its licence, an adapter and a packed model; no pickles.
 MODEL_FILES = (
     *(
         "*.json",
         "*.safetensors",
+        "*.delta",
         "*.model",
         "*.spm",
         "*.tiktoken",

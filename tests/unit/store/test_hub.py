@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import typer
 from huggingface_hub import constants
 
+from sftlab.cli import options
 from sftlab.cli.common import local_folder
 from sftlab.errors import UserError
 from sftlab.store.artifact import Store
@@ -130,6 +133,36 @@ def test_a_file_of_a_data_set_is_fetched_alone(hub: Hub) -> None:
     file = fetch("org/many@main:b/c.parquet", "dataset")
     assert file is not None and file.read_bytes() == b"2" and not (file.parents[1] / "a.jsonl").exists()
     assert origin_of(file) == f"org/many@{commit}:b/c.parquet"
+
+
+@dataclass(frozen=True)
+class Given:
+    """Options of a command."""
+
+    model: Annotated[Path, typer.Option(), options.MODEL]
+    data: Annotated[list[Path] | None, typer.Option(), options.DATA] = None
+    output: Annotated[Path | None, typer.Option()] = None
+
+
+SEEN: list[Given] = []
+
+
+@options.expanded
+def keep(given: Given) -> None:
+    SEEN.append(given)
+
+
+def test_commands_get_what_is_fetched_in_place_of_ids_and_their_other_paths_as_they_are(hub: Hub) -> None:
+    hub.put("org/packed", {"config.json": b"{}", "weights.delta.json": b"{}", "a.delta": b"1"})
+    hub.put("org/rows", {"a.jsonl": b"{}"}, "datasets")
+    call: Any = keep
+    call(model=Path("org/packed"), data=[Path("own.jsonl"), Path("org/rows")], output=Path("org/out"))
+    call(model=Path("base"), data=None, output=None)
+    first, second = SEEN
+    assert {file.name for file in first.model.iterdir()} == {"config.json", "weights.delta.json", "a.delta"}
+    assert first.data is not None and first.data[0] == Path("own.jsonl")
+    assert first.data[1].read_bytes() == b"{}" and first.output == Path("org/out")
+    assert second == Given(Path("base"))
 
 
 def test_a_folder_of_that_name_is_taken_and_no_hub_is_asked(hub: Hub) -> None:
