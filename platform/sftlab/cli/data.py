@@ -176,8 +176,8 @@ def _measured(folder: Path, template: TemplateSpec) -> Model:
 
 
 def prepare_facts(source: Path, output: Path, templates: Path | None) -> Shown:
-    """Read and write facts; shows the counts by split and topic."""
-    from sftlab.facts.prepare import notices, read_source, write_facts
+    """Read and write facts; shows how many each topic has in each split."""
+    from sftlab.facts.prepare import counts_text, notices, read_source, write_facts
 
     tables, topics = read_source(source, templates)
     counts = write_facts(tables, topics, output)
@@ -185,9 +185,8 @@ def prepare_facts(source: Path, output: Path, templates: Path | None) -> Shown:
     for notice in found:
         print(notice, file=sys.stderr)  # not into the text that a program reads
     totals = {split: sum(topics.values()) for split, topics in counts.items()}
-    lines = [f"{split:<9} {total:>8,} facts, {len(counts[split])} topics" for split, total in totals.items()]
     data = {"facts": totals, "topics": counts, "path": str(output), "notices": found}
-    return Shown(data, "\n".join([*lines, f"written to {output}"]))
+    return Shown(data, f"{counts_text(counts)}\nwritten to {output}")
 
 
 def make_pocket(output: Path, source: Path | None, seed: int, threads: int) -> Shown:

@@ -87,6 +87,24 @@ def write_facts(tables: Mapping[str, pa.Table], topics: Mapping[str, Topic], out
     return counts_by_topic(tables)
 
 
+def counts_text(counts: Counts) -> str:
+    """The number of facts of each topic in each split, as a table whose last row and column are sums."""
+    topics = sorted({topic for found in counts.values() for topic in found})
+    rows = [["topic", *counts, "all"]]
+    for topic in topics:
+        found = [by_topic.get(topic, 0) for by_topic in counts.values()]
+        rows.append([topic, *(f"{number:,}" for number in (*found, sum(found)))])
+    sums = [sum(by_topic.values()) for by_topic in counts.values()]
+    rows.append(["all", *(f"{number:,}" for number in (*sums, sum(sums)))])
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        "  ".join(
+            [name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))]
+        )
+        for name, *cells in rows
+    )
+
+
 def write_folder(
     tables: Mapping[str, pa.Table], topics: Iterable[Topic], output: Path, compression: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from sftlab.cli.data import prepare_facts
 from sftlab.facts.overlap import ORDER, keys_of, shared, without_shared
+from sftlab.facts.prepare import counts_text
 from sftlab.facts.table import facts_table
 from sftlab.store.artifact import Store
 from sftlab.studies.knowledge.plan import Plan
@@ -70,6 +72,37 @@ def test_prepare_counts_what_the_splits_share(source: Path, tmp_path: Path) -> N
         "of Peru sit?'); set facts.exclude_overlap to leave them out of train",
     ]
     assert sum(shown["facts"].values()) == len(ROWS)
+
+
+def test_prepare_shows_the_facts_of_each_topic_in_each_split(source: Path, tmp_path: Path) -> None:
+    shown = prepare_facts(source, tmp_path / "out", source.with_name("topics.yaml"))
+    assert shown.text.splitlines() == [
+        "topic    train  test  test_ood  dev  dev_ood  all",
+        "capital      1     1         0    1        0    3",
+        "city         0     0         0    1        0    1",
+        "seat         3     0         0    1        0    4",
+        "all          4     1         0    3        0    8",
+        f"written to {tmp_path / 'out'}",
+    ]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["train", "test", "dev"]),
+        st.dictionaries(st.sampled_from(["a", "P17", "a long name"]), st.integers(1, 10**7)),
+        min_size=1,
+    )
+)
+def test_the_table_of_counts_has_every_count_and_its_sums(counts: dict[str, dict[str, int]]) -> None:
+    head, *rows, last = [re.split(" {2,}", line) for line in counts_text(counts).splitlines()]
+    assert head == ["topic", *counts, "all"]
+    numbers = {row[0]: [int(cell.replace(",", "")) for cell in row[1:]] for row in (*rows, last)}
+    assert set(numbers) == {topic for found in counts.values() for topic in found} | {"all"}
+    for topic, found in numbers.items():
+        assert sum(found[:-1]) == found[-1]
+        if topic != "all":
+            assert found[:-1] == [by_topic.get(topic, 0) for by_topic in counts.values()]
+    assert numbers["all"][:-1] == [sum(by_topic.values()) for by_topic in counts.values()]
 
 
 def test_a_study_plans_with_the_facts_that_are_left(source: Path, tmp_path: Path) -> None:
