@@ -11,7 +11,7 @@ from sftlab.analysis.answer_kinds import Kind
 from sftlab.analysis.divergence import first_token_kl
 from sftlab.analysis.fates import returns_at
 from sftlab.errors import UserError
-from sftlab.facts.nearest import most_alike, nearest_facts
+from sftlab.facts.nearest import most_alike, nearest_facts, nearest_ids
 from sftlab.facts.table import COLUMNS, SPLITS, facts_table, read_facts
 from sftlab.facts.templates import read_topics
 from sftlab.measurements.divergence import DIVERGENCE
@@ -149,14 +149,24 @@ def find_fact(tables: Mapping[str, pa.Table], wanted: str) -> tuple[Fact, list[s
             value=wanted,
             advice=f"give the id of one of them.\n{shown}",
         )
-    pairs = {subject: fact for fact, subject in zip(ids, subjects, strict=True) if subject}
-    near = "\n".join(f"  {pairs[name]}  {name}" for name in most_alike(wanted, pairs, SUGGESTED))
     raise UserError(
         "no fact has this id or subject",
         place=repr(wanted),
         value=wanted,
-        advice=f"the nearest subjects are\n{near}",
+        advice=_nearest(wanted, list(zip(ids, subjects, strict=True))),
     )
+
+
+def _nearest(wanted: str, known: Sequence[tuple[str, str | None]]) -> str:
+    """The facts that may be meant: by their ids where `wanted` looks like an id, else by their subjects."""
+    if re.fullmatch(rf"(?=.*[0-9])[0-9a-fA-F]{{{FEWEST_DIGITS - 1},}}", wanted):
+        named = dict(known)
+        what, near = "ids", [(id, named[id] or "") for id in nearest_ids(wanted.lower(), named, SUGGESTED)]
+    else:
+        pairs = {subject: id for id, subject in known if subject}
+        what, near = "subjects", [(pairs[name], name) for name in most_alike(wanted, pairs, SUGGESTED)]
+    lines = "\n".join(f"  {id}  {subject}".rstrip() for id, subject in near)
+    return f"the nearest {what} are\n{lines}"
 
 
 def _line(fact: Fact) -> str:

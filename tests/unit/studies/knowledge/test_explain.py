@@ -159,6 +159,13 @@ def test_a_name_of_no_fact_or_of_several_is_refused_with_the_facts_that_are_near
     assert explain(build, ASKED[:8]).fact["fact_id"] == ASKED
     with pytest.raises(UserError, match=rf"no fact has this id or subject.*\n  {ASKED}  Atest0"):
         explain(build, "Atest00")
+    other = "f" if ASKED[6] != "f" else "e"
+    ids = rf"^the nearest ids are\n  {ASKED}  Atest0\n  [0-9a-f]+  A"
+    for typed in (f"{ASKED[:6]}{other}{ASKED[7:]}", f"{ASKED[:9]}0000"):
+        with refused("no fact has this id or subject", place=repr(typed), value=typed, advice=ids):
+            explain(build, typed)
+    with refused(advice=r"^the nearest subjects are\n  [0-9a-f]+  A"):
+        explain(build, f"{ASKED[:9]}g")
     result = CliRunner().invoke(
         app, ["explain", str(Path(build.store.root).parent / "study.yaml"), "x", "--store", str(build.store)]
     )
