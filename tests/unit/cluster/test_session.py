@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from typing import Any
 
 import pytest
 import ray
 
-from sftlab.cluster.session import ray_cluster, start_with_retries
+from sftlab.cluster.session import WORKER_ENVIRONMENT, ray_cluster, start_with_retries
 from sftlab.errors import UserError
+
+V2 = "RAY_TRAIN_V2_ENABLED"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,35 @@ def test_a_cluster_that_cannot_be_joined_is_the_user_s_to_mend(
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(UserError, match=message), ray_cluster([]):
             raise AssertionError("a cluster was joined")
+
+
+@pytest.mark.parametrize("given", ["0", "", "1", None])
+def test_ray_train_works_as_expected_here_and_in_workers_whatever_is_given(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other variables that are given hold in this process."""
+    seen: list[tuple[dict[str, str], dict[str, str]]] = []
+
+    def join(**options: Any) -> None:
+        seen.append((dict(os.environ), options["runtime_env"]["env_vars"]))
+        raise ConnectionError
+
+    for name in WORKER_ENVIRONMENT:
+        monkeypatch.setenv(name, "given")
+    monkeypatch.setenv(V2, given or "")
+    if given is None:
+        monkeypatch.delenv(V2)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setattr(ray, "init", join)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(UserError, match="no Ray cluster could be joined"), ray_cluster([]):
+            raise AssertionError("a cluster was joined")
+    ((here, workers),) = seen
+    assert here[V2] == workers[V2] == "1"
+    assert {here[name] for name in WORKER_ENVIRONMENT if name != V2} == {"given"}
+    assert workers.items() >= WORKER_ENVIRONMENT.items()
 
 
 @pytest.mark.parametrize(("late", "starts"), [(0, 1), (2, 3)])
