@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from sftlab.cluster.environment import spin_briefly
+from sftlab.cluster.environment import SHORT_SPIN
 
 settings.register_profile("sftlab", deadline=None)  # a busy machine is late, and not wrong
 settings.load_profile("sftlab")
 
-spin_briefly()
+# Two test processes and their engines share the cores; see SHORT_SPIN.
+os.environ.setdefault(SHORT_SPIN[0], "100")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

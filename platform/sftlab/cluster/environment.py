@@ -20,9 +20,10 @@ RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_sto
 VLLM_SOCKET = "/00000000-0000-0000-0000-000000000000"
 # Whatever another tool left there, Ray Train has to work as this program expects.
 FORCED = {"RAY_TRAIN_V2_ENABLED": "1"}
-# Threads that wait for each other by spinning lose a time slice whenever anything else runs: on two busy cores the
-# default costs a factor of ten in processor time, and 10,000 turns one of five. After 100 turns they sleep.
-SHORT_SPIN = ("GOMP_SPINCOUNT", "100")
+# Turns that a waiting OpenMP thread spins before it sleeps. Spinning threads lose a time slice whenever anything else
+# runs, and the default costs a factor of ten in processor time on two busy cores. Fewer turns cost less there and make
+# small steps slower on idle cores (docs/results/speed.md). Who runs several programs at a time sets 100.
+SHORT_SPIN = ("GOMP_SPINCOUNT", "10000")
 # Variables by which one process of an MPI job says which rank it is; a training worker is another rank.
 MPI_PREFIXES = ("OMPI_", "PMI_", "PMIX_", "MV2_COMM_")
 

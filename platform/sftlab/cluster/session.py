@@ -129,8 +129,9 @@ def own_sigterm() -> Iterator[None]:
 
 
 def _worker_environment() -> dict[str, str]:
-    """WORKER_ENVIRONMENT, where the modules of custom strategies are, and up to what size files are hashed."""
-    found = {name: os.environ[name] for name in (PLUGIN_PATH, HASH_LIMIT) if os.environ.get(name)}
+    """WORKER_ENVIRONMENT, with what the caller's environment says of these and of the modules of custom strategies."""
+    given = (PLUGIN_PATH, HASH_LIMIT, SHORT_SPIN[0])
+    found = {name: os.environ[name] for name in given if os.environ.get(name)}
     return WORKER_ENVIRONMENT | found
 
 
