@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 
+from sftlab.cluster.environment import SHORT_SPIN
 from sftlab.cluster.session import WORKER_ENVIRONMENT, ray_cluster, start_with_retries
 from sftlab.errors import UserError
 
@@ -45,7 +46,7 @@ def test_a_cluster_that_cannot_be_joined_is_the_user_s_to_mend(
 def test_ray_train_works_as_expected_here_and_in_workers_whatever_is_given(
     given: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other variables that are given hold in this process."""
+    """Other variables that are given hold in this process, and the turns of waiting threads in workers too."""
     seen: list[tuple[dict[str, str], dict[str, str]]] = []
 
     def join(**options: Any) -> None:
@@ -67,7 +68,7 @@ def test_ray_train_works_as_expected_here_and_in_workers_whatever_is_given(
     ((here, workers),) = seen
     assert here[V2] == workers[V2] == "1"
     assert {here[name] for name in WORKER_ENVIRONMENT if name != V2} == {"given"}
-    assert workers.items() >= WORKER_ENVIRONMENT.items()
+    assert workers.items() >= (WORKER_ENVIRONMENT | {SHORT_SPIN[0]: "given"}).items()
 
 
 @pytest.mark.parametrize(("late", "starts"), [(0, 1), (2, 3)])
