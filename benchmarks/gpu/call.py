@@ -117,18 +117,25 @@ def steps_of(call: int, only: list[str], skip: list[str]) -> list[list[Step]]:
 
 
 def unpack(archives: Path, site: Path) -> None:
-    """Unpack the archives of packages side by side: vllm-VERSION*.tar.xz below vllm-VERSION, others below packages."""
+    """Unpack the archives of packages: vllm-VERSION*.tar.xz below vllm-VERSION, others below packages.
 
-    def one(file: Path) -> None:
+    The folders are filled side by side, and each by one archive after another: two that make the same folder at once
+    would fail.
+    """
+    files: dict[Path, list[Path]] = {}
+    for file in sorted(archives.glob("*.tar.xz")):
         name = "-".join(file.name.removesuffix(".tar.xz").split("-")[:2])
-        target = site / (name if name.startswith("vllm-") else "packages")
+        if file.name != PROJECT:
+            files.setdefault(site / (name if name.startswith("vllm-") else "packages"), []).append(file)
+
+    def fill(target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(file, "r:xz") as archive:
-            archive.extractall(target, filter="data")
+        for file in files[target]:
+            with tarfile.open(file, "r:xz") as archive:
+                archive.extractall(target, filter="data")
 
     with ThreadPoolExecutor() as pool:
-        files = sorted(file for file in archives.glob("*.tar.xz") if file.name != PROJECT)
-        list(pool.map(one, files))
+        list(pool.map(fill, files))
 
 
 def search_path(site: Path, vllm: str | None) -> list[str]:
