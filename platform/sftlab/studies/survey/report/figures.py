@@ -81,6 +81,23 @@ def structure_points(rows: Sequence[Row]) -> str:
         return inline(figure, "structure", "Agreement of pairs of models on benchmarks and on training sets")
 
 
+def points_by_model(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Points of (model, x, y) over a line at y = 0, with a colour and a marker for each model."""
+    axes.axhline(0, color=FAINT, linewidth=0.8)
+    for place, model in enumerate(dict.fromkeys(name for name, _, _ in points)):
+        here = [(x, y) for name, x, y in points if name == model]
+        axes.scatter(
+            [x for x, _ in here],
+            [y for _, y in here],
+            s=16,
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            alpha=0.8,
+            linewidths=0,
+            label=model,
+        )
+
+
 def length_points(survey: Survey, lengths: Floats) -> str:
     """Figure 4b: mean standardised gain of each set against its length; a small dot for each model."""
     cells = survey.gains[STANDARDISED].mean(axis=2)

@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from sftlab.reporting.svg import FAINT, INK, drawing, inline
-from sftlab.studies.survey.report.figures import COLOURS, MARKERS
+from sftlab.studies.survey.report.figures import COLOURS, points_by_model
 
 Row = Mapping[str, Any]
 
@@ -15,19 +15,7 @@ Row = Mapping[str, Any]
 def perplexity_points(rows: Sequence[Row]) -> str:
     """Figure 4a: each set under each base, its perplexity on a logarithmic axis and the mean gain in points."""
     with drawing(4.9, 3.4) as (figure, axes):
-        axes.axhline(0, color=FAINT, linewidth=0.8)
-        for place, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
-            here = [row for row in rows if row["model"] == model]
-            axes.scatter(
-                [row["response"] for row in here],
-                [row["gain"] for row in here],
-                s=16,
-                color=COLOURS[place % len(COLOURS)],
-                marker=MARKERS[place % len(MARKERS)],
-                alpha=0.8,
-                linewidths=0,
-                label=model,
-            )
+        points_by_model(axes, [(row["model"], row["response"], row["gain"]) for row in rows])
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.xaxis.set_minor_formatter("")

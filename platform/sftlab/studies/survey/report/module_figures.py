@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
-from sftlab.reporting.svg import FAINT, INK, drawing, inline
+from sftlab.reporting.svg import INK, drawing, inline
 from sftlab.reporting.table import NOTHING, Entry, Row, Table
 from sftlab.reporting.text import number, percent
 from sftlab.studies.survey.module_tables import AT_POSITION
-from sftlab.studies.survey.report.figures import COLOURS, MARKERS
+from sftlab.studies.survey.report.figures import COLOURS, MARKERS, points_by_model
 from sftlab.studies.survey.similarity import ALL_MODELS
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,19 +21,9 @@ def change_and_gain(rows: Rows) -> str | None:
     if not rows:
         return None
     with drawing(4.9, 3.4) as (figure, axes):
-        axes.axhline(0, color=FAINT, linewidth=0.8)
-        for place, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
-            here = [row for row in rows if row["model"] == model]
-            axes.scatter(
-                [100 * row["relative_change"] for row in here],
-                [row["standardised_gain"] for row in here],
-                s=16,
-                color=COLOURS[place % len(COLOURS)],
-                marker=MARKERS[place % len(MARKERS)],
-                alpha=0.8,
-                linewidths=0,
-                label=model,
-            )
+        points_by_model(
+            axes, [(row["model"], 100 * row["relative_change"], row["standardised_gain"]) for row in rows]
+        )
         axes.set_xlabel(f"relative change at position {rows[0]['position']:g} (%)")
         axes.set_ylabel("mean gain (standard deviations)")
         axes.legend(frameon=False, fontsize=7)
