@@ -15,6 +15,7 @@ FULL, LORA, READ = 6, 4, 2  # operations a token and weight
 # Share of a packed model, by the bytes of a weight: the larger trained pair of docs/results/deltas.md in bfloat16, and
 # the largest change there in float32.
 DELTA_SHARES = {"bfloat16": 0.31, "float32": 0.70}
+BFLOAT16_BYTES = 2  # of a weight
 SECONDS = 3600.0
 
 

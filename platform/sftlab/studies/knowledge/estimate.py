@@ -7,14 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sftlab.execution.cost import Cost
-from sftlab.execution.gpu_time import DELTA_SHARES, GPUTime, Speed, aligned, hours, hours_lines
+from sftlab.execution.gpu_time import (
+    BFLOAT16_BYTES,
+    DELTA_SHARES,
+    GPUTime,
+    Speed,
+    aligned,
+    hours,
+    hours_lines,
+)
 from sftlab.execution.runtime import Keep, Rates, Runtime
 from sftlab.files import bytes_text
 from sftlab.reporting.text import count, short_count
 from sftlab.store.record import Step
 from sftlab.studies.knowledge.plan import Plan
 
-BFLOAT16_BYTES = 2
 SCORING = ("mastery", "mastery-after")
 KINDS = ("training", "scoring", "answers", "weights")
 

@@ -10,12 +10,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sftlab.execution.gpu_time import DELTA_SHARES, SECONDS, GPUTime, Speed, aligned, hours, hours_lines
+from sftlab.execution.gpu_time import (
+    BFLOAT16_BYTES,
+    DELTA_SHARES,
+    SECONDS,
+    GPUTime,
+    Speed,
+    aligned,
+    hours,
+    hours_lines,
+)
 from sftlab.execution.runtime import Rates
 from sftlab.files import bytes_text
 from sftlab.reporting.text import count, listed, short_count
 from sftlab.store.record import Step
-from sftlab.studies.survey.plan import BFLOAT16_BYTES, Model, SurveyPlan
+from sftlab.studies.survey.plan import Model, SurveyPlan
 from sftlab.studies.survey.spec import BenchmarksSpec
 
 QUESTION_TOKENS = (

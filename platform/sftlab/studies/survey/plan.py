@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from sftlab.execution.cost import Cost
+from sftlab.execution.gpu_time import BFLOAT16_BYTES
 from sftlab.execution.outside import OutsideFiles
 from sftlab.execution.runtime import Runtime
 from sftlab.execution.stage import Stage
@@ -30,7 +31,7 @@ TOKENS_OF_TEXT = 580_000  # of the pre-training text of a pocket base of scale 1
 POCKET_TOKENS = 32  # of an example of a pocket set, for estimates
 # Of an example of a file: the ten sets of Harada et al. have 185 words on average (Table 2), at 1.5 tokens a word.
 FILE_TOKENS = 280
-FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,14 @@ from typing import Any
 import pytest
 
 from sftlab.errors import UserError
-from sftlab.execution.runtime import Rates, Runtime
+from sftlab.execution.runtime import Runtime
 from sftlab.studies.knowledge.check import check
 from sftlab.studies.knowledge.estimate import Totals, totals, totals_text
 from sftlab.studies.knowledge.plan import Plan
 from sftlab.studies.knowledge.sources import Sources
 from sftlab.studies.load import load_study
+from tests.support.rates import BILLION, RATES
 
-BILLION = 1_000_000_000
-# A rate of 1 TFLOP/s makes 1 G weights x 2 operations x 500 tokens one second.
-RATES = Rates(
-    peak_tflops=1,
-    training_share=1,
-    prefill_share=1,
-    decode_share=0.5,
-    gigabytes_per_second=1,
-    engine_start_seconds=10,
-)
 COUNTS = {"train": 100, "test": 10, "test_ood": 20, "dev": 5, "dev_ood": 5}
 STUDY = """
 name: small

@@ -7,24 +7,14 @@ from typing import Any
 
 import pytest
 
-from sftlab.execution.runtime import Rates
 from sftlab.studies.load import load_survey
 from sftlab.studies.survey.estimate import Totals, totals, totals_text
 from sftlab.studies.survey.plan import SurveyPlan
 from sftlab.studies.survey.sources import SurveySources
 from sftlab.studies.survey.spec import SurveySpec
+from tests.support.rates import BILLION, RATES
 
 CONFIGS = Path(__file__).parents[4] / "jobs/configs/surveys"
-BILLION = 1_000_000_000
-# A rate of 1 TFLOP/s makes 1 G weights x 2 operations x 500 tokens one second.
-RATES = Rates(
-    peak_tflops=1,
-    training_share=1,
-    prefill_share=1,
-    decode_share=0.5,
-    gigabytes_per_second=1,
-    engine_start_seconds=10,
-)
 
 
 def small(**changes: Any) -> SurveyPlan:
